@@ -1,0 +1,87 @@
+"""whyfooled tells why an image classifier was fooled, and whether an explanation can be trusted.
+
+The public names. They are imported at first use: ``import whyfooled`` itself loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from whyfooled.attacks import BIM, FGSM, PGD, AttackResult, CarliniWagner, run_attack
+    from whyfooled.classifier import Classifier, Fit
+    from whyfooled.explanation import Explanation, explain
+    from whyfooled.goals import Targeted, Untargeted
+    from whyfooled.measures import recovery_curve
+    from whyfooled.passes import count_passes
+    from whyfooled.saliency import (
+        Deconvnet,
+        Enhanced,
+        EnhancedGuidedBackprop,
+        GradCAM,
+        Gradient,
+        GuidedBackprop,
+        InputXGradient,
+        enhance,
+    )
+    from whyfooled.zoo import load_classifier
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "attacks": ("BIM", "FGSM", "PGD", "AttackResult", "CarliniWagner", "run_attack"),
+    "classifier": ("Classifier", "Fit"),
+    "explanation": ("Explanation", "explain"),
+    "goals": ("Targeted", "Untargeted"),
+    "measures": ("recovery_curve",),
+    "passes": ("count_passes",),
+    "saliency": (
+        "Deconvnet",
+        "Enhanced",
+        "EnhancedGuidedBackprop",
+        "GradCAM",
+        "Gradient",
+        "GuidedBackprop",
+        "InputXGradient",
+        "enhance",
+    ),
+    "zoo": ("load_classifier",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "BIM",
+    "FGSM",
+    "PGD",
+    "AttackResult",
+    "CarliniWagner",
+    "Classifier",
+    "Deconvnet",
+    "Enhanced",
+    "EnhancedGuidedBackprop",
+    "Explanation",
+    "Fit",
+    "GradCAM",
+    "Gradient",
+    "GuidedBackprop",
+    "InputXGradient",
+    "Targeted",
+    "Untargeted",
+    "count_passes",
+    "enhance",
+    "explain",
+    "load_classifier",
+    "recovery_curve",
+    "run_attack",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

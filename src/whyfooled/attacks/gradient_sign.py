@@ -1,0 +1,101 @@
+"""FGSM and BIM: one step, or several smaller ones, along the sign of the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._steps import check_epsilon, step_in_ball
+from whyfooled.classifier import Classifier
+from whyfooled.errors import at_least
+from whyfooled.goals import Goal
+from whyfooled.registry import Card
+from whyfooled.types import Images, Progress, silent
+
+
+@final
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """Fast gradient sign method: ``x − ε · sign(∇ loss)``, clamped to [0, 1] (Goodfellow et al. 2015).
+
+    Parameters
+    ----------
+    epsilon
+        Length of the step, and so the largest change of a pixel, for values in [0, 1].
+    """
+
+    epsilon: float = 4 / 255
+
+    card: ClassVar[Card] = Card(
+        name="fgsm",
+        title="FGSM",
+        summary="One step of size epsilon along the sign of the loss's gradient.",
+        source="Goodfellow, Shlens, Szegedy 2015, arXiv 1412.6572",
+        cost="1 forward, 1 backward",
+    )
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
+        """Make adversarial images and count the passes spent on each."""
+        return step_in_ball(
+            classifier,
+            images,
+            goal,
+            start=images,
+            epsilon=self.epsilon,
+            step_size=self.epsilon,
+            steps=1,
+            ball="linf",
+            progress=progress,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class BIM(Attack):
+    """Basic iterative method: small FGSM steps from the image, kept in the ℓ∞ ball (Kurakin et al. 2017). Also called IFGSM.
+
+    Parameters
+    ----------
+    epsilon
+        Largest change of a pixel, for values in [0, 1].
+    step_size
+        Length of a step; a quarter of `epsilon` if None.
+    steps
+        How many steps at most. An image is done when it reaches its goal.
+    """
+
+    epsilon: float = 4 / 255
+    step_size: float | None = None
+    steps: int = 20
+
+    card: ClassVar[Card] = Card(
+        name="bim",
+        title="BIM",
+        summary="Several smaller FGSM steps from the image, kept within epsilon of it.",
+        source="Kurakin, Goodfellow, Bengio 2017, arXiv 1607.02533, sec. 2.2",
+        cost="at most `steps` forwards and backwards; less for an image that is fooled sooner",
+    )
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        at_least("steps", self.steps, 1)
+        if self.step_size is not None:
+            check_epsilon(self.step_size, argument="step_size")
+
+    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
+        """Make adversarial images and count the passes spent on each."""
+        return step_in_ball(
+            classifier,
+            images,
+            goal,
+            start=images,
+            epsilon=self.epsilon,
+            step_size=self.epsilon / 4 if self.step_size is None else self.step_size,
+            steps=self.steps,
+            ball="linf",
+            progress=progress,
+        )

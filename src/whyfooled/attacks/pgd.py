@@ -1,0 +1,108 @@
+"""PGD: projected gradient descent from random starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt, evaluate
+from whyfooled.attacks._steps import Ball, check_epsilon, project, step_in_ball
+from whyfooled.classifier import Classifier
+from whyfooled.errors import at_least
+from whyfooled.goals import Goal
+from whyfooled.randomness import image_generators, normal, uniform
+from whyfooled.registry import Card
+from whyfooled.types import Images, Progress, silent
+
+
+@final
+@dataclass(frozen=True)
+class PGD(Attack):
+    """Projected gradient descent from random starts in an ℓ∞ or ℓ2 ball (Madry et al. 2018).
+
+    Parameters
+    ----------
+    epsilon
+        Radius of the ball, for values in [0, 1]: the largest change of a pixel (``"linf"``), or the Euclidean length of the
+        change (``"l2"``).
+    step_size
+        Length of a step; ``2.5 · epsilon / steps`` if None (Madry et al., sec. 5).
+    steps
+        How many steps at most from each start. An image is done when it reaches its goal.
+    restarts
+        How many random starts; only images that have not reached their goal go on to the next.
+    ball
+        ``"linf"`` or ``"l2"``.
+    seed
+        Seed of the starts; each image has its own, made from this and its content.
+    """
+
+    epsilon: float = 4 / 255
+    step_size: float | None = None
+    steps: int = 20
+    restarts: int = 1
+    ball: Ball = "linf"
+    seed: int = 0
+
+    card: ClassVar[Card] = Card(
+        name="pgd",
+        title="PGD",
+        summary="Steps along the gradient from random starts, kept in an l-infinity or l2 ball.",
+        source="Madry, Makelov, Schmidt, Tsipras, Vladu 2018, arXiv 1706.06083, sec. 2.1",
+        cost="at most `restarts` x (`steps` + 1) forwards and `restarts` x `steps` backwards; less when fooled sooner",
+    )
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon, self.ball)
+        at_least("steps", self.steps, 1)
+        at_least("restarts", self.restarts, 1)
+        if self.step_size is not None:
+            check_epsilon(self.step_size, self.ball, "step_size")
+
+    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
+        """Make adversarial images and count the passes spent on each."""
+        generators = image_generators(images, self.seed)
+        ended = images.clone()
+        forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        backwards = torch.zeros_like(forwards)
+        active = torch.arange(len(images), device=images.device)
+        for restart in range(self.restarts):
+            origin = images[active]
+            here = step_in_ball(
+                classifier,
+                origin,
+                goal.select(active),
+                start=self._start(origin, [generators[i] for i in active.tolist()]),
+                epsilon=self.epsilon,
+                step_size=2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size,
+                steps=self.steps,
+                ball=self.ball,
+                progress=lambda done, _, doing, before=restart: progress(
+                    before * self.steps + done, self.restarts * self.steps, doing
+                ),
+            )
+            ended[active] = here.images
+            forwards[active] += here.forwards
+            backwards[active] += here.backwards
+            if restart + 1 == self.restarts:
+                break
+            with torch.no_grad():
+                logits = evaluate(classifier, here.images)
+            forwards[active] += 1
+            active = active[goal.select(active).margin(logits) > -SAFE_MARGIN]
+            if not len(active):
+                break
+        return Attempt(ended, forwards, backwards)
+
+    def _start(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
+        if self.ball == "linf":
+            return (images + self.epsilon * (2 * uniform(images, generators) - 1)).clamp(0, 1)
+        # Uniform in the ball: a uniform direction, and a radius whose power of the dimension is uniform.
+        direction = normal(images, generators)
+        share = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(images)
+        radius = self.epsilon * share ** (1 / images[0].numel())
+        length = direction.flatten(1).norm(dim=1)
+        return project(images + direction * (radius / length).view(-1, 1, 1, 1), images, self.epsilon, "l2")

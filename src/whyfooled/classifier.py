@@ -1,0 +1,285 @@
+"""A model with everything needed to use it: the one place that knows normalisation, input size and value range."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from whyfooled.errors import (
+    ImageError,
+    ModelError,
+    ParameterError,
+    WhyfooledWarning,
+    bad_parameter,
+    did_you_mean,
+)
+from whyfooled.goals import Goal, Targeted, Untargeted
+from whyfooled.images import to_tensor
+from whyfooled.types import Classes, Images, Logits
+
+__all__ = ["Classifier", "Fit", "Goal", "Targeted", "Untargeted"]
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """How a photograph is brought to a model's input size: its shorter side resized, then the centre cut out.
+
+    Parameters
+    ----------
+    size
+        Height and width of the model's input, in pixels.
+    shorter_side
+        Length of the photograph's shorter side after resizing, in pixels; the input's own size if None.
+    interpolation
+        ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
+    """
+
+    size: tuple[int, int]
+    shorter_side: int | None = None
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise bad_parameter("size", "must be two positive numbers of pixels", self.size)
+        if self.interpolation not in _INTERPOLATION:
+            fix = did_you_mean(self.interpolation, _INTERPOLATION)
+            raise bad_parameter("interpolation", "must be a known one", repr(self.interpolation), fix)
+
+    def __call__(self, photograph: PILImage.Image) -> PILImage.Image:
+        """Resize and crop a photograph to the model's input size."""
+        height, width = self.size
+        scale = max(height / photograph.height, width / photograph.width)
+        if self.shorter_side is not None:
+            scale = max(scale, self.shorter_side / min(photograph.size))
+        resized = (max(width, round(photograph.width * scale)), max(height, round(photograph.height * scale)))
+        if resized != photograph.size:
+            photograph = photograph.resize(resized, _INTERPOLATION[self.interpolation])
+        left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
+        return photograph.crop((left, top, left + width, top + height))
+
+
+_INTERPOLATION = {
+    "nearest": PILImage.Resampling.NEAREST,
+    "bilinear": PILImage.Resampling.BILINEAR,
+    "bicubic": PILImage.Resampling.BICUBIC,
+    "lanczos": PILImage.Resampling.LANCZOS,
+}
+
+
+@final
+class Classifier(nn.Module):
+    """A classifier: images in [0, 1] in, logits out; usable by every library that takes an ``nn.Module``.
+
+    The module is used as it is and never changed: it runs in evaluation mode inside `forward` and has its own modes back
+    afterwards. The input keeps its memory format: a module in ``torch.channels_last`` runs in it.
+
+    Parameters
+    ----------
+    module
+        The model, from normalised images (n,c,h,w) to logits (n,m).
+    mean, std
+        Normalisation of each channel, for values in [0, 1]: the module is given ``(images − mean) / std``.
+    size
+        Height and width of the input, in pixels.
+    class_names
+        One name for each class; several names of one class are separated by ``", "``. Numbered if None.
+    name
+        What the classifier is called in reports.
+    fit
+        How a photograph is brought to `size`; the shorter side resized to it and the centre cut out if None.
+
+    Raises
+    ------
+    ModelError
+        From `forward`, if the module gives anything but one row of logits for each image.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        size: tuple[int, int] = (224, 224),
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str = "",
+        fit: Fit | None = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) != len(std) or min(std) <= 0:
+            raise bad_parameter("std", "must have one positive number for each number of `mean`", list(std))
+        # A classifier is for evaluation; libraries that look at the flag (Foolbox) should find it so. Set before the
+        # module is attached, because its own flags are not ours to change.
+        self.training = False
+        self.module = module
+        self.fit = fit or Fit(size)
+        self.name = name or type(module).__name__
+        self.class_names = None if class_names is None else tuple(class_names)
+        reference = next(iter(module.parameters()), None)
+        place = {} if reference is None else {"device": reference.device, "dtype": reference.dtype}
+        self.register_buffer("mean", torch.tensor(mean, **place).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, **place).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
+        return self.fit.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first parameter lives."""
+        return self.mean.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits.
+
+        Parameters
+        ----------
+        images
+            (n,c,h,w), values in [0, 1].
+
+        Returns
+        -------
+        Tensor
+            (n,m) logits.
+        """
+        channels = self.mean.shape[1]
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ImageError(f"`images` must have the shape (n, {channels}, h, w); got {tuple(images.shape)}.")
+        with _evaluating(self.module):
+            output = self.module((images - self.mean) / self.std)
+        if not isinstance(output, Tensor):
+            raise ModelError(
+                f"The model must return one tensor of logits; got {type(output).__name__}. "
+                "Wrap it in a module that returns the logits alone."
+            )
+        if output.ndim != 2 or len(output) != len(images) or output.shape[1] < 2:
+            raise ModelError(
+                f"The model must return logits of the shape (n, classes) for n={len(images)} images; "
+                f"got {tuple(output.shape)}."
+            )
+        return output
+
+    @torch.no_grad()
+    def logits(self, images: Images) -> Logits:
+        """Compute the logits without a graph, and check that they are finite and not probabilities.
+
+        Raises
+        ------
+        ModelError
+            If a logit is NaN or infinite.
+
+        Warns
+        -----
+        WhyfooledWarning
+            If the outputs look like probabilities.
+        """
+        logits: Tensor = self(images)
+        check_finite(logits)
+        if _look_like_probabilities(logits):
+            warnings.warn(
+                "The model's outputs look like probabilities (none negative, each row sums to 1). Explanations and attacks "
+                "are defined on logits: give the model without its softmax.",
+                WhyfooledWarning,
+                stacklevel=2,
+            )
+        return logits
+
+    def predict(self, images: Images) -> Classes:
+        """Return (n,) the class with the largest logit."""
+        return self.logits(images).argmax(1)
+
+    def prepare(self, photograph: PILImage.Image) -> Images:
+        """Bring a photograph to the model's input size: (1,3,h,w), values in [0, 1], on the model's device."""
+        return to_tensor(self.fit(photograph)).unsqueeze(0).to(self.mean)
+
+    def class_name(self, index: int) -> str:
+        """Return the first name of a class, or ``class 7`` where the classes have no names."""
+        if self.class_names is None or not 0 <= index < len(self.class_names):
+            return f"class {index}"
+        return self.class_names[index].split(", ")[0]
+
+    def class_index(self, name: str | int, classes: int | None = None, argument: str = "class") -> int:
+        """Find a class by its index or by one of its names.
+
+        Parameters
+        ----------
+        name
+            An index, or a name, whole and in any case.
+        classes
+            How many classes there are; the number of names if None.
+        argument
+            What the value is called in an error message.
+
+        Raises
+        ------
+        ParameterError
+            If no class, or more than one, has that name, or the index is out of range.
+        """
+        count = classes if classes is not None else len(self.class_names or ())
+        text = str(name).strip()
+        if text.lstrip("+-").isdigit():
+            index = int(text)
+            if not 0 <= index < count:
+                raise bad_parameter(argument, f"must be a class index from 0 to {count - 1}, or a class name", index)
+            return index
+        return self._named_class(text, argument)
+
+    def _named_class(self, text: str, argument: str) -> int:
+        if self.class_names is None:
+            raise bad_parameter(argument, "must be a class index, because this model has no class names", repr(text))
+        wanted = text.lower()
+        names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names]
+        found = [index for index, own in enumerate(names) if wanted in own]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise bad_parameter(argument, f"must name one class; {len(found)} are called so", repr(text), f"Give one of the indices {found}.")
+        fix = did_you_mean(text, dict.fromkeys(part for full in self.class_names for part in full.split(", ")))
+        raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise `ModelError` if a logit is NaN or infinite."""
+    if not torch.isfinite(logits).all():
+        bad = int((~torch.isfinite(logits)).any(1).sum())
+        raise ModelError(
+            f"The model must return finite logits; got NaN or infinite ones for {bad} of {len(logits)} images. "
+            "Check its weights and its normalisation."
+        )
+
+
+def check_classes(classes: Tensor, logits: Tensor) -> None:
+    """Raise `ParameterError` if a class index is out of the model's range."""
+    count = logits.shape[1]
+    if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= count):
+        found = f"values from {int(classes.min())} to {int(classes.max())}"
+        raise ParameterError(f"`classes` must be class indices from 0 to {count - 1}; got {found}.")
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode for a while; every submodule has its own mode back afterwards."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _look_like_probabilities(logits: Tensor) -> bool:
+    return bool((logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3)

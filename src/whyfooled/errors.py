@@ -1,0 +1,78 @@
+"""The errors whyfooled raises: one base, few subclasses, one form of sentence.
+
+Every message names the argument, the rule, the value that was found and, where it can be known, what to do. The command
+line prints the sentence and exits with code 2; a traceback there is a defect.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WhyfooledError(Exception):
+    """Base of every error that whyfooled raises on purpose."""
+
+
+class ParameterError(WhyfooledError, ValueError):
+    """An argument has a value that it must not have."""
+
+
+class ImageError(WhyfooledError):
+    """An image cannot be read or used."""
+
+
+class ModelError(WhyfooledError):
+    """A model cannot be loaded, or does not behave as a classifier."""
+
+
+class RuleError(WhyfooledError):
+    """A rule for the backward pass does not hold on this model."""
+
+
+class OutputError(WhyfooledError):
+    """A result cannot be written where it was asked for."""
+
+
+class WhyfooledWarning(UserWarning):
+    """Something that does not stop the work but that its reader should know."""
+
+
+def bad_parameter(argument: str, rule: str, value: object, fix: str = "") -> ParameterError:
+    """Make the error for a bad argument, in the one form that all of them have.
+
+    Examples
+    --------
+    >>> str(bad_parameter("epsilon", "must be between 0 and 1", 4, "Did you mean 4/255?"))
+    '`epsilon` must be between 0 and 1; got 4. Did you mean 4/255?'
+    """
+    return ParameterError(f"`{argument}` {rule}; got {value}. {fix}".rstrip())
+
+
+def did_you_mean(name: str, choices: Iterable[str], most: int = 3) -> str:
+    """Say which of the choices are nearest to a mistyped name; all of them when there are few, '' when none is near."""
+    known = list(choices)
+    by_key = {choice.lower(): choice for choice in known}
+    near = [by_key[key] for key in difflib.get_close_matches(name.lower(), by_key, n=most, cutoff=0.5)]
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Choose from {', '.join(known)}." if 0 < len(known) <= 12 else ""
+
+
+def at_least(argument: str, value: float, bound: float) -> None:
+    """Raise `ParameterError` unless ``value >= bound`` (NaN is refused too)."""
+    if not value >= bound:
+        raise bad_parameter(argument, f"must be at least {bound}", value)
+
+
+def positive(argument: str, value: float) -> None:
+    """Raise `ParameterError` unless the value is finite and above 0."""
+    if not 0 < value < float("inf"):
+        raise bad_parameter(argument, "must be a finite number above 0", value)
+
+
+def one_of(argument: str, value: str, choices: Iterable[str]) -> None:
+    """Raise `ParameterError` unless the value is one of the choices."""
+    known = list(choices)
+    if value not in known:
+        raise bad_parameter(argument, f"must be one of {', '.join(known)}", value)

@@ -1,0 +1,101 @@
+"""What an attack is to reach: any wrong class, or one chosen class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from whyfooled.errors import bad_parameter
+from whyfooled.types import Classes, Flags, Logits, PerImage
+
+
+def _check_classes(argument: str, classes: Tensor) -> None:
+    if classes.ndim != 1 or classes.dtype not in (torch.int64, torch.int32):
+        found = f"shape {tuple(classes.shape)}, {classes.dtype}"
+        raise bad_parameter(argument, "must be a vector of class indices, one for each image", found)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Untargeted:
+    """Be given any class other than the true one.
+
+    Parameters
+    ----------
+    labels
+        (n,) The true class of each image.
+    """
+
+    labels: Classes
+
+    def __post_init__(self) -> None:
+        _check_classes("labels", self.labels)
+
+    @property
+    def classes(self) -> Classes:
+        """(n,) The classes the goal speaks of."""
+        return self.labels
+
+    def select(self, images: Tensor) -> Untargeted:
+        """Keep the goal for some of the images only (an index or a mask)."""
+        return Untargeted(self.labels[images])
+
+    def margin(self, logits: Logits) -> PerImage:
+        """(n,) How many logits are missing: above 0 before the goal is reached, below 0 after."""
+        true, strongest_other = _one_against_rest(logits, self.labels)
+        return true - strongest_other
+
+    def loss(self, logits: Logits) -> PerImage:
+        """(n,) The loss that an attack makes smaller: minus the cross-entropy of the true class."""
+        return -F.cross_entropy(logits, self.labels.long(), reduction="none")
+
+    def reached(self, logits: Logits) -> Flags:
+        """(n,) Whether the strongest logit is another class's than the true one's."""
+        return logits.argmax(1) != self.labels
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Targeted:
+    """Be given one chosen class.
+
+    Parameters
+    ----------
+    classes
+        (n,) The class that each image is to be taken for.
+    """
+
+    classes: Classes
+
+    def __post_init__(self) -> None:
+        _check_classes("classes", self.classes)
+
+    def select(self, images: Tensor) -> Targeted:
+        """Keep the goal for some of the images only (an index or a mask)."""
+        return Targeted(self.classes[images])
+
+    def margin(self, logits: Logits) -> PerImage:
+        """(n,) How many logits are missing: above 0 before the goal is reached, below 0 after."""
+        target, strongest_other = _one_against_rest(logits, self.classes)
+        return strongest_other - target
+
+    def loss(self, logits: Logits) -> PerImage:
+        """(n,) The loss that an attack makes smaller: the cross-entropy of the chosen class."""
+        return F.cross_entropy(logits, self.classes.long(), reduction="none")
+
+    def reached(self, logits: Logits) -> Flags:
+        """(n,) Whether the strongest logit is the chosen class's."""
+        return logits.argmax(1) == self.classes
+
+
+Goal = Untargeted | Targeted
+
+
+def _one_against_rest(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    index = classes.long().unsqueeze(1)
+    rest = logits.scatter(1, index, float("-inf"))
+    return logits.gather(1, index).squeeze(1), rest.amax(1)

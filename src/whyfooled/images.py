@@ -1,0 +1,239 @@
+"""Images from files and to files: decoding with limits, tensors without loss, everything written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from PIL import ImageOps
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from whyfooled.errors import ImageError, OutputError, WhyfooledWarning
+from whyfooled.types import Image, Images
+
+MOST_PIXELS = 100_000_000
+FEWEST_PIXELS_A_SIDE = 8
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+TENSOR_SUFFIXES = (".safetensors", ".npy", ".pt", ".pth")
+
+
+def example_photograph() -> PILImage.Image:
+    """Return the photograph the examples use: a cup of coffee by Rachel Michetti, from scikit-image's own files (CC0)."""
+    with resources.as_file(resources.files("skimage.data") / "coffee.png") as path:
+        return read_photograph(path)
+
+
+def read_photograph(path: str | Path) -> PILImage.Image:
+    """Read an image file as 8-bit RGB, upright.
+
+    JPEG, PNG, WebP, BMP and TIFF; grey, palette, CMYK and 16-bit images are converted, transparency is laid on white, and
+    the EXIF orientation is applied. The size is checked before any pixel is decoded.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, is not such an image, is damaged, or has a side under 8 pixels or over 100 megapixels.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ImageError(f"There is no image file {path}.")
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder; give one image file.")
+    try:
+        # Pillow's own warning starts at 89 megapixels; ours is the limit that holds.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
+            with PILImage.open(path, formats=FORMATS) as file:
+                _check_size(path, *file.size)
+                file.load()
+                return _to_rgb(path, ImageOps.exif_transpose(file))
+    except PILImage.DecompressionBombError:
+        raise ImageError(f"{path} is larger than {_MEGAPIXELS} megapixels, the most that is read. Shrink it first.") from None
+    except PILImage.UnidentifiedImageError:
+        raise ImageError(f"{path} is not an image of a known format ({', '.join(_FORMAT_NAMES)}).") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{path} cannot be read as an image: {str(error).rstrip('.') or type(error).__name__}.") from None
+
+
+_MEGAPIXELS = MOST_PIXELS // 1_000_000
+_FORMAT_NAMES = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ImageError(
+            f"{path} has {width} × {height} pixels; at most {_MEGAPIXELS} megapixels are read. Shrink it first."
+        )
+    if min(width, height) < FEWEST_PIXELS_A_SIDE:
+        raise ImageError(
+            f"{path} has {width} × {height} pixels; each side must have at least {FEWEST_PIXELS_A_SIDE}."
+        )
+
+
+def _to_rgb(path: Path, image: PILImage.Image) -> PILImage.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(path, image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = PILImage.new("RGBA", image.size, (255, 255, 255, 255))
+        return PILImage.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(path: Path, image: PILImage.Image) -> PILImage.Image:
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ImageError(f"{path} has {image.mode} pixels of no known range; save it with 8 or 16 bits a channel.")
+    eight_bits = np.round(values.astype(np.float64) / 257).astype(np.uint8)
+    return PILImage.fromarray(eight_bits).convert("RGB")
+
+
+def to_tensor(photograph: PILImage.Image) -> Image:
+    """Turn an RGB image into a float32 tensor (3,h,w) with values in [0, 1]."""
+    pixels = np.array(photograph.convert("RGB"), dtype=np.uint8)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
+
+
+def to_picture(image: Tensor) -> PILImage.Image:
+    """Turn a tensor (3,h,w) with values in [0, 1] into an 8-bit RGB picture. For looking at: rounding loses small perturbations."""
+    pixels = (image.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    return PILImage.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:
+    """Read an adversarial image made elsewhere: the tensor that was given to the model, values in [0, 1].
+
+    Parameters
+    ----------
+    path
+        ``.safetensors`` (the tensor ``adversarial``, or the only one), ``.npy``, ``.pt`` (tensors only, nothing is
+        unpickled), or an image file, with a warning: 8 bits a channel round the perturbation.
+    shape
+        Channels, height and width of the classifier's input, which the image must have.
+
+    Returns
+    -------
+    Tensor
+        (1,c,h,w) float32.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"There is no file {path} with an adversarial image.")
+    if path.suffix.lower() in TENSOR_SUFFIXES:
+        tensor = _read_tensor(path)
+    else:
+        tensor = to_tensor(read_photograph(path))
+        warnings.warn(
+            f"{path} has 8 bits a channel, so its perturbation is rounded to steps of 1/255 and may no longer fool the model. "
+            "Save adversarial images as float32 tensors (.safetensors, .npy, .pt).",
+            WhyfooledWarning,
+            stacklevel=2,
+        )
+    return _check_adversarial(path, tensor, shape)
+
+
+def _read_tensor(path: Path) -> Tensor:
+    try:
+        if path.suffix == ".npy":
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, ValueError, OSError, EOFError, RuntimeError) as error:
+        raise ImageError(f"{path} cannot be read as a tensor: {_first_line(error)}") from None
+    except Exception as error:  # torch.load raises pickle's own error for anything that is not a tensor
+        raise ImageError(f"{path} must hold a tensor and nothing else; it was not unpickled. {_first_line(error)}") from None
+    if isinstance(found, dict):
+        tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        if "adversarial" in tensors:
+            return tensors["adversarial"]
+        if len(tensors) == 1:
+            return next(iter(tensors.values()))
+        names = ", ".join(map(str, found)) or "none"
+        raise ImageError(f"{path} must hold one tensor, or one called 'adversarial'; found {names}.")
+    if not isinstance(found, Tensor):
+        raise ImageError(f"{path} must hold a tensor; found {type(found).__name__}.")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
+
+
+def _check_adversarial(path: Path, tensor: Tensor, shape: tuple[int, int, int]) -> Images:
+    if tensor.ndim == 4 and len(tensor) == 1:
+        tensor = tensor[0]
+    if tuple(tensor.shape) != shape and tensor.ndim == 3 and tuple(tensor.permute(2, 0, 1).shape) == shape:
+        tensor = tensor.permute(2, 0, 1)
+    if tuple(tensor.shape) != shape:
+        raise ImageError(
+            f"{path} must have the shape of the classifier's input, {shape}; got {tuple(tensor.shape)}. "
+            "Give the tensor that was fed to the model."
+        )
+    tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
+    if not torch.isfinite(tensor).all():
+        raise ImageError(f"{path} must hold finite values; it has NaN or infinite ones.")
+    low, high = float(tensor.min()), float(tensor.max())
+    if low < -1e-6 or high > 1 + 1e-6:
+        fix = "Divide it by 255." if low >= 0 and high <= 255 else "Undo the model's normalisation first."
+        raise ImageError(f"{path} must hold values in [0, 1]; they go from {low:.4g} to {high:.4g}. {fix}")
+    return tensor.clamp(0, 1).contiguous().unsqueeze(0)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write tensors to a safetensors file, on the CPU, float32 where they are floating."""
+    ready = {name: (t.float() if t.is_floating_point() else t).detach().cpu().contiguous() for name, t in tensors.items()}
+    save_file(ready, path, metadata=about)
+
+
+@contextmanager
+def output_folder(folder: str | Path) -> Iterator[Path]:
+    """Give a staging folder whose files appear in `folder` together when the block ends well, and not at all otherwise.
+
+    The staging folder is made beside `folder` at once, so that a place that cannot be written to is found before the work
+    begins. Files already in `folder` stay, except those that are written anew.
+
+    Raises
+    ------
+    OutputError
+        If the path is a file, or the folder cannot be written.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"The output path {target} is a file; give a folder.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Inside an existing folder, so that its own permissions are tried, not its parent's.
+        staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=target if target.exists() else target.parent))
+    except OSError as error:
+        raise OutputError(f"The output folder {target} cannot be written: {error.strerror}.") from None
+    try:
+        yield staging
+        _publish(staging, target)
+    except OSError as error:
+        raise OutputError(f"The output folder {target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, target: Path) -> None:
+    staging.chmod(0o755)
+    if not target.exists():
+        staging.rename(target)
+        return
+    for path in sorted(staging.rglob("*")):
+        goal = target / path.relative_to(staging)
+        if path.is_dir():
+            goal.mkdir(exist_ok=True)
+        else:
+            os.replace(path, goal)

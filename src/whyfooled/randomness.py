@@ -1,0 +1,36 @@
+"""Randomness that belongs to an image, not to its place in a batch.
+
+Every random choice about an image comes from a generator seeded by the user's seed and the image's own content, so that
+the result for an image is the same in any batch, order, shard or process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from whyfooled.types import Images
+
+
+def image_generators(images: Images, seed: int) -> list[torch.Generator]:
+    """Make one generator (on the CPU) for each image, from the seed and the image's content."""
+    generators = []
+    for image in images.detach().to("cpu", torch.float32):
+        content = image.contiguous().numpy().tobytes() + seed.to_bytes(8, "little", signed=True)
+        digest = hashlib.blake2b(content, digest_size=8).digest()
+        generators.append(torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1))
+    return generators
+
+
+def uniform(images: Images, generators: list[torch.Generator]) -> Tensor:
+    """Draw values in [0, 1) of the images' shape, each image's from its own generator."""
+    drawn = [torch.rand(images.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(drawn).to(images)
+
+
+def normal(images: Images, generators: list[torch.Generator]) -> Tensor:
+    """Draw standard normal values of the images' shape, each image's from its own generator."""
+    drawn = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(drawn).to(images)

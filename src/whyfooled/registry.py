@@ -1,0 +1,162 @@
+"""What attacks and saliency methods say of themselves, and how a name on the command line becomes one of them.
+
+A method is a frozen dataclass with a ``card``; its fields are its parameters. `whyfooled.attacks.ATTACKS` and
+`whyfooled.saliency.METHODS` list ours; other packages add theirs through the entry points ``whyfooled.attacks`` and
+``whyfooled.saliency``. Everything that offers a choice of methods (command line, report, tests) takes it from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import metadata
+from typing import Any, Literal
+
+from whyfooled.errors import ParameterError, bad_parameter, did_you_mean
+
+Kind = Literal["attacks", "saliency"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a method says of itself.
+
+    Parameters
+    ----------
+    name
+        What it is called on the command line.
+    title
+        What it is called in a report.
+    summary
+        One sentence: what it computes.
+    source
+        The paper it comes from.
+    cost
+        What it costs, in forward and backward passes.
+    """
+
+    name: str
+    title: str
+    summary: str
+    source: str
+    cost: str
+
+
+def available(kind: Kind) -> dict[str, type[Any]]:
+    """Return every known method of a kind, ours first, by the name on its card."""
+    if kind == "attacks":
+        from whyfooled.attacks import ATTACKS as ours
+    else:
+        from whyfooled.saliency import METHODS as ours
+    others = [entry.load() for entry in metadata.entry_points(group=f"whyfooled.{kind}")]
+    return {method.card.name: method for method in [*ours, *others]}
+
+
+def parameters(method: type[Any]) -> dict[str, object]:
+    """Return a method's parameters with their defaults, in order."""
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(method):
+        if field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+        else:
+            found[field.name] = field.default
+    return found
+
+
+def describe(method: object) -> str:
+    """Write a method the way `parse` reads it: ``name`` or ``name(parameter=value, …)`` with what differs from the default."""
+    cls: Any = type(method)
+    given = [
+        f"{name}={describe(value) if hasattr(value, 'card') else value}"
+        for name, default in parameters(cls).items()
+        if (value := getattr(method, name)) != default
+    ]
+    name: str = cls.card.name
+    return f"{name}({', '.join(given)})" if given else name
+
+
+def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) -> Any:
+    """Make a method from its name, with parameters in parentheses where they differ from the defaults.
+
+    Parameters
+    ----------
+    kind
+        ``"attacks"`` or ``"saliency"``.
+    text
+        For example ``"cw"``, ``"bim(steps=20, epsilon=4/255)"`` or ``"enhanced(base=gradient, norm=max)"``.
+    overrides
+        Parameters given elsewhere (the command line's own options); refused if the method has no such parameter.
+
+    Raises
+    ------
+    ParameterError
+        If the name or a parameter is unknown, or a value does not fit.
+    """
+    match = re.fullmatch(r"\s*([\w:-]+)\s*(?:\((.*)\))?\s*", text, flags=re.DOTALL)
+    if match is None:
+        raise bad_parameter(_ARGUMENT[kind], "must look like name or name(parameter=value, ...)", repr(text))
+    name, inside = match[1], match[2] or ""
+    methods = available(kind)
+    if name not in methods:
+        raise bad_parameter(_ARGUMENT[kind], "must be the name of a known method", repr(name), did_you_mean(name, methods))
+    return build(kind, methods[name], dict(_pairs(name, inside)) | dict(overrides or {}))
+
+
+def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
+    """Make a method of a class from parameter values, text or not."""
+    known = parameters(method)
+    name = method.card.name
+    for key in values:
+        if key not in known:
+            fix = did_you_mean(key, known) if known else f"{name} has no parameters."
+            raise bad_parameter(key, f"must be a parameter of {name}", repr(key), fix)
+    return method(**{key: _convert(kind, key, value, known[key]) for key, value in values.items()})
+
+
+_ARGUMENT = {"attacks": "attack", "saliency": "methods"}
+
+
+def split_list(text: str) -> list[str]:
+    """Split at the commas that stand outside parentheses."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+
+
+def _pairs(name: str, inside: str) -> list[tuple[str, str]]:
+    pairs = []
+    for part in split_list(inside):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise bad_parameter(name, "takes its parameters as parameter=value", repr(part))
+        pairs.append((key.strip(), value.strip()))
+    return pairs
+
+
+def _convert(kind: Kind, key: str, value: object, default: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if hasattr(default, "card"):
+        return parse(kind, value)
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        if isinstance(default, int):
+            return int(value)
+        if isinstance(default, float):
+            return number(key, value)
+    except (KeyError, ValueError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        kinds = "true or false" if isinstance(default, bool) else "a whole number"
+        raise bad_parameter(key, f"must be {kinds}", repr(value)) from None
+    return None if value.lower() == "none" else value
+
+
+def number(argument: str, text: str) -> float:
+    """Read a number that may be written as a fraction, such as ``4/255``."""
+    try:
+        return float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise bad_parameter(argument, "must be a number or a fraction such as 4/255", repr(text)) from None

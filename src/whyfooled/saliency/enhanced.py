@@ -1,0 +1,128 @@
+"""Enhancement: the evidence for one class that is not evidence for another (Gu & Tresp 2019, sec. 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, final
+
+import torch
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ParameterError, one_of
+from whyfooled.registry import Card
+from whyfooled.saliency.guided import GuidedBackprop
+from whyfooled.types import Classes, Images, Logits, ManyClasses, ManyMaps, Maps
+
+Norm = Literal["channel", "energy", "max"]
+NORMS: tuple[Norm, ...] = ("channel", "energy", "max")
+
+
+class BaseMethod(Protocol):
+    """Any saliency method that explains classes one by one."""
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+        ...
+
+
+def enhance(maps: Maps, contrast: Maps, norm: Norm = "channel") -> Maps:
+    """Keep of a class's map what stands out against another class's: ``max(0, s/‖s‖ − m/‖m‖)`` of their positive parts.
+
+    Parameters
+    ----------
+    maps, contrast
+        (n,c,h,w) The maps `s` of the explained class and `m` of the contrast.
+    norm
+        ``"channel"``: each channel is divided by its own sum (the method the paper proposes); ``"energy"``: by the sum over
+        all channels; ``"max"``: by the map's largest value.
+
+    Returns
+    -------
+    Tensor
+        (n,c,h,w), at least 0. A channel (or map) without a positive value counts as 0 everywhere.
+    """
+    one_of("norm", norm, NORMS)
+    if maps.shape != contrast.shape:
+        raise ParameterError(f"`contrast` must have the shape of `maps`, {tuple(maps.shape)}; got {tuple(contrast.shape)}.")
+    return (_normalised(maps, norm) - _normalised(contrast, norm)).clamp_min(0)
+
+
+def _normalised(maps: Tensor, norm: Norm) -> Tensor:
+    positive = maps.clamp_min(0)
+    if norm == "max":
+        size = positive.amax((-3, -2, -1), keepdim=True)
+    else:
+        dimensions = (-2, -1) if norm == "channel" else (-3, -2, -1)
+        # Summed in double precision: the maps of two classes are so alike that rounding would show in their difference.
+        size = positive.sum(dimensions, keepdim=True, dtype=torch.float64).to(positive.dtype)
+    return torch.where(size > 0, positive / size, 0)
+
+
+@final
+@dataclass(frozen=True)
+class Enhanced:
+    """The enhancement of any saliency method; of guided backpropagation unless told otherwise (Gu & Tresp 2019).
+
+    ``Dis(k, m) = max(0, s_k/‖s_k‖ − s_m/‖s_m‖)``: guided maps of two classes are nearly equal, and what tells the classes
+    apart is in their difference.
+
+    Parameters
+    ----------
+    base
+        The saliency method whose maps are enhanced.
+    norm
+        ``"channel"``, ``"energy"`` or ``"max"``: see `enhance`.
+    """
+
+    base: BaseMethod = field(default_factory=GuidedBackprop)
+    norm: Norm = "channel"
+
+    card: ClassVar[Card] = Card(
+        name="enhanced",
+        title="Enhanced",
+        summary="What speaks for one class and not for the other: the difference of two classes' normalised maps.",
+        source="Gu & Tresp 2019, arXiv 1908.08413, sec. 3",
+        cost="1 forward, 2 backwards (of its base method)",
+    )
+
+    def __post_init__(self) -> None:
+        one_of("norm", self.norm, NORMS)
+
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: Classes, *, contrast: Classes | None = None
+    ) -> Maps:
+        """Compute the maps.
+
+        Parameters
+        ----------
+        classifier
+            The classifier.
+        images
+            (n,c,h,w), values in [0, 1].
+        classes
+            (n,) The class that each map speaks for.
+        contrast
+            (n,) The class that it is held against; the strongest other one if None, which costs one more forward pass.
+
+        Returns
+        -------
+        Tensor
+            (n,c,h,w), at least 0.
+        """
+        if contrast is None:
+            contrast = strongest_other(classifier.logits(images), classes)
+        if classes.ndim != 1 or classes.shape != contrast.shape:
+            raise ParameterError(f"`contrast` must have a class for each image; got shape {tuple(contrast.shape)}.")
+        both = self.base(classifier, images, torch.stack([classes, contrast], dim=1))
+        return enhance(both[:, 0], both[:, 1], self.norm)
+
+
+def strongest_other(logits: Logits, classes: Classes) -> Classes:
+    """Return (n,) the class with the largest logit apart from the given one."""
+    return logits.scatter(1, classes.long().unsqueeze(1), float("-inf")).argmax(1)
+
+
+def EnhancedGuidedBackprop(norm: Norm = "channel") -> Enhanced:  # noqa: N802
+    """Make the method that the paper proposes, `Enhanced` guided backpropagation; 1 forward and 2 backward passes an image."""
+    return Enhanced(GuidedBackprop(), norm)

@@ -1,0 +1,51 @@
+"""The gradient of a logit, and the gradient times the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from whyfooled.classifier import Classifier
+from whyfooled.registry import Card
+from whyfooled.saliency._gradients import class_gradients
+from whyfooled.types import Images, ManyClasses, ManyMaps
+
+
+@final
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of the class's logit with respect to the image, with its sign (Simonyan et al. 2014)."""
+
+    card: ClassVar[Card] = Card(
+        name="gradient",
+        title="Gradient",
+        summary="How the class's logit changes with each pixel.",
+        source="Simonyan, Vedaldi, Zisserman 2014, arXiv 1312.6034, sec. 3",
+        cost="1 forward, 1 backward for each class",
+    )
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+        return class_gradients(classifier, images, classes)
+
+
+@final
+@dataclass(frozen=True)
+class InputXGradient:
+    """The gradient times the image: to first order, what each pixel adds to the logit (Shrikumar et al. 2016).
+
+    The image is taken as it is, with values in [0, 1], so a black pixel has no attribution.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="input-x-gradient",
+        title="Input × gradient",
+        summary="To first order, what each pixel adds to the class's logit, held against black.",
+        source="Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv 1605.01713",
+        cost="1 forward, 1 backward for each class",
+    )
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+        gradients = class_gradients(classifier, images, classes)
+        return gradients * (images if classes.ndim == 1 else images.unsqueeze(1))

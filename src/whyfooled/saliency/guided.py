@@ -1,0 +1,54 @@
+"""Deconvnet and guided backpropagation: the gradient with another rule at the ReLUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from whyfooled.classifier import Classifier
+from whyfooled.registry import Card
+from whyfooled.saliency import rules
+from whyfooled.saliency._gradients import class_gradients
+from whyfooled.types import Images, ManyClasses, ManyMaps
+
+
+@final
+@dataclass(frozen=True)
+class Deconvnet:
+    """The backward pass of a deconvnet: at every ReLU the positive part of the gradient goes on, ``max(G, 0)``.
+
+    Raises `RuleError` on networks whose activations are no ReLUs.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="deconvnet",
+        title="Deconvnet",
+        summary="The gradient, with its negative part stopped at every ReLU, open or closed.",
+        source="Zeiler & Fergus 2014, arXiv 1311.2901, sec. 2.1",
+        cost="1 forward, 1 backward for each class",
+    )
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+        return class_gradients(classifier, images, classes, rule=rules.deconvnet)
+
+
+@final
+@dataclass(frozen=True)
+class GuidedBackprop:
+    """Guided backpropagation: at every open ReLU the positive part of the gradient goes on, ``max(G, 0) · 1[a > 0]``.
+
+    Raises `RuleError` on networks whose activations are no ReLUs.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="guided",
+        title="Guided backpropagation",
+        summary="The gradient, with its negative part stopped at every ReLU that is open.",
+        source="Springenberg, Dosovitskiy, Brox, Riedmiller 2015, arXiv 1412.6806, sec. 3.4",
+        cost="1 forward, 1 backward for each class",
+    )
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+        return class_gradients(classifier, images, classes, rule=rules.guided)

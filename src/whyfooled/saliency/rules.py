@@ -1,0 +1,181 @@
+"""Rules at a ReLU: what a backward pass does with the gradient that arrives at one.
+
+One mechanism serves them all: while `relu_rule` is active, every call of ReLU that PyTorch sees (a module's,
+``F.relu``'s, ``x.relu()``'s, in place or not; ReLU6 and Hardtanh(0, h) too) is replaced by an autograd function with the
+rule as its backward. The model is not touched, so nothing can be left on it, and a ReLU shared by two branches, or used
+twice, is right by construction: the rule changes that node's own gradient and nothing else.
+
+What the mechanism cannot reach is found afterwards, in the autograd graph itself: a ReLU that ran where it was not seen (a
+scripted module, another thread), or an activation that has no such rule, raises `RuleError`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from whyfooled.errors import RuleError
+
+Rule = Callable[[Tensor, Tensor, float], Tensor]
+"""(gradient G at the output, output of the activation, its upper bound) -> gradient at the input."""
+
+
+def guided(gradient: Tensor, output: Tensor, upper: float) -> Tensor:
+    """Let a positive gradient pass where the activation is open: ``max(G, 0) · 1[0 < a < upper]`` (Springenberg et al. 2015)."""
+    return _where_open(gradient, output, upper).relu_()
+
+
+def deconvnet(gradient: Tensor, output: Tensor, upper: float) -> Tensor:
+    """Let a positive gradient pass: ``max(G, 0)`` (Zeiler & Fergus 2014)."""
+    return gradient.relu()
+
+
+def _where_open(gradient: Tensor, output: Tensor, upper: float) -> Tensor:
+    # The fused kernels read the output: it lies strictly between the bounds exactly where the input does.
+    if upper == float("inf"):
+        return torch.ops.aten.threshold_backward(gradient, output, 0)  # type: ignore[no-any-return]
+    return torch.ops.aten.hardtanh_backward(gradient, output, 0, upper)  # type: ignore[no-any-return]
+
+
+class _RuledReLU(torch.autograd.Function):
+    """ReLU (or ReLU6, …) forwards, a rule backwards."""
+
+    @staticmethod
+    def forward(inputs: Tensor, rule: Rule, upper: float, inplace: bool) -> Tensor:
+        if upper == float("inf"):
+            return inputs.relu_() if inplace else inputs.relu()
+        return inputs.clamp_(0, upper) if inplace else inputs.clamp(0, upper)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        original, ctx.rule, ctx.upper, inplace = inputs
+        if inplace:
+            ctx.mark_dirty(original)
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (output,) = ctx.saved_tensors
+        return ctx.rule(gradients[0], output, ctx.upper), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], inputs: Tensor, rule: Rule, upper: float, inplace: bool) -> Any:
+        # Elementwise, so one more dimension changes nothing.
+        return _RuledReLU.apply(inputs, rule, upper, inplace), in_dims[0]  # type: ignore[no-untyped-call]
+
+
+_RELU = {F.relu: False, torch.relu: False, Tensor.relu: False, torch.relu_: True, Tensor.relu_: True}
+_BOUNDED = {F.hardtanh: False, F.hardtanh_: True, F.relu6: False}
+
+
+def _as_relu(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, float, bool] | None:
+    """Read a call as a ReLU: its input, its upper bound, and whether it works in place; None if it is something else."""
+    if function in _RELU:
+        return args[0] if args else kwargs["input"], float("inf"), _inplace(args, kwargs, 1, _RELU[function])
+    if function is F.relu6:
+        return args[0] if args else kwargs["input"], 6.0, _inplace(args, kwargs, 1, False)
+    if function in _BOUNDED:
+        given = dict(zip(("input", "min_val", "max_val", "inplace"), args, strict=False)) | kwargs
+        low, high = given.get("min_val", -1.0), given.get("max_val", 1.0)
+        if low == 0 and high > 0:
+            return given["input"], float(high), bool(given.get("inplace", _BOUNDED[function]))
+    if function is F.threshold:
+        given = dict(zip(("input", "threshold", "value", "inplace"), args, strict=False)) | kwargs
+        if given["threshold"] == 0 and given["value"] == 0:
+            return given["input"], float("inf"), bool(given.get("inplace", False))
+    return None
+
+
+def _inplace(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, default: bool) -> bool:
+    return bool(args[position] if len(args) > position else kwargs.get("inplace", default))
+
+
+class _Replace(TorchFunctionMode):
+    """While active, every ReLU call is made with the rule."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        call = _as_relu(func, args, kwargs or {})
+        if call is None:
+            return func(*args, **(kwargs or {}))
+        inputs, upper, inplace = call
+        return _RuledReLU.apply(inputs, self.rule, upper, inplace)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def relu_rule(rule: Rule | None) -> Iterator[None]:
+    """Make every ReLU that runs inside the ``with`` block use a rule in its backward pass; None leaves the gradient as it is.
+
+    Compiled modules run uncompiled inside the block. The block need only cover the forward pass.
+    """
+    with ExitStack() as stack:
+        # Nothing can be compiled before this module is imported, and importing it takes seconds.
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if rule is not None:
+            stack.enter_context(_Replace(rule))
+        yield
+
+
+_NO_RULE = {
+    "Gelu": "GELU",
+    "Silu": "SiLU",
+    "Hardswish": "Hardswish",
+    "Mish": "Mish",
+    "Elu": "ELU",
+    "Celu": "CELU",
+    "LeakyRelu": "LeakyReLU",
+    "Prelu": "PReLU",
+    "RreluWithNoise": "RReLU",
+    "Softplus": "Softplus",
+    "Hardtanh": "Hardtanh with a lower bound other than 0",
+}
+_UNSEEN = ("Relu", "Threshold", "CompiledFunction", "CheckpointFunction", "torch::jit", "DifferentiableGraph")
+
+
+def check_rule_held(module: nn.Module, logits: Tensor) -> None:
+    """Raise `RuleError` unless the rule reached every activation on the way from the images to the logits.
+
+    Gates and attention (sigmoid, tanh, softmax) are no rectifiers and keep their own gradient.
+    """
+    names = _graph_nodes(logits)
+    unsupported = sorted({title for start, title in _NO_RULE.items() if any(n.startswith(start) for n in names)})
+    if unsupported:
+        raise RuleError(
+            f"This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses {', '.join(unsupported)}. "
+            "Use a method without a ReLU rule, such as gradient or gradcam."
+        )
+    unseen = sorted({name for name in names if name.startswith(_UNSEEN)})
+    if unseen or any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise RuleError(
+            "A part of this model runs where its ReLUs cannot be given a rule (scripted, traced, compiled as a function, "
+            f"checkpointed or in another thread{': ' if unseen else ''}{', '.join(unseen)}). Give the plain Python module."
+        )
+    if not any(name.startswith(_RuledReLU.__name__) for name in names):
+        raise RuleError("This method needs a network with ReLUs, and none ran between the images and the logits.")
+
+
+def _graph_nodes(output: Tensor) -> set[str]:
+    names: set[str] = set()
+    seen: set[Any] = set()
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        names.add(node.name())
+        waiting.extend(following for following, _ in node.next_functions)
+    return names
