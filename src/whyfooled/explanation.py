@@ -31,7 +31,7 @@ from whyfooled.types import Image, Images, Maps, Progress, silent
 Outcome = Literal["fooled", "failed", "already wrong"]
 SUSPICIOUS_CHANGE = 0.1
 """Mean absolute change of a value above which two images are hardly an adversarial pair. [ours]"""
-RANDOM_ORDERS = 10
+RANDOM_ORDERS = 5
 
 
 @final
@@ -45,6 +45,8 @@ class Evidence:
         The method, as on the command line.
     title
         The method's name in a report.
+    summary
+        What it computes, in one sentence.
     contrastive
         Whether each map holds its class against the other one.
     maps
@@ -53,6 +55,7 @@ class Evidence:
 
     method: str
     title: str
+    summary: str
     contrastive: bool
     maps: Tensor
 
@@ -226,12 +229,12 @@ def explain(
         raise ParameterError("`attack` and `adversarial` exclude each other: the image is attacked, or was. Give one.")
     stages = _Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", WhyfooledWarning)
+        warnings.simplefilter("always")
         clean = _clean_image(classifier, image)
         case = _attacked(classifier, clean, attack, adversarial, label, target, stages, seed)
         headline, evidence, skipped = _evidence(classifier, case, methods, stages)
         recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
-    notes = [*case.notes, *skipped, *_texts(caught)]
+    notes = [*case.notes, *skipped, *_pass_on(caught)]
     return Explanation(
         clean=clean[0].cpu(),
         adversarial=case.adversarial[0].cpu(),
@@ -434,7 +437,7 @@ def _evidence(
         if isinstance(method, Enhanced):
             wrong, true = maps.unbind(1)
             maps = torch.stack([enhance(wrong, true, method.norm), enhance(true, wrong, method.norm)], dim=1)
-        return Evidence(describe(method), title(method), isinstance(method, Enhanced), maps.cpu())
+        return Evidence(describe(method), title(method), method.card.summary, isinstance(method, Enhanced), maps.cpu())
 
     found: list[Evidence] = []
     skipped: list[str] = []
@@ -494,8 +497,13 @@ def _recovery(
     return found
 
 
-def _texts(caught: list[warnings.WarningMessage]) -> list[str]:
-    return [str(one.message) for one in caught if issubclass(one.category, WhyfooledWarning)]
+def _pass_on(caught: list[warnings.WarningMessage]) -> Iterator[str]:
+    """Turn our warnings into notes, and let everybody else's go where they were going."""
+    for one in caught:
+        if issubclass(one.category, WhyfooledWarning):
+            yield str(one.message)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image as PILImage
 from PIL import ImageOps
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from whyfooled.errors import ImageError, OutputError, WhyfooledWarning
@@ -24,7 +24,7 @@ from whyfooled.types import Image, Images
 
 MOST_PIXELS = 100_000_000
 FEWEST_PIXELS_A_SIDE = 8
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 TENSOR_SUFFIXES = (".safetensors", ".npy", ".pt", ".pth")
 
 
@@ -193,7 +193,8 @@ def _check_adversarial(path: Path, tensor: Tensor, shape: tuple[int, int, int]) 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write tensors to a safetensors file, on the CPU, float32 where they are floating."""
     ready = {name: (t.float() if t.is_floating_point() else t).detach().cpu().contiguous() for name, t in tensors.items()}
-    save_file(ready, path, metadata=about)
+    # Not save_file, whose files only their owner can read.
+    path.write_bytes(save(ready, metadata=about))
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
-from whyfooled.saliency.rules import Rule, check_rule_held, relu_rule
+from whyfooled.saliency.rules import Rule, check_rule_held, relu_rule, uncompiled
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
 
@@ -74,13 +75,15 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
 
 def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> Logits:
     """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
-    with relu_rule(rule), torch.autocast(images.device.type, enabled=False):
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(images.device.type, enabled=False))
+        calls = stack.enter_context(uncompiled() if rule is None else relu_rule(rule))
         logits: Tensor = classifier(images)
     check_finite(logits)
     if logits.grad_fn is None:
         raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
-    if rule is not None:
-        check_rule_held(classifier.module, logits)
+    if calls is not None:
+        check_rule_held(classifier.module, logits, calls)
     return logits
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, final
+from typing import ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ Norm = Literal["channel", "energy", "max"]
 NORMS: tuple[Norm, ...] = ("channel", "energy", "max")
 
 
+@runtime_checkable
 class BaseMethod(Protocol):
     """Any saliency method that explains classes one by one."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -97,12 +97,13 @@ def _inplace(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, defau
     return bool(args[position] if len(args) > position else kwargs.get("inplace", default))
 
 
-class _Replace(TorchFunctionMode):
-    """While active, every ReLU call is made with the rule."""
+class RuledCalls(TorchFunctionMode):
+    """While active, every ReLU call is made with the rule; `met` counts them."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
         self.rule = rule
+        self.met = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -110,22 +111,29 @@ class _Replace(TorchFunctionMode):
         call = _as_relu(func, args, kwargs or {})
         if call is None:
             return func(*args, **(kwargs or {}))
+        self.met += 1
         inputs, upper, inplace = call
         return _RuledReLU.apply(inputs, self.rule, upper, inplace)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def relu_rule(rule: Rule | None) -> Iterator[None]:
-    """Make every ReLU that runs inside the ``with`` block use a rule in its backward pass; None leaves the gradient as it is.
+def relu_rule(rule: Rule) -> Iterator[RuledCalls]:
+    """Make every ReLU that runs inside the ``with`` block use a rule in its backward pass.
 
     Compiled modules run uncompiled inside the block. The block need only cover the forward pass.
     """
-    with ExitStack() as stack:
-        # Nothing can be compiled before this module is imported, and importing it takes seconds.
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if rule is not None:
-            stack.enter_context(_Replace(rule))
+    with uncompiled(), RuledCalls(rule) as calls:
+        yield calls
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what is compiled as plain Python for a while, so that modes and hooks see every call."""
+    # Nothing can be compiled before this module is imported, and importing it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
         yield
 
 
@@ -145,7 +153,7 @@ _NO_RULE = {
 _UNSEEN = ("Relu", "Threshold", "CompiledFunction", "CheckpointFunction", "torch::jit", "DifferentiableGraph")
 
 
-def check_rule_held(module: nn.Module, logits: Tensor) -> None:
+def check_rule_held(module: nn.Module, logits: Tensor, calls: RuledCalls) -> None:
     """Raise `RuleError` unless the rule reached every activation on the way from the images to the logits.
 
     Gates and attention (sigmoid, tanh, softmax) are no rectifiers and keep their own gradient.
@@ -163,7 +171,7 @@ def check_rule_held(module: nn.Module, logits: Tensor) -> None:
             "A part of this model runs where its ReLUs cannot be given a rule (scripted, traced, compiled as a function, "
             f"checkpointed or in another thread{': ' if unseen else ''}{', '.join(unseen)}). Give the plain Python module."
         )
-    if not any(name.startswith(_RuledReLU.__name__) for name in names):
+    if not calls.met:
         raise RuleError("This method needs a network with ReLUs, and none ran between the images and the logits.")
 
 

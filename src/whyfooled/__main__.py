@@ -1,0 +1,5 @@
+"""Make ``python -m whyfooled`` the command line."""
+
+from whyfooled.cli import main
+
+main()

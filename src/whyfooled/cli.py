@@ -1,0 +1,205 @@
+"""The command line: parses, calls the library, prints. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyfooled import __version__
+from whyfooled.errors import WhyfooledError, WhyfooledWarning, bad_parameter
+
+_STARTED = time.perf_counter()
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Why an image classifier was fooled, and whether an explanation can be trusted.",
+)
+
+
+def main() -> None:
+    """Run the command line: errors of ours become one sentence and exit code 2, Ctrl-C exit code 130."""
+    try:
+        app(standalone_mode=True)
+    except WhyfooledError as error:
+        _say(f"Error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("Stopped. Nothing was written.")
+        sys.exit(_INTERRUPTED)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"whyfooled {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def explain(
+    image: Annotated[Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(help="The attack, such as cw, bim or 'pgd(steps=40, ball=l2, epsilon=0.5)'. See: whyfooled methods.  [default: cw]"),
+    ] = None,
+    adversarial: Annotated[
+        Path | None,
+        typer.Option(help="An adversarial image made elsewhere, in place of an attack: .safetensors, .npy, .pt, or a picture."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class to be taken for (name or index); any wrong class if left out.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The true class (name or index); what the model sees in the clean image if left out.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
+    ] = "lite0",
+    weights: Annotated[
+        str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.  [default: all]"),
+    ] = None,
+    epsilon: Annotated[
+        str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="The attack's steps.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")] = False,
+) -> None:
+    """Attack a photograph and explain why the classifier is fooled: a report, pictures, numbers, tensors."""
+    # Only what an early mistake needs comes before the imports that take seconds.
+    overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
+    if adversarial is not None and (attack is not None or overrides):
+        given = "--attack" if attack is not None else f"--{next(iter(overrides))}"
+        raise bad_parameter("--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one.")
+
+    from dataclasses import replace
+
+    from whyfooled.explanation import explain as explain_image
+    from whyfooled.images import example_photograph, output_folder, read_photograph
+    from whyfooled.registry import parse, split_list
+    from whyfooled.report.page import write_files
+    from whyfooled.zoo import load_classifier
+
+    with output_folder(output) as staging, _plain_warnings():
+        made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
+        chosen = None if methods is None else [parse("saliency", name) for name in split_list(methods)]
+        photograph = example_photograph() if image is None else read_photograph(image)
+        classifier = load_classifier(model, weights=weights, device=device, seed=seed)
+        loading = time.perf_counter() - _STARTED
+        with _progress(quiet) as report:
+            explanation = explain_image(
+                classifier,
+                photograph,
+                attack=made,
+                adversarial=adversarial,
+                label=label,
+                target=target,
+                methods=chosen,
+                seed=seed,
+                progress=report,
+            )
+        explanation = replace(
+            explanation,
+            parameters={**explanation.parameters, "image": "the example photograph" if image is None else str(image)},
+            seconds={"starting and loading the model": loading, **explanation.seconds},
+        )
+        write_files(explanation, staging)
+    if not quiet:
+        print(explanation.summary())
+        print(f"\nReport: {output / 'report.html'}")
+
+
+@app.command()
+def methods() -> None:
+    """List the attacks and saliency methods, with their parameters, costs and sources."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from whyfooled.registry import available, describe, parameters
+
+    console = Console(highlight=False)
+    for kind, heading in (("attacks", "Attacks"), ("saliency", "Saliency methods")):
+        console.print(f"[bold]{heading}[/bold]")
+        for name, method in available(kind).items():  # type: ignore[arg-type]
+            console.print(f"\n  [bold cyan]{name}[/bold cyan]  {escape(method.card.title)}: {escape(method.card.summary)}")
+            given = {key: describe(value) if hasattr(value, "card") else value for key, value in parameters(method).items()}
+            settings = ", ".join(f"{key}={_short(value)}" for key, value in given.items())
+            if settings:
+                console.print(f"    parameters: {escape(settings)}")
+            console.print(f"    cost: {escape(method.card.cost)}")
+            console.print(f"    source: {escape(method.card.source)}")
+        console.print()
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print our warnings as one sentence, and leave other libraries' to Python."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, WhyfooledWarning):
+            _say(f"Warning: {message}")
+        else:
+            usual(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar for each stage; on a terminal only, and on stderr, so that the account can be piped."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, quiet=quiet)
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=quiet) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(done: int, total: int, doing: str) -> None:
+            if doing not in tasks:
+                tasks[doing] = bars.add_task(doing, total=total)
+            bars.update(tasks[doing], completed=done, total=total)
+
+        yield report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The figure of the recovery curves, as PNG for a folder and as SVG that takes on its page's colours."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_INK = "#010203"
+"""Stands for the colour of the page's text, and is replaced by it."""
+
+_COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c2255c", "#5c940d")
+_DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
+_FILL_TITLES = {"zero": "black", "mean": "image mean", "noise": "uniform noise", "blur": "blurred"}
+
+
+def recovery_figure(found: dict[str, Any], ink: str = "black") -> Figure:
+    """Draw the probability of the true class over the share of perturbed pixels, one panel for each fill."""
+    curves = found["recovery"]
+    fills = list(curves[0]["fills"])
+    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey=True).flatten()
+    for panel, fill in zip(axes, fills, strict=True):
+        _panel(panel, [(one["title"], one["orders"], one["fills"][fill]) for one in curves], found, ink)
+        panel.set_title(f"pixels become {_FILL_TITLES.get(fill, fill)}", fontsize=10, color=ink)
+    axes[0].set_ylabel(f"probability of {found['true']['name']}", color=ink)
+    axes[2].set_ylabel(f"probability of {found['true']['name']}", color=ink)
+    for panel in axes[2:]:
+        panel.set_xlabel("perturbed pixels, most salient first", color=ink)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, labelcolor=ink, fontsize=9)
+    figure.patch.set_alpha(0 if ink == _INK else 1)
+    return figure
+
+
+def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], found: dict[str, Any], ink: str) -> None:
+    start = found["true"]["probability"]["adversarial"]
+    for number, (title, orders, curve) in enumerate(curves):
+        share = [0.0, *curve["fraction"]]
+        probability = [start, *curve["probability"]]
+        if orders > 1:
+            spread = [0.0, *curve["probability_std"]]
+            low = [max(0.0, p - s) for p, s in zip(probability, spread, strict=True)]
+            high = [min(1.0, p + s) for p, s in zip(probability, spread, strict=True)]
+            panel.fill_between(share, low, high, color="#868e96", alpha=0.25, linewidth=0)
+            label = f"{title}, {orders} times (± 1 standard deviation)"
+            panel.plot(share, probability, color="#868e96", linewidth=2, label=label)
+        else:
+            style = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
+            panel.plot(share, probability, linewidth=2.4 if number == 0 else 1.4, label=title, **style)
+    panel.set_ylim(-0.02, 1.02)
+    panel.set_xscale("symlog", linthresh=0.005, linscale=0.4)
+    ticks = curves[0][2]["fraction"]
+    panel.set_xticks([0, *ticks], ["0", *(f"{100 * tick:g} %" for tick in ticks)], fontsize=8)
+    panel.minorticks_off()
+    panel.tick_params(colors=ink)
+    panel.patch.set_alpha(0)
+    panel.grid(alpha=0.25)
+    for side, spine in panel.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink)
+
+
+def recovery_png(found: dict[str, Any]) -> bytes:
+    """Draw the figure as PNG."""
+    buffer = io.BytesIO()
+    recovery_figure(found).savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+def recovery_svg(found: dict[str, Any]) -> str:
+    """Draw the figure as an SVG element whose text and lines have the colour of the text around it."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "whyfooled"}):
+        recovery_figure(found, ink=_INK).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawing = buffer.getvalue()
+    return drawing[drawing.index("<svg") :].replace(_INK, "currentColor")

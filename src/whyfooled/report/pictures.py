@@ -1,0 +1,73 @@
+"""Pictures of images, perturbations and saliency maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import matplotlib
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from whyfooled.images import to_picture
+from whyfooled.types import Image
+
+SHOWN = 0.995
+"""Quantile of a row's values that the end of its colour scale stands for; stronger ones look the same. [ours]"""
+
+
+@final
+@dataclass(frozen=True)
+class Scale:
+    """The one colour scale of a row of maps.
+
+    Parameters
+    ----------
+    end
+        The value at the end of the scale.
+    signed
+        Whether the scale goes from ``-end`` to ``end``, or from 0.
+    """
+
+    end: float
+    signed: bool
+
+    @property
+    def colours(self) -> str:
+        """Name of the matplotlib colour map."""
+        return "RdBu_r" if self.signed else "inferno"
+
+
+def scale_of(maps: Tensor) -> Scale:
+    """Choose a scale for maps (…,c,h,w) that are shown side by side."""
+    saliency = maps.sum(-3)
+    end = float(saliency.abs().flatten().quantile(SHOWN, interpolation="higher")) or float(saliency.abs().max())
+    return Scale(end or 1.0, bool((saliency < 0).any()))
+
+
+def map_picture(saliency: Image, scale: Scale) -> PILImage.Image:
+    """Draw a saliency map (c,h,w), summed over its channels."""
+    values = saliency.sum(0).double() / scale.end
+    place = (values + 1) / 2 if scale.signed else values
+    colours = matplotlib.colormaps[scale.colours](place.clamp(0, 1).numpy(), bytes=True)
+    return PILImage.fromarray(colours[..., :3].copy())
+
+
+def magnification(delta: Image) -> float:
+    """Return by how much a perturbation can be magnified around mid-grey, to two digits; 1 for none.
+
+    One value in 200 may go beyond black or white: a few strong pixels would hide all others.
+    """
+    reach = float(delta.abs().flatten().quantile(SHOWN, interpolation="higher")) or float(delta.abs().max())
+    if reach == 0:
+        return 1.0
+    exact = 0.5 / reach
+    step = 10.0 ** (math.floor(math.log10(exact)) - 1)
+    return max(1.0, math.floor(exact / step) * step)
+
+
+def delta_picture(delta: Image, factor: float) -> PILImage.Image:
+    """Draw a perturbation magnified around mid-grey."""
+    return to_picture(torch.clamp(0.5 + factor * delta, 0, 1))

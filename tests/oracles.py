@@ -1,0 +1,50 @@
+"""Slow, plain re-derivations from the papers, to hold the library against."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def enhanced_by_loops(maps: np.ndarray, contrast: np.ndarray, norm: str) -> np.ndarray:
+    """Gu & Tresp 2019, sec. 3, one pixel at a time, for a single map (c,h,w)."""
+
+    def normalised(s: np.ndarray) -> np.ndarray:
+        s = np.where(s > 0, s, 0.0)
+        out = np.zeros_like(s)
+        for channel in range(len(s)):
+            size = {"max": s.max(), "energy": s.sum(), "channel": s[channel].sum()}[norm]
+            if size > 0:
+                out[channel] = s[channel] / size
+        return out
+
+    a, b = normalised(maps), normalised(contrast)
+    out = np.zeros_like(a)
+    for place in np.ndindex(*a.shape):
+        out[place] = max(0.0, a[place] - b[place])
+    return out
+
+
+def ruled_two_layers(first: Tensor, second: Tensor, x: Tensor, out: int, rule: str, upper: float) -> Tensor:
+    """Back-propagate through ``second @ min(relu(first @ x), upper)`` by hand, with a rule at the activation."""
+    a = first @ x
+    gradient = second[out].clone()
+    for unit in range(len(a)):
+        is_open = 0 < a[unit] < upper
+        g = gradient[unit]
+        gradient[unit] = {
+            "gradient": g if is_open else 0.0,
+            "deconvnet": max(g, 0.0),
+            "guided": max(g, 0.0) if is_open else 0.0,
+        }[rule]
+    return first.T @ gradient
+
+
+def grad_cam_by_hand(features: Tensor, head: nn.Linear, cls: int) -> Tensor:
+    """Grad-CAM for global average pooling and a linear head: the gradient of the logit is the head's weight / (h·w)."""
+    _, h, w = features.shape
+    cam = torch.zeros(h, w, dtype=features.dtype)
+    for channel in range(len(features)):
+        cam += head.weight[cls, channel] / (h * w) * features[channel]
+    return cam.clamp_min(0)
