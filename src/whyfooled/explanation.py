@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, final
@@ -23,7 +23,7 @@ from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.images import output_folder, read_adversarial, read_photograph
 from whyfooled.measures import FILLS, FRACTIONS, RecoveryCurve, random_maps, recovery_curve
 from whyfooled.passes import Passes, count_passes
-from whyfooled.registry import describe, parse
+from whyfooled.registry import describe, parameters, parse
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient, enhance
 from whyfooled.saliency.enhanced import strongest_other
 from whyfooled.types import Image, Images, Maps, Progress, silent
@@ -327,27 +327,26 @@ def _attacked(
     goal: Goal = Untargeted(clean.new_tensor([true], dtype=torch.int64))
     if aim is not None:
         goal = Targeted(clean.new_tensor([aim], dtype=torch.int64))
-    parameters: dict[str, Any] = {
+    given: dict[str, Any] = {
         "label": classifier.class_name(true) if label is not None else None,
         "target": None if aim is None else classifier.class_name(aim),
     }
     if adversarial is not None:
-        given = _given(classifier, adversarial)
-        result = AttackResult.from_images(classifier, clean, given, goal)
-        parameters["adversarial"] = str(adversarial) if isinstance(adversarial, (str, Path)) else "given as a tensor"
+        result = AttackResult.from_images(classifier, clean, _made_elsewhere(classifier, adversarial), goal)
+        given["adversarial"] = str(adversarial) if isinstance(adversarial, (str, Path)) else "given as a tensor"
     elif seen != true:
         result = AttackResult.from_images(classifier, clean, clean, goal)
-        parameters["attack"] = None
+        given["attack"] = None
     else:
         chosen = _chosen_attack(attack, seed)
         with stages.stage("attack"):
             result = run_attack(chosen, classifier, clean, goal, progress=stages.progress)
-        parameters["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
-    return _case(classifier, result, true, aim, parameters)
+        given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
+    return _case(classifier, result, true, aim, given)
 
 
 def _case(
-    classifier: Classifier, result: AttackResult, true: int, aim: int | None, parameters: dict[str, Any]
+    classifier: Classifier, result: AttackResult, true: int, aim: int | None, given: dict[str, Any]
 ) -> _Case:
     seen, now = int(result.clean_logits.argmax()), int(result.predictions)
     outcome: Outcome = "fooled" if result.success[0] else "failed"
@@ -366,7 +365,7 @@ def _case(
         true=true,
         wrong=wrong,
         outcome=outcome,
-        parameters=parameters,
+        parameters=given,
         notes=tuple(_case_notes(classifier, result, true, aim, outcome)),
     )
 
@@ -394,7 +393,7 @@ def _case_notes(
         )
 
 
-def _given(classifier: Classifier, adversarial: str | Path | Images) -> Images:
+def _made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) -> Images:
     expected = (classifier.mean.shape[1], *classifier.size)
     if isinstance(adversarial, (str, Path)):
         return read_adversarial(adversarial, expected).to(classifier.mean)
@@ -405,13 +404,11 @@ def _given(classifier: Classifier, adversarial: str | Path | Images) -> Images:
 
 
 def _chosen_attack(attack: Any, seed: int) -> Callable[[Classifier, Images, Goal], Images]:
-    if attack is None:
-        return CarliniWagner()
-    if not isinstance(attack, str):
-        chosen: Callable[[Classifier, Images, Goal], Images] = attack
-        return chosen
-    made: Callable[[Classifier, Images, Goal], Images] = parse("attacks", attack, {"seed": seed} if attack == "pgd" else None)
-    return made
+    chosen = CarliniWagner() if attack is None else parse("attacks", attack) if isinstance(attack, str) else attack
+    # A seed of the attack's own goes before the explanation's.
+    seeded = is_dataclass(chosen) and parameters(type(chosen)).get("seed", seed) == getattr(chosen, "seed", None)
+    found: Callable[[Classifier, Images, Goal], Images] = replace(chosen, seed=seed) if seeded else chosen
+    return found
 
 
 _DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.errors import bad_parameter
@@ -50,8 +49,11 @@ class Untargeted:
         return true - strongest_other
 
     def loss(self, logits: Logits) -> PerImage:
-        """(n,) The loss that an attack makes smaller: minus the cross-entropy of the true class."""
-        return -F.cross_entropy(logits, self.labels.long(), reduction="none")
+        """(n,) The loss that an attack makes smaller: the log-odds of the true class.
+
+        Its gradient has the direction of the cross-entropy's, and does not vanish when the classifier is certain.
+        """
+        return _log_odds(logits, self.labels)
 
     def reached(self, logits: Logits) -> Flags:
         """(n,) Whether the strongest logit is another class's than the true one's."""
@@ -84,8 +86,8 @@ class Targeted:
         return strongest_other - target
 
     def loss(self, logits: Logits) -> PerImage:
-        """(n,) The loss that an attack makes smaller: the cross-entropy of the chosen class."""
-        return F.cross_entropy(logits, self.classes.long(), reduction="none")
+        """(n,) The loss that an attack makes smaller: minus the log-odds of the chosen class."""
+        return -_log_odds(logits, self.classes)
 
     def reached(self, logits: Logits) -> Flags:
         """(n,) Whether the strongest logit is the chosen class's."""
@@ -97,5 +99,9 @@ Goal = Untargeted | Targeted
 
 def _one_against_rest(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     index = classes.long().unsqueeze(1)
-    rest = logits.scatter(1, index, float("-inf"))
-    return logits.gather(1, index).squeeze(1), rest.amax(1)
+    return logits.gather(1, index).squeeze(1), logits.scatter(1, index, float("-inf")).amax(1)
+
+
+def _log_odds(logits: Tensor, classes: Tensor) -> Tensor:
+    index = classes.long().unsqueeze(1)
+    return logits.gather(1, index).squeeze(1) - logits.scatter(1, index, float("-inf")).logsumexp(1)

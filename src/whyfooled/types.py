@@ -22,11 +22,11 @@ Classes = Int[Tensor, " n"]
 ManyClasses = Int[Tensor, " n"] | Int[Tensor, "n k"]
 """One class index for each image, or k of them."""
 
-Maps = Float[Tensor, "n c h w"]
-"""One saliency map for each image; c is 1 for class activation maps."""
+Maps = Float[Tensor, "n d h w"]
+"""One saliency map for each image; d is c, or 1 for class activation maps."""
 
-ManyMaps = Float[Tensor, "n c h w"] | Float[Tensor, "n k c h w"]
-"""One saliency map for each class that was asked for: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+ManyMaps = Float[Tensor, "n d h w"] | Float[Tensor, "n k d h w"]
+"""One saliency map for each class that was asked for: (n,d,h,w) for classes (n,), (n,k,d,h,w) for classes (n,k)."""
 
 PerImage = Float[Tensor, " n"]
 """One number for each image."""

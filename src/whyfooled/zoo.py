@@ -42,7 +42,7 @@ def load_classifier(
         A file with a state dict (``.safetensors``, or written by ``torch.save``; nothing is unpickled but tensors), or
         ``"random"`` for the untrained model.
     device
-        Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     seed
         Seed of the untrained weights.
 

@@ -33,7 +33,7 @@ class CarliniWagner(Attack):
 
     Differs from the paper: [ours] the box is kept by projection (the paper's sec. V-B names it beside the change of variables,
     whose gradient vanishes for pixels at exactly 0 or 1); the learning rate falls to 0 within each round; each round starts
-    from the closest example so far; the first constant is 0.1; an image leaves a round when its objective stalls.
+    from the closest example so far, or where the last one ended; the first constant is 0.1; an image leaves a round when its objective stalls.
 
     Parameters
     ----------
@@ -80,22 +80,21 @@ class CarliniWagner(Attack):
             def report(step: int, before: int = number * self.steps) -> None:
                 progress(before + step, total, "attack")
 
-            succeeded, evaluations = self._round(classifier, images, goal, search, report)
-            spent += evaluations
-            search.bisect(succeeded)
+            spent += self._round(classifier, images, goal, search, report)
         progress(total, total, "attack")
         return Attempt(search.best, spent, spent.clone())
 
     def _round(
         self, classifier: Classifier, images: Tensor, goal: Goal, search: Search, report: _Report
-    ) -> tuple[Tensor, Tensor]:
-        """Minimise for the constants as they are; return, for each image, whether it succeeded and its evaluations."""
+    ) -> Tensor:
+        """Minimise for the constants as they are, and set the next ones; return the evaluations spent on each image."""
         evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         succeeded = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         previous = torch.full_like(search.distance, float("inf"))
         passed = max(self.confidence, SAFE_MARGIN)
         active = torch.arange(len(images), device=images.device)
-        current = search.best.clone()
+        ended = search.start.clone()
+        current = ended.clone()
         moments = _Moments.zero(current)
         for step in range(1, self.steps + 1):
             inputs = current.requires_grad_()
@@ -111,6 +110,7 @@ class CarliniWagner(Attack):
                 succeeded[active] |= reached
                 rate = self.learning_rate * (1 - (step - 1) / self.steps)
                 current = (inputs.detach() - moments.step(slope, step, rate)).clamp(0, 1)
+                ended[active] = current
                 if step % math.ceil(self.steps / _CHECKS_A_ROUND) == 0:
                     moving = objective < previous[active] * (1 - _STALLED)
                     previous[active] = objective
@@ -118,7 +118,8 @@ class CarliniWagner(Attack):
                     if not len(active):
                         break
             report(step)
-        return succeeded, evaluations
+        search.end_round(ended, succeeded)
+        return evaluations
 
 
 @dataclass(frozen=True)

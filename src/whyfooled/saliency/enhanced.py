@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from whyfooled.classifier import Classifier
+from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import ParameterError, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency.guided import GuidedBackprop
@@ -46,17 +46,18 @@ def enhance(maps: Maps, contrast: Maps, norm: Norm = "channel") -> Maps:
     one_of("norm", norm, NORMS)
     if maps.shape != contrast.shape:
         raise ParameterError(f"`contrast` must have the shape of `maps`, {tuple(maps.shape)}; got {tuple(contrast.shape)}.")
-    return (_normalised(maps, norm) - _normalised(contrast, norm)).clamp_min(0)
+    return (_normalised(maps, norm) - _normalised(contrast, norm)).clamp_min(0).to(maps.dtype)
 
 
 def _normalised(maps: Tensor, norm: Norm) -> Tensor:
-    positive = maps.clamp_min(0)
+    # In double precision: the maps of two classes are so alike that rounding would show in their difference, and the sum of
+    # large maps must not overflow.
+    positive = maps.clamp_min(0).double()
     if norm == "max":
         size = positive.amax((-3, -2, -1), keepdim=True)
     else:
         dimensions = (-2, -1) if norm == "channel" else (-3, -2, -1)
-        # Summed in double precision: the maps of two classes are so alike that rounding would show in their difference.
-        size = positive.sum(dimensions, keepdim=True, dtype=torch.float64).to(positive.dtype)
+        size = positive.sum(dimensions, keepdim=True)
     return torch.where(size > 0, positive / size, 0)
 
 
@@ -121,6 +122,7 @@ class Enhanced:
 
 def strongest_other(logits: Logits, classes: Classes) -> Classes:
     """Return (n,) the class with the largest logit apart from the given one."""
+    check_classes(classes, logits)
     return logits.scatter(1, classes.long().unsqueeze(1), float("-inf")).argmax(1)
 
 

@@ -1,0 +1,101 @@
+"""`run_attack` believes nothing: success, norms and counts are found by itself."""
+
+import foolbox
+import pytest
+import torch
+
+from tests.models import small
+from whyfooled import FGSM, AttackResult, Targeted, Untargeted, run_attack
+from whyfooled.errors import ImageError, ModelError, ParameterError
+
+
+@pytest.fixture
+def case():
+    classifier = small()
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return classifier, images, classifier.predict(images)
+
+
+def test_an_attack_that_does_nothing_fails_whatever_it_claims(case):
+    classifier, images, labels = case
+    result = run_attack(lambda model, x, goal: x.clone(), classifier, images, Untargeted(labels))
+    assert not result.success.any()
+    assert torch.equal(result.adversarial, images)
+
+
+def test_a_failed_image_comes_back_unchanged_and_its_attempt_is_kept(case):
+    classifier, images, labels = case
+    noise = (images + 1e-5).clamp(0, 1)
+    result = run_attack(lambda model, x, goal: noise, classifier, images, Untargeted(labels))
+    assert not result.success.any()
+    assert torch.equal(result.adversarial, images)
+    assert torch.equal(result.attempted, noise)
+    assert result.l2.tolist() == [0, 0, 0]
+
+
+def test_an_image_that_is_there_already_costs_nothing(case):
+    classifier, images, labels = case
+    goal = Targeted(torch.stack([labels[0], (labels[1] + 1) % 5, labels[2]]))
+    result = run_attack(FGSM(epsilon=0.5), classifier, images, goal)
+    assert result.success[[0, 2]].all()
+    assert result.forwards.tolist() == [0, 1, 0]
+    assert result.l2[[0, 2]].tolist() == [0, 0]
+
+
+def test_norms_are_those_of_the_change(case):
+    classifier, images, labels = case
+    changed = images.clamp(0.1, 0.9)
+    start = changed.clone()
+    changed[0, :, 2, 3] += torch.tensor([0.03, -0.04, 0.0])
+    result = AttackResult.from_images(classifier, start, changed, Targeted(classifier.predict(changed)))
+    assert result.success.all()
+    assert result.l0.tolist() == [1, 0, 0]
+    torch.testing.assert_close(result.l1[0], torch.tensor(0.07))
+    torch.testing.assert_close(result.l2[0], torch.tensor(0.05))
+    torch.testing.assert_close(result.linf[0], torch.tensor(0.04))
+    frame = result.to_frame()
+    assert frame.shape == (3, 9)
+    assert frame["l0"].tolist() == [1, 0, 0]
+
+
+def test_foreign_images_are_judged_against_the_clean_prediction(case):
+    classifier, images, labels = case
+    fooled = FGSM(epsilon=0.5)(classifier, images, Untargeted(labels))
+    result = AttackResult.from_images(classifier, images, fooled)
+    assert torch.equal(result.success, classifier.predict(fooled) != labels)
+
+
+def test_a_foolbox_attack_runs_on_the_classifier_as_it_is(case):
+    classifier, images, labels = case
+
+    def foreign(model, x, goal):
+        attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
+        return attack(foolbox.PyTorchModel(model, bounds=(0, 1)), x, goal.labels, epsilons=0.3)[1]
+
+    theirs = run_attack(foreign, classifier, images, Untargeted(labels))
+    ours = run_attack(FGSM(epsilon=0.3), classifier, images, Untargeted(labels))
+    torch.testing.assert_close(theirs.attempted, ours.attempted)
+    assert theirs.backwards.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("attack", "error", "message"),
+    [
+        (lambda model, x, goal: x + 2, ImageError, "in \\[0, 1\\]"),
+        (lambda model, x, goal: x * float("nan"), ImageError, "finite"),
+        (lambda model, x, goal: x[:, :, :8], ImageError, "shape of the clean ones"),
+        (lambda model, x, goal: None, ModelError, "must return a tensor"),
+    ],
+)
+def test_what_an_attack_returns_is_checked(case, attack, error, message):
+    classifier, images, labels = case
+    with pytest.raises(error, match=message):
+        run_attack(attack, classifier, images, Untargeted(labels))
+
+
+def test_goals_are_checked(case):
+    classifier, images, labels = case
+    with pytest.raises(ParameterError, match="a class for each of the 3 images"):
+        run_attack(FGSM(), classifier, images, Untargeted(labels[:2]))
+    with pytest.raises(ParameterError, match="from 0 to 4"):
+        run_attack(FGSM(), classifier, images, Targeted(torch.tensor([0, 1, 9])))

@@ -1,0 +1,50 @@
+"""The gradient and its product with the image, against a linear model and Captum."""
+
+from inspect import unwrap
+
+import pytest
+import torch
+from captum.attr import InputXGradient as CaptumInputXGradient
+
+from tests.models import linear, small
+from whyfooled import Gradient, InputXGradient
+from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning
+from whyfooled.saliency._gradients import check_pairs
+
+
+def test_the_gradient_of_a_linear_model_is_its_weight():
+    weight = torch.randn(4, 3 * 8 * 8)
+    x = torch.rand(2, 3, 8, 8)
+    y = torch.tensor([[1, 3], [0, 2]])
+    found = Gradient()(linear(weight), x, y)
+    torch.testing.assert_close(found, weight[y].view(2, 2, 3, 8, 8))
+    torch.testing.assert_close(InputXGradient()(linear(weight), x, y), found * x.unsqueeze(1))
+
+
+def test_input_times_gradient_equals_captums():
+    classifier, x, y = small(), torch.rand(3, 3, 16, 16), torch.tensor([0, 2, 4])
+    theirs = CaptumInputXGradient(classifier).attribute(x.clone().requires_grad_(), target=y)
+    torch.testing.assert_close(InputXGradient()(classifier, x, y), theirs.detach())
+
+
+def test_a_dead_network_is_named():
+    with pytest.warns(WhyfooledWarning, match="zero at every pixel"):
+        Gradient()(linear(torch.zeros(3, 192)), torch.rand(1, 3, 8, 8), torch.tensor([0]))
+
+
+def test_logits_without_gradient_are_refused():
+    classifier = linear(torch.randn(3, 192))
+    classifier.module.forward = lambda x: x.detach().flatten(1)[:, :3]
+    with pytest.raises(ModelError, match="do not depend on the images"):
+        Gradient()(classifier, torch.rand(1, 3, 8, 8), torch.tensor([0]))
+
+
+def test_a_wrong_number_of_classes_is_refused():
+    # Without the shape checks of the tests, as a user calls it.
+    with pytest.raises(ParameterError, match=r"`classes` must have the shape \(4,\) or \(4, k\)"):
+        unwrap(check_pairs)(torch.rand(4, 3, 16, 16), torch.tensor([0, 1]))
+
+
+def test_half_precision_is_refused():
+    with pytest.raises(ParameterError, match="float32 or float64"):
+        Gradient()(small(), torch.rand(1, 3, 16, 16).half(), torch.tensor([0]))
