@@ -54,7 +54,9 @@ def test_saliency_is_summed_over_channels():
 def test_equally_salient_pixels_are_ranked_at_random():
     # With ties in reading order the pixel (2, 3) would go among the first quarter in every image.
     images = torch.rand(300, 3, 10, 10, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.6
-    found = recovery_curve(patch(), images, torch.zeros(300, dtype=torch.int64), torch.zeros(300, 1, 10, 10), fractions=[0.25, 0.5])
+    found = recovery_curve(
+        patch(), images, torch.zeros(300, dtype=torch.int64), torch.zeros(300, 1, 10, 10), fractions=[0.25, 0.5]
+    )
     share = found.recovered.float().mean(0)
     assert 0.17 < share[0] < 0.33
     assert 0.41 < share[1] < 0.59
@@ -70,7 +72,9 @@ def test_fills_are_what_they_say():
             return x.flatten(1)[:, :2]
 
     for fill in FILLS:
-        recovery_curve(Classifier(Spy(), size=(10, 10)), image, torch.tensor([0]), random_maps(image), fractions=[1.0], fill=fill)
+        recovery_curve(
+            Classifier(Spy(), size=(10, 10)), image, torch.tensor([0]), random_maps(image), fractions=[1.0], fill=fill
+        )
     zero, mean, noise, blur = seen
     assert not zero.any()
     torch.testing.assert_close(mean, image.mean((2, 3), keepdim=True).expand_as(image))
@@ -105,7 +109,9 @@ def test_an_image_does_not_depend_on_its_batch(fill):
 def test_only_the_order_of_a_map_matters(scale, shift):
     classifier = small()
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
-    maps = torch.linspace(-1, 1, 256)[torch.randperm(256, generator=torch.Generator().manual_seed(1))].view(1, 1, 16, 16)
+    maps = torch.linspace(-1, 1, 256)[torch.randperm(256, generator=torch.Generator().manual_seed(1))].view(
+        1, 1, 16, 16
+    )
     true = classifier.predict(image)
     expected = recovery_curve(classifier, image, true, maps).probability
     assert torch.equal(recovery_curve(classifier, image, true, scale * maps + shift).probability, expected)
@@ -113,7 +119,9 @@ def test_only_the_order_of_a_map_matters(scale, shift):
 
 def test_the_table_has_a_row_for_each_image_and_share():
     classifier, images = small(), torch.rand(2, 3, 16, 16)
-    frame = recovery_curve(classifier, images, torch.tensor([0, 1]), random_maps(images), fractions=[0.1, 0.3]).to_frame()
+    frame = recovery_curve(
+        classifier, images, torch.tensor([0, 1]), random_maps(images), fractions=[0.1, 0.3]
+    ).to_frame()
     assert frame["image"].tolist() == [0, 0, 1, 1]
     assert frame["fraction"].tolist() == [0.1, 0.3, 0.1, 0.3]
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from whyfooled.attacks import BIM, FGSM, PGD, AttackResult, CarliniWagner, run_attack
     from whyfooled.classifier import Classifier, Fit
-    from whyfooled.explanation import Explanation, explain
+    from whyfooled.explaining import explain
+    from whyfooled.explanation import Explanation
     from whyfooled.goals import Targeted, Untargeted
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
@@ -32,7 +33,8 @@ __version__ = "0.1.0"
 _HOME = {
     "attacks": ("BIM", "FGSM", "PGD", "AttackResult", "CarliniWagner", "run_attack"),
     "classifier": ("Classifier", "Fit"),
-    "explanation": ("Explanation", "explain"),
+    "explaining": ("explain",),
+    "explanation": ("Explanation",),
     "goals": ("Targeted", "Untargeted"),
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),

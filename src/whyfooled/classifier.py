@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from whyfooled.errors import (
     did_you_mean,
 )
 from whyfooled.goals import Goal, Targeted, Untargeted
-from whyfooled.images import to_tensor
+from whyfooled.images import MOST_PIXELS, to_tensor
 from whyfooled.types import Classes, Images, Logits
 
 __all__ = ["Classifier", "Fit", "Goal", "Targeted", "Untargeted"]
@@ -40,11 +41,14 @@ class Fit:
         Length of the photograph's shorter side after resizing, in pixels; the input's own size if None.
     interpolation
         ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
+    squash
+        Whether the whole photograph is resized to `size` instead, its proportions lost.
     """
 
     size: tuple[int, int]
     shorter_side: int | None = None
     interpolation: str = "bicubic"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
@@ -56,13 +60,22 @@ class Fit:
     def __call__(self, photograph: PILImage.Image) -> PILImage.Image:
         """Resize and crop a photograph to the model's input size."""
         height, width = self.size
-        scale = max(height / photograph.height, width / photograph.width)
+        if self.squash:
+            return photograph.resize((width, height), _INTERPOLATION[self.interpolation])
+        # In whole numbers, and rounded as torchvision's Resize and CenterCrop do: half a pixel moves every pixel.
+        ratios = [(height, photograph.height), (width, photograph.width)]
         if self.shorter_side is not None:
-            scale = max(scale, self.shorter_side / min(photograph.size))
-        resized = (max(width, round(photograph.width * scale)), max(height, round(photograph.height * scale)))
+            ratios.append((self.shorter_side, min(photograph.size)))
+        wanted, found = max(ratios, key=lambda ratio: ratio[0] / ratio[1])
+        resized = (max(width, photograph.width * wanted // found), max(height, photograph.height * wanted // found))
+        if resized[0] * resized[1] > MOST_PIXELS:
+            raise ImageError(
+                f"The photograph, {photograph.width} × {photograph.height} pixels, would need "
+                f"{resized[0]} × {resized[1]} to fill the classifier's input of {width} × {height}. Crop it first."
+            )
         if resized != photograph.size:
             photograph = photograph.resize(resized, _INTERPOLATION[self.interpolation])
-        left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
+        left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
         return photograph.crop((left, top, left + width, top + height))
 
 
@@ -78,8 +91,8 @@ _INTERPOLATION = {
 class Classifier(nn.Module):
     """A classifier: images in [0, 1] in, logits out; usable by every library that takes an ``nn.Module``.
 
-    The module is used as it is and never changed: it runs in evaluation mode inside `forward` and has its own modes back
-    afterwards. The input keeps its memory format: a module in ``torch.channels_last`` runs in it.
+    The module is used as it is and never changed: it runs in evaluation mode inside `forward` and has its own modes
+    back afterwards. The input keeps its memory format: a module in ``torch.channels_last`` runs in it.
 
     Parameters
     ----------
@@ -126,10 +139,9 @@ class Classifier(nn.Module):
         self.fit = fit or Fit(size)
         self.name = name or type(module).__name__
         self.class_names = None if class_names is None else tuple(class_names)
-        reference = next(iter(module.parameters()), None)
-        place = {} if reference is None else {"device": reference.device, "dtype": reference.dtype}
-        self.register_buffer("mean", torch.tensor(mean, **place).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, **place).view(1, -1, 1, 1), persistent=False)
+        reference = next(iter(module.parameters()), torch.zeros(0))
+        self.register_buffer("mean", reference.new_tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", reference.new_tensor(std).view(1, -1, 1, 1), persistent=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -189,8 +201,8 @@ class Classifier(nn.Module):
         check_finite(logits)
         if _look_like_probabilities(logits):
             warnings.warn(
-                "The model's outputs look like probabilities (none negative, each row sums to 1). Explanations and attacks "
-                "are defined on logits: give the model without its softmax.",
+                "The model's outputs look like probabilities (none negative, each row sums to 1). Explanations and "
+                "attacks are defined on logits: give the model without its softmax.",
                 WhyfooledWarning,
                 stacklevel=2,
             )
@@ -218,7 +230,7 @@ class Classifier(nn.Module):
         name
             An index, or a name, whole and in any case.
         classes
-            How many classes there are; the number of names if None.
+            How many classes there are; the number of names if None (any index will do if there are no names either).
         argument
             What the value is called in an error message.
 
@@ -227,11 +239,11 @@ class Classifier(nn.Module):
         ParameterError
             If no class, or more than one, has that name, or the index is out of range.
         """
-        count = classes if classes is not None else len(self.class_names or ())
+        count = len(self.class_names or ()) if classes is None else classes
         text = str(name).strip()
-        if text.lstrip("+-").isdigit():
+        if re.fullmatch(r"[+-]?[0-9]+", text):
             index = int(text)
-            if not 0 <= index < count:
+            if not 0 <= index < (count or index + 1):
                 raise bad_parameter(argument, f"must be a class index from 0 to {count - 1}, or a class name", index)
             return index
         return self._named_class(text, argument)
@@ -245,7 +257,12 @@ class Classifier(nn.Module):
         if len(found) == 1:
             return found[0]
         if found:
-            raise bad_parameter(argument, f"must name one class; {len(found)} are called so", repr(text), f"Give one of the indices {found}.")
+            raise bad_parameter(
+                argument,
+                f"must name one class; {len(found)} are called so",
+                repr(text),
+                f"Give one of the indices {found}.",
+            )
         fix = did_you_mean(text, dict.fromkeys(part for full in self.class_names for part in full.split(", ")))
         raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
 
@@ -282,4 +299,4 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _look_like_probabilities(logits: Tensor) -> bool:
-    return bool((logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3)
+    return bool(len(logits) and (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3)

@@ -28,15 +28,22 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line: errors of ours become one sentence and exit code 2, Ctrl-C exit code 130."""
+    """Run the command line; an error of ours becomes one sentence and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app()
     except WhyfooledError as error:
         _say(f"Error: {error}")
         sys.exit(2)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make of Ctrl-C one sentence and the exit code that shells expect."""
+    try:
+        yield
     except KeyboardInterrupt:
         _say("Stopped. Nothing was written.")
-        sys.exit(_INTERRUPTED)
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _say(text: str) -> None:
@@ -60,20 +67,27 @@ def _root(
 
 @app.command()
 def explain(
-    image: Annotated[Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")] = None,
+    image: Annotated[
+        Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")
+    ] = None,
     attack: Annotated[
         str | None,
-        typer.Option(help="The attack, such as cw, bim or 'pgd(steps=40, ball=l2, epsilon=0.5)'. See: whyfooled methods.  [default: cw]"),
+        typer.Option(
+            help="The attack, such as cw, bim or 'pgd(steps=40, epsilon=4/255)'. See: whyfooled methods.  [default: cw]"
+        ),
     ] = None,
     adversarial: Annotated[
         Path | None,
-        typer.Option(help="An adversarial image made elsewhere, in place of an attack: .safetensors, .npy, .pt, or a picture."),
+        typer.Option(
+            help="An adversarial image made elsewhere, in place of an attack: .safetensors, .npy, .pt, or a picture."
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="The class to be taken for (name or index); any wrong class if left out.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="The true class (name or index); what the model sees in the clean image if left out.")
+        str | None,
+        typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
@@ -96,14 +110,42 @@ def explain(
 ) -> None:
     """Attack a photograph and explain why the classifier is fooled: a report, pictures, numbers, tensors."""
     # Only what an early mistake needs comes before the imports that take seconds.
-    overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
+    overrides: dict[str, object] = {
+        name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None
+    }
     if adversarial is not None and (attack is not None or overrides):
         given = "--attack" if attack is not None else f"--{next(iter(overrides))}"
-        raise bad_parameter("--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one.")
+        raise bad_parameter(
+            "--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one."
+        )
 
+    with _interruptible():
+        account = _explain(
+            image, attack, adversarial, label, target, model, weights, methods, overrides, output, device, seed, quiet
+        )
+    if not quiet:
+        print(f"{account}\n\nReport: {output / 'report.html'}")
+
+
+def _explain(
+    image: Path | None,
+    attack: str | None,
+    adversarial: Path | None,
+    label: str | None,
+    target: str | None,
+    model: str,
+    weights: str | None,
+    methods: str | None,
+    overrides: dict[str, object],
+    output: Path,
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> str:
+    """Do what `explain` was asked for, write the folder, and return the account."""
     from dataclasses import replace
 
-    from whyfooled.explanation import explain as explain_image
+    from whyfooled.explaining import explain as explain_image
     from whyfooled.images import example_photograph, output_folder, read_photograph
     from whyfooled.registry import parse, split_list
     from whyfooled.report.page import write_files
@@ -133,9 +175,7 @@ def explain(
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, staging)
-    if not quiet:
-        print(explanation.summary())
-        print(f"\nReport: {output / 'report.html'}")
+    return explanation.summary()
 
 
 @app.command()
@@ -144,14 +184,19 @@ def methods() -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from whyfooled.registry import available, describe, parameters
+    from whyfooled.registry import Kind, available, describe, parameters
 
     console = Console(highlight=False)
-    for kind, heading in (("attacks", "Attacks"), ("saliency", "Saliency methods")):
+    headings: dict[Kind, str] = {"attacks": "Attacks", "saliency": "Saliency methods"}
+    for kind, heading in headings.items():
         console.print(f"[bold]{heading}[/bold]")
-        for name, method in available(kind).items():  # type: ignore[arg-type]
-            console.print(f"\n  [bold cyan]{name}[/bold cyan]  {escape(method.card.title)}: {escape(method.card.summary)}")
-            given = {key: describe(value) if hasattr(value, "card") else value for key, value in parameters(method).items()}
+        for name, method in available(kind).items():
+            console.print(
+                f"\n  [bold cyan]{name}[/bold cyan]  {escape(method.card.title)}: {escape(method.card.summary)}"
+            )
+            given = {
+                key: describe(value) if hasattr(value, "card") else value for key, value in parameters(method).items()
+            }
             settings = ", ".join(f"{key}={_short(value)}" for key, value in given.items())
             if settings:
                 console.print(f"    parameters: {escape(settings)}")
@@ -189,16 +234,26 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True, quiet=quiet)
-    columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=quiet) as bars:
-        tasks: dict[str, Any] = {}
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    bars = Progress(*columns, console=console, disable=quiet)
+    tasks: dict[str, Any] = {}
 
-        def report(done: int, total: int, doing: str) -> None:
-            if doing not in tasks:
-                tasks[doing] = bars.add_task(doing, total=total)
-            bars.update(tasks[doing], completed=done, total=total)
+    def report(done: int, total: int, doing: str) -> None:
+        bars.start()
+        if doing not in tasks:
+            tasks[doing] = bars.add_task(doing, total=total)
+        bars.update(tasks[doing], completed=done, total=total)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            bars.stop()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Images from files and to files: decoding with limits, tensors without loss, everything written whole or not at all."""
+"""Images from files and to files: decoded within limits, tensors without loss, all written whole or not at all."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -29,7 +28,7 @@ TENSOR_SUFFIXES = (".safetensors", ".npy", ".pt", ".pth")
 
 
 def example_photograph() -> PILImage.Image:
-    """Return the photograph the examples use: a cup of coffee by Rachel Michetti, from scikit-image's own files (CC0)."""
+    """Return the photograph of the examples: a cup of coffee by Rachel Michetti, among scikit-image's files (CC0)."""
     with resources.as_file(resources.files("skimage.data") / "coffee.png") as path:
         return read_photograph(path)
 
@@ -37,8 +36,8 @@ def example_photograph() -> PILImage.Image:
 def read_photograph(path: str | Path) -> PILImage.Image:
     """Read an image file as 8-bit RGB, upright.
 
-    JPEG, PNG, WebP, BMP and TIFF; grey, palette, CMYK and 16-bit images are converted, transparency is laid on white, and
-    the EXIF orientation is applied. The size is checked before any pixel is decoded.
+    JPEG, PNG, WebP, BMP and TIFF; grey, palette, CMYK and 16-bit images are converted, transparency is laid on white,
+    and the EXIF orientation is applied. The size is checked before any pixel is decoded.
 
     Raises
     ------
@@ -46,10 +45,8 @@ def read_photograph(path: str | Path) -> PILImage.Image:
         If the file is missing, is not such an image, is damaged, or has a side under 8 pixels or over 100 megapixels.
     """
     path = Path(path)
-    if not path.exists():
-        raise ImageError(f"There is no image file {path}.")
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder; give one image file.")
+    if not is_file(path):
+        raise ImageError(f"There is no image file {path}{_if_folder(path)}.")
     try:
         # Pillow's own warning starts at 89 megapixels; ours is the limit that holds.
         with warnings.catch_warnings():
@@ -59,15 +56,36 @@ def read_photograph(path: str | Path) -> PILImage.Image:
                 file.load()
                 return _to_rgb(path, ImageOps.exif_transpose(file))
     except PILImage.DecompressionBombError:
-        raise ImageError(f"{path} is larger than {_MEGAPIXELS} megapixels, the most that is read. Shrink it first.") from None
-    except PILImage.UnidentifiedImageError:
+        raise ImageError(
+            f"{path} is larger than {_MEGAPIXELS} megapixels, the most that is read. Shrink it first."
+        ) from None
+    except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image of a known format ({', '.join(_FORMAT_NAMES)}).") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{path} cannot be read as an image: {str(error).rstrip('.') or type(error).__name__}.") from None
+    except ImageError:
+        raise
+    except Exception as error:  # on damaged files Pillow's decoders raise whatever they stumble over
+        raise ImageError(
+            f"{path} cannot be read as an image: {str(error).rstrip('.') or type(error).__name__}."
+        ) from None
 
 
 _MEGAPIXELS = MOST_PIXELS // 1_000_000
 _FORMAT_NAMES = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a path is a file; no error for a name that the file system cannot have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _if_folder(path: Path) -> str:
+    try:
+        return ": it is a folder" if path.is_dir() else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -76,9 +94,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
             f"{path} has {width} × {height} pixels; at most {_MEGAPIXELS} megapixels are read. Shrink it first."
         )
     if min(width, height) < FEWEST_PIXELS_A_SIDE:
-        raise ImageError(
-            f"{path} has {width} × {height} pixels; each side must have at least {FEWEST_PIXELS_A_SIDE}."
-        )
+        raise ImageError(f"{path} has {width} × {height} pixels; each side must have at least {FEWEST_PIXELS_A_SIDE}.")
 
 
 def _to_rgb(path: Path, image: PILImage.Image) -> PILImage.Image:
@@ -106,7 +122,7 @@ def to_tensor(photograph: PILImage.Image) -> Image:
 
 
 def to_picture(image: Tensor) -> PILImage.Image:
-    """Turn a tensor (3,h,w) with values in [0, 1] into an 8-bit RGB picture. For looking at: rounding loses small perturbations."""
+    """Turn a tensor (3,h,w) into an 8-bit RGB picture: for looking at, because rounding loses small perturbations."""
     pixels = (image.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
     return PILImage.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
@@ -128,15 +144,15 @@ def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:
         (1,c,h,w) float32.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise ImageError(f"There is no file {path} with an adversarial image.")
     if path.suffix.lower() in TENSOR_SUFFIXES:
         tensor = _read_tensor(path)
     else:
         tensor = to_tensor(read_photograph(path))
         warnings.warn(
-            f"{path} has 8 bits a channel, so its perturbation is rounded to steps of 1/255 and may no longer fool the model. "
-            "Save adversarial images as float32 tensors (.safetensors, .npy, .pt).",
+            f"{path} has 8 bits a channel, so its perturbation is rounded to steps of 1/255 and may no longer fool the "
+            "model. Save adversarial images as float32 tensors (.safetensors, .npy, .pt).",
             WhyfooledWarning,
             stacklevel=2,
         )
@@ -145,13 +161,17 @@ def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:
 
 def _read_tensor(path: Path) -> Tensor:
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False))
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = (
+            load_file(path)
+            if path.suffix.lower() == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (SafetensorError, ValueError, OSError, EOFError, RuntimeError) as error:
         raise ImageError(f"{path} cannot be read as a tensor: {_first_line(error)}") from None
-    except Exception as error:  # torch.load raises pickle's own error for anything that is not a tensor
-        raise ImageError(f"{path} must hold a tensor and nothing else; it was not unpickled. {_first_line(error)}") from None
+    except Exception:  # torch.load raises pickle's own error for anything that is not a tensor
+        raise ImageError(f"{path} must hold a tensor and nothing else; it was not unpickled.") from None
     if isinstance(found, dict):
         tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
         if "adversarial" in tensors:
@@ -180,6 +200,8 @@ def _check_adversarial(path: Path, tensor: Tensor, shape: tuple[int, int, int]) 
             f"{path} must have the shape of the classifier's input, {shape}; got {tuple(tensor.shape)}. "
             "Give the tensor that was fed to the model."
         )
+    if tensor.is_complex():
+        raise ImageError(f"{path} must hold real numbers; got {tensor.dtype}.")
     tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
     if not torch.isfinite(tensor).all():
         raise ImageError(f"{path} must hold finite values; it has NaN or infinite ones.")
@@ -192,7 +214,9 @@ def _check_adversarial(path: Path, tensor: Tensor, shape: tuple[int, int, int]) 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write tensors to a safetensors file, on the CPU, float32 where they are floating."""
-    ready = {name: (t.float() if t.is_floating_point() else t).detach().cpu().contiguous() for name, t in tensors.items()}
+    ready = {
+        name: (t.float() if t.is_floating_point() else t).detach().cpu().contiguous() for name, t in tensors.items()
+    }
     # Not save_file, whose files only their owner can read.
     path.write_bytes(save(ready, metadata=about))
 
@@ -201,8 +225,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str])
 def output_folder(folder: str | Path) -> Iterator[Path]:
     """Give a staging folder whose files appear in `folder` together when the block ends well, and not at all otherwise.
 
-    The staging folder is made beside `folder` at once, so that a place that cannot be written to is found before the work
-    begins. Files already in `folder` stay, except those that are written anew.
+    The staging folder is made beside `folder` at once, so that a place that cannot be written to is found before the
+    work begins. Files already in `folder` stay, except those that are written anew.
 
     Raises
     ------
@@ -210,14 +234,15 @@ def output_folder(folder: str | Path) -> Iterator[Path]:
         If the path is a file, or the folder cannot be written.
     """
     target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"The output path {target} is a file; give a folder.")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Inside an existing folder, so that its own permissions are tried, not its parent's.
-        staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=target if target.exists() else target.parent))
-    except OSError as error:
-        raise OutputError(f"The output folder {target} cannot be written: {error.strerror}.") from None
+        if target.exists() and not target.is_dir():
+            raise OutputError(f"The output path {target} is a file; give a folder.")
+        # In the nearest folder that exists, so that its permissions are tried and no other folder is made yet.
+        nearest = next(place for place in (target.absolute(), *target.absolute().parents) if place.exists())
+        staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=nearest))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"The output folder {target} cannot be written: {reason}.") from None
     try:
         yield staging
         _publish(staging, target)
@@ -230,6 +255,7 @@ def output_folder(folder: str | Path) -> Iterator[Path]:
 def _publish(staging: Path, target: Path) -> None:
     staging.chmod(0o755)
     if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(target)
         return
     for path in sorted(staging.rglob("*")):
@@ -237,4 +263,4 @@ def _publish(staging: Path, target: Path) -> None:
         if path.is_dir():
             goal.mkdir(exist_ok=True)
         else:
-            os.replace(path, goal)
+            path.replace(goal)

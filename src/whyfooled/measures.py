@@ -75,7 +75,8 @@ def recovery_curve(
     """Perturb the most salient pixels of adversarial images and see whether the true class comes back.
 
     The pixels of each image are ranked by saliency, summed over channels; the top share of them is perturbed; the
-    classifier predicts again (Gu & Tresp 2019, fig. 4). Equally salient pixels are ranked at random, not by their place.
+    classifier predicts again (Gu & Tresp 2019, fig. 4). Equally salient pixels are ranked at random, not by their
+    place.
 
     Parameters
     ----------
@@ -90,8 +91,9 @@ def recovery_curve(
     fractions
         Shares of the pixels to perturb, each from 0 to 1.
     fill
-        What a perturbed pixel becomes: ``"zero"`` (black), ``"mean"`` (of its image, for each channel), ``"noise"`` (uniform in
-        [0, 1]) or ``"blur"`` (the image blurred; σ = 5 % of its shorter side). [ours]: the paper does not say.
+        What a perturbed pixel becomes: ``"zero"`` (black), ``"mean"`` (of its image, for each channel), ``"noise"``
+        (uniform in [0, 1]) or ``"blur"`` (the image blurred; σ = 5 % of its shorter side). [ours]: the paper does not
+        say.
     seed
         Seed of the noise and of the order of ties; each image has its own, made from this and its content.
     batch_size
@@ -115,7 +117,7 @@ def recovery_curve(
     filler = _filler(images, fill, generators)
     counts = [round(fraction * ranks[0].numel()) for fraction in fractions]
     perturbed = torch.stack([torch.where((ranks < count).unsqueeze(1), filler, images) for count in counts], dim=1)
-    logits = torch.cat([classifier.logits(batch) for batch in perturbed.flatten(0, 1).split(batch_size)])
+    logits = torch.cat([classifier.logits(batch) for batch in torch.split(perturbed.flatten(0, 1), batch_size)])
     check_classes(classes, logits)
     true = classes.long().repeat_interleave(len(counts))
     shape = (len(images), len(counts))
@@ -136,7 +138,9 @@ def _ranks(maps: Maps, generators: list[torch.Generator]) -> Tensor:
     saliency = maps.sum(1).flatten(1)
     shuffled = torch.stack([torch.randperm(saliency.shape[1], generator=g) for g in generators]).to(maps.device)
     order = shuffled.gather(1, saliency.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
-    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    ranks = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
     return ranks.view(len(maps), *maps.shape[-2:])
 
 
@@ -156,7 +160,10 @@ def _blurred(images: Images, sigma: float) -> Images:
     distance = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     weights = torch.softmax(-(distance**2) / (2 * sigma**2), dim=0)
     channels = images.shape[1]
-    for kernel, padding in ((weights.view(1, 1, 1, -1), (reach, reach, 0, 0)), (weights.view(1, 1, -1, 1), (0, 0, reach, reach))):
+    for kernel, padding in (
+        (weights.view(1, 1, 1, -1), (reach, reach, 0, 0)),
+        (weights.view(1, 1, -1, 1), (0, 0, reach, reach)),
+    ):
         padded = F.pad(images, padding, mode="reflect")
         images = F.conv2d(padded, kernel.expand(channels, -1, -1, -1), groups=channels)
     return images.clamp(0, 1)

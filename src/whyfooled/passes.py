@@ -39,8 +39,8 @@ class _Count(torch.autograd.Function):
 def count_passes(classifier: Classifier) -> Iterator[Passes]:
     """Count the images that pass through a classifier inside the ``with`` block.
 
-    A backward pass is one vector-Jacobian product that reaches the classifier's input for one image. The counter sits on
-    the `Classifier` (never on the module that it wraps) and is gone when the block ends.
+    A backward pass is one vector-Jacobian product that reaches the classifier's input for one image. The counter sits
+    on the `Classifier` (never on the module that it wraps) and is gone when the block ends.
 
     Examples
     --------
@@ -51,11 +51,12 @@ def count_passes(classifier: Classifier) -> Iterator[Passes]:
     """
     passes = Passes()
 
-    def before(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        passes.forwards += len(inputs[0])
-        return (_Count.apply(inputs[0], passes), *inputs[1:])  # type: ignore[no-untyped-call]
+    def before(_: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        images = inputs[0] if inputs else named["images"]
+        passes.forwards += len(images)
+        return (_Count.apply(images, passes),), {}
 
-    hook = classifier.register_forward_pre_hook(before)
+    hook = classifier.register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield passes
     finally:

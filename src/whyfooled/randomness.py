@@ -18,7 +18,7 @@ def image_generators(images: Images, seed: int) -> list[torch.Generator]:
     """Make one generator (on the CPU) for each image, from the seed and the image's content."""
     generators = []
     for image in images.detach().to("cpu", torch.float32):
-        content = image.contiguous().numpy().tobytes() + seed.to_bytes(8, "little", signed=True)
+        content = image.contiguous().numpy().tobytes() + str(seed).encode()
         digest = hashlib.blake2b(content, digest_size=8).digest()
         generators.append(torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1))
     return generators

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
-from whyfooled.errors import ParameterError, bad_parameter, did_you_mean
+from whyfooled.errors import ParameterError, WhyfooledWarning, bad_parameter, did_you_mean
 
 Kind = Literal["attacks", "saliency"]
 
@@ -47,12 +48,18 @@ class Card:
 
 def available(kind: Kind) -> dict[str, type[Any]]:
     """Return every known method of a kind, ours first, by the name on its card."""
-    if kind == "attacks":
-        from whyfooled.attacks import ATTACKS as ours
-    else:
-        from whyfooled.saliency import METHODS as ours
-    others = [entry.load() for entry in metadata.entry_points(group=f"whyfooled.{kind}")]
-    return {method.card.name: method for method in [*ours, *others]}
+    from whyfooled.attacks import ATTACKS
+    from whyfooled.saliency import METHODS
+
+    ours: tuple[type[Any], ...] = ATTACKS if kind == "attacks" else METHODS
+    found = {method.card.name: method for method in ours}
+    for entry in metadata.entry_points(group=f"whyfooled.{kind}"):
+        try:
+            method = entry.load()
+            found[method.card.name] = method
+        except Exception as error:  # another package's mistake must not stop this one
+            warnings.warn(f"{entry.value} cannot be loaded: {error}", WhyfooledWarning, stacklevel=2)
+    return found
 
 
 def parameters(method: type[Any]) -> dict[str, object]:
@@ -67,7 +74,7 @@ def parameters(method: type[Any]) -> dict[str, object]:
 
 
 def describe(method: object) -> str:
-    """Write a method the way `parse` reads it: ``name`` or ``name(parameter=value, …)`` with what differs from the default."""
+    """Write a method as `parse` reads it: ``name``, or ``name(parameter=value)`` with what differs from the default."""
     cls: Any = type(method)
     given = [
         f"{name}={describe(value) if hasattr(value, 'card') else value}"
@@ -101,7 +108,9 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) 
     name, inside = match[1], match[2] or ""
     methods = available(kind)
     if name not in methods:
-        raise bad_parameter(_ARGUMENT[kind], "must be the name of a known method", repr(name), did_you_mean(name, methods))
+        raise bad_parameter(
+            _ARGUMENT[kind], "must be the name of a known method", repr(name), did_you_mean(name, methods)
+        )
     return build(kind, methods[name], dict(_pairs(name, inside)) | dict(overrides or {}))
 
 
@@ -113,7 +122,8 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
         if key not in known:
             fix = did_you_mean(key, known) if known else f"{name} has no parameters."
             raise bad_parameter(key, f"must be a parameter of {name}", repr(key), fix)
-    return method(**{key: _convert(kind, key, value, known[key]) for key, value in values.items()})
+    hints = get_type_hints(method)
+    return method(**{key: _convert(kind, key, value, known[key], hints[key]) for key, value in values.items()})
 
 
 _ARGUMENT = {"attacks": "attack", "saliency": "methods"}
@@ -121,22 +131,35 @@ _ARGUMENT = {"attacks": "attack", "saliency": "methods"}
 
 def split_list(text: str) -> list[str]:
     """Split at the commas that stand outside parentheses."""
-    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _pairs(name: str, inside: str) -> list[tuple[str, str]]:
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for part in split_list(inside):
         key, equals, value = part.partition("=")
         if not equals:
             raise bad_parameter(name, "takes its parameters as parameter=value", repr(part))
+        if key.strip() in dict(pairs):
+            raise bad_parameter(name, "takes each parameter once", repr(part))
         pairs.append((key.strip(), value.strip()))
     return pairs
 
 
-def _convert(kind: Kind, key: str, value: object, default: object) -> object:
+def _convert(kind: Kind, key: str, value: object, default: object, hint: object) -> object:
     if not isinstance(value, str):
         return value
+    if default is None and value.lower() == "none":
+        return None
+    if default is None and float in get_args(hint):
+        return number(key, value)
     if hasattr(default, "card"):
         return parse(kind, value)
     try:
@@ -158,5 +181,5 @@ def number(argument: str, text: str) -> float:
     """Read a number that may be written as a fraction, such as ``4/255``."""
     try:
         return float(Fraction(text.replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         raise bad_parameter(argument, "must be a number or a fraction such as 4/255", repr(text)) from None

@@ -6,19 +6,20 @@ import importlib
 import importlib.util
 import inspect
 import pickle
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from whyfooled.classifier import Classifier, Fit
 from whyfooled.errors import ModelError, bad_parameter, did_you_mean
+from whyfooled.images import is_file
 
 BUNDLED = ("lite0", "lite1", "lite2")
 RANDOM = "random"
@@ -32,12 +33,12 @@ def load_classifier(
     Parameters
     ----------
     model
-        * ``"lite0"``: EfficientNet-Lite0 on ImageNet, its weights installed with this package; ``"lite1"`` and ``"lite2"``
-          where their weight packages are installed;
-        * ``"torchvision:vgg16"``, ``"timm:resnet50"``: any classifier of these libraries, by its name there; the pretrained
-          weights are downloaded at first use, unless `weights` says otherwise;
-        * ``"path/to/file.py:factory"``: your own: a function without arguments that returns a `Classifier`, or a module whose
-          input is (n,3,224,224) with values in [0, 1].
+        * ``"lite0"``: EfficientNet-Lite0 on ImageNet, its weights installed with this package; ``"lite1"`` and
+          ``"lite2"`` where their weight packages are installed;
+        * ``"torchvision:vgg16"``, ``"timm:resnet50"``: any classifier of these libraries, by its name there; the
+          pretrained weights are downloaded at first use, unless `weights` says otherwise;
+        * ``"path/to/file.py:factory"``: your own: a function without arguments that returns a `Classifier`, or a
+          module whose input is (n,3,224,224) with values in [0, 1].
     weights
         A file with a state dict (``.safetensors``, or written by ``torch.save``; nothing is unpickled but tensors), or
         ``"random"`` for the untrained model.
@@ -49,8 +50,8 @@ def load_classifier(
     Returns
     -------
     Classifier
-        In evaluation mode, its parameters without gradient; convolutions run in channels-last memory format, which is faster
-        and rounds differently in the last digits.
+        In evaluation mode, its parameters without gradient; convolutions run in channels-last memory format, which is
+        faster and rounds differently in the last digits.
 
     Raises
     ------
@@ -60,21 +61,23 @@ def load_classifier(
         If the model, or its weights, cannot be loaded.
     """
     place = _device(device)
-    library, colon, name = model.partition(":")
-    with torch.random.fork_rng(devices=[]):
+    library, colon, name = model.rpartition(":") if ".py:" in model else model.partition(":")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         if model in BUNDLED:
             classifier = _bundled(model, load=weights is None)
         elif colon and library in _LIBRARIES:
             classifier = _LIBRARIES[library](name, weights is None)
         elif colon and library.endswith(".py"):
+            if str(weights) == RANDOM:
+                raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
             classifier = _from_file(Path(library), name)
         else:
             raise bad_parameter("model", _MODEL_RULE, repr(model), _suggest_model(model))
     if weights is not None and str(weights) != RANDOM:
         _load_weights(classifier.module, Path(weights))
     classifier.module.eval().requires_grad_(False)
-    classifier.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.module.to(memory_format=torch.channels_last)
     classifier.name = model if weights is None else f"{model}, weights {Path(weights).name}"
     return classifier.to(place)
 
@@ -95,9 +98,9 @@ def _suggest_model(model: str) -> str:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each backend has its own
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
         raise bad_parameter("device", "must be a device of this machine", repr(name), f"{reason}.") from None
     return device
 
@@ -124,7 +127,9 @@ def _from_torchvision(name: str, load: bool) -> Classifier:
     models = importlib.import_module("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
-        raise bad_parameter("model", "must be a torchvision classifier after torchvision:", repr(name), did_you_mean(name, known))
+        raise bad_parameter(
+            "model", "must be a torchvision classifier after torchvision:", repr(name), did_you_mean(name, known)
+        )
     published = models.get_model_weights(name).DEFAULT
     module = _download(f"torchvision:{name}", lambda: models.get_model(name, weights=published if load else None))
     preset = published.transforms()
@@ -138,9 +143,14 @@ def _from_timm(name: str, load: bool) -> Classifier:
     if name.partition(".")[0] not in known:
         raise bad_parameter("model", "must be a timm model after timm:", repr(name), did_you_mean(name, known))
     module = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=load))
+    if not module.num_classes:
+        raise ModelError(f"timm:{name} has no classifier head: it gives features, not logits. Choose another model.")
     config = timm.data.resolve_model_data_config(module)
+    if config["crop_mode"] == "border":
+        raise ModelError(f"timm:{name} wants photographs with a border, which is not supported. Choose another model.")
     _, height, width = config["input_size"]
-    fit = Fit((height, width), int(min(height, width) / config["crop_pct"]), config["interpolation"])
+    shorter_side = int(min(height, width) / config["crop_pct"])
+    fit = Fit((height, width), shorter_side, config["interpolation"], squash=config["crop_mode"] == "squash")
     return Classifier(module, config["mean"], config["std"], class_names=_timm_class_names(module), fit=fit)
 
 
@@ -168,12 +178,16 @@ def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _from_file(path: Path, factory: str) -> Classifier:
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(f"There is no file {path} with a model.")
     functions = _import_file(path)
     make = getattr(functions, factory, None)
     if not callable(make):
-        own = [name for name, value in vars(functions).items() if callable(value) and value.__module__ == functions.__name__]
+        own = [
+            name
+            for name, value in vars(functions).items()
+            if callable(value) and value.__module__ == functions.__name__
+        ]
         raise bad_parameter("model", f"must name a function in {path}", repr(factory), did_you_mean(factory, own))
     if _required_arguments(make):
         raise ModelError(
@@ -192,10 +206,12 @@ def _from_file(path: Path, factory: str) -> Classifier:
 
 
 def _import_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"whyfooled_model_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path} cannot be imported as a Python file.")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their own module up here.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -204,14 +220,18 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _required_arguments(function: Callable[..., object]) -> list[str]:
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    )
     wanted: Iterable[inspect.Parameter] = inspect.signature(function).parameters.values()
     return [p.name for p in wanted if p.default is inspect.Parameter.empty and p.kind in positional]
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
-    state = _read_state(path)
     own = module.state_dict()
+    state = _without_prefix(_read_state(path), own.keys())
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     if missing or unknown or wrong:
@@ -231,9 +251,18 @@ def _some(what: str, keys: list[str], most: int = 3) -> str:
     return f"{len(keys)} tensors {what} ({', '.join(keys[:most])}{more})"
 
 
+def _without_prefix(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Take off what DataParallel and torch.compile put before every name, once or both, unless the model has it too."""
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
+        if state and not any(key in own for key in state) and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
 def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(f"There is no weights file {path}.")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -244,12 +273,15 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors, and loading it could run code, so it was not loaded. "
             "Save the state dict alone, as safetensors or with torch.save(model.state_dict(), ...)."
         ) from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # on damaged files torch.load raises whatever it stumbles over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(f"The weights file {path} cannot be read: {reason}.") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"The weights file {path} must hold a state dict, tensors by name; got {type(state).__name__}.")
-    # What DataParallel and torch.compile put before every name.
-    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state.items()}
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ModelError(
+            f"The weights file {path} must hold a state dict, tensors by name; got {type(state).__name__}."
+        )
+    return state

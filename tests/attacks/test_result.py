@@ -43,7 +43,7 @@ def test_an_image_that_is_there_already_costs_nothing(case):
 
 
 def test_norms_are_those_of_the_change(case):
-    classifier, images, labels = case
+    classifier, images, _ = case
     changed = images.clamp(0.1, 0.9)
     start = changed.clone()
     changed[0, :, 2, 3] += torch.tensor([0.03, -0.04, 0.0])

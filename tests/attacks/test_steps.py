@@ -84,7 +84,7 @@ def test_bim_is_as_strong_as_foolboxs():
         _, _, fooled = theirs(foolbox.PyTorchModel(classifier, bounds=(0, 1)), images, labels, epsilons=epsilon)
         ours = run_attack(BIM(epsilon=epsilon, step_size=0.005, steps=20), classifier, images, Untargeted(labels))
         assert ours.success.sum() >= fooled.sum()
-    assert 0 < ours.success.sum()
+    assert ours.success.sum() > 0
 
 
 def test_restarts_and_seeds_matter():
@@ -96,7 +96,8 @@ def test_restarts_and_seeds_matter():
 
 @pytest.mark.parametrize("attack", [FGSM, BIM, PGD])
 @pytest.mark.parametrize(
-    ("epsilon", "message"), [(4.0, "Did you mean 4/255"), (0.0, "above 0"), (-1.0, "above 0"), (float("nan"), "above 0"), (300.0, "at most 1")]
+    ("epsilon", "message"),
+    [(4.0, "Did you mean 4/255"), (0.0, "above 0"), (-1.0, "above 0"), (float("nan"), "above 0"), (300.0, "at most 1")],
 )
 def test_a_radius_that_no_image_has_is_refused(attack, epsilon, message):
     with pytest.raises(ParameterError, match=message):

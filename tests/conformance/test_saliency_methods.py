@@ -26,7 +26,9 @@ CLASSES = torch.tensor([0, 1, 2, 3])
 
 
 def test_every_method_of_the_package_is_in_the_list():
-    public = {value for value in vars(whyfooled.saliency).values() if isinstance(value, type) and hasattr(value, "card")}
+    public = {
+        value for value in vars(whyfooled.saliency).values() if isinstance(value, type) and hasattr(value, "card")
+    }
     assert public == set(METHODS)
     assert {method.card.name for method in METHODS} <= set(available("saliency"))
 
@@ -70,7 +72,9 @@ def test_a_shift_of_all_logits_changes_nothing(method, images):
     with torch.no_grad():
         shifted.module.head.bias.add_(3)
     expected = method(plain, images, CLASSES)
-    torch.testing.assert_close(method(shifted, images, CLASSES), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        method(shifted, images, CLASSES), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+    )
 
 
 @METHOD

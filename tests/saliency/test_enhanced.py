@@ -12,7 +12,16 @@ from torch import nn
 
 from tests.models import SmallNet, small
 from tests.oracles import enhanced_by_loops
-from whyfooled import Classifier, Enhanced, EnhancedGuidedBackprop, Gradient, GradCAM, GuidedBackprop, count_passes, enhance
+from whyfooled import (
+    Classifier,
+    Enhanced,
+    EnhancedGuidedBackprop,
+    GradCAM,
+    Gradient,
+    GuidedBackprop,
+    count_passes,
+    enhance,
+)
 from whyfooled.errors import ParameterError
 
 NORMS = ("channel", "energy", "max")
@@ -105,7 +114,9 @@ def test_large_maps_do_not_overflow():
 def test_it_costs_one_forward_and_two_backwards(norm):
     classifier = small()
     with count_passes(classifier) as passes:
-        EnhancedGuidedBackprop(norm)(classifier, torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 2]), contrast=torch.tensor([1, 2, 3]))
+        EnhancedGuidedBackprop(norm)(
+            classifier, torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 2]), contrast=torch.tensor([1, 2, 3])
+        )
     assert (passes.forwards, passes.backwards) == (3, 6)
 
 
@@ -132,4 +143,6 @@ def test_bad_arguments_are_named():
     with pytest.raises(ParameterError, match="`norm` must be one of channel, energy, max; got sum"):
         unwrap(enhance)(torch.rand(1, 3, 2, 2), torch.rand(1, 3, 2, 2), "sum")
     with pytest.raises(ParameterError, match="`contrast` must have a class for each image"):
-        unwrap(Enhanced.__call__)(Enhanced(), small(), torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), contrast=torch.tensor([0]))
+        unwrap(Enhanced.__call__)(
+            Enhanced(), small(), torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), contrast=torch.tensor([0])
+        )

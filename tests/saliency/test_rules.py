@@ -193,7 +193,9 @@ def test_a_compiled_model_gets_the_rule():
 
 
 def test_a_scripted_model_is_refused():
-    scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(1, 3, 8, 8))
+    scripted = torch.jit.trace(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(1, 3, 8, 8)
+    )
     with pytest.raises(RuleError, match="scripted"):
         GuidedBackprop()(Classifier(scripted), torch.rand(1, 3, 8, 8), torch.tensor([0]))
 
@@ -236,7 +238,9 @@ def test_a_model_without_relu_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("method", "captum_method"), [(GuidedBackprop(), CaptumGuided), (Deconvnet(), Deconvolution)], ids=["guided", "deconvnet"]
+    ("method", "captum_method"),
+    [(GuidedBackprop(), CaptumGuided), (Deconvnet(), Deconvolution)],
+    ids=["guided", "deconvnet"],
 )
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16"])
 @pytest.mark.filterwarnings("ignore:Setting backward hooks")

@@ -36,8 +36,8 @@ class AttackResult:
     clean_logits, logits
         (n,m) The logits of `clean` and of `attempted`.
     forwards, backwards
-        (n,) Passes that the attack spent on each image, verification not counted; for an attack of another kind than this
-        package's, the mean over the batch, rounded up.
+        (n,) Passes that the attack spent on each image, verification not counted; for an attack of another kind than
+        this package's, the mean over the batch, rounded up.
     """
 
     clean: Images
@@ -88,12 +88,12 @@ class AttackResult:
     @property
     def l1(self) -> PerImage:
         """(n,) Sum of the absolute changes."""
-        return self.delta.flatten(1).norm(p=1, dim=1)
+        return self.delta.flatten(1).abs().sum(1)
 
     @property
     def l2(self) -> PerImage:
         """(n,) Euclidean length of the change."""
-        return self.delta.flatten(1).norm(dim=1)
+        return self.delta.flatten(1).square().sum(1).sqrt()
 
     @property
     def linf(self) -> PerImage:
@@ -207,7 +207,8 @@ def _verified(
 def _check_images(clean: Tensor, adversarial: Tensor) -> None:
     if clean.shape != adversarial.shape:
         raise ImageError(
-            f"Adversarial images must have the shape of the clean ones, {tuple(clean.shape)}; got {tuple(adversarial.shape)}."
+            f"Adversarial images must have the shape of the clean ones, {tuple(clean.shape)}; "
+            f"got {tuple(adversarial.shape)}."
         )
     for images in (clean, adversarial):
         if not torch.isfinite(images).all() or images.min() < -1e-6 or images.max() > 1 + 1e-6:

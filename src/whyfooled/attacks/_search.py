@@ -1,4 +1,4 @@
-"""What attacks for the smallest perturbation share: the best example so far, and bisection of the constant, per image."""
+"""What attacks for the smallest perturbation share: each image's best example so far, and bisection of its constant."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Search:
         """Begin with nothing found."""
         zeros = images.new_zeros(len(images))
         infinite = torch.full_like(zeros, float("inf"))
-        return cls(images.clone(), infinite.clone(), images.clone(), zeros + initial_constant, zeros.clone(), infinite.clone())
+        return cls(
+            images.clone(), infinite.clone(), images.clone(), zeros + initial_constant, zeros.clone(), infinite.clone()
+        )
 
     def offer(self, index: Tensor, examples: Tensor, distances: Tensor, reached: Tensor) -> None:
         """Keep, of some images (`index`), the examples that reach the goal at a smaller distance than any before."""

@@ -24,7 +24,9 @@ def check_epsilon(epsilon: float, ball: Ball = "linf", argument: str = "epsilon"
         positive(argument, epsilon)
     elif not 0 < epsilon <= 1:
         fix = f"Did you mean {epsilon:g}/255?" if 1 < epsilon <= 255 else ""
-        raise bad_parameter(argument, "must be above 0 and at most 1 (pixel values are scaled to [0, 1])", f"{epsilon:g}", fix)
+        raise bad_parameter(
+            argument, "must be above 0 and at most 1 (pixel values are scaled to [0, 1])", f"{epsilon:g}", fix
+        )
 
 
 def step_in_ball(
@@ -80,4 +82,4 @@ def _direction(slope: Tensor, ball: Ball) -> Tensor:
 
 
 def _length(delta: Tensor) -> Tensor:
-    return delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    return delta.flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1)

@@ -31,9 +31,10 @@ class CarliniWagner(Attack):
 
     Minimises ``‖δ‖₂² + c · max(margin + confidence, 0)`` by Adam, for a constant `c` that is bisected for each image.
 
-    Differs from the paper: [ours] the box is kept by projection (the paper's sec. V-B names it beside the change of variables,
-    whose gradient vanishes for pixels at exactly 0 or 1); the learning rate falls to 0 within each round; each round starts
-    from the closest example so far, or where the last one ended; the first constant is 0.1; an image leaves a round when its objective stalls.
+    Differs from the paper: [ours] the box is kept by projection (the paper's sec. V-B names it beside the change of
+    variables, whose gradient vanishes for pixels at exactly 0 or 1); the learning rate falls to 0 within each round;
+    each round starts from the closest example so far, or where the last one ended; the first constant is 0.1; an image
+    leaves a round when its objective stalls.
 
     Parameters
     ----------
@@ -84,9 +85,7 @@ class CarliniWagner(Attack):
         progress(total, total, "attack")
         return Attempt(search.best, spent, spent.clone())
 
-    def _round(
-        self, classifier: Classifier, images: Tensor, goal: Goal, search: Search, report: _Report
-    ) -> Tensor:
+    def _round(self, classifier: Classifier, images: Tensor, goal: Goal, search: Search, report: _Report) -> Tensor:
         """Minimise for the constants as they are, and set the next ones; return the evaluations spent on each image."""
         evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         succeeded = torch.zeros(len(images), dtype=torch.bool, device=images.device)

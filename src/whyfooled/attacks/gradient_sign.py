@@ -56,7 +56,7 @@ class FGSM(Attack):
 @final
 @dataclass(frozen=True)
 class BIM(Attack):
-    """Basic iterative method: small FGSM steps from the image, kept in the ℓ∞ ball (Kurakin et al. 2017). Also called IFGSM.
+    """Basic iterative method (BIM, IFGSM): small FGSM steps, kept in the ℓ∞ ball (Kurakin et al. 2017).
 
     Parameters
     ----------

@@ -26,8 +26,8 @@ class PGD(Attack):
     Parameters
     ----------
     epsilon
-        Radius of the ball, for values in [0, 1]: the largest change of a pixel (``"linf"``), or the Euclidean length of the
-        change (``"l2"``).
+        Radius of the ball, for values in [0, 1]: the largest change of a pixel (``"linf"``), or the Euclidean length
+        of the change (``"l2"``).
     step_size
         Length of a step; ``2.5 · epsilon / steps`` if None (Madry et al., sec. 5).
     steps
@@ -71,6 +71,10 @@ class PGD(Attack):
         active = torch.arange(len(images), device=images.device)
         for restart in range(self.restarts):
             origin = images[active]
+
+            def report(done: int, total: int, doing: str, before: int = restart) -> None:
+                progress(before * total + done, self.restarts * total, doing)
+
             here = step_in_ball(
                 classifier,
                 origin,
@@ -80,9 +84,7 @@ class PGD(Attack):
                 step_size=2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size,
                 steps=self.steps,
                 ball=self.ball,
-                progress=lambda done, _, doing, before=restart: progress(
-                    before * self.steps + done, self.restarts * self.steps, doing
-                ),
+                progress=report,
             )
             ended[active] = here.images
             forwards[active] += here.forwards

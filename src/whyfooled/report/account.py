@@ -40,34 +40,41 @@ def _added(found: dict[str, Any]) -> list[str]:
     delta = found["perturbation"]
     if delta["linf"] == 0:
         return []
+    changed = percent(delta["l0"] / delta["pixels"])
     return [
-        f"No pixel value changed by more than {255 * delta['linf']:.2f}/255, in {percent(delta['l0'] / delta['pixels'])} of the "
-        f"pixels: l2 {delta['l2']:.4g}, linf {delta['linf']:.4g}, l1 {delta['l1']:.4g}, l0 {delta['l0']}."
+        f"No pixel value changed by more than {255 * delta['linf']:.2f}/255, in {changed} of the pixels: "
+        f"l2 {delta['l2']:.4g}, linf {delta['linf']:.4g}, l1 {delta['l1']:.4g}, l0 {delta['l0']}."
     ]
 
 
 def _changed(found: dict[str, Any]) -> str:
     headline, wrong, true = found["headline"], found["wrong"]["name"], found["true"]["name"]
-    carried = f"half of the evidence for {wrong} against {true} lies on {percent(headline['pixels_with_half'])} of the pixels"
+    carried = (
+        f"half of the evidence for {wrong} against {true} lies on {percent(headline['pixels_with_half'])} of the pixels"
+    )
     if found["outcome"] == "already wrong":
         return f"By {_lower(headline['title'])}, {carried}."
     cosine = headline["cosine_clean_to_adversarial"]
     plain = next((one for one in found["evidence"] if one["method"] == "guided"), None)
-    beside = "" if plain is None else f" (guided backpropagation alone, {plain['cosine_clean_to_adversarial']['wrong']:.2f})"
+    beside = (
+        "" if plain is None else f" (guided backpropagation alone, {plain['cosine_clean_to_adversarial']['wrong']:.2f})"
+    )
     return (
-        f"Which evidence changed: by {_lower(headline['title'])}, {carried}, and its map has cosine {cosine['wrong']:.2f} with the clean "
-        f"image's{beside}; the other way round, {true} against {wrong}, {cosine['true']:.2f}."
+        f"Which evidence changed: by {_lower(headline['title'])}, {carried}, and its map has cosine "
+        f"{cosine['wrong']:.2f} with the clean image's{beside}; the other way round, {true} against {wrong}, "
+        f"{cosine['true']:.2f}."
     )
 
 
 def _removed(found: dict[str, Any]) -> str:
     """Say what blackening the evidence does, over the whole curve: the best point of one is a lucky one."""
     evidence, chance = found["recovery"][0]["fills"]["zero"], found["recovery"][-1]["fills"]["zero"]
-    shares = evidence["fraction"]
+    before, shares = percent(found["true"]["probability"]["adversarial"]), evidence["fraction"]
+    after, by_chance = percent(mean(evidence["probability"])), percent(mean(chance["probability"]))
     return (
         f"Blackening the pixels with the strongest such evidence takes {found['true']['name']} from "
-        f"{percent(found['true']['probability']['adversarial'])} to {percent(mean(evidence['probability']))}, as many pixels at random "
-        f"to {percent(mean(chance['probability']))} (means over {100 * shares[0]:g} to {100 * shares[-1]:g} % of the pixels)."
+        f"{before} to {after}, as many pixels at random to {by_chance} "
+        f"(means over {100 * shares[0]:g} to {100 * shares[-1]:g} % of the pixels)."
     )
 
 

@@ -49,7 +49,10 @@ def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], found: di
             label = f"{title}, {orders} times (± 1 standard deviation)"
             panel.plot(share, probability, color="#868e96", linewidth=2, label=label)
         else:
-            style = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
+            style: dict[str, Any] = {
+                "color": _COLOURS[number % len(_COLOURS)],
+                "linestyle": _DASHES[number % len(_DASHES)],
+            }
             panel.plot(share, probability, linewidth=2.4 if number == 0 else 1.4, label=title, **style)
     panel.set_ylim(-0.02, 1.02)
     panel.set_xscale("symlog", linthresh=0.005, linscale=0.4)

@@ -98,7 +98,7 @@ def _pixels_with_half(maps: Tensor) -> float:
 
 
 def _energy_in_top(delta: Tensor, maps: Tensor, share: float) -> float:
-    """Return the share of the perturbation's squared length that lies on the most salient pixels; 0 without perturbation."""
+    """Return the share of the perturbation's squared length that lies on the most salient pixels; 0 without any."""
     energy = delta.double().square().sum(0).flatten()
     total = energy.sum()
     if total == 0:

@@ -70,11 +70,14 @@ def page(explanation: Explanation) -> str:
 def notebook_frame(explanation: Explanation) -> str:
     """Wrap the page in a frame, so that its styles and a notebook's do not mix."""
     source = html.escape(page(explanation), quote=True)
-    return f'<iframe srcdoc="{source}" style="width:100%;height:900px;border:1px solid #8886" title="whyfooled report"></iframe>'
+    style = "width:100%;height:900px;border:1px solid #8886"
+    return f'<iframe srcdoc="{source}" style="{style}" title="whyfooled report"></iframe>'
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["percent"] = percent
     return environment.from_string(resources.files("whyfooled.report").joinpath("page.html.j2").read_text("utf-8"))
 
@@ -99,7 +102,9 @@ def _row(evidence: Evidence, facts: dict[str, Any]) -> dict[str, Any]:
 def _glance(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Put each method's recovery beside its other figures, the references last."""
     facts = {one["title"]: one for one in [found["headline"], *found["evidence"]]}
-    return [{"title": one["title"], "fills": one["fills"], "facts": facts.get(one["title"])} for one in found["recovery"]]
+    return [
+        {"title": one["title"], "fills": one["fills"], "facts": facts.get(one["title"])} for one in found["recovery"]
+    ]
 
 
 def _pictures(explanation: Explanation) -> dict[str, PILImage.Image]:

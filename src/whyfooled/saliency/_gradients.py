@@ -19,8 +19,9 @@ def class_gradients(
 ) -> ManyMaps:
     """Compute the gradient of one logit, or several, with respect to each image, under a rule at the ReLUs.
 
-    All classes are served by one forward pass; each costs one vector-Jacobian product. (A vmapped backward pass in place of
-    them computes the same and is slower: inside it PyTorch runs convolutions class by class and copies the results together.)
+    All classes are served by one forward pass; each costs one vector-Jacobian product. (A vmapped backward pass in
+    place of them computes the same and is slower: inside it PyTorch runs convolutions class by class and copies the
+    results together.)
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ def class_gradients(
         gradients = logit_gradients(logits, classes, leaf)
     if not gradients.flatten(1).any(1).all():
         warnings.warn(
-            "A gradient is zero at every pixel: the logit does not change with the image there (a saturated or dead network). "
-            "Its map is empty.",
+            "A gradient is zero at every pixel: the logit does not change with the image there (a saturated or dead "
+            "network). Its map is empty.",
             WhyfooledWarning,
             stacklevel=3,
         )
@@ -64,7 +65,7 @@ def class_gradients(
 
 
 def check_pairs(images: Images, classes: ManyClasses) -> None:
-    """Raise `ParameterError` unless there are floating-point images in single or double precision, and classes for each."""
+    """Raise `ParameterError` unless the images are in single or double precision and there are classes for each."""
     if images.dtype not in (torch.float32, torch.float64):
         fix = "The maps of two classes are nearly equal, so their difference needs the precision."
         raise bad_parameter("images", "must be float32 or float64", images.dtype, fix)

@@ -23,7 +23,8 @@ from whyfooled.types import Images, ManyClasses, ManyMaps
 class GradCAM:
     """Grad-CAM: the layer's channels, weighted by the mean of their gradients, summed, positive part, at image size.
 
-    ``relu(Σ_k α_k A_k)``, ``α_k`` the spatial mean of ``∂z/∂A_k`` (Selvaraju et al. 2017, eq. 1 and 2). Upsampled bilinearly.
+    ``relu(Σ_k α_k A_k)``, ``α_k`` the spatial mean of ``∂z/∂A_k`` (Selvaraju et al. 2017, eq. 1 and 2). Upsampled
+    bilinearly.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ class GradCAM:
         cams = (weights * activation).sum(-3, keepdim=True).clamp_min(0)
         size = images.shape[-2:]
         upsampled = F.interpolate(cams.flatten(0, -4), size=size, mode="bilinear", align_corners=False)
-        return upsampled.unflatten(0, cams.shape[:-3])
+        return upsampled.view(*cams.shape[:-3], 1, *size)
 
 
 @contextmanager
@@ -95,12 +96,14 @@ def _choose(outputs: list[tuple[str, Tensor]], layer: str | None) -> Tensor:
     spatial = [(place, output) for place, (_, output) in enumerate(outputs) if _is_spatial(output)]
     if not spatial:
         where = f"the layer {layer!r}" if layer else "every layer"
-        raise ModelError(f"Grad-CAM needs a layer whose output is (n, channels, height, width); {where} of this model has another.")
+        raise ModelError(
+            f"Grad-CAM needs a layer whose output is (n, channels, height, width); {where} of this model has another."
+        )
     place, chosen = spatial[-1]
     if layer is None and any(output.ndim == 3 for _, output in outputs[place + 1 :]):
         raise ModelError(
-            "Grad-CAM finds no late layer of this model whose output is (n, channels, height, width): it goes on with tokens "
-            f"after {outputs[place][0]!r}. Name a layer with gradcam(layer=...)."
+            "Grad-CAM finds no late layer of this model whose output is (n, channels, height, width): it goes on with "
+            f"tokens after {outputs[place][0]!r}. Name a layer with gradcam(layer=...)."
         )
     return chosen
 

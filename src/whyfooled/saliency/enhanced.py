@@ -35,8 +35,8 @@ def enhance(maps: Maps, contrast: Maps, norm: Norm = "channel") -> Maps:
     maps, contrast
         (n,c,h,w) The maps `s` of the explained class and `m` of the contrast.
     norm
-        ``"channel"``: each channel is divided by its own sum (the method the paper proposes); ``"energy"``: by the sum over
-        all channels; ``"max"``: by the map's largest value.
+        ``"channel"``: each channel is divided by its own sum (the method the paper proposes); ``"energy"``: by the sum
+        over all channels; ``"max"``: by the map's largest value.
 
     Returns
     -------
@@ -45,13 +45,15 @@ def enhance(maps: Maps, contrast: Maps, norm: Norm = "channel") -> Maps:
     """
     one_of("norm", norm, NORMS)
     if maps.shape != contrast.shape:
-        raise ParameterError(f"`contrast` must have the shape of `maps`, {tuple(maps.shape)}; got {tuple(contrast.shape)}.")
+        raise ParameterError(
+            f"`contrast` must have the shape of `maps`, {tuple(maps.shape)}; got {tuple(contrast.shape)}."
+        )
     return (_normalised(maps, norm) - _normalised(contrast, norm)).clamp_min(0).to(maps.dtype)
 
 
 def _normalised(maps: Tensor, norm: Norm) -> Tensor:
-    # In double precision: the maps of two classes are so alike that rounding would show in their difference, and the sum of
-    # large maps must not overflow.
+    # In double precision: the maps of two classes are so alike that rounding would show in their difference, and the
+    # sum of large maps must not overflow.
     positive = maps.clamp_min(0).double()
     if norm == "max":
         size = positive.amax((-3, -2, -1), keepdim=True)
@@ -66,8 +68,8 @@ def _normalised(maps: Tensor, norm: Norm) -> Tensor:
 class Enhanced:
     """The enhancement of any saliency method; of guided backpropagation unless told otherwise (Gu & Tresp 2019).
 
-    ``Dis(k, m) = max(0, s_k/‖s_k‖ − s_m/‖s_m‖)``: guided maps of two classes are nearly equal, and what tells the classes
-    apart is in their difference.
+    ``Dis(k, m) = max(0, s_k/‖s_k‖ − s_m/‖s_m‖)``: guided maps of two classes are nearly equal, and what tells the
+    classes apart is in their difference.
 
     Parameters
     ----------
@@ -126,6 +128,6 @@ def strongest_other(logits: Logits, classes: Classes) -> Classes:
     return logits.scatter(1, classes.long().unsqueeze(1), float("-inf")).argmax(1)
 
 
-def EnhancedGuidedBackprop(norm: Norm = "channel") -> Enhanced:  # noqa: N802
-    """Make the method that the paper proposes, `Enhanced` guided backpropagation; 1 forward and 2 backward passes an image."""
+def EnhancedGuidedBackprop(norm: Norm = "channel") -> Enhanced:
+    """Make the method that the paper proposes: guided backpropagation, `Enhanced`; 1 forward, 2 backwards an image."""
     return Enhanced(GuidedBackprop(), norm)

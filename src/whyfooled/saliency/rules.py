@@ -1,12 +1,12 @@
 """Rules at a ReLU: what a backward pass does with the gradient that arrives at one.
 
 One mechanism serves them all: while `relu_rule` is active, every call of ReLU that PyTorch sees (a module's,
-``F.relu``'s, ``x.relu()``'s, in place or not; ReLU6 and Hardtanh(0, h) too) is replaced by an autograd function with the
-rule as its backward. The model is not touched, so nothing can be left on it, and a ReLU shared by two branches, or used
-twice, is right by construction: the rule changes that node's own gradient and nothing else.
+``F.relu``'s, ``x.relu()``'s, in place or not; ReLU6 and Hardtanh(0, h) too) is replaced by an autograd function with
+the rule as its backward. The model is not touched, so nothing can be left on it, and a ReLU shared by two branches, or
+used twice, is right by construction: the rule changes that node's own gradient and nothing else.
 
-What the mechanism cannot reach is found afterwards, in the autograd graph itself: a ReLU that ran where it was not seen (a
-scripted module, another thread), or an activation that has no such rule, raises `RuleError`.
+What the mechanism cannot reach is found afterwards, in the autograd graph itself: a ReLU that ran where it was not
+seen (a scripted module, another thread), or an activation that has no such rule, raises `RuleError`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Rule = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def guided(gradient: Tensor, output: Tensor, upper: float) -> Tensor:
-    """Let a positive gradient pass where the activation is open: ``max(G, 0) · 1[0 < a < upper]`` (Springenberg et al. 2015)."""
+    """Let a positive gradient pass an open activation: ``max(G, 0) · 1[0 < a < upper]`` (Springenberg et al. 2015)."""
     return _where_open(gradient, output, upper).relu_()
 
 
@@ -68,7 +68,7 @@ class _RuledReLU(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], inputs: Tensor, rule: Rule, upper: float, inplace: bool) -> Any:
         # Elementwise, so one more dimension changes nothing.
-        return _RuledReLU.apply(inputs, rule, upper, inplace), in_dims[0]  # type: ignore[no-untyped-call]
+        return _RuledReLU.apply(inputs, rule, upper, inplace), in_dims[0]
 
 
 _RELU = {F.relu: False, torch.relu: False, Tensor.relu: False, torch.relu_: True, Tensor.relu_: True}
@@ -76,7 +76,7 @@ _BOUNDED = {F.hardtanh: False, F.hardtanh_: True, F.relu6: False}
 
 
 def _as_relu(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, float, bool] | None:
-    """Read a call as a ReLU: its input, its upper bound, and whether it works in place; None if it is something else."""
+    """Read a call as a ReLU: its input, its upper bound, whether it works in place; None if it is something else."""
     if function in _RELU:
         return args[0] if args else kwargs["input"], float("inf"), _inplace(args, kwargs, 1, _RELU[function])
     if function is F.relu6:
@@ -113,7 +113,7 @@ class RuledCalls(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         self.met += 1
         inputs, upper, inplace = call
-        return _RuledReLU.apply(inputs, self.rule, upper, inplace)  # type: ignore[no-untyped-call]
+        return _RuledReLU.apply(inputs, self.rule, upper, inplace)
 
 
 @contextmanager
@@ -162,14 +162,15 @@ def check_rule_held(module: nn.Module, logits: Tensor, calls: RuledCalls) -> Non
     unsupported = sorted({title for start, title in _NO_RULE.items() if any(n.startswith(start) for n in names)})
     if unsupported:
         raise RuleError(
-            f"This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses {', '.join(unsupported)}. "
-            "Use a method without a ReLU rule, such as gradient or gradcam."
+            "This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses "
+            f"{', '.join(unsupported)}. Use a method without a ReLU rule, such as gradient or gradcam."
         )
     unseen = sorted({name for name in names if name.startswith(_UNSEEN)})
     if unseen or any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise RuleError(
-            "A part of this model runs where its ReLUs cannot be given a rule (scripted, traced, compiled as a function, "
-            f"checkpointed or in another thread{': ' if unseen else ''}{', '.join(unseen)}). Give the plain Python module."
+            "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a "
+            f"function, checkpointed or in another thread ({', '.join(unseen) or 'a ScriptModule'}). Give the plain "
+            "Python module."
         )
     if not calls.met:
         raise RuleError("This method needs a network with ReLUs, and none ran between the images and the logits.")

@@ -1,0 +1,41 @@
+"""Run one benchmark by name."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Benchmarks, each side by side in one run.")
+
+
+@app.command()
+def saliency(
+    repeats: Annotated[int, typer.Option(help="Timed repeats of each entry; the median counts.")] = 9,
+    batch: Annotated[int, typer.Option(help="Images in a batch.")] = 4,
+) -> None:
+    """Compare the time of enhanced guided backpropagation with that of Captum's two calls, on VGG16 and ResNet-50."""
+    import_module("benchmarks.saliency").run(repeats, batch)
+
+
+@app.command()
+def recovery(
+    images: Annotated[
+        str,
+        typer.Option(
+            envvar="WHYFOOLED_IMAGENET",
+            help="A folder of ImageNet photographs named by class index, such as 0281_tabby.jpg.",
+        ),
+    ],
+    count: Annotated[int, typer.Option(help="Adversaries at most.")] = 60,
+    attack: Annotated[str, typer.Option(help="The attack, as on the command line.")] = "cw",
+    seed: Annotated[int, typer.Option(help="Seed of the sample, the fills and the bootstrap.")] = 0,
+) -> None:
+    """Print the recovery of every saliency method on adversaries of the bundled classifier, for every fill."""
+    import_module("benchmarks.recovery").run(images, count, attack, seed)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,159 @@
+"""What is to be explained: an image, what an attack made of it, and the two classes that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from whyfooled.attacks import AttackResult, CarliniWagner, run_attack
+from whyfooled.classifier import Classifier
+from whyfooled.errors import bad_parameter
+from whyfooled.explanation import Outcome
+from whyfooled.goals import Goal, Targeted, Untargeted
+from whyfooled.images import read_adversarial, read_photograph
+from whyfooled.registry import describe, parameters, parse
+from whyfooled.saliency.enhanced import strongest_other
+from whyfooled.types import Images, Progress
+
+SUSPICIOUS_CHANGE = 0.1
+"""Mean absolute change of a value above which two images are hardly an adversarial pair. [ours]"""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An image, what became of it, and the two classes that it is about."""
+
+    clean: Images
+    adversarial: Images
+    clean_logits: Tensor
+    logits: Tensor
+    true: int
+    wrong: int
+    outcome: Outcome
+    parameters: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def clean_image(classifier: Classifier, image: str | Path | PILImage.Image | Images) -> Images:
+    """Read a photograph and bring it to the classifier's input size, or check a tensor of that size."""
+    if isinstance(image, (str, Path)):
+        image = read_photograph(image)
+    if isinstance(image, PILImage.Image):
+        return classifier.prepare(image)
+    expected = (1, classifier.mean.shape[1], *classifier.size)
+    if tuple(image.shape) != expected:
+        raise bad_parameter(
+            "image", f"must be one image of the classifier's input size, {expected}", tuple(image.shape)
+        )
+    return image.to(classifier.mean)
+
+
+def attacked(
+    classifier: Classifier,
+    clean: Images,
+    attack: str | Callable[[Classifier, Images, Goal], Images] | None,
+    adversarial: str | Path | Images | None,
+    label: str | int | None,
+    target: str | int | None,
+    seed: int,
+    progress: Progress,
+) -> Case:
+    """Say which classes the explanation is about, and get the adversarial image."""
+    clean_logits = classifier.logits(clean)
+    count = clean_logits.shape[1]
+    seen = int(clean_logits.argmax())
+    true = seen if label is None else classifier.class_index(label, count, "label")
+    aim = None if target is None else classifier.class_index(target, count, "target")
+    if aim == true:
+        raise bad_parameter("target", "must be another class than the true one", repr(classifier.class_name(true)))
+    goal: Goal = Untargeted(clean.new_tensor([true], dtype=torch.int64))
+    if aim is not None:
+        goal = Targeted(clean.new_tensor([aim], dtype=torch.int64))
+    given: dict[str, Any] = {
+        "label": classifier.class_name(true) if label is not None else None,
+        "target": None if aim is None else classifier.class_name(aim),
+    }
+    if adversarial is not None:
+        result = AttackResult.from_images(classifier, clean, _made_elsewhere(classifier, adversarial), goal)
+        given["adversarial"] = str(adversarial) if isinstance(adversarial, (str, Path)) else "given as a tensor"
+    elif seen != true:
+        result = AttackResult.from_images(classifier, clean, clean, goal)
+        given["attack"] = None
+    else:
+        chosen = _chosen_attack(attack, seed)
+        result = run_attack(chosen, classifier, clean, goal, progress=progress)
+        given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
+    return _case(classifier, result, true, aim, given)
+
+
+def _case(classifier: Classifier, result: AttackResult, true: int, aim: int | None, given: dict[str, Any]) -> Case:
+    seen, now = int(result.clean_logits.argmax()), int(result.predictions)
+    outcome: Outcome = "fooled" if result.success[0] else "failed"
+    if seen != true and torch.equal(result.attempted, result.clean):
+        outcome = "already wrong"
+    wrong = now
+    if now == true:
+        wrong = aim if aim is not None else int(strongest_other(result.logits, result.predictions))
+    elif outcome == "failed" and aim is not None:
+        wrong = aim
+    return Case(
+        clean=result.clean,
+        adversarial=result.attempted,
+        clean_logits=result.clean_logits[0],
+        logits=result.logits[0],
+        true=true,
+        wrong=wrong,
+        outcome=outcome,
+        parameters=given,
+        notes=tuple(_case_notes(classifier, result, true, aim, outcome)),
+    )
+
+
+def _case_notes(
+    classifier: Classifier, result: AttackResult, true: int, aim: int | None, outcome: Outcome
+) -> Iterator[str]:
+    name = classifier.class_name
+    seen, now = int(result.clean_logits.argmax()), int(result.predictions)
+    if outcome == "already wrong":
+        yield (
+            f"The model already takes the clean image for {name(seen)} instead of {name(true)}: there is nothing to "
+            "fool, so no attack was run, and both columns show the same image."
+        )
+    elif seen != true:
+        yield f"The model already takes the clean image for {name(seen)} instead of {name(true)}."
+    if outcome == "failed":
+        wanted = f"{name(aim)}" if aim is not None else f"any class other than {name(true)}"
+        yield (
+            f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "
+            "What it tried last is explained."
+        )
+    change = float((result.attempted - result.clean).abs().mean())
+    if change > SUSPICIOUS_CHANGE:
+        yield (
+            f"The two images differ by {change:.2f} (of 1) a pixel value on average, too much for one perturbation: is "
+            "the adversarial image made from the same photograph, resized and cropped in the same way?"
+        )
+
+
+def _made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) -> Images:
+    expected = (classifier.mean.shape[1], *classifier.size)
+    if isinstance(adversarial, (str, Path)):
+        return read_adversarial(adversarial, expected).to(classifier.mean)
+    if tuple(adversarial.shape) != (1, *expected):
+        rule = f"must be one image of the classifier's input size, {(1, *expected)}"
+        raise bad_parameter("adversarial", rule, tuple(adversarial.shape))
+    return adversarial.to(classifier.mean)
+
+
+def _chosen_attack(attack: Any, seed: int) -> Callable[[Classifier, Images, Goal], Images]:
+    chosen = CarliniWagner() if attack is None else parse("attacks", attack) if isinstance(attack, str) else attack
+    # A seed of the attack's own goes before the explanation's.
+    seeded = is_dataclass(chosen) and parameters(type(chosen)).get("seed", seed) == getattr(chosen, "seed", None)
+    found: Callable[[Classifier, Images, Goal], Images] = replace(chosen, seed=seed) if seeded else chosen
+    return found

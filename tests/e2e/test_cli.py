@@ -1,0 +1,258 @@
+"""The command line as a user runs it: in a process of its own, every mistake one sentence and exit code 2."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from whyfooled.cli import main
+
+MODELS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3, stride=8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return 50 * self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+class Broken(Net):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+class Pair(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Probabilities(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+
+class Slow(Net):
+    def forward(self, x):
+        import time
+        time.sleep(0.05)
+        return super().forward(x)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "nets.py").write_text(MODELS)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((300, 260)).save(folder / "cat.jpg")
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "cut.jpg").write_bytes((folder / "cat.jpg").read_bytes()[:2000])
+    Image.new("1", (20_000, 10_000)).save(folder / "huge.png")
+    save_file({"adversarial": torch.rand(3, 32, 32)}, folder / "small.safetensors")
+    save_file({"wrong": torch.rand(3)}, folder / "misfit.safetensors")
+    (folder / "pickle.pt").write_bytes(pickle.dumps({"a": os.getcwd}))
+    (folder / "file").write_text("mine")
+    return folder
+
+
+def run(folder, *arguments):
+    command = [sys.executable, "-m", "whyfooled", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def explain(folder, *arguments, model="nets.py:Net"):
+    return run(folder, "explain", "cat.jpg", "--model", model, "--attack", "bim(epsilon=0.1)", "-o", "out", *arguments)
+
+
+def test_help_is_quick_and_imports_nothing_heavy(folder):
+    code = (
+        "import sys, whyfooled.cli; sys.argv = ['whyfooled', '--help']\n"
+        "try: whyfooled.cli.main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    assert "explain" in found.stdout
+
+
+def test_version_and_methods(folder):
+    assert run(folder, "--version").stdout.startswith("whyfooled ")
+    listed = run(folder, "methods").stdout
+    for name in ("fgsm", "bim", "pgd", "cw", "gradient", "guided", "enhanced", "gradcam"):
+        assert name in listed
+
+
+def test_it_writes_the_report_and_prints_the_account(folder, tmp_path):
+    found = explain(folder, "-o", str(tmp_path / "out"))
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("The model saw class ")
+    assert "Report: " in found.stdout
+    numbers = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert numbers["parameters"]["model"] == "nets.py:Net"
+    assert numbers["parameters"]["image"] == "cat.jpg"
+    assert "starting and loading the model" in numbers["seconds"]
+    assert (tmp_path / "out" / "report.html").stat().st_mode & 0o044 == 0o044
+    again = explain(folder, "-o", str(tmp_path / "again"), "--quiet")
+    assert (again.stdout, again.stderr) == ("", "")
+    other = json.loads((tmp_path / "again" / "explanation.json").read_text())
+    assert other["predictions"] == numbers["predictions"]
+
+
+def test_an_example_made_elsewhere_is_taken_back_in(folder, tmp_path):
+    assert explain(folder, "-o", str(tmp_path / "one")).returncode == 0
+    tensors = tmp_path / "one" / "tensors.safetensors"
+    found = run(
+        folder,
+        "explain",
+        "cat.jpg",
+        "--model",
+        "nets.py:Net",
+        "--adversarial",
+        str(tensors),
+        "-o",
+        str(tmp_path / "two"),
+    )
+    assert found.returncode == 0, found.stderr
+    one, two = (json.loads((tmp_path / name / "explanation.json").read_text()) for name in ("one", "two"))
+    assert one["headline"] == two["headline"]
+
+
+MISTAKES = {
+    "missing file": (["explain", "none.jpg"], "There is no image file none.jpg"),
+    "truncated file": (["explain", "cut.jpg"], "cut.jpg cannot be read as an image"),
+    "text file": (["explain", "text.jpg"], "text.jpg is not an image"),
+    "folder": (["explain", "."], "is a folder"),
+    "200 megapixels": (["explain", "huge.png"], "100 megapixels"),
+    "unknown model": (["explain", "cat.jpg", "--model", "lite9"], "Did you mean lite"),
+    "unknown torchvision model": (["explain", "cat.jpg", "--model", "torchvision:vg16"], "Did you mean vgg16"),
+    "model of a library without its name": (
+        ["explain", "cat.jpg", "--model", "vgg16"],
+        "Did you mean torchvision:vgg16",
+    ),
+    "missing model file": (["explain", "cat.jpg", "--model", "none.py:Net"], "no file none.py"),
+    "missing factory": (["explain", "cat.jpg", "--model", "nets.py:Nett"], "Did you mean Net"),
+    "unknown method": (["explain", "cat.jpg", "--methods", "guidde"], "Did you mean guided"),
+    "unknown attack": (["explain", "cat.jpg", "--attack", "cww"], "Did you mean cw"),
+    "unknown class": (["explain", "cat.jpg", "--target", "tiger sharc"], "Did you mean tiger shark"),
+    "unknown label": (["explain", "cat.jpg", "--label", "expresso"], "Did you mean espresso"),
+    "class out of range": (["explain", "cat.jpg", "--target", "1000"], "from 0 to 999"),
+    "adversarial of another size": (["explain", "cat.jpg", "--adversarial", "small.safetensors"], "(3, 32, 32)"),
+    "weights that do not fit": (["explain", "cat.jpg", "--weights", "misfit.safetensors"], "do not fit"),
+    "pickle as weights": (["explain", "cat.jpg", "--weights", "pickle.pt"], "was not loaded"),
+    "missing weights": (["explain", "cat.jpg", "--weights", "none.pt"], "no weights file"),
+    "NaN logits": (["explain", "cat.jpg", "--model", "nets.py:Broken"], "finite logits"),
+    "tuple for logits": (["explain", "cat.jpg", "--model", "nets.py:Pair"], "got tuple"),
+    "output is a file": (["explain", "cat.jpg", "-o", "file"], "file is a file"),
+    "output below a file": (["explain", "cat.jpg", "-o", "file/out"], "cannot be written"),
+    "epsilon of 4": (["explain", "cat.jpg", "--attack", "bim", "--epsilon", "4"], "Did you mean 4/255"),
+    "epsilon of no number": (["explain", "cat.jpg", "--attack", "bim", "--epsilon", "4/x"], "fraction such as 4/255"),
+    "epsilon for an attack without": (["explain", "cat.jpg", "--epsilon", "4/255"], "must be a parameter of cw"),
+    "attack and adversarial": (
+        ["explain", "cat.jpg", "--attack", "bim", "--adversarial", "x.npy"],
+        "excludes --attack",
+    ),
+    "norm that is none": (
+        ["explain", "cat.jpg", "--methods", "enhanced(norm=sum)"],
+        "must be one of channel, energy, max",
+    ),
+    "unknown device": (["explain", "cat.jpg", "--device", "gpu"], "must be a device"),
+    "unknown command": (["explian"], "explain"),
+    "unknown option": (["explain", "--modle", "lite0"], "--model"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, mistake, monkeypatch, capsys):
+    arguments, message = MISTAKES[mistake]
+    before = {path.name for path in folder.iterdir()}
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["whyfooled", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    assert end.value.code == 2, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert {path.name for path in folder.iterdir()} - before <= {"__pycache__"}
+    if mistake not in ("unknown command", "unknown option"):
+        assert err.startswith("Error: ")
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_a_mistake_in_a_process_of_its_own_ends_the_same_way(folder):
+    # Without the shape checks of the tests.
+    found = run(folder, "explain", "cat.jpg", "--methods", "enhanced(norm=sum)")
+    assert found.returncode == 2
+    assert found.stderr == "Error: `norm` must be one of channel, energy, max; got sum.\n"
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(folder):
+    found = run(folder, "explain", "cat.jpg", "-o", "/proc/whyfooled")
+    assert found.returncode == 2
+    assert "cannot be written" in found.stderr
+
+
+def test_probabilities_are_warned_about(folder, tmp_path):
+    found = explain(folder, "-o", str(tmp_path / "out"), model="nets.py:Probabilities")
+    assert found.returncode == 0, found.stderr
+    assert "look like probabilities" in found.stdout
+
+
+def test_an_attack_that_fails_is_explained(folder, tmp_path):
+    found = explain(folder, "--epsilon", "1/100000", "-o", str(tmp_path / "out"))
+    assert found.returncode == 0, found.stderr
+    assert "The attack failed" in found.stdout
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_an_image_that_is_wrong_already_is_explained(folder, tmp_path):
+    seen = int(explain(folder, "-o", str(tmp_path / "one")).stdout.split()[4])
+    found = explain(folder, "--label", str((seen + 1) % 4), "-o", str(tmp_path / "two"))
+    assert found.returncode == 0, found.stderr
+    assert "nothing to fool" in found.stdout
+
+
+def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "whyfooled",
+        "explain",
+        str(folder / "cat.jpg"),
+        "--model",
+        f"{folder}/nets.py:Slow",
+    ]
+    process = subprocess.Popen([*command, "-o", "out"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert any(tmp_path.iterdir())
+        time.sleep(5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Stopped. Nothing was written." in errors
+    assert "Traceback" not in errors
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,241 @@
+"""How a name on the command line becomes an attack or a saliency method, and a method becomes its name again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import ClassVar
+
+import jaxtyping
+import pytest
+
+from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner
+from whyfooled.errors import ParameterError
+from whyfooled.registry import Card, available, build, describe, number, parameters, parse, split_list
+from whyfooled.saliency import METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
+
+EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) for method in METHODS)]
+
+# A value other than the default for every parameter of every method.
+OTHER = {
+    "ball": "l2",
+    "base": GradCAM("features.3"),
+    "confidence": 0.5,
+    "epsilon": 0.1,
+    "initial_constant": 1e-3,
+    "layer": "features.3",
+    "learning_rate": 0.02,
+    "norm": "max",
+    "restarts": 3,
+    "rounds": 2,
+    "seed": 7,
+    "step_size": 1 / 255,
+    "steps": 11,
+}
+EVERY_PARAMETER = [(kind, method, name) for kind, method in EVERY for name in parameters(method)]
+
+
+class TestParse:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("cw", CarliniWagner()),
+            ("cw()", CarliniWagner()),
+            (" bim ( steps = 3 , epsilon = 0.5 ) ", BIM(epsilon=0.5, steps=3)),
+            ("fgsm(epsilon=4/255)", FGSM(4 / 255)),
+            ("fgsm(epsilon=8 / 255)", FGSM(8 / 255)),
+            ("fgsm(epsilon=1e-2)", FGSM(0.01)),
+            ("fgsm(epsilon=1)", FGSM(1.0)),
+            ("bim(step_size=1/255)", BIM(step_size=1 / 255)),
+            ("bim(step_size=none)", BIM()),
+            ("pgd(ball=l2, epsilon=1/2, seed=-3)", PGD(0.5, ball="l2", seed=-3)),
+        ],
+    )
+    def test_an_attack_is_made_from_its_name_and_parameters(self, text, expected):
+        assert parse("attacks", text) == expected
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("guided", GuidedBackprop()),
+            ("gradcam(layer=features.28)", GradCAM("features.28")),
+            ("gradcam(layer=None)", GradCAM()),
+            ("enhanced(base=gradient, norm=max)", Enhanced(Gradient(), "max")),
+            ("enhanced(norm=energy, base=gradcam(layer=conv1))", Enhanced(GradCAM("conv1"), "energy")),
+            ("enhanced(base=gradcam(layer=conv1), norm=energy)", Enhanced(GradCAM("conv1"), "energy")),
+        ],
+    )
+    def test_a_saliency_method_is_made_from_its_name_and_parameters(self, text, expected):
+        assert parse("saliency", text) == expected
+
+    def test_options_given_elsewhere_come_on_top(self):
+        assert parse("attacks", "pgd(steps=3, seed=1)", {"seed": 5, "epsilon": "2/255"}) == PGD(
+            2 / 255, steps=3, seed=5
+        )
+
+    def test_values_may_be_given_without_text(self):
+        assert build("saliency", Enhanced, {"base": Gradient(), "norm": "max"}) == Enhanced(Gradient(), "max")
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("cw", ["cw"]),
+            (" guided , gradient,", ["guided", "gradient"]),
+            ("bim(steps=3, epsilon=0.1), cw", ["bim(steps=3, epsilon=0.1)", "cw"]),
+            (
+                "enhanced(base=gradcam(layer=a), norm=max), guided",
+                ["enhanced(base=gradcam(layer=a), norm=max)", "guided"],
+            ),
+            (
+                "enhanced(norm=max, base=gradcam(layer=a)), guided",
+                ["enhanced(norm=max, base=gradcam(layer=a))", "guided"],
+            ),
+            ("", []),
+        ],
+    )
+    def test_a_list_is_split_at_the_commas_outside_parentheses(self, text, expected):
+        assert split_list(text) == expected
+
+
+class TestDescribe:
+    def test_only_what_differs_from_the_default_is_written(self):
+        assert describe(PGD()) == "pgd"
+        assert describe(PGD(steps=3, ball="l2")) == "pgd(steps=3, ball=l2)"
+        assert describe(Enhanced(GradCAM("conv1"), "max")) == "enhanced(base=gradcam(layer=conv1), norm=max)"
+
+    @pytest.mark.parametrize(("kind", "method"), EVERY)
+    def test_every_method_is_read_back_from_its_description(self, kind, method):
+        assert describe(method()) == method.card.name
+        assert parse(kind, method.card.name) == method()
+
+    @pytest.mark.parametrize(("kind", "method", "name"), EVERY_PARAMETER)
+    def test_every_parameter_is_read_back_from_the_description(self, kind, method, name):
+        changed = replace(method(), **{name: OTHER[name]})
+        assert changed != method()
+        assert parse(kind, describe(changed)) == changed
+
+    @pytest.mark.parametrize(("kind", "method"), EVERY)
+    def test_all_parameters_together_are_read_back_from_the_description(self, kind, method):
+        changed = method(**{name: OTHER[name] for name in parameters(method)})
+        assert parse(kind, describe(changed)) == changed
+
+    def test_the_parameters_of_a_method_have_their_defaults(self):
+        assert parameters(Enhanced) == {"base": GuidedBackprop(), "norm": "channel"}
+        assert parameters(Gradient) == {}
+
+    def test_no_two_methods_have_the_same_name(self):
+        assert len(available("attacks")) == len(ATTACKS)
+        assert len(available("saliency")) == len(METHODS)
+
+
+@pytest.fixture
+def unchecked_types(monkeypatch) -> None:
+    """Leave every argument to the library, as users have it, without these tests' own check of its type."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("text", "fragment"),
+        [
+            ("pdg", "Did you mean pgd"),
+            ("PGD", "Did you mean pgd"),
+            ("deepfool", "`attack` must be the name of a known method; got 'deepfool'"),
+            ("guided", "known method"),
+            ("", "must look like name"),
+            ("bim(steps=3", "must look like name"),
+            ("bim steps=3", "must look like name"),
+            ("bim(3)", "`bim` takes its parameters as parameter=value; got '3'"),
+            ("bim(step=3)", "`step` must be a parameter of bim; got 'step'. Did you mean step"),
+            ("bim(steps=many)", "`steps` must be a whole number; got 'many'"),
+            ("bim(steps=2.5)", "`steps` must be a whole number; got '2.5'"),
+            ("bim(steps=3)(steps=4)", "`steps` must be a whole number"),
+            ("bim(steps=0)", "`steps` must be at least 1; got 0"),
+            ("bim(step_size=small)", "`step_size` must be a number"),
+            ("fgsm(epsilon=large)", "`epsilon` must be a number or a fraction such as 4/255; got 'large'"),
+            ("fgsm(epsilon=1/0)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=nan)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1e400)", "`epsilon` must be"),
+            ("fgsm(epsilon=4)", "Did you mean 4/255?"),
+            ("pgd(ball=l3)", "`ball` must be one of linf, l2; got l3"),
+        ],
+    )
+    def test_a_bad_attack_is_refused_with_advice(self, text, fragment):
+        with pytest.raises(ParameterError) as caught:
+            parse("attacks", text)
+        assert fragment in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("text", "fragment"),
+        [
+            ("gided", "`methods` must be the name of a known method; got 'gided'. Did you mean guided"),
+            ("gradient(layer=a)", "`layer` must be a parameter of gradient; got 'layer'. gradient has no parameters."),
+            ("enhanced(norm=chanel)", "`norm` must be one of channel, energy, max; got chanel"),
+            ("enhanced(base=gided)", "Did you mean guided"),
+            (
+                "enhanced(base=gradcam(lyer=a))",
+                "`lyer` must be a parameter of gradcam; got 'lyer'. Did you mean layer?",
+            ),
+        ],
+    )
+    def test_a_bad_saliency_method_is_refused_with_advice(self, text, fragment):
+        with pytest.raises(ParameterError) as caught:
+            parse("saliency", text)
+        assert fragment in str(caught.value)
+
+    def test_an_option_that_the_method_does_not_have_is_refused(self):
+        with pytest.raises(ParameterError, match="`steps` must be a parameter of fgsm"):
+            parse("attacks", "fgsm", {"steps": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("4/255", 4 / 255), (" 4 / 255 ", 4 / 255), ("-0.5", -0.5), ("1e-3", 0.001), ("2", 2.0)]
+)
+def test_a_number_may_be_a_fraction(text, expected):
+    assert number("epsilon", text) == expected
+
+
+@dataclass(frozen=True)
+class Sobel:
+    """A saliency method of somebody else."""
+
+    absolute: bool = False
+    width: float = 1.0
+
+    card: ClassVar[Card] = Card("sobel", "Sobel", "Edges.", "nobody", "nothing")
+
+    def __call__(self, classifier, images, classes):
+        return images
+
+
+@pytest.fixture
+def sobel(monkeypatch) -> None:
+    """Have Sobel installed by another package."""
+    entry = metadata.EntryPoint("sobel", f"{__name__}:Sobel", "whyfooled.saliency")
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: [entry] if group == entry.group else [])
+
+
+@pytest.mark.usefixtures("sobel")
+class TestOtherPackages:
+    def test_their_methods_come_after_ours(self):
+        assert list(available("saliency").values()) == [*METHODS, Sobel]
+        assert list(available("attacks").values()) == list(ATTACKS)
+
+    @pytest.mark.parametrize(
+        "method", [Sobel(), Sobel(absolute=True), Sobel(True, 0.5), Enhanced(Sobel(absolute=True), "max")]
+    )
+    def test_their_methods_are_read_and_described(self, method):
+        assert parse("saliency", describe(method)) == method
+
+    def test_their_methods_are_suggested(self):
+        with pytest.raises(ParameterError, match="Did you mean sobel"):
+            parse("saliency", "soble")
+
+    @pytest.mark.parametrize(("text", "expected"), [("true", True), ("False", False)])
+    def test_yes_and_no_are_written_true_and_false(self, text, expected):
+        assert parse("saliency", f"sobel(absolute={text})") == Sobel(absolute=expected)
+
+    def test_another_word_for_yes_is_refused(self):
+        with pytest.raises(ParameterError, match="`absolute` must be true or false; got 'yes'"):
+            parse("saliency", "sobel(absolute=yes)")
