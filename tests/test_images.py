@@ -517,3 +517,11 @@ class TestOutputFolder:
         with pytest.raises(OutputError, match="No space left on device"):
             work()
         assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_that_share_their_storage_are_written(tmp_path):
+    image = torch.rand(3, 4, 4, dtype=torch.float64)
+    write_tensors(tmp_path / "out.safetensors", {"clean": image, "adversarial": image}, {"model": "none"})
+    found = load_file(tmp_path / "out.safetensors")
+    assert torch.equal(found["clean"], image.float())
+    assert torch.equal(found["adversarial"], image.float())

@@ -50,7 +50,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool | None) -> None:
     if asked:
         print(f"whyfooled {__version__}")
         raise typer.Exit
@@ -59,8 +59,8 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = None,
 ) -> None:
     pass
 

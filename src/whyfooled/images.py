@@ -214,9 +214,11 @@ def _check_adversarial(path: Path, tensor: Tensor, shape: tuple[int, int, int]) 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write tensors to a safetensors file, on the CPU, float32 where they are floating."""
-    ready = {
-        name: (t.float() if t.is_floating_point() else t).detach().cpu().contiguous() for name, t in tensors.items()
-    }
+    # Cloned: tensors that share their storage, as equal images may, are refused by the format.
+    ready = {}
+    for name, tensor in tensors.items():
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        ready[name] = tensor.detach().to("cpu", dtype).contiguous().clone()
     # Not save_file, whose files only their owner can read.
     path.write_bytes(save(ready, metadata=about))
 

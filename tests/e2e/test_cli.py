@@ -169,10 +169,6 @@ MISTAKES = {
         ["explain", "cat.jpg", "--attack", "bim", "--adversarial", "x.npy"],
         "excludes --attack",
     ),
-    "norm that is none": (
-        ["explain", "cat.jpg", "--methods", "enhanced(norm=sum)"],
-        "must be one of channel, energy, max",
-    ),
     "unknown device": (["explain", "cat.jpg", "--device", "gpu"], "must be a device"),
     "unknown command": (["explian"], "explain"),
     "unknown option": (["explain", "--modle", "lite0"], "--model"),
