@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from whyfooled import (
@@ -111,16 +111,16 @@ def _orders(
 def _print(results: dict[str, dict[str, Tensor]], seed: int) -> None:
     """Print means with bootstrap intervals over the images, and the paired difference to the best plain method."""
     plain = [name for name in results if not name.startswith(("Enhanced", "Size"))]
-    table = Table("order of the pixels", *FILLS, "zero: difference to the best of the others")
+    table = Table(Column("order of the pixels", no_wrap=True), *FILLS, "zero: difference to the best of the others")
     best = max(plain, key=lambda name: float(results[name]["zero"].mean()))
     for name in sorted(results, key=lambda name: -float(results[name]["zero"].mean())):
         cells = [_interval(results[name][fill], seed) for fill in FILLS]
         against = "" if name == best else _interval(results[name]["zero"] - results[best]["zero"], seed, sign="+")
         table.add_row(name, *cells, against)
-    console = Console(width=160)
+    console = Console(width=190)
     console.print(table)
     console.print(
-        f"Mean of the recovery curve [bootstrap 95 % interval over images]; best plain method or random order: {best}."
+        f"Mean of the recovery curve, bootstrap 95 % interval over images; best plain method or random order: {best}."
     )
 
 

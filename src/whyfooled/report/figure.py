@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -57,7 +58,10 @@ def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], found: di
     panel.set_ylim(-0.02, 1.02)
     panel.set_xscale("symlog", linthresh=0.005, linscale=0.4)
     ticks = curves[0][2]["fraction"]
-    panel.set_xticks([0, *ticks], ["0", *(f"{100 * tick:g} %" for tick in ticks)], fontsize=8)
+    # A label that would run into the next one is left out.
+    crowded = {tick for tick, following in pairwise(ticks) if following < 1.6 * tick}
+    labels = ["" if tick in crowded else f"{100 * tick:g} %" for tick in ticks]
+    panel.set_xticks([0, *ticks], ["0", *labels], fontsize=8)
     panel.minorticks_off()
     panel.tick_params(colors=ink)
     panel.patch.set_alpha(0)

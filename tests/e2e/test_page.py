@@ -1,0 +1,91 @@
+"""The report in a real browser: nothing is requested, nothing runs off a phone's screen, light and dark differ."""
+
+import html
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.models import small
+from whyfooled import BIM, explain
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    return explain(small(), image, attack=BIM(epsilon=0.3)).save(tmp_path_factory.mktemp("page") / "out")
+
+
+def chromium(profile, *arguments):
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    command += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def in_frame(folder, width, script):
+    """Lay the page out in a frame of a width, and return what a script finds in it."""
+    page = html.escape((folder / "report.html").read_text(), quote=True)
+    (folder / "frame.html").write_text(
+        f'<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{page}"></iframe><pre id="found"></pre>'
+        "<script>f.onload = () => { const d = f.contentDocument; found.textContent = 'found ' + ("
+        + script
+        + ") }</script>"
+    )
+    dom = chromium(
+        folder / f"profile-{width}", "--virtual-time-budget=5000", "--dump-dom", f"file://{folder}/frame.html"
+    )
+    return re.findall(r"found ([^<]*)</pre>", dom)[0]
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_nothing_runs_off_the_screen(folder, width):
+    widths = in_frame(
+        folder,
+        width,
+        "d.documentElement.scrollWidth + ' ' + d.images.length + ' ' + [...d.images].every(i => i.naturalWidth)",
+    )
+    scroll, images, drawn = widths.split()
+    assert int(scroll) <= width
+    assert int(images) > 20
+    assert drawn == "true"
+
+
+def test_the_page_requests_nothing(folder):
+    assert (
+        in_frame(
+            folder,
+            800,
+            "f.contentWindow.performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length",
+        )
+        == "0"
+    )
+
+
+def test_light_and_dark_have_their_own_colours(folder):
+    brightness = {}
+    for scheme, setting in (("dark", 0), ("light", 1)):
+        picture = folder / f"{scheme}.png"
+        chromium(
+            folder / f"profile-{scheme}",
+            f"--blink-settings=preferredColorScheme={setting}",
+            "--window-size=1000,900",
+            f"--screenshot={picture}",
+            f"file://{folder}/report.html",
+        )
+        brightness[scheme] = np.asarray(Image.open(picture).convert("L")).mean()
+    assert brightness["dark"] < 90
+    assert brightness["light"] > 180
