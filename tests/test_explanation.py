@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.models import SmallNet, small
 from whyfooled import BIM, FGSM, Classifier, Enhanced, Gradient, GuidedBackprop, Targeted, explain, run_attack
-from whyfooled.errors import OutputError, ParameterError, RuleError
+from whyfooled.errors import MethodError, OutputError, ParameterError
 
 NAMES = ["ash, ash tree", "birch", "cedar", "elm", "<oak & co>"]
 
@@ -143,8 +143,27 @@ def test_on_a_network_without_relus_the_gradient_is_enhanced_and_it_is_said(imag
     assert any("GELU" in note for note in found.notes)
 
 
+class Tokens(SmallNet):
+    """Patches that go on as tokens, without a late spatial layer, as in vision transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(12)
+        self.tokens_head = torch.nn.Linear(12, 5)
+
+    def forward(self, x):
+        tokens = self.norm(self.first(x).flatten(2).transpose(1, 2))
+        return self.tokens_head(torch.nn.functional.gelu(tokens).mean(1))
+
+
+def test_on_a_network_of_tokens_grad_cam_is_left_out_and_it_is_said(image):
+    found = explain(named(Tokens()), image, attack=FGSM(epsilon=0.3))
+    assert {one.method for one in found.evidence} == {"gradient", "input-x-gradient"}
+    assert any("Grad-CAM is not shown" in note and "tokens" in note for note in found.notes)
+
+
 def test_a_method_that_was_asked_for_and_does_not_hold_is_an_error(image):
-    with pytest.raises(RuleError, match="GELU"):
+    with pytest.raises(MethodError, match="GELU"):
         explain(named(Smooth()), image, attack=FGSM(epsilon=0.3), methods=["gradient", GuidedBackprop()])
 
 

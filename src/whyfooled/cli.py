@@ -66,6 +66,7 @@ def _root(
 
 
 @app.command()
+@_interruptible()
 def explain(
     image: Annotated[
         Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")
@@ -119,30 +120,6 @@ def explain(
             "--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one."
         )
 
-    with _interruptible():
-        account = _explain(
-            image, attack, adversarial, label, target, model, weights, methods, overrides, output, device, seed, quiet
-        )
-    if not quiet:
-        print(f"{account}\n\nReport: {output / 'report.html'}")
-
-
-def _explain(
-    image: Path | None,
-    attack: str | None,
-    adversarial: Path | None,
-    label: str | None,
-    target: str | None,
-    model: str,
-    weights: str | None,
-    methods: str | None,
-    overrides: dict[str, object],
-    output: Path,
-    device: str,
-    seed: int,
-    quiet: bool,
-) -> str:
-    """Do what `explain` was asked for, write the folder, and return the account."""
     from dataclasses import replace
 
     from whyfooled.explaining import explain as explain_image
@@ -175,7 +152,8 @@ def _explain(
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, staging)
-    return explanation.summary()
+    if not quiet:
+        print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
 
 
 @app.command()

@@ -26,8 +26,8 @@ class ModelError(WhyfooledError):
     """A model cannot be loaded, or does not behave as a classifier."""
 
 
-class RuleError(WhyfooledError):
-    """A rule for the backward pass does not hold on this model."""
+class MethodError(WhyfooledError):
+    """A saliency method does not work on this model."""
 
 
 class OutputError(WhyfooledError):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from whyfooled.case import Case, attacked, clean_image
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ParameterError, RuleError, WhyfooledWarning
+from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
 from whyfooled.explanation import Evidence, Explanation, Recovery
 from whyfooled.goals import Goal
 from whyfooled.measures import FILLS, random_maps, recovery_curve
@@ -76,7 +76,7 @@ def explain(
         If an argument has a value that it must not have, such as an unknown class.
     ImageError
         If an image cannot be read, or does not fit the classifier.
-    RuleError
+    MethodError
         If a method that was asked for does not work on this model.
     """
     if attack is not None and adversarial is not None:
@@ -165,7 +165,7 @@ def _evidence(
     with stages.stage("saliency"):
         try:
             headline = evidence(first)
-        except RuleError as error:
+        except MethodError as error:
             if first in chosen:
                 raise
             headline = evidence(Enhanced(base=Gradient()))
@@ -177,7 +177,7 @@ def _evidence(
             stages.progress(done, len(others), "saliency maps")
             try:
                 found.append(evidence(method))
-            except RuleError as error:
+            except MethodError as error:
                 if methods is not None:
                     raise
                 skipped.append(f"{title(method)} is not shown. {error}")

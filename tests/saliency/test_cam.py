@@ -10,7 +10,7 @@ from torchvision import models
 from tests.models import SmallNet, small
 from tests.oracles import grad_cam_by_hand
 from whyfooled import Classifier, GradCAM, count_passes
-from whyfooled.errors import ModelError, ParameterError
+from whyfooled.errors import MethodError, ParameterError
 
 
 class Pooled(nn.Module):
@@ -68,12 +68,12 @@ def test_an_unknown_layer_is_named_with_the_nearest():
 
 
 def test_a_layer_that_is_not_spatial_is_refused():
-    with pytest.raises(ModelError, match="'head'"):
+    with pytest.raises(MethodError, match="'head'"):
         GradCAM(layer="head")(small(), torch.rand(1, 3, 16, 16), torch.tensor([0]))
 
 
 def test_a_transformer_without_late_spatial_layers_is_refused():
     torch.manual_seed(0)
     classifier = Classifier(models.vit_b_16(weights=None))
-    with pytest.raises(ModelError, match="tokens"):
+    with pytest.raises(MethodError, match="tokens"):
         GradCAM()(classifier, torch.rand(1, 3, 224, 224), torch.tensor([0]))

@@ -13,7 +13,7 @@ from torchvision import models
 
 from tests.oracles import ruled_two_layers
 from whyfooled import Classifier, Deconvnet, Gradient, GuidedBackprop
-from whyfooled.errors import RuleError
+from whyfooled.errors import MethodError
 from whyfooled.saliency import rules
 from whyfooled.saliency.rules import relu_rule
 
@@ -196,7 +196,7 @@ def test_a_scripted_model_is_refused():
     scripted = torch.jit.trace(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(1, 3, 8, 8)
     )
-    with pytest.raises(RuleError, match="scripted"):
+    with pytest.raises(MethodError, match="scripted"):
         GuidedBackprop()(Classifier(scripted), torch.rand(1, 3, 8, 8), torch.tensor([0]))
 
 
@@ -208,7 +208,7 @@ def test_a_relu_in_another_thread_is_refused():
         thread.join()
         return torch.relu(found[0] - 0.1)
 
-    with pytest.raises(RuleError, match="another thread"):
+    with pytest.raises(MethodError, match="another thread"):
         maps_of(elsewhere, GuidedBackprop())
 
 
@@ -228,12 +228,12 @@ def test_a_relu_in_another_thread_is_refused():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_other_activations_are_refused_by_name(activation, name):
-    with pytest.raises(RuleError, match=name):
+    with pytest.raises(MethodError, match=name):
         maps_of(nn.Sequential(nn.ReLU(), activation), GuidedBackprop())
 
 
 def test_a_model_without_relu_is_refused():
-    with pytest.raises(RuleError, match="none ran"):
+    with pytest.raises(MethodError, match="none ran"):
         maps_of(nn.Identity(), Deconvnet())
 
 
@@ -326,5 +326,5 @@ def test_every_torchvision_family_with_relus_gets_the_rule(name):
 @pytest.mark.parametrize("name", REFUSED)
 def test_every_other_torchvision_family_is_refused_by_activation(name):
     side = 224 if name in ("vit_b_16", "maxvit_t") else 64
-    with pytest.raises(RuleError, match=REFUSED[name]):
+    with pytest.raises(MethodError, match=REFUSED[name]):
         GuidedBackprop()(Classifier(build(name), size=(side, side)), torch.rand(1, 3, side, side), torch.tensor([3]))

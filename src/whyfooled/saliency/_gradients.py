@@ -43,7 +43,7 @@ def class_gradients(
     ------
     ParameterError
         If the images or the classes have another shape, or a class is out of range.
-    RuleError
+    MethodError
         If the rule cannot hold on this model.
     ModelError
         If the logits are not finite, or do not depend on the images.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ModelError, bad_parameter, did_you_mean
+from whyfooled.errors import MethodError, bad_parameter, did_you_mean
 from whyfooled.registry import Card
 from whyfooled.saliency._gradients import check_pairs, logit_gradients, ruled_logits
 from whyfooled.types import Images, ManyClasses, ManyMaps
@@ -49,7 +49,7 @@ class GradCAM:
         ------
         ParameterError
             If the model has no layer of that name.
-        ModelError
+        MethodError
             If no layer is spatial, or the named one is not.
         """
         check_pairs(images, classes)
@@ -96,12 +96,12 @@ def _choose(outputs: list[tuple[str, Tensor]], layer: str | None) -> Tensor:
     spatial = [(place, output) for place, (_, output) in enumerate(outputs) if _is_spatial(output)]
     if not spatial:
         where = f"the layer {layer!r}" if layer else "every layer"
-        raise ModelError(
+        raise MethodError(
             f"Grad-CAM needs a layer whose output is (n, channels, height, width); {where} of this model has another."
         )
     place, chosen = spatial[-1]
     if layer is None and any(output.ndim == 3 for _, output in outputs[place + 1 :]):
-        raise ModelError(
+        raise MethodError(
             "Grad-CAM finds no late layer of this model whose output is (n, channels, height, width): it goes on with "
             f"tokens after {outputs[place][0]!r}. Name a layer with gradcam(layer=...)."
         )

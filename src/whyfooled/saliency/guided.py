@@ -17,7 +17,7 @@ from whyfooled.types import Images, ManyClasses, ManyMaps
 class Deconvnet:
     """The backward pass of a deconvnet: at every ReLU the positive part of the gradient goes on, ``max(G, 0)``.
 
-    Raises `RuleError` on networks whose activations are no ReLUs.
+    Raises `MethodError` on networks whose activations are no ReLUs.
     """
 
     card: ClassVar[Card] = Card(
@@ -38,7 +38,7 @@ class Deconvnet:
 class GuidedBackprop:
     """Guided backpropagation: at every open ReLU the positive part of the gradient goes on, ``max(G, 0) · 1[a > 0]``.
 
-    Raises `RuleError` on networks whose activations are no ReLUs.
+    Raises `MethodError` on networks whose activations are no ReLUs.
     """
 
     card: ClassVar[Card] = Card(

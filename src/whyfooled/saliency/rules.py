@@ -6,7 +6,7 @@ the rule as its backward. The model is not touched, so nothing can be left on it
 used twice, is right by construction: the rule changes that node's own gradient and nothing else.
 
 What the mechanism cannot reach is found afterwards, in the autograd graph itself: a ReLU that ran where it was not
-seen (a scripted module, another thread), or an activation that has no such rule, raises `RuleError`.
+seen (a scripted module, another thread), or an activation that has no such rule, raises `MethodError`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from whyfooled.errors import RuleError
+from whyfooled.errors import MethodError
 
 Rule = Callable[[Tensor, Tensor, float], Tensor]
 """(gradient G at the output, output of the activation, its upper bound) -> gradient at the input."""
@@ -71,30 +71,43 @@ class _RuledReLU(torch.autograd.Function):
         return _RuledReLU.apply(inputs, rule, upper, inplace), in_dims[0]
 
 
-_RELU = {F.relu: False, torch.relu: False, Tensor.relu: False, torch.relu_: True, Tensor.relu_: True}
-_BOUNDED = {F.hardtanh: False, F.hardtanh_: True, F.relu6: False}
+_PLAIN = ("input", "inplace")
+_BOUNDED = ("input", "min_val", "max_val", "inplace")
+_ARGUMENTS = {
+    F.relu: _PLAIN,
+    torch.relu: _PLAIN,
+    torch.relu_: _PLAIN,
+    Tensor.relu: _PLAIN,
+    Tensor.relu_: _PLAIN,
+    F.relu6: _PLAIN,
+    F.hardtanh: _BOUNDED,
+    F.hardtanh_: _BOUNDED,
+    F.threshold: ("input", "threshold", "value", "inplace"),
+}
+"""Every function that can be a ReLU, with the names of its arguments."""
+
+_IN_PLACE = (torch.relu_, Tensor.relu_, F.hardtanh_)
 
 
 def _as_relu(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, float, bool] | None:
     """Read a call as a ReLU: its input, its upper bound, whether it works in place; None if it is something else."""
-    if function in _RELU:
-        return args[0] if args else kwargs["input"], float("inf"), _inplace(args, kwargs, 1, _RELU[function])
-    if function is F.relu6:
-        return args[0] if args else kwargs["input"], 6.0, _inplace(args, kwargs, 1, False)
-    if function in _BOUNDED:
-        given = dict(zip(("input", "min_val", "max_val", "inplace"), args, strict=False)) | kwargs
-        low, high = given.get("min_val", -1.0), given.get("max_val", 1.0)
-        if low == 0 and high > 0:
-            return given["input"], float(high), bool(given.get("inplace", _BOUNDED[function]))
+    if function not in _ARGUMENTS:
+        return None
+    given = dict(zip(_ARGUMENTS[function], args, strict=False)) | kwargs
+    upper = _upper_bound(function, given)
+    if upper is None:
+        return None
+    return given["input"], upper, function in _IN_PLACE or bool(given.get("inplace", False))
+
+
+def _upper_bound(function: Any, given: dict[str, Any]) -> float | None:
+    """Return where the activation stops growing; None if it does not begin at 0, and so is no ReLU."""
     if function is F.threshold:
-        given = dict(zip(("input", "threshold", "value", "inplace"), args, strict=False)) | kwargs
-        if given["threshold"] == 0 and given["value"] == 0:
-            return given["input"], float("inf"), bool(given.get("inplace", False))
-    return None
-
-
-def _inplace(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, default: bool) -> bool:
-    return bool(args[position] if len(args) > position else kwargs.get("inplace", default))
+        return float("inf") if given["threshold"] == given["value"] == 0 else None
+    if function in (F.hardtanh, F.hardtanh_):
+        low, high = given.get("min_val", -1.0), given.get("max_val", 1.0)
+        return float(high) if low == 0 < high else None
+    return 6.0 if function is F.relu6 else float("inf")
 
 
 class RuledCalls(TorchFunctionMode):
@@ -154,26 +167,26 @@ _UNSEEN = ("Relu", "Threshold", "CompiledFunction", "CheckpointFunction", "torch
 
 
 def check_rule_held(module: nn.Module, logits: Tensor, calls: RuledCalls) -> None:
-    """Raise `RuleError` unless the rule reached every activation on the way from the images to the logits.
+    """Raise `MethodError` unless the rule reached every activation on the way from the images to the logits.
 
     Gates and attention (sigmoid, tanh, softmax) are no rectifiers and keep their own gradient.
     """
     names = _graph_nodes(logits)
     unsupported = sorted({title for start, title in _NO_RULE.items() if any(n.startswith(start) for n in names)})
     if unsupported:
-        raise RuleError(
+        raise MethodError(
             "This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses "
             f"{', '.join(unsupported)}. Use a method without a ReLU rule, such as gradient or gradcam."
         )
     unseen = sorted({name for name in names if name.startswith(_UNSEEN)})
     if unseen or any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        raise RuleError(
+        raise MethodError(
             "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a "
             f"function, checkpointed or in another thread ({', '.join(unseen) or 'a ScriptModule'}). Give the plain "
             "Python module."
         )
     if not calls.met:
-        raise RuleError("This method needs a network with ReLUs, and none ran between the images and the logits.")
+        raise MethodError("This method needs a network with ReLUs, and none ran between the images and the logits.")
 
 
 def _graph_nodes(output: Tensor) -> set[str]:
