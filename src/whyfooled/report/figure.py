@@ -27,8 +27,9 @@ def recovery_figure(found: dict[str, Any], ink: str = "black") -> Figure:
     for panel, fill in zip(axes, fills, strict=True):
         _panel(panel, [(one["title"], one["orders"], one["fills"][fill]) for one in curves], found, ink)
         panel.set_title(f"pixels become {_FILL_TITLES.get(fill, fill)}", fontsize=10, color=ink)
-    axes[0].set_ylabel(f"probability of {found['true']['name']}", color=ink)
-    axes[2].set_ylabel(f"probability of {found['true']['name']}", color=ink)
+    for panel in axes[::2]:
+        # A class may be called anything, dollar signs included.
+        panel.set_ylabel(f"probability of {found['true']['name']}", color=ink, parse_math=False)
     for panel in axes[2:]:
         panel.set_xlabel("perturbed pixels, most salient first", color=ink)
     handles, labels = axes[0].get_legend_handles_labels()
