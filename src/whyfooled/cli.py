@@ -132,9 +132,11 @@ def explain(
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
         chosen = None if methods is None else [parse("saliency", name) for name in split_list(methods)]
         photograph = example_photograph() if image is None else read_photograph(image)
-        classifier = load_classifier(model, weights=weights, device=device, seed=seed)
-        loading = time.perf_counter() - _STARTED
         with _progress(quiet) as report:
+            report(0, 1, "loading")
+            classifier = load_classifier(model, weights=weights, device=device, seed=seed)
+            loading = time.perf_counter() - _STARTED
+            report(1, 1, "loading")
             explanation = explain_image(
                 classifier,
                 photograph,
@@ -211,14 +213,14 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    bars = Progress(*columns, console=console, disable=quiet)
+    bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
     tasks: dict[str, Any] = {}
 
     def report(done: int, total: int, doing: str) -> None:

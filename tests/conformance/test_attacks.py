@@ -117,6 +117,15 @@ def test_the_same_call_gives_the_same_images(attack):
 
 
 @ATTACK
+def test_it_works_where_gradients_are_switched_off(attack):
+    classifier, images, labels = case()
+    expected = attack(classifier, images, Untargeted(labels))
+    with torch.no_grad():
+        assert torch.equal(attack(classifier, images, Untargeted(labels)), expected)
+        assert torch.equal(run_attack(attack, classifier, images, Untargeted(labels)).attempted, expected)
+
+
+@ATTACK
 def test_nan_logits_are_named(attack):
     classifier, images, labels = case()
     with torch.no_grad():

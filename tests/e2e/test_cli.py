@@ -1,8 +1,10 @@
 """The command line as a user runs it: in a process of its own, every mistake one sentence and exit code 2."""
 
+import contextlib
 import json
 import os
 import pickle
+import pty
 import signal
 import subprocess
 import sys
@@ -225,6 +227,34 @@ def test_an_image_that_is_wrong_already_is_explained(folder, tmp_path):
     found = explain(folder, "--label", str((seen + 1) % 4), "-o", str(tmp_path / "two"))
     assert found.returncode == 0, found.stderr
     assert "nothing to fool" in found.stdout
+
+
+def test_a_terminal_sees_every_stage_and_a_file_none(folder, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "whyfooled",
+        "explain",
+        "cat.jpg",
+        "--model",
+        "nets.py:Net",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "out")], cwd=folder, stdout=subprocess.DEVNULL, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal's end, on Linux
+        while part := os.read(ours, 4096):
+            seen += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    for stage in (b"loading", b"attack", b"saliency maps", b"recovery"):
+        assert stage in seen
+    assert explain(folder, "-o", str(tmp_path / "out")).stderr == ""
 
 
 def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):

@@ -41,7 +41,8 @@ class Attack(ABC):
     @final
     def __call__(self, classifier: Classifier, images: Images, goal: Goal) -> Images:
         """Make adversarial images (n,c,h,w), values in [0, 1]; not verified: `run_attack` does that."""
-        return self.attempt(classifier, images, goal).images
+        with torch.enable_grad():
+            return self.attempt(classifier, images, goal).images
 
     @abstractmethod
     def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:

@@ -163,7 +163,8 @@ def run_attack(
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     backwards = torch.zeros_like(forwards)
     if len(todo):
-        attempt = _attempt(attack, classifier, images[todo], goal.select(todo), progress)
+        with torch.enable_grad():
+            attempt = _attempt(attack, classifier, images[todo], goal.select(todo), progress)
         _check_images(images[todo], attempt.images)
         ended[todo], forwards[todo], backwards[todo] = attempt.images, attempt.forwards, attempt.backwards
     return _verified(classifier, images, clean_logits, goal, Attempt(ended, forwards, backwards))

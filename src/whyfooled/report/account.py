@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import mean
 from typing import Any
 
 
@@ -70,7 +69,7 @@ def _removed(found: dict[str, Any]) -> str:
     """Say what blackening the evidence does, over the whole curve: the best point of one is a lucky one."""
     evidence, chance = found["recovery"][0]["fills"]["zero"], found["recovery"][-1]["fills"]["zero"]
     before, shares = percent(found["true"]["probability"]["adversarial"]), evidence["fraction"]
-    after, by_chance = percent(mean(evidence["probability"])), percent(mean(chance["probability"]))
+    after, by_chance = percent(evidence["mean_probability"]), percent(chance["mean_probability"])
     return (
         f"Blackening the pixels with the strongest such evidence takes {found['true']['name']} from "
         f"{before} to {after}, as many pixels at random to {by_chance} "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.attacks._result import l0
 from whyfooled.explanation import Evidence, Explanation, Recovery
+from whyfooled.report.pictures import magnification, scale_of
 
 TOP = 5
 """How many classes are listed for each image."""
@@ -35,6 +36,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
         "notes": list(explanation.notes),
         "parameters": explanation.parameters,
         "seconds": {stage: round(seconds, 3) for stage, seconds in explanation.seconds.items()},
+        "seconds_in_all": round(sum(explanation.seconds.values()), 3),
         "passes": {stage: asdict(passes) for stage, passes in explanation.passes.items()},
     }
 
@@ -69,6 +71,7 @@ def _perturbation(delta: Tensor) -> dict[str, Any]:
         "l2": float(delta.norm()),
         "linf": float(delta.abs().max()),
         "pixels": delta[0].numel(),
+        "magnification": magnification(delta),
     }
 
 
@@ -80,6 +83,7 @@ def _evidence(explanation: Explanation, evidence: Evidence) -> dict[str, Any]:
         "summary": evidence.summary,
         "contrastive": evidence.contrastive,
         "cosine_clean_to_adversarial": {"wrong": wrong, "true": true},
+        "scale": asdict(scale_of(evidence.maps)),
         "pixels_with_half": _pixels_with_half(evidence.wrong),
         "perturbation_in_top": {
             "share": _energy_in_top(explanation.delta, evidence.wrong, TOP_SHARE),
@@ -118,5 +122,6 @@ def _recovery(recovery: Recovery) -> dict[str, Any]:
             "probability_std": (probability.std(0) if orders > 1 else torch.zeros_like(probability[0])).tolist(),
             "recovered": curve.recovered.double().mean(0).tolist(),
             "mean": float(curve.mean.mean()),
+            "mean_probability": float(probability.mean()),
         }
     return {"title": recovery.title, "orders": orders, "fills": fills}

@@ -20,7 +20,7 @@ from whyfooled.images import to_picture, write_tensors
 from whyfooled.report.account import percent, sentences
 from whyfooled.report.figure import recovery_png, recovery_svg
 from whyfooled.report.numbers import numbers
-from whyfooled.report.pictures import Scale, delta_picture, magnification, map_picture, scale_of
+from whyfooled.report.pictures import Scale, delta_picture, map_picture
 
 _IMAGES = ("clean", "adversarial")
 _CLASSES = ("wrong", "true")
@@ -29,7 +29,7 @@ _CLASSES = ("wrong", "true")
 def write_files(explanation: Explanation, folder: Path) -> None:
     """Write the report, its pictures, its numbers and its tensors into a folder that exists."""
     found = numbers(explanation)
-    for name, picture in _pictures(explanation).items():
+    for name, picture in _pictures(explanation, found).items():
         picture.save(folder / f"{name}.png")
     (folder / "recovery.png").write_bytes(recovery_png(found))
     (folder / "explanation.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -51,7 +51,8 @@ def tensors(explanation: Explanation) -> dict[str, Tensor]:
 def page(explanation: Explanation) -> str:
     """Write the report as one HTML page without any reference to another file."""
     found = numbers(explanation)
-    factor = magnification(explanation.delta)
+    factor = found["perturbation"]["magnification"]
+    rows = [_row(evidence, facts) for evidence, facts in _with_facts(explanation, found)]
     return _template().render(
         found=found,
         sentences=sentences(found),
@@ -59,11 +60,10 @@ def page(explanation: Explanation) -> str:
         adversarial=_data_uri(to_picture(explanation.adversarial)),
         delta=_data_uri(delta_picture(explanation.delta, factor)),
         magnification=f"{factor:,.0f}".replace(",", "\u202f") if factor >= 10 else f"{factor:.2g}",
-        headline=_row(explanation.headline, found["headline"]),
-        rows=[_row(one, facts) for one, facts in zip(explanation.evidence, found["evidence"], strict=True)],
+        headline=rows[0],
+        rows=rows[1:],
         glance=_glance(found),
         curves=recovery_svg(found),
-        seconds=found["seconds"] | {"in all, before this page was written": sum(found["seconds"].values())},
     )
 
 
@@ -82,9 +82,15 @@ def _template() -> jinja2.Template:
     return environment.from_string(resources.files("whyfooled.report").joinpath("page.html.j2").read_text("utf-8"))
 
 
+def _with_facts(explanation: Explanation, found: dict[str, Any]) -> list[tuple[Evidence, dict[str, Any]]]:
+    """Pair every method's maps, the headline's first, with their figures."""
+    maps = (explanation.headline, *explanation.evidence)
+    return list(zip(maps, (found["headline"], *found["evidence"]), strict=True))
+
+
 def _row(evidence: Evidence, facts: dict[str, Any]) -> dict[str, Any]:
     """Prepare one method's four maps, on one scale."""
-    scale = scale_of(evidence.maps)
+    scale = Scale(**facts["scale"])
     ramp = torch.linspace(-1 if scale.signed else 0, 1, 128).view(1, 1, -1) * scale.end
     return {
         "facts": facts,
@@ -107,14 +113,14 @@ def _glance(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _pictures(explanation: Explanation) -> dict[str, PILImage.Image]:
+def _pictures(explanation: Explanation, found: dict[str, Any]) -> dict[str, PILImage.Image]:
     pictures = {
         "clean": to_picture(explanation.clean),
         "adversarial": to_picture(explanation.adversarial),
-        "delta": delta_picture(explanation.delta, magnification(explanation.delta)),
+        "delta": delta_picture(explanation.delta, found["perturbation"]["magnification"]),
     }
-    for evidence in (explanation.headline, *explanation.evidence):
-        scale: Scale = scale_of(evidence.maps)
+    for evidence, facts in _with_facts(explanation, found):
+        scale = Scale(**facts["scale"])
         for i, image in enumerate(_IMAGES):
             for k, cls in enumerate(_CLASSES):
                 pictures[f"{file_name(evidence.method)}-{image}-{cls}"] = map_picture(evidence.maps[i, k], scale)
