@@ -230,17 +230,7 @@ def test_an_image_that_is_wrong_already_is_explained(folder, tmp_path):
 
 
 def test_a_terminal_sees_every_stage_and_a_file_none(folder, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "whyfooled",
-        "explain",
-        "cat.jpg",
-        "--model",
-        "nets.py:Net",
-        "-o",
-        str(tmp_path / "out"),
-    ]
+    command = [sys.executable, "-m", "whyfooled", "explain", "cat.jpg", "--model", "nets.py:Net"]
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "out")], cwd=folder, stdout=subprocess.DEVNULL, stderr=theirs
