@@ -40,8 +40,10 @@ def deconvnet(gradient: Tensor, output: Tensor, upper: float) -> Tensor:
 def _where_open(gradient: Tensor, output: Tensor, upper: float) -> Tensor:
     # The fused kernels read the output: it lies strictly between the bounds exactly where the input does.
     if upper == float("inf"):
-        return torch.ops.aten.threshold_backward(gradient, output, 0)  # type: ignore[no-any-return]
-    return torch.ops.aten.hardtanh_backward(gradient, output, 0, upper)  # type: ignore[no-any-return]
+        passed: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
+    else:
+        passed = torch.ops.aten.hardtanh_backward(gradient, output, 0, upper)
+    return passed
 
 
 class _RuledReLU(torch.autograd.Function):
