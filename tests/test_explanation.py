@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.models import SmallNet, small
 from whyfooled import BIM, FGSM, Classifier, Enhanced, Gradient, GuidedBackprop, Targeted, explain, run_attack
-from whyfooled.errors import MethodError, OutputError, ParameterError
+from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
 
 NAMES = ["ash, ash tree", "birch", "cedar", "elm", "<oak & co>"]
 
@@ -92,7 +92,7 @@ def test_an_attack_that_fails_is_said_and_explained(image):
     assert found.outcome == "failed"
     assert found.wrong != found.true
     assert any("attack failed" in note for note in found.notes)
-    assert "failed" in found.summary()
+    assert "still does not see" in found.summary()
     assert found.headline.maps.any()
 
 
@@ -224,17 +224,15 @@ class References(HTMLParser):
 
 def test_saving_writes_everything_and_the_page_needs_nothing_else(fooled, tmp_path):
     folder = fooled.save(tmp_path / "new" / "out")
-    names = {path.name for path in folder.iterdir()}
-    assert {
+    assert {path.name for path in folder.iterdir()} == {
         "report.html",
         "explanation.json",
         "tensors.safetensors",
-        "clean.png",
-        "adversarial.png",
-        "delta.png",
-        "recovery.png",
-    } <= names
-    assert len([name for name in names if name.endswith(".png")]) == 4 + 4 * (1 + len(fooled.evidence))
+        "pictures",
+    }
+    pictures = {path.name for path in (folder / "pictures").iterdir()}
+    assert {"clean.png", "adversarial.png", "delta.png", "recovery.png"} <= pictures
+    assert len(pictures) == 4 + 4 * (1 + len(fooled.evidence))
     page = (folder / "report.html").read_text()
     references = References()
     references.feed(page)
@@ -264,6 +262,41 @@ def test_saved_tensors_are_float32_and_can_be_explained_again(fooled, tmp_path):
     assert torch.equal(tensors["maps/enhanced/adversarial/wrong"], fooled.headline.maps[1, 0])
     again = explain(named(), tensors["clean"][None], adversarial=path)
     assert torch.equal(again.headline.maps, fooled.headline.maps)
+
+
+def test_saving_again_leaves_no_picture_of_before_and_nothing_else_touched(fooled, image, tmp_path):
+    folder = fooled.save(tmp_path / "out")
+    (folder / "mine.txt").write_text("mine")
+    explain(named(), image, attack=FGSM(epsilon=0.3), methods=["gradcam"]).save(folder)
+    assert not list((folder / "pictures").glob("deconvnet*"))
+    assert list((folder / "pictures").glob("gradcam*"))
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
+def test_the_attacks_parameters_are_recorded_defaults_too(fooled):
+    assert fooled.to_dict()["parameters"]["attack_parameters"] == {"epsilon": 0.3, "step_size": None, "steps": 20}
+
+
+def test_it_has_a_short_name(fooled):
+    assert repr(fooled) == f"Explanation(fooled: {fooled.names[fooled.true]} -> {fooled.names[fooled.wrong]})"
+
+
+def test_an_example_that_fools_nobody_is_not_called_an_attack(image):
+    found = explain(named(), image, adversarial=image)
+    assert found.outcome == "failed"
+    assert any("does not fool the model" in note for note in found.notes)
+    assert not any("attack" in note for note in found.notes)
+
+
+def test_a_strong_attack_of_ours_is_not_taken_for_a_wrong_file(image):
+    found = explain(named(), image, attack=FGSM(epsilon=1.0))
+    assert not any("same photograph" in note for note in found.notes)
+
+
+def test_a_network_for_another_size_is_named(image):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    with pytest.raises(ModelError, match=r"shape \(1, 3, 16, 16\).*size="):
+        explain(Classifier(module, size=(16, 16)), image)
 
 
 def test_saving_onto_a_file_is_refused(fooled, tmp_path):

@@ -451,9 +451,10 @@ class TestOutputFolder:
             work()
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_existing_folder_keeps_its_other_files(self, tmp_path):
+    def test_an_existing_folder_keeps_its_other_files_and_folders(self, tmp_path):
         (tmp_path / "parts").mkdir()
-        for name in ("mine.txt", "old.txt", "parts/mine.txt"):
+        (tmp_path / "mine").mkdir()
+        for name in ("mine.txt", "old.txt", "mine/mine.txt", "parts/of an earlier run.txt"):
             (tmp_path / name).write_text("before")
         with output_folder(tmp_path) as staging:
             (staging / "parts").mkdir()
@@ -464,10 +465,10 @@ class TestOutputFolder:
             "mine.txt": "before",
             "old.txt": "after",
             "new.txt": "after",
-            "parts/mine.txt": "before",
+            "mine/mine.txt": "before",
             "parts/new.txt": "after",
         }
-        assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "old.txt", "new.txt", "parts"}
+        assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.txt", "old.txt", "new.txt", "parts"}
 
     def test_an_existing_folder_is_as_before_after_an_interruption(self, tmp_path):
         (tmp_path / "a.txt").write_text("before")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -417,3 +418,13 @@ def test_a_loaded_classifier_is_a_module_that_other_libraries_take(tiny):
     classifier = load_classifier(tiny)
     assert isinstance(classifier, nn.Module)
     assert classifier.device == torch.device("cpu")
+
+
+def test_a_model_file_finds_its_neighbours(tmp_path):
+    (tmp_path / "neighbour_of_mine.py").write_text("import torch\n\n\ndef net():\n    return torch.nn.Linear(2, 2)\n")
+    (tmp_path / "mine.py").write_text(
+        "import neighbour_of_mine\n\n\ndef make():\n    from neighbour_of_mine import net\n\n    return net()\n"
+    )
+    before = list(sys.path)
+    assert load_classifier(f"{tmp_path}/mine.py:make").module.in_features == 2
+    assert sys.path == before

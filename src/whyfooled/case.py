@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ def attacked(
         chosen = _chosen_attack(attack, seed)
         result = run_attack(chosen, classifier, clean, goal, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
+        given["attack_parameters"] = asdict(chosen) if is_dataclass(chosen) else {}
     return _case(classifier, result, true, aim, given)
 
 
@@ -111,12 +112,12 @@ def _case(classifier: Classifier, result: AttackResult, true: int, aim: int | No
         wrong=wrong,
         outcome=outcome,
         parameters=given,
-        notes=tuple(_case_notes(classifier, result, true, aim, outcome)),
+        notes=tuple(_case_notes(classifier, result, true, aim, outcome, "adversarial" in given)),
     )
 
 
 def _case_notes(
-    classifier: Classifier, result: AttackResult, true: int, aim: int | None, outcome: Outcome
+    classifier: Classifier, result: AttackResult, true: int, aim: int | None, outcome: Outcome, made_elsewhere: bool
 ) -> Iterator[str]:
     name = classifier.class_name
     seen, now = int(result.clean_logits.argmax()), int(result.predictions)
@@ -128,13 +129,16 @@ def _case_notes(
     elif seen != true:
         yield f"The model already takes the clean image for {name(seen)} instead of {name(true)}."
     if outcome == "failed":
-        wanted = f"{name(aim)}" if aim is not None else f"any class other than {name(true)}"
-        yield (
-            f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "
-            "What it tried last is explained."
-        )
+        wanted = name(aim) if aim is not None else f"any class other than {name(true)}"
+        if made_elsewhere:
+            yield f"The adversarial image does not fool the model: it is taken for {name(now)}, not for {wanted}."
+        else:
+            yield (
+                f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "
+                "What it tried last is explained."
+            )
     change = float((result.attempted - result.clean).abs().mean())
-    if change > SUSPICIOUS_CHANGE:
+    if made_elsewhere and change > SUSPICIOUS_CHANGE:
         yield (
             f"The two images differ by {change:.2f} (of 1) a pixel value on average, too much for one perturbation: is "
             "the adversarial image made from the same photograph, resized and cropped in the same way?"

@@ -190,14 +190,20 @@ class Classifier(nn.Module):
         Raises
         ------
         ModelError
-            If a logit is NaN or infinite.
+            If the module fails on the images, or a logit is NaN or infinite.
 
         Warns
         -----
         WhyfooledWarning
             If the outputs look like probabilities.
         """
-        logits: Tensor = self(images)
+        try:
+            logits: Tensor = self(images)
+        except RuntimeError as error:
+            raise ModelError(
+                f"The model failed on images of the shape {tuple(images.shape)}: {str(error).splitlines()[0]}. "
+                "If it needs another size, say so: Classifier(module, size=(height, width))."
+            ) from error
         check_finite(logits)
         if _look_like_probabilities(logits):
             warnings.warn(

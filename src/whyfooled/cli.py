@@ -126,7 +126,7 @@ def explain(
     from whyfooled.images import example_photograph, output_folder, read_photograph
     from whyfooled.registry import parse, split_list
     from whyfooled.report.page import write_files
-    from whyfooled.zoo import load_classifier
+    from whyfooled.zoo import RANDOM, load_classifier
 
     with output_folder(output) as staging, _plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
@@ -137,6 +137,8 @@ def explain(
             classifier = load_classifier(model, weights=weights, device=device, seed=seed)
             loading = time.perf_counter() - _STARTED
             report(1, 1, "loading")
+            if weights == RANDOM:
+                _say("Warning: the model is untrained, so what it sees means nothing.")
             explanation = explain_image(
                 classifier,
                 photograph,
@@ -231,6 +233,9 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 
     try:
         yield report
+        for task in tasks.values():
+            # Work that ended early is done too.
+            bars.update(task, completed=bars.tasks[task].total)
     finally:
         if tasks:
             bars.stop()

@@ -7,6 +7,7 @@ line prints the sentence and exits with code 2; a traceback there is a defect.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -53,7 +54,11 @@ def did_you_mean(name: str, choices: Iterable[str], most: int = 3) -> str:
     """Say which of the choices are nearest to a mistyped name; all of them when there are few, '' when none is near."""
     known = list(choices)
     by_key = {choice.lower(): choice for choice in known}
+    containing = (
+        [choice for key, choice in by_key.items() if re.search(rf"\b{re.escape(name.lower())}\b", key)] if name else []
+    )
     near = [by_key[key] for key in difflib.get_close_matches(name.lower(), by_key, n=most, cutoff=0.5)]
+    near = list(dict.fromkeys([*containing[:most], *near]))[:most]
     if near:
         return f"Did you mean {' or '.join(near)}?"
     return f"Choose from {', '.join(known)}." if 0 < len(known) <= 12 else ""

@@ -105,6 +105,7 @@ def explain(
         notes=tuple(dict.fromkeys(notes)),
         parameters={
             "model": classifier.name,
+            "device": str(classifier.device),
             "input_size": list(classifier.size),
             "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
             **case.parameters,

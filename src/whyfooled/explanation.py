@@ -72,7 +72,7 @@ class Recovery:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Why a classifier took an image for something else.
 
@@ -152,6 +152,9 @@ class Explanation:
         with output_folder(folder) as staging:
             write_files(self, staging)
         return Path(folder)
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.outcome}: {self.names[self.true]} -> {self.names[self.wrong]})"
 
     def _repr_html_(self) -> str:
         from whyfooled.report.page import notebook_frame

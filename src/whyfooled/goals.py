@@ -12,7 +12,10 @@ from whyfooled.errors import bad_parameter
 from whyfooled.types import Classes, Flags, Logits, PerImage
 
 
-def _check_classes(argument: str, classes: Tensor) -> None:
+def _check_classes(argument: str, classes: object) -> None:
+    if not isinstance(classes, Tensor):
+        fix = "Make a tensor of them: torch.tensor([...])."
+        raise bad_parameter(argument, "must be a tensor of class indices", type(classes).__name__, fix)
     if classes.ndim != 1 or classes.dtype not in (torch.int64, torch.int32):
         found = f"shape {tuple(classes.shape)}, {classes.dtype}"
         raise bad_parameter(argument, "must be a vector of class indices, one for each image", found)

@@ -260,9 +260,9 @@ def _publish(staging: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(target)
         return
-    for path in sorted(staging.rglob("*")):
-        goal = target / path.relative_to(staging)
+    for path in sorted(staging.iterdir()):
+        goal = target / path.name
         if path.is_dir():
-            goal.mkdir(exist_ok=True)
-        else:
-            path.replace(goal)
+            # Whole, so that no picture of an earlier run stands beside this one's.
+            shutil.rmtree(goal, ignore_errors=True)
+        path.replace(goal)

@@ -180,6 +180,15 @@ def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
 def _from_file(path: Path, factory: str) -> Classifier:
     if not is_file(path):
         raise ModelError(f"There is no file {path} with a model.")
+    # As for a script: the file finds its neighbours, now and when the factory runs.
+    sys.path.insert(0, str(path.absolute().parent))
+    try:
+        return _made_by(path, factory)
+    finally:
+        sys.path.remove(str(path.absolute().parent))
+
+
+def _made_by(path: Path, factory: str) -> Classifier:
     functions = _import_file(path)
     make = getattr(functions, factory, None)
     if not callable(make):

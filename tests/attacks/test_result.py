@@ -1,5 +1,8 @@
 """`run_attack` believes nothing: success, norms and counts are found by itself."""
 
+from inspect import unwrap
+from types import SimpleNamespace
+
 import foolbox
 import pytest
 import torch
@@ -99,3 +102,21 @@ def test_goals_are_checked(case):
         run_attack(FGSM(), classifier, images, Untargeted(labels[:2]))
     with pytest.raises(ParameterError, match="from 0 to 4"):
         run_attack(FGSM(), classifier, images, Targeted(torch.tensor([0, 1, 9])))
+
+
+def test_a_single_image_is_asked_for_its_batch_dimension(case):
+    classifier, images, labels = case
+    with pytest.raises(ImageError, match="must be a batch"):
+        unwrap(run_attack)(FGSM(), classifier, images[0], Untargeted(labels[:1]))
+
+
+def test_a_result_has_a_short_name(case):
+    classifier, images, labels = case
+    result = run_attack(lambda model, x, goal: x.clone(), classifier, images, Untargeted(labels))
+    assert repr(result) == "AttackResult(0 of 3 reached their goal)"
+
+
+@pytest.mark.parametrize("goal", [Untargeted, Targeted])
+def test_goals_take_tensors_and_say_so(goal):
+    with pytest.raises(ParameterError, match="must be a tensor of class indices; got list"):
+        goal.__post_init__(SimpleNamespace(labels=[1, 2], classes=[1, 2]))

@@ -19,7 +19,7 @@ from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Pr
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttackResult:
     """Adversarial images, verified.
 
@@ -69,6 +69,11 @@ class AttackResult:
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verified(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
+
+    def __repr__(self) -> str:
+        reached, n = int(self.success.sum()), len(self.success)
+        median = f", median l2 {float(self.l2[self.success].median()):.4g}" if reached else ""
+        return f"AttackResult({reached} of {n} reached their goal{median})"
 
     @property
     def delta(self) -> Images:
@@ -206,6 +211,8 @@ def _verified(
 
 
 def _check_images(clean: Tensor, adversarial: Tensor) -> None:
+    if clean.ndim != 4:
+        raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(clean.shape)}.")
     if clean.shape != adversarial.shape:
         raise ImageError(
             f"Adversarial images must have the shape of the clean ones, {tuple(clean.shape)}; "

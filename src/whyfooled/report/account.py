@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+SAME = 0.9
+"""Cosine from which two maps are called nearly the same. [ours]"""
+
+ELSEWHERE = 0.5
+"""Cosine under which two maps are said to lie elsewhere. [ours]"""
+
+UNSURE = 0.1
+"""Probability under which a model is called unsure of what it sees. [ours]"""
+
 
 def account(found: dict[str, Any]) -> str:
     """Write a short account, one sentence a line."""
@@ -12,7 +21,7 @@ def account(found: dict[str, Any]) -> str:
 
 def sentences(found: dict[str, Any]) -> list[str]:
     """Write the account: what was seen, what was added, which evidence changed, and what removing it does."""
-    return [*_seen(found), *_added(found), _changed(found), _removed(found)]
+    return [_seen(found), *_added(found), *_changed(found), _removed(found)]
 
 
 def percent(share: float) -> str:
@@ -24,15 +33,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _seen(found: dict[str, Any]) -> list[str]:
+def _seen(found: dict[str, Any]) -> str:
     before, after = found["predictions"]["clean"][0], found["predictions"]["adversarial"][0]
     was = f"{before['name']} ({percent(before['probability'])})"
     now = f"{after['name']} ({percent(after['probability'])})"
     if found["outcome"] == "already wrong":
-        return [f"The model sees {was}, though the image shows {found['true']['name']}."]
+        return f"The model sees {was}, though the image shows {found['true']['name']}."
+    unsure = ", but is sure of nothing" if after["probability"] < UNSURE else ""
     if found["outcome"] == "failed":
-        return [f"The model saw {was} and, after an attack that failed, sees {now}."]
-    return [f"The model saw {was} and now sees {now}."]
+        return f"The model saw {was} and still does not see what it was to see, but {now}{unsure}."
+    return f"The model saw {was} and now sees {now}{unsure}."
 
 
 def _added(found: dict[str, Any]) -> list[str]:
@@ -41,41 +51,45 @@ def _added(found: dict[str, Any]) -> list[str]:
         return []
     changed = percent(delta["l0"] / delta["pixels"])
     return [
-        f"No pixel value changed by more than {255 * delta['linf']:.2f}/255, in {changed} of the pixels: "
-        f"l2 {delta['l2']:.4g}, linf {delta['linf']:.4g}, l1 {delta['l1']:.4g}, l0 {delta['l0']}."
+        f"{changed} of the pixels changed, none by more than {255 * delta['linf']:.2f}/255 "
+        f"(l2 {delta['l2']:.4g}, linf {delta['linf']:.4g}, l1 {delta['l1']:.4g}, l0 {delta['l0']})."
     ]
 
 
-def _changed(found: dict[str, Any]) -> str:
+def _changed(found: dict[str, Any]) -> list[str]:
     headline, wrong, true = found["headline"], found["wrong"]["name"], found["true"]["name"]
-    carried = (
-        f"half of the evidence for {wrong} against {true} lies on {percent(headline['pixels_with_half'])} of the pixels"
+    where = (
+        f"Half of the evidence for {wrong} against {true} lies on {percent(headline['pixels_with_half'])} of the pixels"
     )
+    by = f"(by {headline['title'][0].lower()}{headline['title'][1:]})"
     if found["outcome"] == "already wrong":
-        return f"By {_lower(headline['title'])}, {carried}."
+        return [f"{where} {by}."]
     cosine = headline["cosine_clean_to_adversarial"]
-    plain = next((one for one in found["evidence"] if one["method"] == "guided"), None)
-    beside = (
-        "" if plain is None else f" (guided backpropagation alone, {plain['cosine_clean_to_adversarial']['wrong']:.2f})"
-    )
-    return (
-        f"Which evidence changed: by {_lower(headline['title'])}, {carried}, and its map has cosine "
-        f"{cosine['wrong']:.2f} with the clean image's{beside}; the other way round, {true} against {wrong}, "
-        f"{cosine['true']:.2f}."
-    )
+    return [
+        f"{where} {by}.",
+        f"Compared with the clean image, this evidence is {_alike(cosine['wrong'])} (cosine {cosine['wrong']:.2f}), and that "
+        f"for {true} against {wrong} is {_alike(cosine['true'])} ({cosine['true']:.2f}).",
+    ]
+
+
+def _alike(cosine: float) -> str:
+    if cosine >= SAME:
+        return "nearly the same"
+    return "partly the same" if cosine >= ELSEWHERE else "in other places"
 
 
 def _removed(found: dict[str, Any]) -> str:
     """Say what blackening the evidence does, over the whole curve: the best point of one is a lucky one."""
     evidence, chance = found["recovery"][0]["fills"]["zero"], found["recovery"][-1]["fills"]["zero"]
-    before, shares = percent(found["true"]["probability"]["adversarial"]), evidence["fraction"]
-    after, by_chance = percent(evidence["mean_probability"]), percent(chance["mean_probability"])
+    wrong, true = found["wrong"]["name"], found["true"]["name"]
+    shares = f"{100 * evidence['fraction'][0]:g} to {100 * evidence['fraction'][-1]:g} %"
+    # Several random orders say how much of a difference is luck.
+    luck = sum(chance["probability_std"]) / len(chance["probability_std"])
+    difference = evidence["mean_probability"] - chance["mean_probability"]
+    verdict = "no better than" if abs(difference) <= luck else "better than" if difference > 0 else "worse than"
     return (
-        f"Blackening the pixels with the strongest such evidence takes {found['true']['name']} from "
-        f"{before} to {after}, as many pixels at random to {by_chance} "
-        f"(means over {100 * shares[0]:g} to {100 * shares[-1]:g} % of the pixels)."
+        f"Blackening the pixels with the strongest evidence for {wrong} brings {true} back {verdict} blackening random "
+        f"ones: over {shares} of the pixels its mean probability is {percent(evidence['mean_probability'])} (at random "
+        f"{percent(chance['mean_probability'])}), and it is predicted in {percent(evidence['mean'])} of the cases (at "
+        f"random {percent(chance['mean'])})."
     )
-
-
-def _lower(title: str) -> str:
-    return f"{title[0].lower()}{title[1:]}"

@@ -52,7 +52,10 @@ def _class(explanation: Explanation, index: int) -> dict[str, Any]:
 
 
 def _top(explanation: Explanation, logits: Tensor) -> list[dict[str, Any]]:
+    """List the classes with the largest logits, and the two that the explanation is about wherever they are."""
     probabilities = logits.softmax(0)
+    strongest = logits.topk(min(TOP, len(logits))).indices.tolist()
+    about = sorted({explanation.true, explanation.wrong} - set(strongest), key=lambda index: -float(logits[index]))
     return [
         {
             "index": index,
@@ -60,7 +63,7 @@ def _top(explanation: Explanation, logits: Tensor) -> list[dict[str, Any]]:
             "probability": float(probabilities[index]),
             "logit": float(logits[index]),
         }
-        for index in logits.topk(min(TOP, len(logits))).indices.tolist()
+        for index in [*strongest, *about]
     ]
 
 

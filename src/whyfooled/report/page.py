@@ -29,9 +29,11 @@ _CLASSES = ("wrong", "true")
 def write_files(explanation: Explanation, folder: Path) -> None:
     """Write the report, its pictures, its numbers and its tensors into a folder that exists."""
     found = numbers(explanation)
+    pictures = folder / "pictures"
+    pictures.mkdir()
     for name, picture in _pictures(explanation, found).items():
-        picture.save(folder / f"{name}.png")
-    (folder / "recovery.png").write_bytes(recovery_png(found))
+        picture.save(pictures / f"{name}.png")
+    (pictures / "recovery.png").write_bytes(recovery_png(found))
     (folder / "explanation.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page(explanation), encoding="utf-8")
     about = {"model": explanation.parameters["model"], "whyfooled": explanation.parameters["versions"]["whyfooled"]}

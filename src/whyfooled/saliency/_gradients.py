@@ -69,6 +69,9 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
     if images.dtype not in (torch.float32, torch.float64):
         fix = "The maps of two classes are nearly equal, so their difference needs the precision."
         raise bad_parameter("images", "must be float32 or float64", images.dtype, fix)
+    if not isinstance(classes, Tensor):
+        fix = "Make a tensor of them: torch.tensor([...])."
+        raise bad_parameter("classes", "must be a tensor of class indices", type(classes).__name__, fix)
     if classes.ndim not in (1, 2) or len(classes) != len(images):
         rule = f"must have the shape ({len(images)},) or ({len(images)}, k), a class or k classes for each image"
         raise ParameterError(f"`classes` {rule}; got {tuple(classes.shape)}.")
