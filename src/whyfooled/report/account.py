@@ -67,8 +67,8 @@ def _changed(found: dict[str, Any]) -> list[str]:
     cosine = headline["cosine_clean_to_adversarial"]
     return [
         f"{where} {by}.",
-        f"Compared with the clean image, this evidence is {_alike(cosine['wrong'])} (cosine {cosine['wrong']:.2f}), and that "
-        f"for {true} against {wrong} is {_alike(cosine['true'])} ({cosine['true']:.2f}).",
+        f"Against the clean image, this evidence is {_alike(cosine['wrong'])} (cosine {cosine['wrong']:.2f}), and "
+        f"that for {true} against {wrong} is {_alike(cosine['true'])} ({cosine['true']:.2f}).",
     ]
 
 
