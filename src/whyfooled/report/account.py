@@ -14,6 +14,10 @@ UNSURE = 0.1
 """Probability under which a model is called unsure of what it sees. [ours]"""
 
 
+NOTICEABLE = 0.01
+"""Difference of two mean probabilities from which one is called better. [ours]"""
+
+
 def account(found: dict[str, Any]) -> str:
     """Write a short account, one sentence a line."""
     return "\n".join([*sentences(found), *(f"Note: {note}" for note in found["notes"])])
@@ -84,7 +88,7 @@ def _removed(found: dict[str, Any]) -> str:
     wrong, true = found["wrong"]["name"], found["true"]["name"]
     shares = f"{100 * evidence['fraction'][0]:g} to {100 * evidence['fraction'][-1]:g} %"
     # Several random orders say how much of a difference is luck.
-    luck = sum(chance["probability_std"]) / len(chance["probability_std"])
+    luck = max(NOTICEABLE, sum(chance["probability_std"]) / len(chance["probability_std"]))
     difference = evidence["mean_probability"] - chance["mean_probability"]
     verdict = "no better than" if abs(difference) <= luck else "better than" if difference > 0 else "worse than"
     return (

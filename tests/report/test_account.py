@@ -1,0 +1,32 @@
+"""The account's verdict follows its numbers."""
+
+import pytest
+
+from whyfooled.report.account import _removed
+
+
+def found(evidence, chance, spread):
+    def curve(probability):
+        return {
+            "fraction": [0.1, 0.3],
+            "mean_probability": probability,
+            "mean": 0.5,
+            "probability_std": [spread, spread],
+        }
+
+    recovery = [{"fills": {"zero": curve(value)}} for value in (evidence, chance)]
+    return {"true": {"name": "oak"}, "wrong": {"name": "elm"}, "recovery": recovery}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "chance", "spread", "verdict"),
+    [
+        (0.8, 0.5, 0.1, "back better than"),
+        (0.2, 0.5, 0.1, "back worse than"),
+        (0.55, 0.5, 0.1, "back no better than"),
+        # Both next to nothing, and hardly any spread between the random orders.
+        (0.0001, 0.0002, 0.00001, "back no better than"),
+    ],
+)
+def test_a_difference_counts_when_random_orders_differ_less(evidence, chance, spread, verdict):
+    assert verdict in _removed(found(evidence, chance, spread))
