@@ -46,12 +46,19 @@ def clean_image(classifier: Classifier, image: str | Path | PILImage.Image | Ima
         image = read_photograph(image)
     if isinstance(image, PILImage.Image):
         return classifier.prepare(image)
-    expected = (1, classifier.mean.shape[1], *classifier.size)
+    return _of_input_size(classifier, "image", image)
+
+
+def _of_input_size(classifier: Classifier, argument: str, image: Images) -> Images:
+    expected = (1, *_input_shape(classifier))
     if tuple(image.shape) != expected:
-        raise bad_parameter(
-            "image", f"must be one image of the classifier's input size, {expected}", tuple(image.shape)
-        )
+        rule = f"must be one image of the classifier's input size, {expected}"
+        raise bad_parameter(argument, rule, tuple(image.shape))
     return image.to(classifier.mean)
+
+
+def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
+    return (classifier.mean.shape[1], *classifier.size)
 
 
 def attacked(
@@ -146,13 +153,9 @@ def _case_notes(
 
 
 def _made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) -> Images:
-    expected = (classifier.mean.shape[1], *classifier.size)
     if isinstance(adversarial, (str, Path)):
-        return read_adversarial(adversarial, expected).to(classifier.mean)
-    if tuple(adversarial.shape) != (1, *expected):
-        rule = f"must be one image of the classifier's input size, {(1, *expected)}"
-        raise bad_parameter("adversarial", rule, tuple(adversarial.shape))
-    return adversarial.to(classifier.mean)
+        adversarial = read_adversarial(adversarial, _input_shape(classifier))
+    return _of_input_size(classifier, "adversarial", adversarial)
 
 
 def _chosen_attack(attack: Any, seed: int) -> Callable[[Classifier, Images, Goal], Images]:

@@ -227,8 +227,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str])
 def output_folder(folder: str | Path) -> Iterator[Path]:
     """Give a staging folder whose files appear in `folder` together when the block ends well, and not at all otherwise.
 
-    The staging folder is made beside `folder` at once, so that a place that cannot be written to is found before the
-    work begins. Files already in `folder` stay, except those that are written anew.
+    The staging folder is made at once, in `folder` or the nearest folder above it that exists, so that a place that
+    cannot be written to is found before the work begins. What is in `folder` already stays, except what is written
+    anew; a folder in it that is written anew is replaced whole.
 
     Raises
     ------

@@ -35,7 +35,7 @@ def write_files(explanation: Explanation, folder: Path) -> None:
         picture.save(pictures / f"{name}.png")
     (pictures / "recovery.png").write_bytes(recovery_png(found))
     (folder / "explanation.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(page(explanation), encoding="utf-8")
+    (folder / "report.html").write_text(page(explanation, found), encoding="utf-8")
     about = {"model": explanation.parameters["model"], "whyfooled": explanation.parameters["versions"]["whyfooled"]}
     write_tensors(folder / "tensors.safetensors", tensors(explanation), about)
 
@@ -50,9 +50,8 @@ def tensors(explanation: Explanation) -> dict[str, Tensor]:
     return found
 
 
-def page(explanation: Explanation) -> str:
-    """Write the report as one HTML page without any reference to another file."""
-    found = numbers(explanation)
+def page(explanation: Explanation, found: dict[str, Any]) -> str:
+    """Write an explanation and its numbers as one HTML page without any reference to another file."""
     factor = found["perturbation"]["magnification"]
     rows = [_row(evidence, facts) for evidence, facts in _with_facts(explanation, found)]
     return _template().render(
@@ -71,7 +70,7 @@ def page(explanation: Explanation) -> str:
 
 def notebook_frame(explanation: Explanation) -> str:
     """Wrap the page in a frame, so that its styles and a notebook's do not mix."""
-    source = html.escape(page(explanation), quote=True)
+    source = html.escape(page(explanation, numbers(explanation)), quote=True)
     style = "width:100%;height:900px;border:1px solid #8886"
     return f'<iframe srcdoc="{source}" style="{style}" title="whyfooled report"></iframe>'
 
