@@ -9,7 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from whyfooled.attacks import BIM, FGSM, PGD, AttackResult, CarliniWagner, run_attack
+    from whyfooled.attacks import (
+        BIM,
+        EAD,
+        FGSM,
+        FMN,
+        PGD,
+        AttackResult,
+        CarliniWagner,
+        StrAttack,
+        adapt,
+        run_attack,
+    )
     from whyfooled.classifier import Classifier, Fit
     from whyfooled.explaining import explain
     from whyfooled.explanation import Explanation
@@ -26,12 +37,25 @@ if TYPE_CHECKING:
         InputXGradient,
         enhance,
     )
+    from whyfooled.targets import choose_targets
     from whyfooled.zoo import load_classifier
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "attacks": ("BIM", "FGSM", "PGD", "AttackResult", "CarliniWagner", "run_attack"),
+    "attacks": (
+        "BIM",
+        "EAD",
+        "FGSM",
+        "FMN",
+        "PGD",
+        "AttackResult",
+        "CarliniWagner",
+        "StrAttack",
+        "adapt",
+        "choose_targets",
+        "run_attack",
+    ),
     "classifier": ("Classifier", "Fit"),
     "explaining": ("explain",),
     "explanation": ("Explanation",),
@@ -48,13 +72,16 @@ _HOME = {
         "InputXGradient",
         "enhance",
     ),
+    "targets": ("choose_targets",),
     "zoo": ("load_classifier",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BIM",
+    "EAD",
     "FGSM",
+    "FMN",
     "PGD",
     "AttackResult",
     "CarliniWagner",
@@ -68,8 +95,11 @@ __all__ = [
     "Gradient",
     "GuidedBackprop",
     "InputXGradient",
+    "StrAttack",
     "Targeted",
     "Untargeted",
+    "adapt",
+    "choose_targets",
     "count_passes",
     "enhance",
     "explain",

@@ -46,6 +46,10 @@ class Untargeted:
         """Keep the goal for some of the images only (an index or a mask)."""
         return Untargeted(self.labels[images])
 
+    def to(self, device: torch.device) -> Untargeted:
+        """Move the goal to a device."""
+        return Untargeted(self.labels.to(device))
+
     def margin(self, logits: Logits) -> PerImage:
         """(n,) How many logits are missing: above 0 before the goal is reached, below 0 after."""
         true, strongest_other = _one_against_rest(logits, self.labels)
@@ -82,6 +86,10 @@ class Targeted:
     def select(self, images: Tensor) -> Targeted:
         """Keep the goal for some of the images only (an index or a mask)."""
         return Targeted(self.classes[images])
+
+    def to(self, device: torch.device) -> Targeted:
+        """Move the goal to a device."""
+        return Targeted(self.classes.to(device))
 
     def margin(self, logits: Logits) -> PerImage:
         """(n,) How many logits are missing: above 0 before the goal is reached, below 0 after."""

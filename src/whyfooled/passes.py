@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from whyfooled.classifier import Classifier
+from torch import Tensor, nn
 
 
 @dataclass
@@ -36,11 +34,11 @@ class _Count(torch.autograd.Function):
 
 
 @contextmanager
-def count_passes(classifier: Classifier) -> Iterator[Passes]:
-    """Count the images that pass through a classifier inside the ``with`` block.
+def count_passes(model: nn.Module) -> Iterator[Passes]:
+    """Count the images that pass through a classifier, or any other module, inside the ``with`` block.
 
-    A backward pass is one vector-Jacobian product that reaches the classifier's input for one image. The counter sits
-    on the `Classifier` (never on the module that it wraps) and is gone when the block ends.
+    A backward pass is one vector-Jacobian product that reaches the model's input for one image. The counter sits on
+    the model itself (on a `Classifier`, never on the module that it wraps) and is gone when the block ends.
 
     Examples
     --------
@@ -52,11 +50,13 @@ def count_passes(classifier: Classifier) -> Iterator[Passes]:
     passes = Passes()
 
     def before(_: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        images = inputs[0] if inputs else named["images"]
+        (images, *rest), named = (
+            (inputs, named) if inputs else (list(named.values())[:1], dict(list(named.items())[1:]))
+        )
         passes.forwards += len(images)
-        return (_Count.apply(images, passes),), {}
+        return (_Count.apply(images, passes), *rest), named
 
-    hook = classifier.register_forward_pre_hook(before, with_kwargs=True)
+    hook = model.register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield passes
     finally:

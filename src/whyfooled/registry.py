@@ -154,26 +154,24 @@ def _pairs(name: str, inside: str) -> list[tuple[str, str]]:
 
 
 def _convert(kind: Kind, key: str, value: object, default: object, hint: object) -> object:
+    """Turn text into a value of the parameter's type; None where the type allows it."""
     if not isinstance(value, str):
         return value
-    if default is None and value.lower() == "none":
+    types = get_args(hint) or (hint,)
+    if type(None) in types and value.lower() == "none":
         return None
-    if default is None and float in get_args(hint):
-        return number(key, value)
     if hasattr(default, "card"):
         return parse(kind, value)
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[value.lower()]
-        if isinstance(default, int):
-            return int(value)
-        if isinstance(default, float):
-            return number(key, value)
-    except (KeyError, ValueError) as error:
-        if isinstance(error, ParameterError):
-            raise
-        kinds = "true or false" if isinstance(default, bool) else "a whole number"
-        raise bad_parameter(key, f"must be {kinds}", repr(value)) from None
+    if bool in types:
+        if value.lower() not in ("true", "false"):
+            raise bad_parameter(key, "must be true or false", repr(value))
+        return value.lower() == "true"
+    if float in types:
+        return number(key, value)
+    if int in types:
+        if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", value):
+            raise bad_parameter(key, "must be a whole number", repr(value))
+        return int(value)
     return None if value.lower() == "none" else value
 
 

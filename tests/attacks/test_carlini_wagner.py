@@ -5,6 +5,7 @@ import torch
 
 from tests.models import linear
 from whyfooled import CarliniWagner, Targeted, Untargeted, count_passes, run_attack
+from whyfooled.attacks import Problem
 from whyfooled.errors import ParameterError
 
 
@@ -62,7 +63,7 @@ def test_stalled_images_leave_the_batch():
     classifier = linear(torch.zeros(3, 192), torch.tensor([0.0, 1.0, 0.5]))
     attack = CarliniWagner(steps=60, rounds=2)
     with count_passes(classifier) as passes:
-        attempt = attack.attempt(classifier, torch.rand(2, 3, 8, 8), Untargeted(torch.tensor([1, 1])))
+        attempt = attack.attempt(Problem.of(classifier, torch.rand(2, 3, 8, 8), Untargeted(torch.tensor([1, 1]))))
     assert attempt.forwards.tolist() == [40, 40]
     assert passes.forwards == passes.backwards == 80
 

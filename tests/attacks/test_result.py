@@ -38,7 +38,7 @@ def test_a_failed_image_comes_back_unchanged_and_its_attempt_is_kept(case):
 
 def test_an_image_that_is_there_already_costs_nothing(case):
     classifier, images, labels = case
-    goal = Targeted(torch.stack([labels[0], (labels[1] + 1) % 5, labels[2]]))
+    goal = Untargeted(torch.stack([(labels[0] + 1) % 5, labels[1], (labels[2] + 2) % 5]))
     result = run_attack(FGSM(epsilon=0.5), classifier, images, goal)
     assert result.success[[0, 2]].all()
     assert result.forwards.tolist() == [0, 1, 0]
@@ -88,6 +88,7 @@ def test_a_foolbox_attack_runs_on_the_classifier_as_it_is(case):
         (lambda model, x, goal: x * float("nan"), ImageError, "finite"),
         (lambda model, x, goal: x[:, :, :8], ImageError, "shape of the clean ones"),
         (lambda model, x, goal: None, ModelError, "must return a tensor"),
+        (lambda model, x, goal: 255 * x, ImageError, "Divide them by 255"),
     ],
 )
 def test_what_an_attack_returns_is_checked(case, attack, error, message):

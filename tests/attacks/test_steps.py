@@ -6,6 +6,7 @@ import torch
 
 from tests.models import linear, small
 from whyfooled import BIM, FGSM, PGD, Targeted, Untargeted, run_attack
+from whyfooled.attacks import Problem
 from whyfooled.errors import ParameterError
 from whyfooled.randomness import image_generators
 
@@ -61,7 +62,8 @@ def test_pgd_stays_in_its_ball_and_starts_anywhere_in_it(ball, epsilon):
     delta = (found - images).flatten(1)
     size = delta.abs().amax(1) if ball == "linf" else delta.norm(dim=1)
     assert size.max() <= epsilon * (1 + 1e-4)
-    start = attack._start(images, image_generators(images, 0))
+    problem = Problem.of(classifier, images, Untargeted(classifier.predict(images)))
+    start = attack._start(problem, image_generators(images, 0))
     assert 0 < (start - images).abs().max() <= epsilon * (1 + 1e-4)
 
 

@@ -1,32 +1,57 @@
 """What holds for every attack, whichever it is."""
 
 import dataclasses
+from inspect import unwrap
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 import whyfooled.attacks
-from tests.models import small
-from whyfooled import Targeted, Untargeted, count_passes, run_attack
-from whyfooled.attacks import ATTACKS
+from tests.models import linear, small
+from whyfooled import Classifier, Targeted, Untargeted, count_passes, run_attack
+from whyfooled.attacks import ATTACKS, Problem
 from whyfooled.attacks._attack import Attack
-from whyfooled.errors import ModelError
+from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parse
 
-# Radii at which the small network is fooled.
-BUDGET = {"fgsm": {"epsilon": 0.3}, "bim": {"epsilon": 0.3}, "pgd": {"epsilon": 0.3, "restarts": 2}, "cw": {}}
+# Radii at which the small network is fooled, and budgets that keep the tests quick.
+BUDGET = {
+    "fgsm": {"epsilon": 0.3},
+    "bim": {"epsilon": 0.3},
+    "pgd": {"epsilon": 0.3, "restarts": 2},
+    "fmn": {},
+    "cw": {"initial_constant": 10.0, "learning_rate": 0.02, "steps": 25, "rounds": 3},
+    "ead": {"initial_constant": 10.0, "steps": 25, "rounds": 3},
+    "strattack": {"group_size": 5, "initial_constant": 100.0, "steps": 20, "rounds": 2},
+}
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
-ATTACK = pytest.mark.parametrize("attack", EVERY, ids=repr)
+EVERY += [parse("attacks", "pgd(epsilon=5, ball=l2)"), parse("attacks", "fmn(ball=linf)")]
+EVERY += [parse("attacks", "ead(decision=l1, initial_constant=10, steps=25, rounds=3)")]
+EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, initial_constant=100, steps=20, rounds=2)")]
+ATTACK = pytest.mark.parametrize("attack", EVERY, ids=describe)
 
 
-def case(n=4, seed=7):
+def case(n=4, seed=7, height=16, width=16):
     classifier = small()
-    images = torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    images = torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
     return classifier, images, classifier.predict(images)
 
 
 def goals(labels):
     return [Untargeted(labels), Targeted((labels + 1) % 5)]
+
+
+def hopeless(bias=(0.0, 1.0, 0.5)):
+    """Make a classifier whose answer no image changes."""
+    return linear(torch.zeros(3, 192), torch.tensor(bias))
+
+
+def same(found, expected, order=slice(None)):
+    assert torch.equal(found.success, expected.success[order])
+    torch.testing.assert_close(found.l2, expected.l2[order], rtol=0.02, atol=1e-6)
 
 
 def test_every_attack_of_the_package_is_in_the_list():
@@ -41,6 +66,7 @@ def test_it_is_a_frozen_dataclass_that_describes_itself(attack):
     card = type(attack).card
     assert all([card.name, card.title, card.summary.endswith("."), card.source, card.cost])
     assert parse("attacks", describe(attack)) == attack
+    assert all(field.init for field in dataclasses.fields(attack))
 
 
 @ATTACK
@@ -65,37 +91,107 @@ def test_it_succeeds_on_images_of_black_and_white(attack):
 
 
 @ATTACK
-def test_an_image_does_not_depend_on_its_batch(attack):
+def test_an_image_does_not_depend_on_the_size_and_order_of_its_batch(attack):
     classifier, images, labels = case()
     for goal in goals(labels):
         together = run_attack(attack, classifier, images, goal)
         for order in ([2], [3, 0]):
-            apart = run_attack(attack, classifier, images[order], goal.select(torch.tensor(order)))
-            assert torch.equal(apart.success, together.success[order])
-            torch.testing.assert_close(apart.l2, together.l2[order], rtol=0.02, atol=1e-6)
+            same(run_attack(attack, classifier, images[order], goal.select(torch.tensor(order))), together, order)
 
 
 @ATTACK
-def test_a_shift_of_all_logits_changes_nothing(attack):
+@settings(max_examples=3, deadline=None)
+@given(scale=st.floats(0.01, 1), order=st.permutations(range(4)))
+def test_an_image_does_not_depend_on_its_batch_mates(attack, scale, order):
     classifier, images, labels = case()
+    mates = images[order].clone()
+    where = order.index(0)
+    keep = torch.arange(4) == where
+    mates[~keep] *= scale
+    goal = Untargeted(torch.where(keep, labels[order], classifier.predict(mates)))
+    alone = run_attack(attack, classifier, images[:1], Untargeted(labels[:1]))
+    found = run_attack(attack, classifier, mates, goal)
+    assert bool(found.success[where]) == bool(alone.success[0])
+    torch.testing.assert_close(found.l2[where], alone.l2[0], rtol=0.02, atol=1e-6)
+
+
+@ATTACK
+@settings(max_examples=3, deadline=None)
+@given(shift=st.floats(-100, 100), aimed=st.booleans())
+def test_a_shift_of_all_logits_changes_nothing(attack, shift, aimed):
+    classifier, images, labels = case(n=2)
     shifted = small()
     with torch.no_grad():
-        shifted.module.head.bias.sub_(100)
-    for goal in goals(labels):
-        expected = run_attack(attack, classifier, images, goal)
-        found = run_attack(attack, shifted, images, goal)
-        assert torch.equal(found.success, expected.success)
-        torch.testing.assert_close(found.l2, expected.l2, rtol=0.02, atol=1e-6)
+        shifted.module.head.bias.add_(shift)
+    goal = goals(labels)[aimed]
+    same(run_attack(attack, shifted, images, goal), run_attack(attack, classifier, images, goal))
 
 
 @ATTACK
 def test_its_counts_are_what_the_classifier_saw(attack):
     classifier, images, labels = case()
-    with count_passes(classifier) as passes:
-        attempt = attack.attempt(classifier, images, Untargeted(labels))
+    with count_passes(classifier) as passes, torch.enable_grad():
+        attempt = attack.attempt(Problem.of(classifier, images, Untargeted(labels)))
     assert int(attempt.forwards.sum()) == passes.forwards
     # A batch is differentiated whole, also where some of its images need it no more.
     assert int(attempt.backwards.sum()) <= passes.backwards
+
+
+@ATTACK
+def test_what_is_adversarial_already_comes_back_as_it_is(attack):
+    classifier, images, labels = case()
+    wrong = Untargeted((labels + 1) % 5)
+    with count_passes(classifier) as passes:
+        assert torch.equal(attack(classifier, images, wrong), images)
+    assert (passes.forwards, passes.backwards) == (4, 0)
+    result = run_attack(attack, classifier, images, wrong)
+    assert result.success.all()
+    assert torch.equal(result.adversarial, images)
+    assert result.forwards.tolist() == result.backwards.tolist() == [0, 0, 0, 0]
+
+
+@ATTACK
+def test_where_nothing_succeeds_the_images_come_back(attack):
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    for goal in (Untargeted(torch.tensor([1, 1, 1])), Targeted(torch.tensor([2, 0, 2]))):
+        result = run_attack(attack, hopeless(), images, goal)
+        assert not result.success.any()
+        assert torch.equal(result.adversarial, images)
+
+
+@ATTACK
+def test_pixels_outside_the_mask_are_bit_for_bit_what_they_were(attack):
+    classifier, images, labels = case()
+    masks = torch.zeros(4, 1, 16, 16)
+    for number in range(4):
+        masks[number, :, 3 : 12 + number, 2 * number : 10 + 2 * number] = 1
+    for mask in (masks, masks[0, 0].bool()):
+        result = run_attack(attack, classifier, images, Untargeted(labels), mask=mask)
+        outside = (mask == 0).expand_as(images)
+        assert torch.equal(result.attempted[outside], images[outside])
+        assert result.success.any()
+        assert result.l2[result.success].gt(0).all()
+        assert torch.equal(attack(classifier, images, Untargeted(labels), mask=mask), result.attempted)
+
+
+@ATTACK
+def test_the_box_is_kept(attack):
+    classifier, images, labels = case()
+    images = 0.25 + images / 2
+    labels = classifier.predict(images)
+    result = run_attack(attack, classifier, images, Untargeted(labels), box=(0.2, 0.8))
+    assert result.attempted.min() >= 0.2
+    assert result.attempted.max() <= 0.8
+    assert result.success.any()
+
+
+@ATTACK
+@pytest.mark.parametrize(("height", "width"), [(9, 21), (17, 11)])
+def test_images_need_not_be_square(attack, height, width):
+    classifier, images, labels = case(n=1, height=height, width=width)
+    result = run_attack(attack, classifier, images, Untargeted(labels))
+    assert result.success.all()
+    assert result.adversarial.shape == images.shape
 
 
 @ATTACK
@@ -134,6 +230,51 @@ def test_nan_logits_are_named(attack):
         attack(classifier, images, Untargeted(labels))
 
 
+class RootOfZero(nn.Module):
+    """Finite logits everywhere; no derivative where the first pixel is 0."""
+
+    def forward(self, x):
+        root = x[:, 0, 0, 0].sqrt()
+        return torch.stack([1 + root - root.detach(), x.flatten(1).mean(1) - 1], 1)
+
+
 @ATTACK
-def test_its_parameters_are_keyword_fields(attack):
-    assert all(field.init for field in dataclasses.fields(attack))
+def test_an_image_without_a_finite_gradient_is_named(attack):
+    images = torch.full((3, 3, 8, 8), 0.5)
+    images[1, 0, 0, 0] = 0
+    mask = torch.ones(8, 8)
+    mask[0, 0] = 0  # a start at random must not move it
+    classifier = Classifier(RootOfZero(), size=(8, 8))
+    with pytest.raises(ModelError, match="gradients; they are NaN or infinite for image 1 of the batch"):
+        attack(classifier, images, Untargeted(torch.zeros(3, dtype=torch.int64)), mask=mask)
+
+
+@ATTACK
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"mask": torch.ones(8, 16)}, ParameterError, "`mask` must have the shape \\(16, 16\\), or \\(4, 1, 16, 16\\)"),
+        ({"mask": torch.zeros(16, 16)}, ParameterError, "none for images 0, 1, 2, 3 of the batch"),
+        ({"mask": torch.full((16, 16), 0.5)}, ParameterError, "`mask` must be true or 1 where"),
+        ({"box": (0.2, 1.0)}, ImageError, "finite values in \\[0.2, 1\\]"),
+        ({"box": (1.0, 0.0)}, ParameterError, "`box` must be two values"),
+        ({"goal": Untargeted(torch.tensor([0]))}, ParameterError, "a class for each of the 4 images; got 1"),
+        ({"images": torch.rand(4, 3, 16, 16) * 255}, ImageError, "Divide them by 255"),
+        ({"images": torch.rand(3, 16, 16)}, ImageError, "must be a batch"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(attack, more, error, message):
+    classifier, images, labels = case()
+    given = {"images": images, "goal": Untargeted(labels)} | more
+    images, goal = given.pop("images"), given.pop("goal")
+    for call in (unwrap(run_attack), unwrap(type(attack).__call__)):
+        with pytest.raises(error, match=message):
+            call(attack, classifier, images, goal, **given)
+
+
+@ATTACK
+def test_a_target_that_is_there_already_is_refused(attack):
+    classifier, images, labels = case()
+    target = torch.stack([labels[0], (labels[1] + 1) % 5, (labels[2] + 1) % 5, labels[3]])
+    with pytest.raises(ParameterError, match="another class than .* for images 0, 3 of the batch"):
+        run_attack(attack, classifier, images, Targeted(target))

@@ -1,12 +1,32 @@
 """Attacks: ``(classifier, images, goal) -> images``. `run_attack` runs one and verifies what it returns."""
 
 from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._result import AttackResult, run_attack
+from whyfooled.attacks.adapters import adapt
 from whyfooled.attacks.carlini_wagner import CarliniWagner
+from whyfooled.attacks.ead import EAD
+from whyfooled.attacks.fmn import FMN
 from whyfooled.attacks.gradient_sign import BIM, FGSM
 from whyfooled.attacks.pgd import PGD
+from whyfooled.attacks.str_attack import StrAttack
 
-ATTACKS = (FGSM, BIM, PGD, CarliniWagner)
+ATTACKS = (FGSM, BIM, PGD, FMN, CarliniWagner, EAD, StrAttack)
 """Every attack of this package. The command line and the conformance tests take them from here."""
 
-__all__ = ["ATTACKS", "BIM", "FGSM", "PGD", "Attack", "AttackResult", "Attempt", "CarliniWagner", "run_attack"]
+__all__ = [
+    "ATTACKS",
+    "BIM",
+    "EAD",
+    "FGSM",
+    "FMN",
+    "PGD",
+    "Attack",
+    "AttackResult",
+    "Attempt",
+    "CarliniWagner",
+    "Problem",
+    "StrAttack",
+    "adapt",
+    "run_attack",
+]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
 
-from whyfooled.classifier import Classifier, check_finite
+from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
+from whyfooled.classifier import Classifier
 from whyfooled.goals import Goal
 from whyfooled.registry import Card
-from whyfooled.types import Counts, Images, Logits, PerImage, Progress, silent
+from whyfooled.types import Counts, Images, Logits, Progress, silent
 
 
 @final
@@ -34,32 +34,65 @@ class Attempt:
 
 
 class Attack(ABC):
-    """An attack of this package. Any callable ``(classifier, images, goal) -> images`` is as good to `run_attack`."""
+    """An attack of this package: its parameters are its fields, `attempt` does the work."""
 
     card: ClassVar[Card]
 
     @final
-    def __call__(self, classifier: Classifier, images: Images, goal: Goal) -> Images:
-        """Make adversarial images (n,c,h,w), values in [0, 1]; not verified: `run_attack` does that."""
-        with torch.enable_grad():
-            return self.attempt(classifier, images, goal).images
+    def __call__(
+        self,
+        classifier: Classifier,
+        images: Images,
+        goal: Goal,
+        *,
+        mask: Mask | None = None,
+        box: Box = (0.0, 1.0),
+    ) -> Images:
+        """Make adversarial images, not verified: `run_attack` does that, and says what they cost.
+
+        Parameters
+        ----------
+        classifier
+            The classifier to fool.
+        images
+            (n,c,h,w), values in [0, 1].
+        goal
+            `Untargeted` or `Targeted`, with a class for each image.
+        mask
+            (h,w) or (n,1,h,w) Where the attack may act; pixels outside stay bit for bit what they were. Everywhere if
+            None.
+        box
+            The least and the largest value that a changed pixel may have.
+
+        Returns
+        -------
+        Tensor
+            (n,c,h,w), values in the box; an image whose goal is reached already comes back as it is.
+        """
+        problem = Problem.of(classifier, images, goal, mask, box)
+        return attempt_open(self, problem)[1].images.to(images.device)
 
     @abstractmethod
-    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
-        """Make adversarial images and count the passes spent on each."""
+    def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
+        """Make adversarial images for a problem in which no goal is reached yet, and count the passes on each."""
+
+
+def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) -> tuple[Logits, Attempt]:
+    """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
+    clean_logits = problem.classifier.logits(problem.images)
+    check_goal(problem.goal, clean_logits)
+    left = (~problem.goal.reached(clean_logits)).nonzero()[:, 0]
+    images = problem.images.clone()
+    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    backwards = torch.zeros_like(forwards)
+    if len(left):
+        with torch.enable_grad():
+            open_ones = problem.select(left)
+            made = attack.attempt(open_ones, progress)
+        open_ones.check(made.images)
+        images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
+    return clean_logits, Attempt(images, forwards, backwards)
 
 
 SAFE_MARGIN = 1e-3
 """Logits by which a goal must be passed before a search believes it: rounding differs between batch sizes. [ours]"""
-
-
-def evaluate(classifier: Classifier, images: Tensor) -> Logits:
-    """Run the classifier with a graph to the images, and check its logits."""
-    logits: Tensor = classifier(images)
-    check_finite(logits)
-    return logits
-
-
-def gradient(loss: PerImage, inputs: Tensor) -> Tensor:
-    """Differentiate a loss that is one number for each image."""
-    return torch.autograd.grad(loss.sum(), inputs)[0]

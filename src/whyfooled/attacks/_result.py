@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, final
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import Attack, Attempt
-from whyfooled.classifier import Classifier, check_classes
-from whyfooled.errors import ImageError, ModelError, ParameterError
+from whyfooled.attacks._attack import Attempt, attempt_open
+from whyfooled.attacks._problem import Box, Mask, Problem, check_attempted, check_images
+from whyfooled.attacks.adapters import adapt
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ParameterError
 from whyfooled.goals import Goal, Untargeted
-from whyfooled.passes import count_passes
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
 
 
@@ -38,6 +39,8 @@ class AttackResult:
     forwards, backwards
         (n,) Passes that the attack spent on each image, verification not counted; for an attack of another kind than
         this package's, the mean over the batch, rounded up.
+    goal
+        What was to be reached.
     """
 
     clean: Images
@@ -48,6 +51,31 @@ class AttackResult:
     logits: Logits
     forwards: Counts
     backwards: Counts
+    goal: Goal
+
+    @classmethod
+    def join(cls, results: Sequence[AttackResult]) -> AttackResult:
+        """Put results of several batches one after the other; their goals must be of one kind."""
+        kinds = {type(result.goal) for result in results}
+        if len(kinds) != 1:
+            raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
+        joined = {name: torch.cat([getattr(result, name) for result in results]) for name in cls._tensors()}
+        classes = torch.cat([result.goal.classes for result in results])
+        return cls(**joined, goal=kinds.pop()(classes))
+
+    @classmethod
+    def _tensors(cls) -> list[str]:
+        return [field.name for field in fields(cls) if field.name != "goal"]
+
+    def select(self, which: Tensor) -> AttackResult:
+        """Keep some of the images only (an index or a mask over the batch)."""
+        kept = {name: getattr(self, name)[which] for name in self._tensors()}
+        return AttackResult(**kept, goal=self.goal.select(which))
+
+    def to(self, device: torch.device) -> AttackResult:
+        """Move everything to a device."""
+        moved = {name: getattr(self, name).to(device) for name in self._tensors()}
+        return AttackResult(**moved, goal=self.goal.to(device))
 
     @classmethod
     def from_images(
@@ -64,7 +92,8 @@ class AttackResult:
         goal
             What counts as success; any class other than the one predicted on the clean image if None.
         """
-        _check_images(clean, adversarial)
+        check_images(clean)
+        check_attempted(clean, adversarial)
         clean_logits = classifier.logits(clean)
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
@@ -127,69 +156,56 @@ def l0(delta: Images) -> Counts:
 
 
 def run_attack(
-    attack: Callable[[Classifier, Images, Goal], Images],
+    attack: Any,
     classifier: Classifier,
     images: Images,
     goal: Goal,
     *,
+    mask: Mask | None = None,
+    box: Box = (0.0, 1.0),
     progress: Progress = silent,
 ) -> AttackResult:
     """Run an attack and verify what it returns.
 
-    Images whose goal is already reached are left alone: they count as successes of norm 0 and cost nothing.
+    For an untargeted goal, images that are taken for a wrong class already are successes of norm 0 and cost nothing.
 
     Parameters
     ----------
     attack
-        One of `whyfooled.attacks`, or any callable ``(classifier, images, goal) -> images``.
+        One of `whyfooled.attacks`, or anything that `whyfooled.attacks.adapt` takes: an attack of Foolbox, adv-lib,
+        torchattacks or ART, or a callable ``(model, x, y) -> x_adv`` or ``(classifier, images, goal) -> images``.
     classifier
         The classifier to fool.
     images
         (n,c,h,w), values in [0, 1].
     goal
         `Untargeted` or `Targeted`, with a class for each image.
+    mask
+        (h,w) or (n,1,h,w) Where the attack may act; pixels outside stay bit for bit what they were. For attacks of this
+        package.
+    box
+        The least and the largest value that a changed pixel may have. For attacks of this package.
     progress
         Called as the attack proceeds, if it is one of ours.
+
+    Returns
+    -------
+    AttackResult
+        On the device of the images.
 
     Raises
     ------
     ParameterError
-        If the goal has another number of classes than there are images, or one out of range.
+        If the goal has another number of classes than there are images, one out of range, or a target that is the class
+        already given; if the mask or the box cannot be used.
     ImageError
-        If images, given or returned, are not in [0, 1], not finite, or of different shapes.
+        If images, given or returned, are not in the box, not finite, or of different shapes.
+    ModelError
+        If logits or gradients are not finite; the images are named.
     """
-    _check_images(images, images)
-    if len(goal.classes) != len(images):
-        raise ParameterError(f"`goal` must have a class for each of the {len(images)} images; got {len(goal.classes)}.")
-    clean_logits = classifier.logits(images)
-    check_classes(goal.classes, clean_logits)
-    todo = (~goal.reached(clean_logits)).nonzero()[:, 0]
-    ended = images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    backwards = torch.zeros_like(forwards)
-    if len(todo):
-        with torch.enable_grad():
-            attempt = _attempt(attack, classifier, images[todo], goal.select(todo), progress)
-        _check_images(images[todo], attempt.images)
-        ended[todo], forwards[todo], backwards[todo] = attempt.images, attempt.forwards, attempt.backwards
-    return _verified(classifier, images, clean_logits, goal, Attempt(ended, forwards, backwards))
-
-
-def _attempt(
-    attack: Callable[[Classifier, Images, Goal], Images],
-    classifier: Classifier,
-    images: Images,
-    goal: Goal,
-    progress: Progress,
-) -> Attempt:
-    if isinstance(attack, Attack):
-        return attack.attempt(classifier, images, goal, progress)
-    with count_passes(classifier) as passes:
-        made = attack(classifier, images, goal)
-    if not isinstance(made, Tensor):
-        raise ModelError(f"The attack must return a tensor of images; got {type(made).__name__}.")
-    each = torch.tensor([-(-passes.forwards // len(images)), -(-passes.backwards // len(images))], device=images.device)
-    return Attempt(made.detach(), each[0].repeat(len(images)), each[1].repeat(len(images)))
+    problem = Problem.of(classifier, images, goal, mask, box)
+    clean_logits, attempt = attempt_open(adapt(attack), problem, progress)
+    return _verified(classifier, problem.images, clean_logits, problem.goal, attempt).to(images.device)
 
 
 def _verified(
@@ -207,18 +223,5 @@ def _verified(
         logits=logits,
         forwards=attempt.forwards,
         backwards=attempt.backwards,
+        goal=goal,
     )
-
-
-def _check_images(clean: Tensor, adversarial: Tensor) -> None:
-    if clean.ndim != 4:
-        raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(clean.shape)}.")
-    if clean.shape != adversarial.shape:
-        raise ImageError(
-            f"Adversarial images must have the shape of the clean ones, {tuple(clean.shape)}; "
-            f"got {tuple(adversarial.shape)}."
-        )
-    for images in (clean, adversarial):
-        if not torch.isfinite(images).all() or images.min() < -1e-6 or images.max() > 1 + 1e-6:
-            low, high = float(images.min()), float(images.max())
-            raise ImageError(f"Images must have finite values in [0, 1]; got values from {low:.4g} to {high:.4g}.")

@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import SAFE_MARGIN, Attempt, evaluate, gradient
-from whyfooled.classifier import Classifier
+from whyfooled.attacks._attack import SAFE_MARGIN, Attempt
+from whyfooled.attacks._problem import Problem
 from whyfooled.errors import bad_parameter, one_of, positive
-from whyfooled.goals import Goal
 from whyfooled.types import Images, Progress
 
 Ball = Literal["linf", "l2"]
@@ -30,9 +29,7 @@ def check_epsilon(epsilon: float, ball: Ball = "linf", argument: str = "epsilon"
 
 
 def step_in_ball(
-    classifier: Classifier,
-    images: Images,
-    goal: Goal,
+    problem: Problem,
     *,
     start: Images,
     epsilon: float,
@@ -41,45 +38,47 @@ def step_in_ball(
     ball: Ball,
     progress: Progress,
 ) -> Attempt:
-    """Make the goal's loss smaller by steps of fixed length, back into the ball and the box after each.
+    """Make the goal's loss smaller by steps of fixed length, back into the ball and the bounds after each.
 
     An image leaves at the first step after which its goal is reached. The last step's image is not evaluated here.
     """
     ended = start.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    forwards = torch.zeros(len(problem), dtype=torch.int64, device=ended.device)
     backwards = torch.zeros_like(forwards)
-    active = torch.arange(len(images), device=images.device)
+    active = torch.arange(len(problem), device=ended.device)
     for step in range(steps):
+        here = problem.select(active)
         inputs = ended[active].requires_grad_()
-        logits = evaluate(classifier, inputs)
+        logits = here.logits(inputs)
         forwards[active] += 1
-        going_on = goal.select(active).margin(logits.detach()) > -SAFE_MARGIN
-        if not going_on.any():
+        left = ~here.reached(logits.detach(), SAFE_MARGIN)
+        if not left.any():
             break
-        slope = gradient(goal.select(active).loss(logits)[going_on], inputs)[going_on]
-        active = active[going_on]
+        slope = torch.autograd.grad(here.goal.loss(logits)[left].sum(), inputs)[0][left]
+        active, here = active[left], here.select(left)
         backwards[active] += 1
-        moved = inputs.detach()[going_on] - step_size * _direction(slope, ball)
-        ended[active] = project(moved, images[active], epsilon, ball)
+        moved = inputs.detach()[left] - step_size * _direction(here.usable(slope), ball)
+        ended[active] = project(moved, here, epsilon, ball)
         progress(step + 1, steps, "attack")
     return Attempt(ended, forwards, backwards)
 
 
-def project(moved: Tensor, images: Tensor, epsilon: float, ball: Ball) -> Tensor:
-    """Bring images back into the ball around the originals, and into [0, 1]."""
-    delta = moved - images
+def project(moved: Tensor, problem: Problem, epsilon: float | Tensor, ball: Ball) -> Tensor:
+    """Bring images back into the ball around the originals, and into their bounds; `epsilon` may be (n,1,1,1)."""
+    delta = moved - problem.images
+    epsilon = torch.as_tensor(epsilon).to(delta)
     if ball == "linf":
-        return (images + delta.clamp(-epsilon, epsilon)).clamp(0, 1)
-    length = _length(delta)
-    # The box is convex and holds the centre, so clamping to it afterwards only makes the perturbation shorter.
-    return (images + delta * (epsilon / length.clamp_min(epsilon))).clamp(0, 1)
+        return problem.clamp(problem.images + delta.clamp(-epsilon, epsilon))
+    # The bounds are a box that holds the centre, so clamping to it afterwards only makes the perturbation shorter.
+    return problem.clamp(problem.images + delta * (epsilon / length(delta).clamp_min(epsilon)))
 
 
 def _direction(slope: Tensor, ball: Ball) -> Tensor:
     if ball == "linf":
         return slope.sign()
-    return slope / _length(slope).clamp_min(torch.finfo(slope.dtype).tiny)
+    return slope / length(slope).clamp_min(torch.finfo(slope.dtype).tiny)
 
 
-def _length(delta: Tensor) -> Tensor:
+def length(delta: Tensor) -> Tensor:
+    """Return the Euclidean length of each perturbation, (n,1,1,1)."""
     return delta.flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1)

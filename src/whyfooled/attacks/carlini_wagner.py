@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt, evaluate, gradient
-from whyfooled.attacks._search import Search
-from whyfooled.classifier import Classifier
+from whyfooled.attacks._adam import Moments
+from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._problem import Problem
+from whyfooled.attacks._search import Rounds, minimise
 from whyfooled.errors import at_least, positive
-from whyfooled.goals import Goal
 from whyfooled.registry import Card
 from whyfooled.types import Images, Progress, silent
-
-_Report = Callable[[int], None]
-
-_STALLED = 1e-4
-_CHECKS_A_ROUND = 6
 
 
 @final
@@ -71,74 +63,36 @@ class CarliniWagner(Attack):
         positive("initial_constant", self.initial_constant)
         at_least("confidence", self.confidence, 0)
 
-    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
+    def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
-        search = Search.begin(images, self.initial_constant)
-        spent = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        total = self.rounds * self.steps
-        for number in range(self.rounds):
+        return self.search(problem, progress=progress)
 
-            def report(step: int, before: int = number * self.steps) -> None:
-                progress(before + step, total, "attack")
+    def search(self, problem: Problem, *, start: Images | None = None, progress: Progress = silent) -> Attempt:
+        """Search from the images `start` (n,c,h,w), or from the clean ones if None."""
 
-            spent += self._round(classifier, images, goal, search, report)
-        progress(total, total, "attack")
-        return Attempt(search.best, spent, spent.clone())
+        def begin(problem: Problem, point: Tensor) -> _Descent:
+            return _Descent(self, problem, point, Moments.zero(point))
 
-    def _round(self, classifier: Classifier, images: Tensor, goal: Goal, search: Search, report: _Report) -> Tensor:
-        """Minimise for the constants as they are, and set the next ones; return the evaluations spent on each image."""
-        evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        succeeded = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        previous = torch.full_like(search.distance, float("inf"))
-        passed = max(self.confidence, SAFE_MARGIN)
-        active = torch.arange(len(images), device=images.device)
-        ended = search.start.clone()
-        current = ended.clone()
-        moments = _Moments.zero(current)
-        for step in range(1, self.steps + 1):
-            inputs = current.requires_grad_()
-            logits = evaluate(classifier, inputs)
-            squared = (inputs - images[active]).flatten(1).square().sum(1)
-            margin = goal.select(active).margin(logits)
-            objective = squared + search.constant[active] * (margin + passed).clamp_min(0)
-            slope = gradient(objective, inputs)
-            evaluations[active] += 1
-            with torch.no_grad():
-                reached = margin <= -passed
-                search.offer(active, inputs.detach(), squared.sqrt(), reached)
-                succeeded[active] |= reached
-                rate = self.learning_rate * (1 - (step - 1) / self.steps)
-                current = (inputs.detach() - moments.step(slope, step, rate)).clamp(0, 1)
-                ended[active] = current
-                if step % math.ceil(self.steps / _CHECKS_A_ROUND) == 0:
-                    moving = objective < previous[active] * (1 - _STALLED)
-                    previous[active] = objective
-                    active, current, moments = active[moving], current[moving], moments.select(moving)
-                    if not len(active):
-                        break
-            report(step)
-        search.end_round(ended, succeeded)
-        return evaluations
+        settings = Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
+        return minimise(problem, settings, begin=begin, penalty=_squared, size=_squared, start=start, progress=progress)
+
+
+def _squared(delta: Tensor) -> Tensor:
+    return delta.flatten(1).square().sum(1)
 
 
 @dataclass(frozen=True)
-class _Moments:
-    """Adam's two moments, for each image on its own (Kingma & Ba 2015)."""
+class _Descent:
+    attack: CarliniWagner
+    problem: Problem
+    point: Tensor
+    moments: Moments
 
-    first: Tensor
-    second: Tensor
+    def advance(self, slope: Tensor, number: int) -> _Descent:
+        moments = self.moments.after(slope + 2 * (self.point - self.problem.images))
+        mean, scale = moments.direction(number)
+        rate = self.attack.learning_rate * (1 - (number - 1) / self.attack.steps)
+        return _Descent(self.attack, self.problem, self.problem.clamp(self.point - rate * mean / scale), moments)
 
-    @classmethod
-    def zero(cls, like: Tensor) -> _Moments:
-        return cls(torch.zeros_like(like), torch.zeros_like(like))
-
-    def select(self, images: Tensor) -> _Moments:
-        return _Moments(self.first[images], self.second[images])
-
-    def step(self, slope: Tensor, number: int, rate: float) -> Tensor:
-        """Take in a gradient, and return what is to be subtracted at the step of this number, from 1."""
-        self.first.lerp_(slope, 0.1)
-        self.second.lerp_(slope.square(), 0.001)
-        first = self.first / (1 - 0.9**number)
-        second = self.second / (1 - 0.999**number)
-        return rate * first / (second.sqrt() + 1e-8)
+    def select(self, keep: Tensor) -> _Descent:
+        return _Descent(self.attack, self.problem.select(keep), self.point[keep], self.moments.select(keep))

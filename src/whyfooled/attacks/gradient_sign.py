@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._steps import check_epsilon, step_in_ball
-from whyfooled.classifier import Classifier
 from whyfooled.errors import at_least
-from whyfooled.goals import Goal
 from whyfooled.registry import Card
-from whyfooled.types import Images, Progress, silent
+from whyfooled.types import Progress, silent
 
 
 @final
@@ -38,13 +37,11 @@ class FGSM(Attack):
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
 
-    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
+    def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
         return step_in_ball(
-            classifier,
-            images,
-            goal,
-            start=images,
+            problem,
+            start=problem.images,
             epsilon=self.epsilon,
             step_size=self.epsilon,
             steps=1,
@@ -86,13 +83,11 @@ class BIM(Attack):
         if self.step_size is not None:
             check_epsilon(self.step_size, argument="step_size")
 
-    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
+    def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
         return step_in_ball(
-            classifier,
-            images,
-            goal,
-            start=images,
+            problem,
+            start=problem.images,
             epsilon=self.epsilon,
             step_size=self.epsilon / 4 if self.step_size is None else self.step_size,
             steps=self.steps,

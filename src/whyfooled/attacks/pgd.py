@@ -8,14 +8,13 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt, evaluate
-from whyfooled.attacks._steps import Ball, check_epsilon, project, step_in_ball
-from whyfooled.classifier import Classifier
+from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt
+from whyfooled.attacks._problem import Problem
+from whyfooled.attacks._steps import Ball, check_epsilon, length, project, step_in_ball
 from whyfooled.errors import at_least
-from whyfooled.goals import Goal
 from whyfooled.randomness import image_generators, normal, uniform
 from whyfooled.registry import Card
-from whyfooled.types import Images, Progress, silent
+from whyfooled.types import Progress, silent
 
 
 @final
@@ -62,49 +61,47 @@ class PGD(Attack):
         if self.step_size is not None:
             check_epsilon(self.step_size, self.ball, "step_size")
 
-    def attempt(self, classifier: Classifier, images: Images, goal: Goal, progress: Progress = silent) -> Attempt:
+    def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
-        generators = image_generators(images, self.seed)
-        ended = images.clone()
-        forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        generators = image_generators(problem.images, self.seed)
+        ended = problem.images.clone()
+        forwards = torch.zeros(len(problem), dtype=torch.int64, device=ended.device)
         backwards = torch.zeros_like(forwards)
-        active = torch.arange(len(images), device=images.device)
+        active = torch.arange(len(problem), device=ended.device)
         for restart in range(self.restarts):
-            origin = images[active]
+            here = problem.select(active)
 
             def report(done: int, total: int, doing: str, before: int = restart) -> None:
                 progress(before * total + done, self.restarts * total, doing)
 
-            here = step_in_ball(
-                classifier,
-                origin,
-                goal.select(active),
-                start=self._start(origin, [generators[i] for i in active.tolist()]),
+            attempt = step_in_ball(
+                here,
+                start=self._start(here, [generators[i] for i in active.tolist()]),
                 epsilon=self.epsilon,
                 step_size=2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size,
                 steps=self.steps,
                 ball=self.ball,
                 progress=report,
             )
-            ended[active] = here.images
-            forwards[active] += here.forwards
-            backwards[active] += here.backwards
+            ended[active] = attempt.images
+            forwards[active] += attempt.forwards
+            backwards[active] += attempt.backwards
             if restart + 1 == self.restarts:
                 break
             with torch.no_grad():
-                logits = evaluate(classifier, here.images)
+                left = ~here.reached(here.logits(attempt.images), SAFE_MARGIN)
             forwards[active] += 1
-            active = active[goal.select(active).margin(logits) > -SAFE_MARGIN]
+            active = active[left]
             if not len(active):
                 break
         return Attempt(ended, forwards, backwards)
 
-    def _start(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
+    def _start(self, problem: Problem, generators: list[torch.Generator]) -> Tensor:
+        images = problem.images
         if self.ball == "linf":
-            return (images + self.epsilon * (2 * uniform(images, generators) - 1)).clamp(0, 1)
+            return problem.clamp(images + self.epsilon * (2 * uniform(images, generators) - 1))
         # Uniform in the ball: a uniform direction, and a radius whose power of the dimension is uniform.
-        direction = normal(images, generators)
+        direction = normal(images, generators) * (problem.high > problem.low)
         share = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(images)
         radius = self.epsilon * share ** (1 / images[0].numel())
-        length = direction.flatten(1).norm(dim=1)
-        return project(images + direction * (radius / length).view(-1, 1, 1, 1), images, self.epsilon, "l2")
+        return project(images + direction * (radius.view(-1, 1, 1, 1) / length(direction)), problem, self.epsilon, "l2")

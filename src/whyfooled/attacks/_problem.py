@@ -1,0 +1,208 @@
+"""What an attack has to solve: a classifier, images, a goal, and where each value may go. All input is checked here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from whyfooled.classifier import Classifier, check_classes
+from whyfooled.errors import ImageError, MethodError, ModelError, ParameterError, bad_parameter
+from whyfooled.goals import Goal, Targeted
+from whyfooled.types import Flags, Images, Logits, PerImage
+
+Box = tuple[float, float]
+Mask = Tensor
+
+_SLACK = 1e-6
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What an attack has to solve, for a batch of images or for some of it.
+
+    Parameters
+    ----------
+    classifier
+        The classifier to fool.
+    images
+        (n,c,h,w) The clean images, on the classifier's device.
+    goal
+        What is to be reached, for each image.
+    low, high
+        (n,c,h,w) or (n,1,1,1) The least and the largest that each value may become. Where the mask forbids a change,
+        both are the image's own value, so that `clamp` brings exactly that back.
+    numbers
+        (n,) Each image's place in the batch that the user gave, for messages.
+    """
+
+    classifier: Classifier
+    images: Images
+    goal: Goal
+    low: Tensor
+    high: Tensor
+    numbers: Tensor
+
+    @classmethod
+    def of(
+        cls, classifier: Classifier, images: Tensor, goal: Goal, mask: Mask | None = None, box: Box = (0.0, 1.0)
+    ) -> Problem:
+        """Check everything that a user gives, the images' shape included, and bring it to the classifier's device.
+
+        Raises
+        ------
+        ParameterError
+            If the goal has another length than the batch, or the mask or the box cannot be used.
+        ImageError
+            If the images are not a batch, not finite, or have values outside the box.
+        """
+        low, high = _check_box(box)
+        check_images(images, low, high)
+        if len(goal.classes) != len(images):
+            raise ParameterError(
+                f"`goal` must have a class for each of the {len(images)} images; got {len(goal.classes)}."
+            )
+        images = images.to(classifier.device)
+        lows, highs = images.new_full((len(images), 1, 1, 1), low), images.new_full((len(images), 1, 1, 1), high)
+        if mask is not None:
+            free = _check_mask(mask, images)
+            lows, highs = torch.where(free, lows, images), torch.where(free, highs, images)
+        numbers = torch.arange(len(images), device=images.device)
+        return cls(classifier, images, goal.to(images.device), lows, highs, numbers)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, which: Tensor) -> Problem:
+        """Keep some of the images only (an index or a mask over the batch)."""
+        return Problem(
+            self.classifier,
+            self.images[which],
+            self.goal.select(which),
+            self.low[which],
+            self.high[which],
+            self.numbers[which],
+        )
+
+    def within(self, free: Tensor) -> Problem:
+        """Allow changes only where `free` (n,c,h,w) is true as well."""
+        low, high = torch.where(free, self.low, self.images), torch.where(free, self.high, self.images)
+        return Problem(self.classifier, self.images, self.goal, low, high, self.numbers)
+
+    @property
+    def restricted(self) -> bool:
+        """Whether there is a mask, or a box smaller than [0, 1]."""
+        return bool((self.low > 0).any() or (self.high < 1).any())
+
+    def check(self, attempted: Tensor) -> None:
+        """Raise unless images that an attack made have the shape, the box and, outside the mask, the very pixels."""
+        check_attempted(self.images, attempted)
+        kept = (attempted == self.images) | (self.high > self.low)
+        inside = (attempted >= self.low - _SLACK) & (attempted <= self.high + _SLACK)
+        if not (kept & inside).all():
+            raise MethodError("The attack must keep its box, and leave the pixels outside its mask as they are.")
+
+    def clamp(self, images: Tensor) -> Tensor:
+        """Bring images to where they may be: into the box, and to the clean image's very values outside the mask."""
+        return images.clamp(self.low, self.high)
+
+    def movable(self, images: Tensor, direction: Tensor) -> Tensor:
+        """Tell (n,c,h,w) which values are not at the bound that they would move against."""
+        return ((images > self.low) | (direction > 0)) & ((images < self.high) | (direction < 0))
+
+    def logits(self, images: Tensor) -> Logits:
+        """Run the classifier, with a graph to the images if they require one."""
+        logits: Tensor = self.classifier(images)
+        self._check_finite(logits, "logits", "Check its weights and its normalisation.")
+        return logits
+
+    def gradient(self, loss: PerImage, inputs: Tensor) -> Tensor:
+        """Differentiate a loss that is one number for each image; 0 where no change is allowed."""
+        return self.usable(torch.autograd.grad(loss.sum(), inputs)[0])
+
+    def usable(self, slope: Tensor) -> Tensor:
+        """Check a gradient, and make it 0 where no change is allowed."""
+        self._check_finite(slope, "gradients", "An operation in it has no derivative there, such as the root of 0.")
+        return slope * (self.high > self.low)
+
+    def reached(self, logits: Logits, margin: float) -> Flags:
+        """Tell (n,) whether the goal is passed by a margin of logits."""
+        return self.goal.margin(logits) <= -margin
+
+    def _check_finite(self, values: Tensor, what: str, fix: str) -> None:
+        if torch.isfinite(values).all():
+            return
+        bad = self.numbers[(~torch.isfinite(values)).flatten(1).any(1)].tolist()
+        raise ModelError(f"The model must have finite {what}; they are NaN or infinite for {name_images(bad)}. {fix}")
+
+
+def name_images(numbers: list[int]) -> str:
+    """Write which images of the batch are meant, the first few by number."""
+    most = 5
+    listed = ", ".join(map(str, numbers[:most]))
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return f"image{'s' if len(numbers) > 1 else ''} {listed}{more} of the batch (counted from 0)"
+
+
+def check_images(images: Tensor, low: float = 0.0, high: float = 1.0) -> None:
+    """Raise `ImageError` unless the images are a batch of finite values in the box."""
+    if images.ndim != 4:
+        raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(images.shape)}.")
+    if not images.numel():
+        return
+    least, most = float(images.min()), float(images.max())
+    if not torch.isfinite(images).all() or least < low - _SLACK or most > high + _SLACK:
+        fix = " Divide them by 255." if least >= 0 and 2 < most <= 255 else ""
+        raise ImageError(
+            f"Images must have finite values in [{low:g}, {high:g}]; got values from {least:.4g} to {most:.4g}.{fix}"
+        )
+
+
+def check_attempted(clean: Tensor, attempted: Tensor) -> None:
+    """Raise `ImageError` unless adversarial images have the shape of the clean ones, and values in [0, 1]."""
+    if clean.shape != attempted.shape:
+        raise ImageError(
+            f"Adversarial images must have the shape of the clean ones, {tuple(clean.shape)}; "
+            f"got {tuple(attempted.shape)}."
+        )
+    check_images(attempted)
+
+
+def check_goal(goal: Goal, clean_logits: Logits) -> None:
+    """Raise `ParameterError` for classes that the model does not have, or a target that is the class already given."""
+    check_classes(goal.classes, clean_logits)
+    if isinstance(goal, Targeted) and goal.reached(clean_logits).any():
+        bad = goal.reached(clean_logits).nonzero()[:, 0].tolist()
+        raise bad_parameter(
+            "goal",
+            "must aim at another class than the one that the classifier gives the clean image already",
+            f"that class for {name_images(bad)}",
+            "Choose another target, or leave these images out.",
+        )
+
+
+def _check_box(box: Box) -> Box:
+    low, high = box
+    if not 0 <= low < high <= 1:
+        raise bad_parameter("box", "must be two values (low, high) with 0 <= low < high <= 1", tuple(box))
+    return low, high
+
+
+def _check_mask(mask: Tensor, images: Tensor) -> Tensor:
+    """Return the mask as flags (n,1,h,w)."""
+    n, _, h, w = images.shape
+    if tuple(mask.shape) not in {(h, w), (n, 1, h, w)}:
+        rule = f"must have the shape {(h, w)}, or {(n, 1, h, w)} for a mask of its own for each image"
+        raise bad_parameter("mask", rule, tuple(mask.shape))
+    if not ((mask == 0) | (mask == 1)).all():
+        raise bad_parameter(
+            "mask", "must be true or 1 where the attack may act, and false or 0 elsewhere", "other values"
+        )
+    free = mask.to(images.device).bool().expand(n, 1, h, w)
+    empty = (~free.flatten(1).any(1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise bad_parameter("mask", "must allow a pixel of each image to change", f"none for {name_images(empty)}")
+    return free

@@ -1,0 +1,113 @@
+"""EAD: the elastic-net attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+from torch import Tensor
+
+from whyfooled.attacks._adam import Moments
+from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._problem import Problem
+from whyfooled.attacks._search import Rounds, minimise
+from whyfooled.errors import at_least, one_of, positive
+from whyfooled.registry import Card
+from whyfooled.types import PerImage, Progress, silent
+
+Decision = Literal["en", "l1"]
+
+
+@final
+@dataclass(frozen=True)
+class EAD(Attack):
+    """Elastic-net attack: a sparse perturbation that reaches the goal (Chen et al. 2018, sec. 3).
+
+    Minimises ``β‖δ‖₁ + ‖δ‖₂² + c · max(margin + confidence, 0)``, for a constant `c` that is bisected for each image.
+
+    Differs from the paper: [ours] the shrinkage steps are preconditioned as Adam's are, each value's threshold with its
+    step, so that what is minimised is the objective above (the paper's threshold does not fall with the step); without
+    FISTA's momentum, the iterate that the gradient is taken at is the one that is judged, at one forward pass; the step
+    falls to 0 within each round, and each round starts from the best example so far.
+
+    Parameters
+    ----------
+    beta
+        The weight β of the ℓ1 norm.
+    decision
+        Which of the examples found is the best: ``"en"``, the smallest ``β‖δ‖₁ + ‖δ‖₂²``, or ``"l1"``, the smallest
+        ``‖δ‖₁``.
+    steps
+        Most steps in a round, that is, for one value of the constant.
+    rounds
+        How many values of the constant are tried for each image.
+    learning_rate
+        Adam's, at the start of a round, for values in [0, 1].
+    initial_constant
+        The first constant `c`.
+    confidence
+        By how many logits the goal must be passed, κ in the paper; at least 0.001, so that rounding cannot undo it.
+    """
+
+    beta: float = 0.01
+    decision: Decision = "en"
+    steps: int = 60
+    rounds: int = 5
+    learning_rate: float = 0.01
+    initial_constant: float = 0.1
+    confidence: float = 0.0
+
+    card: ClassVar[Card] = Card(
+        name="ead",
+        title="EAD",
+        summary="A sparse perturbation that reaches the goal: l1 and squared l2 norm traded off against it.",
+        source="Chen, Sharma, Zhang, Yi, Hsieh 2018, arXiv 1709.04114, sec. 3",
+        cost="at most `steps` x `rounds` forwards and backwards; less for an image whose search stalls",
+    )
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta)
+        one_of("decision", self.decision, ("en", "l1"))
+        at_least("steps", self.steps, 1)
+        at_least("rounds", self.rounds, 1)
+        positive("learning_rate", self.learning_rate)
+        positive("initial_constant", self.initial_constant)
+        at_least("confidence", self.confidence, 0)
+
+    def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
+        """Make adversarial images and count the passes spent on each."""
+
+        def begin(problem: Problem, start: Tensor) -> _Descent:
+            return _Descent(self, problem, start, Moments.zero(start))
+
+        def elastic_net(delta: Tensor) -> PerImage:
+            return self.beta * _l1(delta) + delta.flatten(1).square().sum(1)
+
+        size = elastic_net if self.decision == "en" else _l1
+        settings = Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
+        return minimise(problem, settings, begin=begin, penalty=elastic_net, size=size, progress=progress)
+
+
+def _l1(delta: Tensor) -> PerImage:
+    return delta.flatten(1).abs().sum(1)
+
+
+@dataclass(frozen=True)
+class _Descent:
+    attack: EAD
+    problem: Problem
+    point: Tensor
+    moments: Moments
+
+    def advance(self, slope: Tensor, number: int) -> _Descent:
+        delta = self.point - self.problem.images
+        moments = self.moments.after(slope + 2 * delta)
+        mean, scale = moments.direction(number)
+        step = self.attack.learning_rate * (1 - (number - 1) / self.attack.steps) / scale
+        moved = delta - step * mean
+        # The proximal map of step · β‖·‖₁: every value goes towards 0 by its threshold, and stops there.
+        shrunk = moved.sign() * (moved.abs() - step * self.attack.beta).clamp_min(0)
+        return _Descent(self.attack, self.problem, self.problem.clamp(self.problem.images + shrunk), moments)
+
+    def select(self, keep: Tensor) -> _Descent:
+        return _Descent(self.attack, self.problem.select(keep), self.point[keep], self.moments.select(keep))
