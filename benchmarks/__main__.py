@@ -37,5 +37,37 @@ def recovery(
     import_module("benchmarks.recovery").run(images, count, attack, seed)
 
 
+@app.command()
+def attacks(
+    images: Annotated[
+        str,
+        typer.Option(
+            envvar="WHYFOOLED_IMAGENET",
+            help="A folder of ImageNet photographs named by class index, such as 0281_tabby.jpg.",
+        ),
+    ],
+    count: Annotated[int, typer.Option(help="Photographs, all classified correctly.")] = 16,
+    only: Annotated[str, typer.Option(help="Parts to run, separated by commas.")] = "cw,fmn,ead,strattack",
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder for the curves.")] = "benchmark-out",
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of the random targets.")] = 0,
+) -> None:
+    """Compare our attacks with Foolbox's and adv-lib's: success, norms, evaluations, time; untargeted and targeted."""
+    import_module("benchmarks.attacks").run(images, count, only, output, seed)
+
+
+@app.command()
+def pgd(
+    data: Annotated[
+        str, typer.Option(help="An .npz with the arrays eval_images (n,h,w,3), uint8, and eval_labels (n,).")
+    ],
+    model: Annotated[str, typer.Option(help="path/to/file.py:factory of a classifier for these images.")],
+    weights: Annotated[str, typer.Option(help="Its weights.")],
+    count: Annotated[int, typer.Option(help="Images at most.")] = 2000,
+    steps: Annotated[int, typer.Option(help="Steps of every PGD.")] = 20,
+) -> None:
+    """Compare the robust accuracy that PGD leaves with that under Foolbox's and torchattacks' PGD, at equal steps."""
+    import_module("benchmarks.pgd").run(data, model, weights, count, steps)
+
+
 if __name__ == "__main__":
     sys.exit(app())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 from torch import Tensor
 
+from benchmarks._photographs import correct_photographs
 from whyfooled import (
     Classifier,
     Deconvnet,
@@ -25,9 +23,7 @@ from whyfooled import (
     recovery_curve,
     run_attack,
 )
-from whyfooled.errors import bad_parameter
 from whyfooled.explaining import title
-from whyfooled.images import read_photograph
 from whyfooled.measures import FILLS, random_maps
 from whyfooled.registry import parse
 from whyfooled.saliency.enhanced import NORMS
@@ -40,7 +36,7 @@ RESAMPLES = 10_000
 
 def run(folder: str, count: int, attack: str, seed: int) -> None:
     classifier = load_classifier()
-    images, labels = _sample(classifier, Path(folder), count, seed)
+    images, labels = correct_photographs(classifier, folder, count, seed)
     clean, adversarial, true, wrong, l2 = _attacked(classifier, images, labels, attack)
     print(f"{len(true)} adversaries of {len(labels)} images by {attack}; mean l2 {l2:.4f}\n")
     results: dict[str, dict[str, list[Tensor]]] = {}
@@ -54,27 +50,6 @@ def run(folder: str, count: int, attack: str, seed: int) -> None:
                 mean = torch.stack([curve.mean for curve in curves]).mean(0)
                 results.setdefault(name, {}).setdefault(fill, []).append(mean)
     _print({name: {fill: torch.cat(parts) for fill, parts in fills.items()} for name, fills in results.items()}, seed)
-
-
-def _sample(classifier: Classifier, folder: Path, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Take correctly classified photographs, in an order that depends on the seed alone."""
-    files = sorted(path for path in folder.glob("*") if re.match(r"\d+_", path.name))
-    if not files:
-        raise bad_parameter(
-            "--images", "must be a folder of photographs named by class index, such as 0281_tabby.jpg", folder
-        )
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
-    images: list[Tensor] = []
-    labels: list[int] = []
-    for path in track([files[i] for i in order], "photographs", console=Console(stderr=True)):
-        image = classifier.prepare(read_photograph(path))
-        label = int(path.name.partition("_")[0])
-        if int(classifier.predict(image)) == label:
-            images.append(image)
-            labels.append(label)
-        if len(labels) == count:
-            break
-    return torch.cat(images), torch.tensor(labels)
 
 
 def _attacked(

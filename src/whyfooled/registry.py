@@ -16,7 +16,7 @@ from fractions import Fraction
 from importlib import metadata
 from typing import Any, Literal, get_args, get_type_hints
 
-from whyfooled.errors import ParameterError, WhyfooledWarning, bad_parameter, did_you_mean
+from whyfooled.errors import WhyfooledWarning, bad_parameter, did_you_mean
 
 Kind = Literal["attacks", "saliency"]
 

@@ -276,5 +276,5 @@ def test_bad_input_is_refused_in_one_sentence(attack, more, error, message):
 def test_a_target_that_is_there_already_is_refused(attack):
     classifier, images, labels = case()
     target = torch.stack([labels[0], (labels[1] + 1) % 5, (labels[2] + 1) % 5, labels[3]])
-    with pytest.raises(ParameterError, match="another class than .* for images 0, 3 of the batch"):
+    with pytest.raises(ParameterError, match=r"another class than .* for images 0, 3 of the batch"):
         run_attack(attack, classifier, images, Targeted(target))

@@ -71,7 +71,6 @@ def minimise(
     begin: Begin,
     penalty: Measure,
     size: Measure,
-    start: Tensor | None = None,
     progress: Progress = silent,
 ) -> Attempt:
     """Search for the smallest perturbation.
@@ -88,14 +87,12 @@ def minimise(
         (n,c,h,w) -> (n,) What is traded off against the goal, of a perturbation.
     size
         (n,c,h,w) -> (n,) By what perturbations that reach the goal are compared.
-    start
-        (n,c,h,w) Where to begin; at the images if None.
     progress
         Called with the steps done and in all.
     """
     best = Best.none(problem.images)
     weights = _Weights.first(problem.images, settings.initial_constant)
-    start = problem.images if start is None else start
+    start = problem.images
     spent = torch.zeros(len(problem), dtype=torch.int64, device=problem.images.device)
     total = settings.rounds * settings.steps
     for number in range(settings.rounds):

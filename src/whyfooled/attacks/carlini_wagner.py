@@ -13,7 +13,7 @@ from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Rounds, minimise
 from whyfooled.errors import at_least, positive
 from whyfooled.registry import Card
-from whyfooled.types import Images, Progress, silent
+from whyfooled.types import Progress, silent
 
 
 @final
@@ -65,16 +65,12 @@ class CarliniWagner(Attack):
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
-        return self.search(problem, progress=progress)
-
-    def search(self, problem: Problem, *, start: Images | None = None, progress: Progress = silent) -> Attempt:
-        """Search from the images `start` (n,c,h,w), or from the clean ones if None."""
 
         def begin(problem: Problem, point: Tensor) -> _Descent:
             return _Descent(self, problem, point, Moments.zero(point))
 
         settings = Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
-        return minimise(problem, settings, begin=begin, penalty=_squared, size=_squared, start=start, progress=progress)
+        return minimise(problem, settings, begin=begin, penalty=_squared, size=_squared, progress=progress)
 
 
 def _squared(delta: Tensor) -> Tensor:

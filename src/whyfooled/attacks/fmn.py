@@ -41,6 +41,8 @@ class FMN(Attack):
         By what share ε changes at first; must be under 1.
     gamma_final
         By what share ε changes at the end.
+    confidence
+        By how many logits the goal must be passed; at least 0.001, so that rounding cannot undo it.
     """
 
     steps: int = 50
@@ -48,6 +50,7 @@ class FMN(Attack):
     step_size: float = 1.0
     gamma: float = 0.05
     gamma_final: float = 0.001
+    confidence: float = 0.0
 
     card: ClassVar[Card] = Card(
         name="fmn",
@@ -64,6 +67,7 @@ class FMN(Attack):
         for name, value in (("gamma", self.gamma), ("gamma_final", self.gamma_final)):
             if not 0 < value < 1:
                 raise bad_parameter(name, "must be between 0 and 1", value)
+        at_least("confidence", self.confidence, 0)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
@@ -77,12 +81,12 @@ class FMN(Attack):
             rate = self.step_size * (0.01 + 0.99 * falling)
             gamma = self.gamma_final + (self.gamma - self.gamma_final) * falling
             inputs = point.detach().requires_grad_()
-            margin = problem.goal.margin(problem.logits(inputs))
+            margin = problem.goal.margin(problem.logits(inputs)) + max(self.confidence, SAFE_MARGIN)
             slope = problem.gradient(margin, inputs)
             with torch.no_grad():
                 slope = slope * problem.movable(point, -slope)
                 size = _size(point - images, self.ball)
-                reached = margin <= -SAFE_MARGIN
+                reached = margin <= 0
                 best.offer(everywhere, point, size, reached)
                 boundary = size + margin.abs() / _dual(slope, self.ball).clamp_min(_TINY)
                 outside = torch.where(best.found, epsilon * (1 + gamma), boundary)

@@ -12,10 +12,12 @@ from torch import Tensor
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Rounds, minimise
-from whyfooled.attacks.carlini_wagner import CarliniWagner
+from whyfooled.attacks.fmn import FMN
 from whyfooled.errors import at_least, positive
 from whyfooled.registry import Card
 from whyfooled.types import PerImage, Progress, silent
+
+_REFINING_STEPS = 200
 
 
 @final
@@ -31,7 +33,7 @@ class StrAttack(Attack):
     Differs from the paper: [ours] ℓ2 norm and box are solved with the linearised term in one closed form, so that
     ADMM has two blocks in place of four; every group has its own copy of the pixels that it shares with others, so
     overlapping grids are exact; the goal's term is linearised at the group-sparse iterate, which is also the one
-    judged, at one forward pass a step; the refinement is Carlini & Wagner's search within the groups. The last row and
+    judged, at one forward pass a step; the refinement is `FMN` within the groups. The last row and
     column of the grid are smaller where the image does not divide evenly.
 
     Parameters
@@ -58,16 +60,16 @@ class StrAttack(Attack):
     confidence
         By how many logits the goal must be passed; at least 0.001, so that rounding cannot undo it.
     refine
-        Whether to refine the perturbation on the groups found; costs at most 3 x 40 forwards and backwards.
+        Whether to refine the perturbation on the groups found; costs 200 forwards and backwards.
     """
 
     group_size: int = 13
     stride: int | None = None
-    tau: float = 2.0
+    tau: float = 0.5
     gamma: float = 1.0
     rho: float = 1.0
     eta: float = 5.0
-    steps: int = 50
+    steps: int = 80
     rounds: int = 5
     initial_constant: float = 1.0
     confidence: float = 0.0
@@ -78,7 +80,7 @@ class StrAttack(Attack):
         title="StrAttack",
         summary="A perturbation confined to few cells of a grid that reaches the goal.",
         source="Xu, Liu, Zhao, Chen, Zhang, Fan, Erdogmus, Wang, Lin 2019, arXiv 1808.01664, sec. 4",
-        cost="at most `steps` x `rounds` forwards and backwards, and 120 to refine; less where the search stalls",
+        cost="at most `steps` x `rounds` forwards and backwards, and 200 to refine; less where the search stalls",
     )
 
     def __post_init__(self) -> None:
@@ -112,13 +114,21 @@ class StrAttack(Attack):
         if not len(done):
             return found
         support = grid.support(delta[done])
-        attack = CarliniWagner(steps=40, rounds=3, confidence=self.confidence)
-        refined = attack.search(problem.select(done).within(support), start=found.images[done])
+        within = problem.select(done).within(support)
+        refined = FMN(steps=_REFINING_STEPS, confidence=self.confidence).attempt(within)
         images, forwards, backwards = found.images.clone(), found.forwards.clone(), found.backwards.clone()
-        images[done] = refined.images
+        shorter = _closer(refined.images - within.images, delta[done])
+        images[done] = torch.where(shorter, refined.images, images[done])
         forwards[done] += refined.forwards
         backwards[done] += refined.backwards
         return Attempt(images, forwards, backwards)
+
+
+def _closer(one: Tensor, other: Tensor) -> Tensor:
+    """Tell (n,1,1,1) where one perturbation is an example and shorter than the other."""
+    size = one.flatten(1).norm(dim=1)
+    shorter: Tensor = (size > 0) & (size < other.flatten(1).norm(dim=1))
+    return shorter.view(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
