@@ -33,7 +33,7 @@ class EAD(Attack):
     Parameters
     ----------
     beta
-        The weight β of the ℓ1 norm.
+        The weight β of the ℓ1 norm in the objective. The paper's 0.01 is a threshold at a step of 0.01, a weight of 1.
     decision
         Which of the examples found is the best: ``"en"``, the smallest ``β‖δ‖₁ + ‖δ‖₂²``, or ``"l1"``, the smallest
         ``‖δ‖₁``.
@@ -49,12 +49,12 @@ class EAD(Attack):
         By how many logits the goal must be passed, κ in the paper; at least 0.001, so that rounding cannot undo it.
     """
 
-    beta: float = 0.01
+    beta: float = 0.1
     decision: Decision = "en"
     steps: int = 60
     rounds: int = 5
     learning_rate: float = 0.01
-    initial_constant: float = 0.1
+    initial_constant: float = 1.0
     confidence: float = 0.0
 
     card: ClassVar[Card] = Card(
