@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from whyfooled.adversaries import Adversaries, load_adversaries
+    from whyfooled.attacking import attack_files
     from whyfooled.attacks import (
         BIM,
         EAD,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "adversaries": ("Adversaries", "load_adversaries"),
+    "attacking": ("attack_files",),
     "attacks": (
         "BIM",
         "EAD",
@@ -83,6 +87,7 @@ __all__ = [
     "FGSM",
     "FMN",
     "PGD",
+    "Adversaries",
     "AttackResult",
     "CarliniWagner",
     "Classifier",
@@ -99,10 +104,12 @@ __all__ = [
     "Targeted",
     "Untargeted",
     "adapt",
+    "attack_files",
     "choose_targets",
     "count_passes",
     "enhance",
     "explain",
+    "load_adversaries",
     "load_classifier",
     "recovery_curve",
     "run_attack",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from whyfooled.errors import bad_parameter
 from whyfooled.explanation import Outcome
 from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.images import read_adversarial, read_photograph
-from whyfooled.registry import describe, parameters, parse
+from whyfooled.registry import describe, parse, with_seed
 from whyfooled.saliency.enhanced import strongest_other
 from whyfooled.types import Images, Progress
 
@@ -160,7 +160,5 @@ def _made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) ->
 
 def _chosen_attack(attack: Any, seed: int) -> Callable[[Classifier, Images, Goal], Images]:
     chosen = CarliniWagner() if attack is None else parse("attacks", attack) if isinstance(attack, str) else attack
-    # A seed of the attack's own goes before the explanation's.
-    seeded = is_dataclass(chosen) and parameters(type(chosen)).get("seed", seed) == getattr(chosen, "seed", None)
-    found: Callable[[Classifier, Images, Goal], Images] = replace(chosen, seed=seed) if seeded else chosen
+    found: Callable[[Classifier, Images, Goal], Images] = with_seed(chosen, seed)
     return found

@@ -37,12 +37,12 @@ def main() -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(sentence: str) -> Iterator[None]:
     """Make of Ctrl-C one sentence and the exit code that shells expect."""
     try:
         yield
     except KeyboardInterrupt:
-        _say("Stopped. Nothing was written.")
+        _say(sentence)
         raise typer.Exit(_INTERRUPTED) from None
 
 
@@ -66,7 +66,7 @@ def _root(
 
 
 @app.command()
-@_interruptible()
+@_interruptible("Stopped. Nothing was written.")
 def explain(
     image: Annotated[
         Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")
@@ -161,30 +161,143 @@ def explain(
 
 
 @app.command()
+@_interruptible("Stopped. What was finished is kept: the same command goes on from there.")
+def attack(
+    images: Annotated[list[Path] | None, typer.Argument(help="Photographs, or folders of them.")] = None,
+    method: Annotated[
+        str, typer.Option("--attack", help="The attack, such as cw, fmn or 'pgd(steps=40, epsilon=4/255)'.")
+    ] = "cw",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("adversaries"),
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="The class to be taken for (name or index), or: random, least-likely, runner-up; "
+            "any wrong class if left out."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The true class of all (name or index); what the model sees in each if left out."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV file with the columns file and label: the true class of each.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
+    ] = "lite0",
+    weights: Annotated[
+        str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
+    ] = None,
+    epsilon: Annotated[
+        str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="The attack's steps.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Describe all attacks and their parameters, and stop.")] = False,
+) -> None:
+    """Attack photographs, and keep the adversarial images without loss; a stopped run goes on where it was."""
+    if show:
+        _describe("attacks", texts=True)
+        return
+    if not images:
+        raise bad_parameter("IMAGES", "must be photographs or folders of them", "none", "To see the attacks: --list.")
+    if label is not None and labels is not None:
+        raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
+
+    from whyfooled.attacking import attack_files
+    from whyfooled.images import photographs_in
+    from whyfooled.registry import parse, with_seed
+    from whyfooled.zoo import load_classifier
+
+    overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
+    made = with_seed(parse("attacks", method, overrides), seed)
+    files = photographs_in(images)
+    truth = label if labels is None else _read_labels(labels)
+    with _plain_warnings(), _standing(quiet) as report:
+        adversaries, errors = attack_files(
+            load_classifier(model, weights=weights, device=device, seed=seed),
+            files,
+            made,
+            output,
+            labels=truth,
+            target=target,
+            seed=seed,
+            batch_size=batch_size,
+            about={"weights": weights},
+            report=report,
+        )
+    for name, reason in errors.items():
+        _say(f"Left out: {name}: {reason}")
+    if not quiet:
+        print(_account(adversaries.to_frame()))
+        print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
+
+
+def _account(table: Any) -> str:
+    """Write what a run came to."""
+    attacked = table[(table["forwards"] > 0) | ~table["success"]]
+    fooled = attacked[attacked["success"]]
+    lines = [f"{len(fooled)} of {len(attacked)} photographs reached the goal."]
+    if len(fooled):
+        norms = ", ".join(f"{norm} {fooled[norm].median():.4g}" for norm in ("l2", "linf", "l1", "l0"))
+        lines.append(f"Median {norms}.")
+    if len(attacked):
+        lines.append(
+            f"{attacked['forwards'].mean():.0f} forward and {attacked['backwards'].mean():.0f} backward passes each."
+        )
+    if len(table) > len(attacked):
+        lines.append(f"{len(table) - len(attacked)} more were taken for a wrong class already.")
+    return "\n".join(lines)
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    """Read the columns file and label of a CSV file."""
+    import csv
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return {row["file"]: row["label"].strip() for row in csv.DictReader(file)}
+    except OSError as error:
+        raise bad_parameter("--labels", "must be a CSV file that can be read", f"{path}: {error.strerror}") from None
+    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error):
+        raise bad_parameter("--labels", "must be a CSV file with the columns file and label", path) from None
+
+
+@app.command()
 def methods() -> None:
     """List the attacks and saliency methods, with their parameters, costs and sources."""
+    _describe("attacks")
+    _describe("saliency")
+
+
+def _describe(kind: Any, texts: bool = False) -> None:
+    """Print every method of a kind; with a line about each parameter, if asked for."""
     from rich.console import Console
     from rich.markup import escape
+    from rich.padding import Padding
 
-    from whyfooled.registry import Kind, available, describe, parameters
+    from whyfooled.registry import available, describe, parameter_texts, parameters
 
     console = Console(highlight=False)
-    headings: dict[Kind, str] = {"attacks": "Attacks", "saliency": "Saliency methods"}
-    for kind, heading in headings.items():
-        console.print(f"[bold]{heading}[/bold]")
-        for name, method in available(kind).items():
-            console.print(
-                f"\n  [bold cyan]{name}[/bold cyan]  {escape(method.card.title)}: {escape(method.card.summary)}"
-            )
-            given = {
-                key: describe(value) if hasattr(value, "card") else value for key, value in parameters(method).items()
-            }
+    console.print(f"[bold]{'Attacks' if kind == 'attacks' else 'Saliency methods'}[/bold]")
+    for name, method in available(kind).items():
+        card = method.card
+        console.print(f"\n  [bold cyan]{name}[/bold cyan]  {escape(card.title)}: {escape(card.summary)}")
+        given = {key: describe(value) if hasattr(value, "card") else value for key, value in parameters(method).items()}
+        if texts:
+            about = parameter_texts(method)
+            for key, value in given.items():
+                line = f"[green]{key}[/green]={escape(_short(value))}  {escape(about.get(key, ''))}"
+                console.print(Padding(line, (0, 0, 0, 4)))
+        elif given:
             settings = ", ".join(f"{key}={_short(value)}" for key, value in given.items())
-            if settings:
-                console.print(f"    parameters: {escape(settings)}")
-            console.print(f"    cost: {escape(method.card.cost)}")
-            console.print(f"    source: {escape(method.card.source)}")
-        console.print()
+            console.print(f"    parameters: {escape(settings)}")
+        console.print(f"    cost: {escape(card.cost)}")
+        console.print(f"    source: {escape(card.source)}")
+    console.print()
 
 
 def _short(value: object) -> str:
@@ -239,6 +352,28 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     finally:
         if tasks:
             bars.stop()
+
+
+@contextmanager
+def _standing(quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """Show a bar with the success rate and the median norm so far; on a terminal only, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def report(standing: Any) -> None:
+            text = f"{int(standing.done)} of {standing.total}"
+            if standing.attacked:
+                text += f", {standing.fooled / standing.attacked:.0%} fooled"
+            if standing.median_l2 is not None:
+                text += f", median l2 {standing.median_l2:.3g}"
+            bar.update(task, completed=standing.done, total=standing.total, description=text)
+
+        yield report
 
 
 if __name__ == "__main__":

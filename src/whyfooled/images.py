@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -115,6 +115,32 @@ def _from_deep_grey(path: Path, image: PILImage.Image) -> PILImage.Image:
     return PILImage.fromarray(eight_bits).convert("RGB")
 
 
+PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def photographs_in(places: Sequence[str | Path]) -> list[Path]:
+    """List image files: those given, and in folders all those below with the suffix of an image, hidden ones left out.
+
+    Raises
+    ------
+    ImageError
+        If a place is neither file nor folder, or nothing is found.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if is_file(place):
+            found.append(place)
+            continue
+        if not _if_folder(place):
+            raise ImageError(f"There is no image file or folder {place}.")
+        files = (path for path in place.rglob("*") if not path.name.startswith(".") and is_file(path))
+        found += sorted(path for path in files if path.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+    if not found:
+        where = ", ".join(map(str, places)) or "an empty list"
+        raise ImageError(f"No photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) were found in {where}.")
+    return found
+
+
 def to_tensor(photograph: PILImage.Image) -> Image:
     """Turn an RGB image into a float32 tensor (3,h,w) with values in [0, 1]."""
     pixels = np.array(photograph.convert("RGB"), dtype=np.uint8)
@@ -220,7 +246,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str])
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         ready[name] = tensor.detach().to("cpu", dtype).contiguous().clone()
     # Not save_file, whose files only their owner can read.
-    path.write_bytes(save(ready, metadata=about))
+    write_whole(path, save(ready, metadata=about))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever the process is stopped."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 @contextmanager

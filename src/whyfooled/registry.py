@@ -8,6 +8,7 @@ A method is a frozen dataclass with a ``card``; its fields are its parameters. `
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import warnings
 from collections.abc import Mapping
@@ -71,6 +72,26 @@ def parameters(method: type[Any]) -> dict[str, object]:
         else:
             found[field.name] = field.default
     return found
+
+
+def parameter_texts(method: type[Any]) -> dict[str, str]:
+    """Return what a method's docstring says of each of its parameters, on one line."""
+    _, _, section = inspect.cleandoc(method.__doc__ or "").partition("Parameters\n----------\n")
+    texts: dict[str, list[str]] = {}
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            texts[line] = []
+        elif line and texts:
+            texts[list(texts)[-1]].append(line.strip())
+    return {name: " ".join(lines) for name, lines in texts.items() if name in parameters(method)}
+
+
+def with_seed(method: Any, seed: int) -> Any:
+    """Give a method the seed, if it has a parameter for one and it was left at its default."""
+    seeded = dataclasses.is_dataclass(method) and not isinstance(method, type)
+    if seeded and parameters(type(method)).get("seed", seed) == getattr(method, "seed", None):
+        return dataclasses.replace(method, seed=seed)
+    return method
 
 
 def describe(method: object) -> str:

@@ -1,0 +1,281 @@
+"""Attacking many photographs: batch after batch, every result written at once, resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from whyfooled import __version__
+from whyfooled.adversaries import RUN_FILE, Adversaries, adversary_file, read_adversary, write_adversary
+from whyfooled.attacks import AttackResult, run_attack
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ImageError, OutputError, WhyfooledError, at_least
+from whyfooled.goals import Goal, Targeted, Untargeted
+from whyfooled.images import photographs_in, read_photograph, write_whole
+from whyfooled.registry import describe
+from whyfooled.targets import TARGET_CHOICES, choose_targets
+
+TABLE_FILE = "table.csv"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands.
+
+    Parameters
+    ----------
+    done, total
+        Photographs that are finished (a fraction of the batch in work included), and all.
+    attacked
+        Finished ones whose goal was not reached beforehand.
+    fooled
+        Those of them whose goal is reached now.
+    median_l2
+        Median ℓ2 of these; None if there are none.
+    """
+
+    done: float
+    total: int
+    attacked: int
+    fooled: int
+    median_l2: float | None
+
+
+def attack_files(
+    classifier: Classifier,
+    images: Sequence[str | Path],
+    attack: Any,
+    folder: str | Path,
+    *,
+    labels: str | int | Mapping[str, str | int] | None = None,
+    target: str | int | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    about: Mapping[str, Any] | None = None,
+    report: Callable[[Standing], None] = lambda standing: None,
+) -> tuple[Adversaries, dict[str, str]]:
+    """Attack photographs, and write each one's result into a folder as soon as its batch is finished.
+
+    Run again with the same arguments, it goes on where it stopped, and ends in the same files: photographs are attacked
+    in fixed batches, and a batch of which a file is missing is attacked again.
+
+    Parameters
+    ----------
+    classifier
+        The classifier to fool.
+    images
+        Files and folders of photographs; folders are searched through.
+    attack
+        An attack of this package, or anything that `whyfooled.attacks.adapt` takes.
+    folder
+        Where to write: one file for each photograph, ``run.json`` and ``table.csv``.
+    labels
+        The true class (name or index) of all, or of each by its name in the table or its bare file name; the class that
+        the classifier gives if None.
+    target
+        A class (name or index), or a way to choose one: ``"random"``, ``"least-likely"``, ``"runner-up"``; any wrong
+        class will do if None.
+    seed
+        Seed of the random choice of targets.
+    batch_size
+        Photographs in a batch.
+    about
+        What else makes a run another run, such as the model's name and weights.
+    report
+        Called as the run goes on.
+
+    Returns
+    -------
+    Adversaries
+        The finished ones.
+    dict
+        For each photograph that could not be attacked, the reason.
+
+    Raises
+    ------
+    ImageError
+        If there is no photograph, or none could be attacked.
+    OutputError
+        If the folder holds another run, or cannot be written.
+    """
+    at_least("batch_size", batch_size, 1)
+    files = _by_name(photographs_in(images))
+    folder = Path(folder)
+    run = {
+        "version": __version__,
+        "model": classifier.name,
+        "attack": describe(attack) if hasattr(attack, "card") else repr(attack),
+        "labels": dict(labels) if isinstance(labels, Mapping) else labels,
+        "target": target,
+        "seed": seed,
+        "batch_size": batch_size,
+        **(about or {}),
+        "images": list(files),
+    }
+    _begin(folder, run)
+    truth = _Truth(classifier, labels, target, seed)
+    tally = _Tally(len(files), report)
+    errors: dict[str, str] = {}
+    for names in _batches(list(files), batch_size):
+        missing = [name for name in names if not adversary_file(folder, name).is_file()]
+        if missing:
+            photographs, unreadable = _read(classifier, {name: files[name] for name in names})
+            errors |= unreadable
+            if set(missing) - set(unreadable):
+                results, failed = _attack(attack, truth, photographs, tally.within(len(names)))
+                errors |= failed
+                for name, result in results.items():
+                    write_adversary(folder, name, result)
+        tally.add(len(names), (read_adversary(adversary_file(folder, name)) for name in names if name not in errors))
+    if len(errors) == len(files):
+        name, reason = next(iter(errors.items()))
+        raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
+    done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
+    write_whole(folder / TABLE_FILE, _table(classifier, done, errors).to_csv(index=False).encode())
+    return done, errors
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, Path]:
+    """Name each file by its path below the folder that all have in common; a file given twice counts once."""
+    whole = sorted({file.resolve() for file in files})
+    root = Path(os.path.commonpath([file.parent for file in whole]))
+    return {file.relative_to(root).as_posix(): file for file in whole}
+
+
+def _begin(folder: Path, run: dict[str, Any]) -> None:
+    """Write what the run is, or refuse to mix it with another."""
+    text = json.dumps(run, indent=1, ensure_ascii=False)
+    path = folder / RUN_FILE
+    try:
+        if path.exists():
+            before = json.loads(path.read_text())
+            differing = [key for key in run if before.get(key) != json.loads(text)[key]]
+            if differing:
+                raise OutputError(
+                    f"{folder} holds another run: {_difference(before, run, differing[0])}. "
+                    "Give another folder, or delete this one."
+                )
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"The output folder {folder} cannot be used: {reason}.") from None
+
+
+def _difference(before: dict[str, Any], run: dict[str, Any], key: str) -> str:
+    if key == "images":
+        return "its photographs are not the same"
+    return f"its {key} was {before.get(key)}, now it is {run[key]}"
+
+
+def _batches(names: list[str], size: int) -> Iterator[list[str]]:
+    return (names[start : start + size] for start in range(0, len(names), size))
+
+
+def _read(classifier: Classifier, files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    read: dict[str, Tensor] = {}
+    unreadable: dict[str, str] = {}
+    for name, path in files.items():
+        try:
+            read[name] = classifier.prepare(read_photograph(path))
+        except ImageError as error:
+            unreadable[name] = str(error)
+    return read, unreadable
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """What each photograph shows, and what it is to be taken for."""
+
+    classifier: Classifier
+    labels: str | int | Mapping[str, str | int] | None
+    target: str | int | None
+    seed: int
+
+    def goal(self, names: Sequence[str], images: Tensor) -> Goal:
+        predicted = self.classifier.predict(images)
+        true = predicted.clone()
+        for number, name in enumerate(names):
+            label = self._label(name)
+            if label is not None:
+                true[number] = self.classifier.class_index(label, argument="label")
+        if self.target is None:
+            return Untargeted(true)
+        if self.target in TARGET_CHOICES:
+            return choose_targets(self.classifier, images, str(self.target), labels=true, seed=self.seed)
+        aim = self.classifier.class_index(self.target, argument="target")
+        if (true == aim).any():
+            raise ImageError("The target must be another class than the true one.")
+        return Targeted(torch.full_like(true, aim))
+
+    def _label(self, name: str) -> str | int | None:
+        if not isinstance(self.labels, Mapping):
+            return self.labels
+        label = self.labels.get(name, self.labels.get(Path(name).name))
+        if label is None:
+            raise ImageError("The labels do not say what it shows.")
+        return label
+
+
+def _attack(
+    attack: Any, truth: _Truth, photographs: Mapping[str, Tensor], progress: Callable[[int, int, str], None]
+) -> tuple[dict[str, AttackResult], dict[str, str]]:
+    """Attack a batch; if one of it cannot be attacked, each on its own, so that the others are not lost."""
+    names = list(photographs)
+    images = torch.cat(list(photographs.values()))
+    try:
+        result = run_attack(attack, truth.classifier, images, truth.goal(names, images), progress=progress)
+    except WhyfooledError as error:
+        if len(names) == 1:
+            return {}, {names[0]: str(error)}
+        results: dict[str, AttackResult] = {}
+        errors: dict[str, str] = {}
+        for name in names:
+            one, failed = _attack(attack, truth, {name: photographs[name]}, progress)
+            results |= one
+            errors |= failed
+        return results, errors
+    return {name: result.select(torch.tensor([number])) for number, name in enumerate(names)}, {}
+
+
+class _Tally:
+    """Counts what is finished, and reports it. Lives inside one run."""
+
+    def __init__(self, total: int, report: Callable[[Standing], None]) -> None:
+        self.total, self.report = total, report
+        self.done = self.attacked = 0
+        self.sizes: list[float] = []
+
+    def add(self, count: int, results: Iterable[AttackResult]) -> None:
+        for result in results:
+            if not bool(result.goal.reached(result.clean_logits)[0]):
+                self.attacked += 1
+                if bool(result.success[0]):
+                    self.sizes.append(float(result.l2[0]))
+        self.done += count
+        self._say(self.done)
+
+    def within(self, count: int) -> Callable[[int, int, str], None]:
+        return lambda done, total, doing: self._say(self.done + count * done / total)
+
+    def _say(self, done: float) -> None:
+        middle = median(self.sizes) if self.sizes else None
+        self.report(Standing(done, self.total, self.attacked, len(self.sizes), middle))
+
+
+def _table(classifier: Classifier, adversaries: Adversaries, errors: Mapping[str, str]) -> pd.DataFrame:
+    rows = adversaries.to_frame()
+    rows["clean_prediction_name"] = [classifier.class_name(index) for index in rows["clean_prediction"]]
+    rows["prediction_name"] = [classifier.class_name(index) for index in rows["prediction"]]
+    failed = pd.DataFrame({"file": list(errors), "error": list(errors.values())})
+    return pd.concat([rows, failed], ignore_index=True) if errors else rows.assign(error="")
