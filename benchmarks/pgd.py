@@ -24,16 +24,14 @@ def run(data: str, model: str, weights: str, count: int, steps: int) -> None:
     with np.load(data) as arrays:
         images = torch.from_numpy(arrays["eval_images"][:count]).permute(0, 3, 1, 2).float() / 255
         labels = torch.from_numpy(arrays["eval_labels"][:count])
-    clean = torch.cat([classifier.predict(part) for part in images.split(BATCH)]) == labels
+    parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
+    clean = torch.cat([classifier.predict(images[part]) for part in parts]) == labels
     table = Table("attack", "radius", "accuracy left", "forwards", "backwards")
     for radius in RADII:
         for name, attack in _attacks(classifier, radius / 255, steps).items():
             torch.manual_seed(0)
             result = AttackResult.join(
-                [
-                    run_attack(attack, classifier, x, Untargeted(y))
-                    for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True)
-                ]
+                [run_attack(attack, classifier, images[part], Untargeted(labels[part])) for part in parts]
             )
             left = float((~result.success).double().mean())
             passes = [f"{float(counts[clean].double().mean()):.1f}" for counts in (result.forwards, result.backwards)]

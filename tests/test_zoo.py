@@ -307,6 +307,18 @@ class TestWeights:
         assert "1 tensors not in the model (head.weight)" in str(caught.value)
         assert "1 tensors of another shape (0.weight)" in str(caught.value)
 
+    def test_the_count_of_training_batches_may_be_missing(self, tmp_path, write):
+        path = write(
+            "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), "
+            "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))\n"
+        )
+        state = load_classifier(f"{path}:make").module.state_dict()
+        saved = {key: (value + 1).contiguous() for key, value in state.items()}
+        del saved["1.num_batches_tracked"]
+        save_file(saved, tmp_path / "w.safetensors")
+        found = load_classifier(f"{path}:make", weights=tmp_path / "w.safetensors").module.state_dict()
+        assert all(torch.equal(found[key], value) for key, value in saved.items())
+
     def test_of_many_tensors_that_do_not_fit_three_are_named(self, tmp_path, tiny):
         save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
         with pytest.raises(ModelError, match=r"4 tensors missing \(0\.bias, 0\.weight, 3\.bias and 1 more\)"):

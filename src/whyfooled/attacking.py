@@ -121,8 +121,9 @@ def attack_files(
         **(about or {}),
         "images": list(files),
     }
-    _begin(folder, run)
     truth = _Truth(classifier, labels, target, seed)
+    truth.check_names()
+    _begin(folder, run)
     tally = _Tally(len(files), report)
     errors: dict[str, str] = {}
     for names in _batches(list(files), batch_size):
@@ -202,6 +203,15 @@ class _Truth:
     target: str | int | None
     seed: int
 
+    def check_names(self) -> None:
+        """Raise `ParameterError` for a class that does not exist, before anything is done."""
+        labels = self.labels.values() if isinstance(self.labels, Mapping) else [self.labels]
+        for label in labels:
+            if label is not None:
+                self.classifier.class_index(label, argument="label")
+        if self.target is not None and self.target not in TARGET_CHOICES:
+            self.classifier.class_index(self.target, argument="target")
+
     def goal(self, names: Sequence[str], images: Tensor) -> Goal:
         predicted = self.classifier.predict(images)
         true = predicted.clone()
@@ -275,7 +285,10 @@ class _Tally:
 
 def _table(classifier: Classifier, adversaries: Adversaries, errors: Mapping[str, str]) -> pd.DataFrame:
     rows = adversaries.to_frame()
-    rows["clean_prediction_name"] = [classifier.class_name(index) for index in rows["clean_prediction"]]
-    rows["prediction_name"] = [classifier.class_name(index) for index in rows["prediction"]]
+    for column in ("goal_class", "clean_prediction", "prediction"):
+        rows[f"{column}_name"] = [classifier.class_name(index) for index in rows[column]]
+    rows["error"] = ""
     failed = pd.DataFrame({"file": list(errors), "error": list(errors.values())})
-    return pd.concat([rows, failed], ignore_index=True) if errors else rows.assign(error="")
+    # Whole numbers that may be missing: without this they would become floats.
+    whole = dict.fromkeys(rows.select_dtypes("int64"), "Int64")
+    return pd.concat([rows.astype(whole), failed.astype(object)], ignore_index=True) if errors else rows

@@ -242,8 +242,8 @@ def _account(table: Any) -> str:
     fooled = attacked[attacked["success"]]
     lines = [f"{len(fooled)} of {len(attacked)} photographs reached the goal."]
     if len(fooled):
-        norms = ", ".join(f"{norm} {fooled[norm].median():.4g}" for norm in ("l2", "linf", "l1", "l0"))
-        lines.append(f"Median {norms}.")
+        norms = ", ".join(f"{norm} {fooled[norm].median():.4g}" for norm in ("l2", "linf", "l1"))
+        lines.append(f"Median {norms}, pixels changed {fooled['l0'].median():.0f}.")
     if len(attacked):
         lines.append(
             f"{attacked['forwards'].mean():.0f} forward and {attacked['backwards'].mean():.0f} backward passes each."

@@ -241,7 +241,9 @@ def _required_arguments(function: Callable[..., object]) -> list[str]:
 def _load_weights(module: nn.Module, path: Path) -> None:
     own = module.state_dict()
     state = _without_prefix(_read_state(path), own.keys())
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    # How many batches a normalisation saw in training changes nothing here, and many files leave it out.
+    missing = sorted(key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked"))
+    unknown = sorted(state.keys() - own.keys())
     wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     if missing or unknown or wrong:
         parts = [
@@ -250,7 +252,7 @@ def _load_weights(module: nn.Module, path: Path) -> None:
             _some("of another shape", sorted(wrong)),
         ]
         raise ModelError(f"The weights in {path} do not fit the model: {'; '.join(filter(None, parts))}.")
-    module.load_state_dict(state)
+    module.load_state_dict(own | state)
 
 
 def _some(what: str, keys: list[str], most: int = 3) -> str:

@@ -57,7 +57,8 @@ def test_norms_are_those_of_the_change(case):
     torch.testing.assert_close(result.l2[0], torch.tensor(0.05))
     torch.testing.assert_close(result.linf[0], torch.tensor(0.04))
     frame = result.to_frame()
-    assert frame.shape == (3, 9)
+    assert frame.shape == (3, 11)
+    assert frame["goal"].tolist() == ["targeted"] * 3
     assert frame["l0"].tolist() == [1, 0, 0]
 
 

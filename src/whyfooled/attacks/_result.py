@@ -15,7 +15,7 @@ from whyfooled.attacks._problem import Box, Mask, Problem, check_attempted, chec
 from whyfooled.attacks.adapters import adapt
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError
-from whyfooled.goals import Goal, Untargeted
+from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
 
 
@@ -135,8 +135,13 @@ class AttackResult:
         return self.delta.flatten(1).abs().amax(1)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row for each image: success, predictions, norms and passes."""
+        """Return one row for each image: goal, success, predictions, norms and passes.
+
+        ``goal_class`` is the true class of an untargeted goal, and the target of a targeted one.
+        """
         columns = {
+            "goal": ["targeted" if isinstance(self.goal, Targeted) else "untargeted"] * len(self.success),
+            "goal_class": self.goal.classes,
             "success": self.success,
             "clean_prediction": self.clean_logits.argmax(1),
             "prediction": self.predictions,
@@ -147,7 +152,9 @@ class AttackResult:
             "forwards": self.forwards,
             "backwards": self.backwards,
         }
-        return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+        return pd.DataFrame(
+            {name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in columns.items()}
+        )
 
 
 def l0(delta: Images) -> Counts:

@@ -1,0 +1,143 @@
+"""``whyfooled attack`` as a user runs it: stopped at any moment, resumed, listed, misused."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.e2e.test_cli import MODELS
+from whyfooled import load_adversaries
+from whyfooled.attacks import ATTACKS
+from whyfooled.cli import main
+from whyfooled.registry import parameters
+
+COMMAND = ["attack", "photographs", "--attack", "fmn(steps=8)", "--batch-size", "2", "--model", "nets.py:Slow"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "nets.py").write_text(MODELS)
+    (tmp_path / "photographs").mkdir()
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((240, 230)).save(tmp_path / "photographs" / f"{number}.png")
+    return tmp_path
+
+
+def start(folder, *arguments):
+    command = [sys.executable, "-m", "whyfooled", *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(folder, *arguments):
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def killed_when(folder, condition, how, *arguments):
+    """Run until a condition holds, then send a signal; return what the process said on stderr, and its exit code."""
+    process = start(folder, *arguments)
+    deadline = time.monotonic() + 100
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def test_a_run_that_is_killed_twice_ends_in_the_same_files(folder):
+    code, out, err = run(folder, *COMMAND, "-o", "whole")
+    assert (code, err) == (0, "")
+    assert "of 6 photographs reached the goal" in out
+    stopped = folder / "stopped"
+    for count in (1, 3):
+        code, _ = killed_when(
+            folder,
+            lambda count=count: len(list(stopped.glob("*.safetensors*"))) >= count,
+            signal.SIGKILL,
+            *COMMAND,
+            "-o",
+            "stopped",
+        )
+        assert code == -signal.SIGKILL
+        assert not (stopped / "table.csv").exists()
+    assert run(folder, *COMMAND, "-o", "stopped")[0] == 0
+    assert contents(stopped) == contents(folder / "whole")
+    assert len(load_adversaries(stopped)) == 6
+
+
+def test_ctrl_c_says_how_to_go_on(folder):
+    code, err = killed_when(
+        folder, lambda: list((folder / "out").glob("*.safetensors")), signal.SIGINT, *COMMAND, "-o", "out"
+    )
+    assert code == 130
+    assert err.splitlines()[-1] == "Stopped. What was finished is kept: the same command goes on from there."
+    assert load_adversaries(folder / "out").parameters["attack"] == "fmn(steps=8)"
+
+
+def test_a_saved_image_goes_into_explain(folder):
+    assert run(folder, *COMMAND, "-o", "out", "--quiet") == (0, "", "")
+    saved = ["--adversarial", "out/0.png.safetensors", "--methods", "gradient", "-o", "explained"]
+    code, out, err = run(folder, "explain", "photographs/0.png", "--model", "nets.py:Net", *saved)
+    assert (code, err) == (0, "")
+    assert out.startswith("The model saw class ")
+
+
+def test_labels_come_from_a_csv_file(folder):
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "label"), *((f"{number}.png", 9 % 4) for number in range(5))])
+    code, _, err = run(folder, *COMMAND, "-o", "out", "--labels", "labels.csv")
+    assert code == 0
+    assert err == "Left out: 5.png: The labels do not say what it shows.\n"
+    assert load_adversaries(folder / "out")[:].goal.classes.tolist() == [1] * 5
+
+
+def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["whyfooled", "attack", "--list"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    for method in ATTACKS:
+        assert f"{method.card.name} {method.card.title}" in listed
+        for name in parameters(method):
+            assert f" {name}=" in listed
+    assert "step_size=None Length of a step; a quarter of `epsilon` if None." in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "`IMAGES` must be photographs or folders of them; got none. To see the attacks: --list."),
+        (["nowhere"], "There is no image file or folder nowhere."),
+        (["photographs", "--epsilon", "4", "--attack", "bim"], "Did you mean 4/255?"),
+        (["photographs", "--attack", "cv"], "`attack` must be the name of a known method; got 'cv'. Did you mean cw?"),
+        (["photographs", "--label", "1", "--labels", "x.csv"], "`--labels` takes the place of --label"),
+        (["photographs", "--labels", "x.csv"], "x.csv: No such file"),
+        (["photographs", "--labels", "nets.py"], "with the columns file and label"),
+        (["photographs", "--target", "lynx"], "`target` must be"),
+        (["photographs", "--batch-size", "0"], "`batch_size` must be at least 1"),
+        (["photographs", "-o", "nets.py"], "The output folder nets.py cannot be used"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["whyfooled", "attack", "--model", "nets.py:Net", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("Error: ")
+    assert message in said.err
+    assert not (folder / "adversaries").exists()
