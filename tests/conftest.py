@@ -1,6 +1,10 @@
 """Fixtures that several files share."""
 
+import torch
+
 
 def pytest_configure(config):
+    # The tests' models are so small that sharing a layer between threads takes longer than computing it.
+    torch.set_num_threads(1)
     # Here and not in pyproject.toml: naming the class there would import the package before its types can be checked.
     config.addinivalue_line("filterwarnings", "error::whyfooled.errors.WhyfooledWarning")

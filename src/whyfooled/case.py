@@ -96,7 +96,7 @@ def attacked(
         chosen = _chosen_attack(attack, seed)
         result = run_attack(chosen, classifier, clean, goal, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
-        given["attack_parameters"] = asdict(chosen) if is_dataclass(chosen) else {}
+        given["attack_parameters"] = asdict(chosen) if is_dataclass(chosen) and hasattr(chosen, "card") else {}
     return _case(classifier, result, true, aim, given)
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from whyfooled.attacks._problem import check_images
-from whyfooled.classifier import Classifier
-from whyfooled.errors import bad_parameter, one_of
+from whyfooled.classifier import Classifier, check_classes
+from whyfooled.errors import ParameterError, bad_parameter, one_of
 from whyfooled.goals import Targeted, Untargeted
 from whyfooled.randomness import image_generators
 from whyfooled.types import Classes, Images
@@ -49,6 +49,9 @@ def choose_targets(
     logits = classifier.logits(images.to(classifier.device)).to(images.device)
     predicted = logits.argmax(1)
     true = predicted if labels is None else Untargeted(labels).classes.long()
+    if len(true) != len(images):
+        raise ParameterError(f"`labels` must have a class for each of the {len(images)} images; got {len(true)}.")
+    check_classes(true, logits)
     taken = torch.zeros_like(logits, dtype=torch.bool)
     for classes in (predicted, true):
         taken.scatter_(1, classes.unsqueeze(1), True)
@@ -58,11 +61,11 @@ def choose_targets(
 
 
 def _random(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
-    chosen = []
-    for free, generator in zip((~taken).cpu(), image_generators(images, seed), strict=True):
+    chosen = torch.zeros(len(images), dtype=torch.int64)
+    for number, (free, generator) in enumerate(zip((~taken).cpu(), image_generators(images, seed), strict=True)):
         classes = free.nonzero()[:, 0]
-        chosen.append(classes[torch.randint(len(classes), (), generator=generator)])
-    return torch.stack(chosen).to(images.device)
+        chosen[number] = classes[torch.randint(len(classes), (), generator=generator)]
+    return chosen.to(images.device)
 
 
 def _least_likely(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:

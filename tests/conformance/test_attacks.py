@@ -24,12 +24,12 @@ BUDGET = {
     "pgd": {"epsilon": 0.3, "restarts": 2},
     "fmn": {},
     "cw": {"initial_constant": 10.0, "learning_rate": 0.02, "steps": 25, "rounds": 3},
-    "ead": {"initial_constant": 10.0, "steps": 25, "rounds": 3},
+    "ead": {"initial_constant": 100.0, "learning_rate": 0.02, "steps": 25, "rounds": 3},
     "strattack": {"group_size": 5, "initial_constant": 100.0, "steps": 20, "rounds": 2},
 }
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
 EVERY += [parse("attacks", "pgd(epsilon=5, ball=l2)"), parse("attacks", "fmn(ball=linf)")]
-EVERY += [parse("attacks", "ead(decision=l1, initial_constant=10, steps=25, rounds=3)")]
+EVERY += [parse("attacks", "ead(decision=l1, initial_constant=100, learning_rate=0.02, steps=25, rounds=3)")]
 EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, initial_constant=100, steps=20, rounds=2)")]
 ATTACK = pytest.mark.parametrize("attack", EVERY, ids=describe)
 

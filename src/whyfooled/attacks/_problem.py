@@ -88,7 +88,7 @@ class Problem:
         )
 
     def within(self, free: Tensor) -> Problem:
-        """Allow changes only where `free` (n,c,h,w) is true as well."""
+        """Allow changes only where `free` (n,1,h,w) is true as well."""
         low, high = torch.where(free, self.low, self.images), torch.where(free, self.high, self.images)
         return Problem(self.classifier, self.images, self.goal, low, high, self.numbers)
 

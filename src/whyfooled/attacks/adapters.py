@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, final
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
+from whyfooled.attacks._steps import check_epsilon
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
 from whyfooled.goals import Targeted
 from whyfooled.passes import count_passes
@@ -21,7 +23,12 @@ from whyfooled.types import Progress, silent
 
 DEFAULT_EPSILON = 4 / 255
 
-_LIBRARIES = ("foolbox", "torchattacks", "art")
+_BASES = {
+    "foolbox": "foolbox.attacks.base.Attack",
+    "torchattacks": "torchattacks.attack.Attack",
+    "art": "art.attacks.attack.EvasionAttack",
+}
+"""The class that every attack of a library derives from."""
 
 
 @final
@@ -50,7 +57,8 @@ class Adapted(Attack):
                 "`mask` and `box` are kept by attacks of whyfooled alone; "
                 f"got an attack of another kind, {self.attack!r}."
             )
-        with count_passes(self.model or problem.classifier) as passes:
+        model = self.model or problem.classifier
+        with _as_it_was(model), count_passes(model) as passes:
             made = self.make(problem)
         if not isinstance(made, Tensor):
             raise ModelError(f"The attack must return a tensor of images; got {type(made).__name__}.")
@@ -88,8 +96,11 @@ def adapt(attack: Any, *, epsilon: float | None = None) -> Attack:
     ParameterError
         If it is no attack, or `epsilon` is missing or of no use.
     """
-    library = next((name for name in _LIBRARIES if _comes_from(attack, name)), None)
-    if library == "foolbox":
+    kind = _kind(attack)
+    if kind is None:
+        fix = f"Make one: {attack.__name__}(...)." if isinstance(attack, type) else ""
+        raise bad_parameter("attack", "must be an attack, or a callable (model, x, y) -> x_adv", repr(attack), fix)
+    if kind == "foolbox":
         return _foolbox(attack, epsilon)
     if epsilon is not None:
         raise bad_parameter(
@@ -97,23 +108,46 @@ def adapt(attack: Any, *, epsilon: float | None = None) -> Attack:
         )
     if isinstance(attack, Attack):
         return attack
-    if isinstance(attack, type) or (not callable(attack) and library is None):
-        fix = f"Make one: {attack.__name__}(...)." if isinstance(attack, type) else ""
-        raise bad_parameter("attack", "must be an attack, or a callable (model, x, y) -> x_adv", repr(attack), fix)
-    if library == "torchattacks":
-        return _torchattacks(attack)
-    return _art(attack) if library == "art" else _function(attack)
+    return {"torchattacks": _torchattacks, "art": _art, "function": _function}[kind](attack)
 
 
-def _comes_from(attack: object, library: str) -> bool:
-    return any(cls.__module__.partition(".")[0] == library for cls in type(attack).__mro__)
+def _kind(attack: object) -> str | None:
+    """Tell whose attack it is by its base class, so that no library need be imported; None if it is no attack."""
+    if isinstance(attack, type):
+        return None
+    if isinstance(attack, Attack):
+        return "whyfooled"
+    bases = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(attack).__mro__}
+    for kind, base in _BASES.items():
+        if base in bases:
+            return kind
+    # A model or an estimator of these libraries is callable too, but no attack.
+    libraries = {base.partition(".")[0] for base in bases}
+    return "function" if callable(attack) and not libraries & set(_BASES) else None
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Give a model its modes and its parameters' gradients back, whatever another library does with them."""
+    modes = {part: part.training for part in model.modules()}
+    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
 
 
 def _foolbox(attack: Any, epsilon: float | None) -> Adapted:
     foolbox = import_module("foolbox")
+    largest = getattr(attack.distance, "p", None) == float("inf")
+    if epsilon is not None:
+        check_epsilon(epsilon, "linf" if largest else "l2")
     for_a_radius = not isinstance(attack, foolbox.attacks.base.MinimizationAttack)
     if epsilon is None and for_a_radius:
-        if getattr(attack.distance, "p", None) != float("inf"):
+        if not largest:
             fix = "Give it: run_attack(adapt(attack, epsilon=0.5), ...)."
             raise bad_parameter("epsilon", "must be given for a Foolbox attack with a radius", "none", fix)
         epsilon = DEFAULT_EPSILON
@@ -131,53 +165,72 @@ def _foolbox(attack: Any, epsilon: float | None) -> Adapted:
 def _torchattacks(attack: Any) -> Adapted:
     def make(problem: Problem) -> Any:
         device = problem.images.device if attack.device is None else attack.device
-        mode = {name: getattr(attack, name) for name in ("attack_mode", "targeted", "_target_map_function")}
-        try:
+        with _modes_as_they_were(attack):
             if isinstance(problem.goal, Targeted):
-                attack.set_mode_targeted_by_label(quiet=True)
-            else:
+                try:
+                    attack.set_mode_targeted_by_label(quiet=True)
+                except ValueError:
+                    raise bad_parameter("goal", "must be untargeted for this attack", repr(attack)) from None
+            elif attack.attack_mode != "default":  # it says aloud what it is told, so it is told only what is new
                 attack.set_mode_default()
             return attack(problem.images.to(device), problem.goal.classes.to(device))
-        except ValueError as error:
-            raise bad_parameter("goal", "must be one that the torchattacks attack supports", repr(attack)) from error
-        finally:
-            for name, value in mode.items():
-                setattr(attack, name, value)
 
     return Adapted(attack, make, attack.model)
 
 
+@contextmanager
+def _modes_as_they_were(attack: Any) -> Iterator[None]:
+    """Give a torchattacks attack, and those inside it, their modes back."""
+    names = ("attack_mode", "targeted", "_target_map_function")
+    every = (attack, *attack._attacks.values())
+    modes = [{name: getattr(one, name) for name in names} for one in every]
+    try:
+        yield
+    finally:
+        for one, mode in zip(every, modes, strict=True):
+            for name, value in mode.items():
+                setattr(one, name, value)
+
+
 def _art(attack: Any) -> Adapted:
+    can_aim = "targeted" in attack.attack_params
+
     def make(problem: Problem) -> Any:
         aimed = isinstance(problem.goal, Targeted)
-        if aimed and not hasattr(attack, "targeted"):
-            raise bad_parameter("goal", f"must be untargeted for {type(attack).__name__}", "a targeted one")
-        before = getattr(attack, "targeted", None)
+        if aimed and not can_aim:
+            raise bad_parameter("goal", "must be untargeted for this attack", type(attack).__name__)
+        before = attack.targeted if can_aim else None
         try:
-            if before is not None:
+            if can_aim:
                 attack.set_params(targeted=aimed)
             made = attack.generate(x=problem.images.cpu().numpy(), y=problem.goal.classes.cpu().numpy())
             return torch.from_numpy(np.asarray(made))
         finally:
-            if before is not None:
+            if can_aim:
                 attack.set_params(targeted=before)
 
-    return Adapted(attack, make, attack.estimator.model)
+    # ART calls the parts of a Sequential one by one: its own wrapper around the model sees every pass.
+    wrapper = getattr(attack.estimator, "_model", None)
+    return Adapted(attack, make, wrapper if isinstance(wrapper, nn.Module) else None)
 
 
 def _function(attack: Callable[..., Any]) -> Adapted:
-    names = list(inspect.signature(attack).parameters)
+    try:
+        names = list(inspect.signature(attack).parameters)
+    except ValueError:  # built-in callables have none
+        names = []
     takes_goal = names[2:3] == ["goal"]
 
     def make(problem: Problem) -> Any:
         classifier, images, goal = problem.classifier, problem.images, problem.goal
         if takes_goal:
             return attack(classifier, images, goal)
-        if not isinstance(goal, Targeted):
-            return attack(classifier, images, goal.classes)
-        if "targeted" not in names:
+        aimed = isinstance(goal, Targeted)
+        if "targeted" in names:
+            return attack(classifier, images, goal.classes, targeted=aimed)
+        if aimed:
             fix = "Give it a parameter `targeted`, or take the goal itself as its third parameter, named `goal`."
             raise bad_parameter("goal", "must be untargeted for a callable (model, x, y)", "a targeted one", fix)
-        return attack(classifier, images, goal.classes, targeted=True)
+        return attack(classifier, images, goal.classes)
 
     return Adapted(attack, make)

@@ -88,7 +88,8 @@ class FMN(Attack):
                 size = _size(point - images, self.ball)
                 reached = margin <= 0
                 best.offer(everywhere, point, size, reached)
-                boundary = size + margin.abs() / _dual(slope, self.ball).clamp_min(_TINY)
+                # A little beyond the linearised boundary: on it, rounding would decide.
+                boundary = size + (margin.abs() + SAFE_MARGIN) / _dual(slope, self.ball).clamp_min(_TINY)
                 outside = torch.where(best.found, epsilon * (1 + gamma), boundary)
                 inside = torch.minimum(epsilon * (1 - gamma), best.size)
                 epsilon = torch.where(reached, inside, outside)

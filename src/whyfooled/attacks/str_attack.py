@@ -106,14 +106,14 @@ class StrAttack(Attack):
 
         settings = Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
         found = minimise(problem, settings, begin=begin, penalty=penalty, size=penalty, progress=progress)
-        return self._refined(problem, found, grid) if self.refine else found
+        return self._refined(problem, found) if self.refine else found
 
-    def _refined(self, problem: Problem, found: Attempt, grid: _Grid) -> Attempt:
+    def _refined(self, problem: Problem, found: Attempt) -> Attempt:
         delta = found.images - problem.images
         done = (delta != 0).flatten(1).any(1).nonzero()[:, 0]
         if not len(done):
             return found
-        support = grid.support(delta[done])
+        support = (delta[done] != 0).any(1, keepdim=True)
         within = problem.select(done).within(support)
         refined = FMN(steps=_REFINING_STEPS, confidence=self.confidence).attempt(within)
         images, forwards, backwards = found.images.clone(), found.forwards.clone(), found.backwards.clone()
@@ -154,12 +154,6 @@ class _Grid:
         """Return (n,cells) the ℓ2 norm of each cell, all channels together."""
         norms: Tensor = self.cut(delta).norm(dim=1)
         return norms
-
-    def support(self, delta: Tensor) -> Tensor:
-        """Return (n,c,h,w) whether each pixel is in a cell that is not zero, and in none that is."""
-        zero = (self.norms(delta) == 0).to(delta).unsqueeze(1)
-        cells = self.cut(torch.ones_like(delta))
-        return (self.sum(cells, delta) > 0) & (self.sum(cells * zero, delta) == 0)
 
     def _padded(self, images: Tensor) -> tuple[int, int]:
         def up(side: int) -> int:
