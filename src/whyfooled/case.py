@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
 def attacked(
     classifier: Classifier,
     clean: Images,
-    attack: str | Callable[[Classifier, Images, Goal], Images] | None,
+    attack: Any,
     adversarial: str | Path | Images | None,
     label: str | int | None,
     target: str | int | None,
@@ -96,7 +96,7 @@ def attacked(
         chosen = _chosen_attack(attack, seed)
         result = run_attack(chosen, classifier, clean, goal, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
-        given["attack_parameters"] = asdict(chosen) if is_dataclass(chosen) and hasattr(chosen, "card") else {}
+        given["attack_parameters"] = _parameters(chosen)
     return _case(classifier, result, true, aim, given)
 
 
@@ -158,7 +158,11 @@ def _made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) ->
     return _of_input_size(classifier, "adversarial", adversarial)
 
 
-def _chosen_attack(attack: Any, seed: int) -> Callable[[Classifier, Images, Goal], Images]:
+def _parameters(attack: Any) -> dict[str, Any]:
+    described = is_dataclass(attack) and not isinstance(attack, type) and hasattr(attack, "card")
+    return asdict(attack) if described else {}
+
+
+def _chosen_attack(attack: Any, seed: int) -> Any:
     chosen = CarliniWagner() if attack is None else parse("attacks", attack) if isinstance(attack, str) else attack
-    found: Callable[[Classifier, Images, Goal], Images] = with_seed(chosen, seed)
-    return found
+    return with_seed(chosen, seed)

@@ -26,6 +26,19 @@ app = typer.Typer(
     help="Why an image classifier was fooled, and whether an explanation can be trusted.",
 )
 
+# The options that several commands share.
+_Model = Annotated[
+    str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
+]
+_Weights = Annotated[
+    str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
+]
+_Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")]
+_Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
+_Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
+_Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
+
 
 def main() -> None:
     """Run the command line; an error of ours becomes one sentence and exit code 2."""
@@ -90,24 +103,18 @@ def explain(
         str | None,
         typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
-    ] = "lite0",
-    weights: Annotated[
-        str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
-    ] = None,
+    model: _Model = "lite0",
+    weights: _Weights = None,
     methods: Annotated[
         str | None,
         typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.  [default: all]"),
     ] = None,
-    epsilon: Annotated[
-        str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="The attack's steps.")] = None,
+    epsilon: _Epsilon = None,
+    steps: _Steps = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")] = False,
+    device: _Device = "cpu",
+    seed: _Seed = 0,
+    quiet: _Quiet = False,
 ) -> None:
     """Attack a photograph and explain why the classifier is fooled: a report, pictures, numbers, tensors."""
     # Only what an early mistake needs comes before the imports that take seconds.
@@ -182,20 +189,14 @@ def attack(
     labels: Annotated[
         Path | None, typer.Option(help="A CSV file with the columns file and label: the true class of each.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
-    ] = "lite0",
-    weights: Annotated[
-        str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
-    ] = None,
-    epsilon: Annotated[
-        str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="The attack's steps.")] = None,
+    model: _Model = "lite0",
+    weights: _Weights = None,
+    epsilon: _Epsilon = None,
+    steps: _Steps = None,
     batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")] = False,
+    device: _Device = "cpu",
+    seed: _Seed = 0,
+    quiet: _Quiet = False,
     show: Annotated[bool, typer.Option("--list", help="Describe all attacks and their parameters, and stop.")] = False,
 ) -> None:
     """Attack photographs, and keep the adversarial images without loss; a stopped run goes on where it was."""
@@ -278,6 +279,7 @@ def _describe(kind: Any, texts: bool = False) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.padding import Padding
+    from rich.table import Table
 
     from whyfooled.registry import available, describe, parameter_texts, parameters
 
@@ -289,9 +291,11 @@ def _describe(kind: Any, texts: bool = False) -> None:
         given = {key: describe(value) if hasattr(value, "card") else value for key, value in parameters(method).items()}
         if texts:
             about = parameter_texts(method)
+            table = Table.grid(padding=(0, 2))
             for key, value in given.items():
-                line = f"[green]{key}[/green]={escape(_short(value))}  {escape(about.get(key, ''))}"
-                console.print(Padding(line, (0, 0, 0, 4)))
+                text = about.get(key, "").replace("`", "")
+                table.add_row(f"[green]{key}={escape(_short(value))}[/green]", escape(text))
+            console.print(Padding(table, (0, 0, 0, 4)))
         elif given:
             settings = ", ".join(f"{key}={_short(value)}" for key, value in given.items())
             console.print(f"    parameters: {escape(settings)}")
@@ -301,7 +305,11 @@ def _describe(kind: Any, texts: bool = False) -> None:
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    levels = value * 255
+    rounded = f"{value:.4g}"
+    return f"{levels:.0f}/255" if float(rounded) != value and abs(levels - round(levels)) < 1e-9 else rounded
 
 
 @contextmanager

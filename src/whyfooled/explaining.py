@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,6 @@ from whyfooled.case import Case, attacked, clean_image
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
 from whyfooled.explanation import Evidence, Explanation, Recovery
-from whyfooled.goals import Goal
 from whyfooled.measures import FILLS, random_maps, recovery_curve
 from whyfooled.passes import Passes, count_passes
 from whyfooled.registry import describe, parse
@@ -34,7 +33,7 @@ def explain(
     classifier: Classifier,
     image: str | Path | PILImage.Image | Images,
     *,
-    attack: str | Callable[[Classifier, Images, Goal], Images] | None = None,
+    attack: Any = None,
     adversarial: str | Path | Images | None = None,
     label: str | int | None = None,
     target: str | int | None = None,
@@ -51,7 +50,8 @@ def explain(
     image
         A photograph (file or PIL image), brought to the classifier's input size; or a tensor (1,c,h,w) of that size.
     attack
-        An attack, or its name as on the command line; `CarliniWagner` if None. Not together with `adversarial`.
+        An attack, or its name as on the command line; or anything that `run_attack` takes; `CarliniWagner` if None. Not
+        together with `adversarial`.
     adversarial
         An adversarial image made elsewhere: a tensor (1,c,h,w) of the classifier's input size, or a file with one.
     label
