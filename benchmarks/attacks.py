@@ -72,7 +72,7 @@ def run(folder: str, count: int, only: str, output: str, seed: int) -> None:
     }
     for part in chosen:
         for title, goal in goals.items():
-            entries = [_entry(name, attack, classifier, images, goal) for name, attack in _contest(part, seed).items()]
+            entries = [_entry(name, attack, classifier, images, goal) for name, attack in _contest(part).items()]
             _print(f"{part}, {title}, {len(images)} photographs", entries)
             if part == "cw":
                 _compare_curves(entries, title, Path(output))
@@ -85,18 +85,18 @@ def _entry(name: str, attack: Any, classifier: Classifier, images: Tensor, goal:
     return Entry(name, result, recording)
 
 
-def _contest(part: str, seed: int) -> dict[str, Any]:
+def _contest(part: str) -> dict[str, Any]:
     """List the attacks of one comparison, ours first."""
     foolbox = import_module("foolbox").attacks
     theirs = import_module("adv_lib.attacks") if find_spec("adv_lib") else None
     if theirs is None:
         console.print("[yellow]adv-lib is not installed: left out.[/yellow]")
 
-    def adv_lib(name: str, **more: Any) -> dict[str, Callable[..., Any]]:
+    def adv_lib(title: str, name: str, **more: Any) -> dict[str, Callable[..., Any]]:
         def call(model: Any, x: Tensor, y: Tensor, targeted: bool = False) -> Any:
             return getattr(theirs, name)(model, x, y, targeted=targeted, **more)
 
-        return {} if theirs is None else {f"adv-lib {name} {_short(more)}": call}
+        return {} if theirs is None else {f"adv-lib {title}": call}
 
     if part == "cw":
         settings = {"binary_search_steps": 5, "initial_const": 1.0}
@@ -104,13 +104,14 @@ def _contest(part: str, seed: int) -> dict[str, Any]:
             "whyfooled 5 x 60": CarliniWagner(),
             "whyfooled 5 x 200": CarliniWagner(steps=200),
             "foolbox 5 x 200": foolbox.L2CarliniWagnerAttack(steps=200, **settings),
-            **adv_lib("carlini_wagner_l2", max_iterations=200, **settings),
+            **adv_lib("5 x 200", "carlini_wagner_l2", max_iterations=200, **settings),
         }
     if part == "fmn":
         return {
-            f"{name} {steps}": attack
-            for steps in (50, 100)
-            for name, attack in {"whyfooled": FMN(steps=steps), **adv_lib("fmn", norm=2, steps=steps)}.items()
+            "whyfooled 50": FMN(steps=50),
+            **adv_lib("50", "fmn", norm=2, steps=50),
+            "whyfooled 100": FMN(steps=100),
+            **adv_lib("100", "fmn", norm=2, steps=100),
         }
     if part == "ead":
         budget = {"binary_search_steps": 9, "steps": 100}
@@ -122,12 +123,8 @@ def _contest(part: str, seed: int) -> dict[str, Any]:
         }
     return {
         "whyfooled": StrAttack(group_size=CELL),
-        **adv_lib("str_attack", max_iterations=100, group_size=CELL, stride=CELL),
+        **adv_lib("6 x 100, refined", "str_attack", max_iterations=100, group_size=CELL, stride=CELL),
     }
-
-
-def _short(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def groups(delta: Tensor) -> Tensor:
@@ -181,8 +178,14 @@ def _draw(entries: list[Entry], title: str, path: Path) -> None:
     for entry in entries:
         curve = entry.recording.mean_curve()
         axes.plot(range(1, len(curve) + 1), curve, label=entry.name)
-    axes.set(xlabel="evaluations of an image", ylabel="mean l2 of the smallest example so far", title=title)
+    axes.set(
+        xlabel="evaluations of an image",
+        ylabel="mean l2 of the smallest example so far",
+        title=f"Carlini-Wagner, {title}",
+    )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
