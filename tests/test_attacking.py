@@ -12,7 +12,7 @@ from PIL import Image
 from tests.models import small
 from whyfooled import FMN, PGD, AttackResult, attack_files, load_adversaries
 from whyfooled.attacks import Attack
-from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError
+from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, WhyfooledWarning
 
 ATTACK = FMN(steps=10)
 
@@ -123,6 +123,76 @@ def test_another_run_is_not_mixed_in(photographs, tmp_path):
     with pytest.raises(OutputError, match="its photographs are not the same"):
         run(photographs, tmp_path / "out")
     assert contents(tmp_path / "out") == before
+
+
+def test_a_photograph_that_changed_is_attacked_again(photographs, tmp_path):
+    run(photographs, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    photograph(photographs / "a" / "two.png", 99)
+    run(photographs, tmp_path / "out")
+    after = contents(tmp_path / "out")
+    assert after["a/two.png.safetensors"] != before["a/two.png.safetensors"]
+    assert after["b/one.png.safetensors"] == before["b/one.png.safetensors"]
+
+
+def test_a_damaged_result_is_made_again(photographs, tmp_path):
+    run(photographs, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "a" / "one.png.safetensors").write_bytes(b"damaged")
+    run(photographs, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_other_weights_are_another_run(photographs, tmp_path):
+    run(photographs, tmp_path / "out")
+    with pytest.raises(OutputError, match="its model had other weights"):
+        attack_files(small(seed=1), [photographs], ATTACK, tmp_path / "out", batch_size=2)
+
+
+def test_a_run_in_which_nothing_was_finished_does_not_occupy_the_folder(photographs, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(photographs, tmp_path / "out", lambda model, x, y: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert set(contents(tmp_path / "out")) == {"run.json"}
+    run(photographs, tmp_path / "out")
+    assert load_adversaries(tmp_path / "out").parameters["attack"] == "fmn(steps=10)"
+
+
+def test_what_was_left_out_is_not_tried_again(photographs, tmp_path):
+    calls = []
+
+    class Refusing:
+        def __call__(self, model, x, y):
+            calls.append(len(x))
+            raise ModelError("The gradient is infinite.")
+
+        def __repr__(self):
+            return "refusing"
+
+    for _ in range(2):
+        with pytest.raises(ImageError, match=r"None of the 5 photographs .* The gradient is infinite"):
+            run(photographs, tmp_path / "out", Refusing())
+        # Two batches of two, each image of them alone, and one batch of one.
+        assert calls == [2, 1, 1, 2, 1, 1, 1]
+
+
+def test_labels_of_no_photograph_are_warned_of(photographs, tmp_path):
+    with pytest.warns(WhyfooledWarning, match=r"1 of the 6 labels belong to no photograph, such as nix.png"):
+        run(photographs, tmp_path / "out", labels=dict.fromkeys([*NAMES, "nix.png"], 1))
+
+
+def test_a_saved_set_is_read_by_position_name_and_flag(photographs, tmp_path):
+    adversaries, _ = run(photographs, tmp_path / "out")
+    third = adversaries[2].adversarial
+    table = adversaries.to_frame()
+    for index in (np.int64(2), -3, "b/four.png", [2], table["file"] == "b/four.png"):
+        assert torch.equal(adversaries[index].adversarial, third)
+    assert torch.equal(adversaries[[2, 0]].adversarial, torch.cat([third, adversaries[0].adversarial]))
+    with pytest.raises(ParameterError, match=r"Did you mean b/four.png"):
+        adversaries["b/fuor.png"]
+    with pytest.raises(ParameterError, match="must choose some of the 5 images"):
+        adversaries[5:]
+    with pytest.raises(IndexError):
+        adversaries[5]
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_attacked(photographs, tmp_path):

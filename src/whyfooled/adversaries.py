@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whyfooled.attacks import AttackResult
-from whyfooled.errors import ImageError, bad_parameter
+from whyfooled.errors import ImageError, bad_parameter, did_you_mean
 from whyfooled.goals import Goal, Targeted, Untargeted
-from whyfooled.images import write_tensors
+from whyfooled.images import write_tensors, write_whole
 
 RUN_FILE = "run.json"
 SUFFIX = ".safetensors"
+LEFT_OUT = ".left-out.json"
 _KEY = "whyfooled"
 
 
@@ -49,14 +51,24 @@ class Adversaries:
         about = ", ".join(f"{key}={self.parameters[key]}" for key in ("model", "attack") if key in self.parameters)
         return f"Adversaries({len(self)} images in {self.folder}; {about})"
 
-    def __getitem__(self, index: int | slice) -> AttackResult:
-        """Read one image, as a batch of one, or several of one size."""
-        if isinstance(index, int):
-            return read_adversary(adversary_file(self.folder, self.names[index]))
-        chosen = self.names[index]
-        if not chosen:
+    def __getitem__(self, index: Any) -> AttackResult:
+        """Read one image, as a batch of one, or several of one size.
+
+        Parameters
+        ----------
+        index
+            A position, a slice, a photograph's name, or an array of positions or of flags, such as a table's column.
+        """
+        if isinstance(index, str):
+            if index not in self.names:
+                raise bad_parameter(
+                    "index", "must be a photograph's name", repr(index), did_you_mean(index, self.names)
+                )
+            index = self.names.index(index)
+        chosen = np.atleast_1d(np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)])
+        if not len(chosen):
             raise bad_parameter("index", f"must choose some of the {len(self)} images", index)
-        return AttackResult.join([read_adversary(adversary_file(self.folder, name)) for name in chosen])
+        return AttackResult.join([read_adversary(adversary_file(self.folder, self.names[i])) for i in chosen])
 
     def __iter__(self) -> Iterator[AttackResult]:
         return (self[number] for number in range(len(self)))
@@ -95,8 +107,36 @@ def adversary_file(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
-def write_adversary(folder: Path, name: str, result: AttackResult) -> None:
-    """Write one image's result (a batch of one): clean, adversarial and, where it failed, attempted; both logits."""
+def write_left_out(folder: Path, name: str, reason: str, photograph: str) -> None:
+    """Write why a photograph could not be attacked."""
+    path = folder / f"{name}{LEFT_OUT}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps({"reason": reason, "photograph": photograph}, ensure_ascii=False).encode())
+
+
+def left_out(folder: Path, name: str, photograph: str) -> str | None:
+    """Return why a photograph was left out; None if it was not, or was another photograph then."""
+    try:
+        found = json.loads((folder / f"{name}{LEFT_OUT}").read_text())
+        return str(found["reason"]) if found["photograph"] == photograph else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_finished(folder: Path, name: str, photograph: str) -> bool:
+    """Tell whether a photograph's adversarial image is there, undamaged, and made from the photograph as it is now."""
+    try:
+        with safe_open(adversary_file(folder, name), framework="pt") as file:
+            return bool(json.loads((file.metadata() or {})[_KEY])["photograph"] == photograph)
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return False
+
+
+def write_adversary(folder: Path, name: str, result: AttackResult, photograph: str) -> None:
+    """Write one image's result (a batch of one): clean, adversarial and, where it failed, attempted; both logits.
+
+    `photograph` tells the photograph's content, so that a changed one is noticed.
+    """
     tensors = {
         "clean": result.clean[0],
         "adversarial": result.adversarial[0],
@@ -111,6 +151,7 @@ def write_adversary(folder: Path, name: str, result: AttackResult) -> None:
         "backwards": int(result.backwards[0]),
         "goal": "targeted" if isinstance(result.goal, Targeted) else "untargeted",
         "class": int(result.goal.classes[0]),
+        "photograph": photograph,
     }
     path = adversary_file(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,21 @@ import torch
 from torch import Tensor
 
 from whyfooled import __version__
-from whyfooled.adversaries import RUN_FILE, Adversaries, adversary_file, read_adversary, write_adversary
+from whyfooled.adversaries import (
+    LEFT_OUT,
+    RUN_FILE,
+    SUFFIX,
+    Adversaries,
+    adversary_file,
+    is_finished,
+    left_out,
+    read_adversary,
+    write_adversary,
+    write_left_out,
+)
 from whyfooled.attacks import AttackResult, run_attack
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, OutputError, WhyfooledError, at_least
+from whyfooled.errors import ImageError, OutputError, WhyfooledError, WhyfooledWarning, at_least
 from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.images import photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe
@@ -66,7 +79,7 @@ def attack_files(
     """Attack photographs, and write each one's result into a folder as soon as its batch is finished.
 
     Run again with the same arguments, it goes on where it stopped, and ends in the same files: photographs are attacked
-    in fixed batches, and a batch of which a file is missing is attacked again.
+    in fixed batches, and a batch of which a file is missing or damaged, or a photograph has changed, is attacked again.
 
     Parameters
     ----------
@@ -113,6 +126,7 @@ def attack_files(
     run = {
         "version": __version__,
         "model": classifier.name,
+        "model_digest": _weights(classifier),
         "attack": describe(attack) if hasattr(attack, "card") else repr(attack),
         "labels": dict(labels) if isinstance(labels, Mapping) else labels,
         "target": target,
@@ -122,27 +136,53 @@ def attack_files(
         "images": list(files),
     }
     truth = _Truth(classifier, labels, target, seed)
-    truth.check_names()
+    truth.check_names(files)
     _begin(folder, run)
     tally = _Tally(len(files), report)
     errors: dict[str, str] = {}
     for names in _batches(list(files), batch_size):
-        missing = [name for name in names if not adversary_file(folder, name).is_file()]
-        if missing:
-            photographs, unreadable = _read(classifier, {name: files[name] for name in names})
-            errors |= unreadable
-            if set(missing) - set(unreadable):
-                results, failed = _attack(attack, truth, photographs, tally.within(len(names)))
-                errors |= failed
-                for name, result in results.items():
-                    write_adversary(folder, name, result)
-        tally.add(len(names), (read_adversary(adversary_file(folder, name)) for name in names if name not in errors))
+        errors |= _finish(classifier, attack, truth, {name: files[name] for name in names}, folder, tally)
     if len(errors) == len(files):
         name, reason = next(iter(errors.items()))
         raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
     done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
     write_whole(folder / TABLE_FILE, _table(classifier, done, errors).to_csv(index=False).encode())
     return done, errors
+
+
+def _finish(
+    classifier: Classifier, attack: Any, truth: _Truth, batch: Mapping[str, Path], folder: Path, tally: _Tally
+) -> dict[str, str]:
+    """Attack a batch, unless all of it is finished; return the reasons of those left out."""
+    contents = {name: _content(path) for name, path in batch.items()}
+    errors = {name: reason for name in batch if (reason := left_out(folder, name, contents[name])) is not None}
+    if not all(name in errors or is_finished(folder, name, contents[name]) for name in batch):
+        photographs, errors = _read(classifier, batch)
+        if photographs:
+            results, failed = _attack(attack, truth, photographs, tally.within(len(batch)))
+            errors |= failed
+            for name, result in results.items():
+                write_adversary(folder, name, result, contents[name])
+        for name, reason in errors.items():
+            write_left_out(folder, name, reason, contents[name])
+    tally.add(len(batch), (read_adversary(adversary_file(folder, name)) for name in batch if name not in errors))
+    return errors
+
+
+def _content(path: Path) -> str:
+    """Return a digest of a file's content; of nothing if it cannot be read."""
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
+
+
+def _weights(classifier: Classifier) -> str:
+    """Return a digest of a classifier's parameters and buffers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(classifier.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _by_name(files: Sequence[Path]) -> dict[str, Path]:
@@ -160,12 +200,14 @@ def _begin(folder: Path, run: dict[str, Any]) -> None:
         if path.exists():
             before = json.loads(path.read_text())
             differing = [key for key in run if before.get(key) != json.loads(text)[key]]
-            if differing:
+            begun = any(next(folder.rglob(f"*{suffix}"), None) for suffix in (SUFFIX, LEFT_OUT))
+            if differing and begun:
                 raise OutputError(
                     f"{folder} holds another run: {_difference(before, run, differing[0])}. "
                     "Give another folder, or delete this one."
                 )
-            return
+            if not differing:
+                return
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())
     except (OSError, ValueError) as error:
@@ -175,7 +217,11 @@ def _begin(folder: Path, run: dict[str, Any]) -> None:
 
 def _difference(before: dict[str, Any], run: dict[str, Any], key: str) -> str:
     if key == "images":
-        return "its photographs are not the same"
+        new, gone = (sorted(set(one) - set(other)) for one, other in ((run[key], before[key]), (before[key], run[key])))
+        which = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "their order is another"
+        return f"its photographs are not the same ({which})"
+    if key == "model_digest":
+        return "its model had other weights"
     return f"its {key} was {before.get(key)}, now it is {run[key]}"
 
 
@@ -203,8 +249,17 @@ class _Truth:
     target: str | int | None
     seed: int
 
-    def check_names(self) -> None:
-        """Raise `ParameterError` for a class that does not exist, before anything is done."""
+    def check_names(self, files: Mapping[str, Path]) -> None:
+        """Raise `ParameterError` for a class that does not exist, and warn of labels of no photograph, beforehand."""
+        if isinstance(self.labels, Mapping):
+            unused = sorted(set(self.labels) - set(files) - {path.name for path in files.values()})
+            if unused:
+                warnings.warn(
+                    f"{len(unused)} of the {len(self.labels)} labels belong to no photograph, such as {unused[0]}. "
+                    "Give paths below the photographs' common folder, or bare file names.",
+                    WhyfooledWarning,
+                    stacklevel=3,
+                )
         labels = self.labels.values() if isinstance(self.labels, Mapping) else [self.labels]
         for label in labels:
             if label is not None:

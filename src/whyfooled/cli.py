@@ -233,24 +233,25 @@ def attack(
     for name, reason in errors.items():
         _say(f"Left out: {name}: {reason}")
     if not quiet:
-        print(_account(adversaries.to_frame()))
+        print(_account(adversaries.to_frame(), len(errors)))
         print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
 
 
-def _account(table: Any) -> str:
+def _account(table: Any, left_out: int) -> str:
     """Write what a run came to."""
-    attacked = table[(table["forwards"] > 0) | ~table["success"]]
+    attacked = table[table["outcome"] != "already wrong"]
     fooled = attacked[attacked["success"]]
     lines = [f"{len(fooled)} of {len(attacked)} photographs reached the goal."]
     if len(fooled):
         norms = ", ".join(f"{norm} {fooled[norm].median():.4g}" for norm in ("l2", "linf", "l1"))
         lines.append(f"Median {norms}, pixels changed {fooled['l0'].median():.0f}.")
     if len(attacked):
-        lines.append(
-            f"{attacked['forwards'].mean():.0f} forward and {attacked['backwards'].mean():.0f} backward passes each."
-        )
+        forwards, backwards = attacked["forwards"].mean(), attacked["backwards"].mean()
+        lines.append(f"{forwards:.1f} forward and {backwards:.1f} backward passes each, on average.")
     if len(table) > len(attacked):
-        lines.append(f"{len(table) - len(attacked)} more were taken for a wrong class already.")
+        lines.append(f"Taken for a wrong class already, and not attacked: {len(table) - len(attacked)}.")
+    if left_out:
+        lines.append(f"Left out: {left_out}; the reasons are in the table.")
     return "\n".join(lines)
 
 

@@ -200,8 +200,10 @@ def _read_tensor(path: Path) -> Tensor:
         raise ImageError(f"{path} must hold a tensor and nothing else; it was not unpickled.") from None
     if isinstance(found, dict):
         tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
-        if "adversarial" in tensors:
-            return tensors["adversarial"]
+        # Of a failed attack, what it tried last: its adversarial image is the clean one.
+        for name in ("attempted", "adversarial"):
+            if name in tensors:
+                return tensors[name]
         if len(tensors) == 1:
             return next(iter(tensors.values()))
         names = ", ".join(map(str, found)) or "none"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._problem import check_images
+from whyfooled.attacks._problem import check_classifier, check_images
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import ParameterError, bad_parameter, one_of
 from whyfooled.goals import Targeted, Untargeted
@@ -45,6 +45,7 @@ def choose_targets(
         If `how` is unknown, or there is no class left to choose.
     """
     one_of("how", how, TARGET_CHOICES)
+    check_classifier(classifier)
     check_images(images)
     logits = classifier.logits(images.to(classifier.device)).to(images.device)
     predicted = logits.argmax(1)

@@ -4,6 +4,7 @@ from inspect import unwrap
 from types import SimpleNamespace
 
 import foolbox
+import jaxtyping
 import pytest
 import torch
 
@@ -57,9 +58,10 @@ def test_norms_are_those_of_the_change(case):
     torch.testing.assert_close(result.l2[0], torch.tensor(0.05))
     torch.testing.assert_close(result.linf[0], torch.tensor(0.04))
     frame = result.to_frame()
-    assert frame.shape == (3, 11)
+    assert frame.shape == (3, 12)
     assert frame["goal"].tolist() == ["targeted"] * 3
     assert frame["l0"].tolist() == [1, 0, 0]
+    assert frame["outcome"].tolist() == ["already wrong"] * 3
 
 
 def test_foreign_images_are_judged_against_the_clean_prediction(case):
@@ -122,3 +124,32 @@ def test_a_result_has_a_short_name(case):
 def test_goals_take_tensors_and_say_so(goal):
     with pytest.raises(ParameterError, match="must be a tensor of class indices; got list"):
         goal.__post_init__(SimpleNamespace(labels=[1, 2], classes=[1, 2]))
+
+
+def test_failures_have_no_norm_in_the_table(case):
+    classifier, images, labels = case
+    goal = Untargeted(torch.stack([labels[0], (labels[1] + 1) % 5, labels[2]]))
+    frame = run_attack(lambda model, x, y: x + 0, classifier, images, goal).to_frame()
+    assert frame["outcome"].tolist() == ["failed", "already wrong", "failed"]
+    assert frame["l2"].isna().tolist() == frame["l0"].isna().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classifier": torch.nn.Linear(2, 2)}, "`classifier` must be a Classifier; got Linear. Wrap the model"),
+        ({"classifier": None}, "`classifier` must be a Classifier; got NoneType"),
+        ({"goal": torch.tensor([0, 1, 2])}, "`goal` must be Untargeted\\(labels\\) or Targeted"),
+        ({"images": torch.rand(3, 3, 16, 16, dtype=torch.float64)}, "torch.float32; got a tensor of torch.float64"),
+        ({"images": torch.rand(3, 3, 16, 16).numpy()}, "torch.float32; got ndarray"),
+        ({"mask": torch.ones(16, 16).numpy()}, "`mask` must be a tensor; got ndarray"),
+        ({"box": torch.rand(2)}, "`box` must be two values"),
+        ({"box": (torch.rand(2), 1)}, "`box` must be two values"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(case, change, message, monkeypatch):
+    classifier, images, labels = case
+    given = {"classifier": classifier, "images": images, "goal": Untargeted(labels), "mask": None, "box": (0.0, 1.0)}
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises((ParameterError, ImageError), match=message):
+        run_attack(FGSM(), **(given | change))

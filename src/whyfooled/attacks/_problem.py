@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import ImageError, MethodError, ModelError, ParameterError, bad_parameter
-from whyfooled.goals import Goal, Targeted
+from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.types import Flags, Images, Logits, PerImage
 
 Box = tuple[float, float]
@@ -59,6 +59,9 @@ class Problem:
         ImageError
             If the images are not a batch, not finite, or have values outside the box.
         """
+        check_classifier(classifier)
+        if not isinstance(goal, (Untargeted, Targeted)):
+            raise bad_parameter("goal", "must be Untargeted(labels) or Targeted(classes)", type(goal).__name__)
         low, high = _check_box(box)
         check_images(images, low, high)
         if len(goal.classes) != len(images):
@@ -147,8 +150,18 @@ def name_images(numbers: list[int]) -> str:
     return f"image{'s' if len(numbers) > 1 else ''} {listed}{more} of the batch (counted from 0)"
 
 
+def check_classifier(classifier: object) -> None:
+    """Raise `ParameterError` for anything but a `Classifier`."""
+    if not isinstance(classifier, Classifier):
+        fix = "Wrap the model: Classifier(module, mean=..., std=...)." if isinstance(classifier, nn.Module) else ""
+        raise bad_parameter("classifier", "must be a Classifier", type(classifier).__name__, fix)
+
+
 def check_images(images: Tensor, low: float = 0.0, high: float = 1.0) -> None:
-    """Raise `ImageError` unless the images are a batch of finite values in the box."""
+    """Raise `ImageError` unless the images are a float32 batch of finite values in the box."""
+    if not isinstance(images, Tensor) or images.dtype != torch.float32:
+        found = f"a tensor of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise ImageError(f"Images must be a tensor of torch.float32; got {found}.")
     if images.ndim != 4:
         raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(images.shape)}.")
     if not images.numel():
@@ -185,14 +198,17 @@ def check_goal(goal: Goal, clean_logits: Logits) -> None:
 
 
 def _check_box(box: Box) -> Box:
-    low, high = box
+    numbers = isinstance(box, tuple) and len(box) == 2 and all(isinstance(value, (int, float)) for value in box)
+    low, high = box if numbers else (1.0, 0.0)
     if not 0 <= low < high <= 1:
-        raise bad_parameter("box", "must be two values (low, high) with 0 <= low < high <= 1", tuple(box))
+        raise bad_parameter("box", "must be two values (low, high) with 0 <= low < high <= 1", box)
     return low, high
 
 
 def _check_mask(mask: Tensor, images: Tensor) -> Tensor:
     """Return the mask as flags (n,1,h,w)."""
+    if not isinstance(mask, Tensor):
+        raise bad_parameter("mask", "must be a tensor", type(mask).__name__)
     n, _, h, w = images.shape
     if tuple(mask.shape) not in {(h, w), (n, 1, h, w)}:
         rule = f"must have the shape {(h, w)}, or {(n, 1, h, w)} for a mask of its own for each image"

@@ -135,26 +135,30 @@ class AttackResult:
         return self.delta.flatten(1).abs().amax(1)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row for each image: goal, success, predictions, norms and passes.
+        """Return one row for each image: goal, outcome, predictions, norms and passes.
 
-        ``goal_class`` is the true class of an untargeted goal, and the target of a targeted one.
+        ``goal_class`` is the true class of an untargeted goal, and the target of a targeted one. ``outcome`` is
+        ``"fooled"``, ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed.
         """
+        norms = {"l0": self.l0, "l1": self.l1, "l2": self.l2, "linf": self.linf}
         columns = {
-            "goal": ["targeted" if isinstance(self.goal, Targeted) else "untargeted"] * len(self.success),
             "goal_class": self.goal.classes,
             "success": self.success,
             "clean_prediction": self.clean_logits.argmax(1),
             "prediction": self.predictions,
-            "l0": self.l0,
-            "l1": self.l1,
-            "l2": self.l2,
-            "linf": self.linf,
+            **norms,
             "forwards": self.forwards,
             "backwards": self.backwards,
         }
-        return pd.DataFrame(
-            {name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in columns.items()}
-        )
+        frame = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+        # A failed attack has no norm, and a 0 would bring every mean down.
+        frame = frame.astype({"l0": "Int64"})
+        frame.loc[~frame["success"], list(norms)] = pd.NA
+        already = self.goal.reached(self.clean_logits).tolist()
+        outcomes = zip(already, self.success.tolist(), strict=True)
+        frame.insert(0, "goal", "targeted" if isinstance(self.goal, Targeted) else "untargeted")
+        frame.insert(2, "outcome", [("already wrong" if a else "fooled") if s else "failed" for a, s in outcomes])
+        return frame
 
 
 def l0(delta: Images) -> Counts:
