@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.models import small
-from whyfooled.attacks import BIM, FGSM, CarliniWagner
+from whyfooled.attacks import BIM, FGSM, CarliniWagner, Problem
 from whyfooled.errors import ImageError
 from whyfooled.goals import Untargeted
 from whyfooled.passes import Passes, count_passes
@@ -87,7 +87,7 @@ class TestBackwards:
     def test_an_attack_says_itself_what_it_spends_on_an_image(self, classifier, images, attack):
         goal = Untargeted(classifier.predict(images[:1]))
         with count_passes(classifier) as passes:
-            attempt = attack.attempt(classifier, images[:1], goal)
+            attempt = attack.attempt(Problem.of(classifier, images[:1], goal))
         assert passes == Passes(int(attempt.forwards), int(attempt.backwards))
         assert passes.backwards >= 1
 

@@ -16,7 +16,7 @@ from whyfooled.attacks import ATTACKS
 from whyfooled.cli import main
 from whyfooled.registry import parameters
 
-COMMAND = ["attack", "photographs", "--attack", "fmn(steps=8)", "--batch-size", "2", "--model", "nets.py:Slow"]
+COMMAND = ["attack", "photographs", "--attack", "fmn(steps=20)", "--batch-size", "2", "--model", "nets.py:Slow"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_ctrl_c_says_how_to_go_on(folder):
     )
     assert code == 130
     assert err.splitlines()[-1] == "Stopped. What was finished is kept: the same command goes on from there."
-    assert load_adversaries(folder / "out").parameters["attack"] == "fmn(steps=8)"
+    assert load_adversaries(folder / "out").parameters["attack"] == "fmn(steps=20)"
 
 
 def test_a_saved_image_goes_into_explain(folder):
