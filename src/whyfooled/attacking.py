@@ -341,7 +341,8 @@ class _Tally:
 def _table(classifier: Classifier, adversaries: Adversaries, errors: Mapping[str, str]) -> pd.DataFrame:
     rows = adversaries.to_frame()
     for column in ("goal_class", "clean_prediction", "prediction"):
-        rows[f"{column}_name"] = [classifier.class_name(index) for index in rows[column]]
+        beside = list(rows.columns).index(column) + 1
+        rows.insert(beside, f"{column}_name", [classifier.class_name(index) for index in rows[column]])
     rows["error"] = ""
     failed = pd.DataFrame({"file": list(errors), "error": list(errors.values())})
     # Whole numbers that may be missing: without this they would become floats.
