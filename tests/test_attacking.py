@@ -135,6 +135,24 @@ def test_a_photograph_that_changed_is_attacked_again(photographs, tmp_path):
     assert after["b/one.png.safetensors"] == before["b/one.png.safetensors"]
 
 
+def test_a_photograph_that_can_be_read_no_more_leaves_the_set_and_comes_back(photographs, tmp_path):
+    run(photographs, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    content = (photographs / "a" / "two.png").read_bytes()
+    (photographs / "a" / "two.png").write_bytes(b"no image")
+    run(photographs, tmp_path / "out")
+    assert "a/two.png" not in load_adversaries(tmp_path / "out").names
+    (photographs / "a" / "two.png").write_bytes(content)
+    run(photographs, tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_result_that_cannot_be_written_is_named(photographs, tmp_path):
+    (tmp_path / "out" / "a" / "one.png.safetensors.partial").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"The file .*one.png.safetensors cannot be written"):
+        run(photographs, tmp_path / "out")
+
+
 def test_a_damaged_result_is_made_again(photographs, tmp_path):
     run(photographs, tmp_path / "out")
     before = contents(tmp_path / "out")

@@ -109,9 +109,9 @@ def adversary_file(folder: Path, name: str) -> Path:
 
 def write_left_out(folder: Path, name: str, reason: str, photograph: str) -> None:
     """Write why a photograph could not be attacked."""
-    path = folder / f"{name}{LEFT_OUT}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps({"reason": reason, "photograph": photograph}, ensure_ascii=False).encode())
+    content = json.dumps({"reason": reason, "photograph": photograph}, ensure_ascii=False)
+    write_whole(folder / f"{name}{LEFT_OUT}", content.encode())
+    adversary_file(folder, name).unlink(missing_ok=True)
 
 
 def left_out(folder: Path, name: str, photograph: str) -> str | None:
@@ -153,10 +153,9 @@ def write_adversary(folder: Path, name: str, result: AttackResult, photograph: s
         "class": int(result.goal.classes[0]),
         "photograph": photograph,
     }
-    path = adversary_file(folder, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # One key: the format writes several in no fixed order, and equal runs are to give equal files.
-    write_tensors(path, tensors, {_KEY: json.dumps(about)})
+    write_tensors(adversary_file(folder, name), tensors, {_KEY: json.dumps(about)})
+    (folder / f"{name}{LEFT_OUT}").unlink(missing_ok=True)
 
 
 def read_adversary(path: Path) -> AttackResult:

@@ -178,10 +178,12 @@ def _content(path: Path) -> str:
 
 
 def _weights(classifier: Classifier) -> str:
-    """Return a digest of a classifier's parameters and buffers."""
+    """Return a digest of a classifier's parameters, buffers and normalisation."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(classifier.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    tensors = {**classifier.state_dict(), "mean": classifier.mean, "std": classifier.std}
+    for name, tensor in sorted(tensors.items()):
+        content = tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+        digest.update(name.encode() + content.tobytes())
     return digest.hexdigest()
 
 
@@ -196,6 +198,8 @@ def _begin(folder: Path, run: dict[str, Any]) -> None:
     """Write what the run is, or refuse to mix it with another."""
     text = json.dumps(run, indent=1, ensure_ascii=False)
     path = folder / RUN_FILE
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output folder {folder} cannot be used: it is a file.")
     try:
         if path.exists():
             before = json.loads(path.read_text())
@@ -208,7 +212,6 @@ def _begin(folder: Path, run: dict[str, Any]) -> None:
                 )
             if not differing:
                 return
-        folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

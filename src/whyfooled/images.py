@@ -252,10 +252,20 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str])
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the process is stopped."""
+    """Write a file that is there whole or not at all, whenever the process is stopped; its folder is made if need be.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"The file {path} cannot be written: {error.strerror or error}.") from None
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
         (["photographs", "--labels", "nets.py"], "with the columns file and label"),
         (["photographs", "--target", "lynx"], "`target` must be"),
         (["photographs", "--batch-size", "0"], "`batch_size` must be at least 1"),
-        (["photographs", "-o", "nets.py"], "The output folder nets.py cannot be used"),
+        (["photographs", "-o", "nets.py"], "The output folder nets.py cannot be used: it is a file."),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, monkeypatch, capsys, arguments, message):
