@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.test_cli import MODELS
+from tests.e2e.test_cli import MODELS, hear_ctrl_c
 from whyfooled import load_adversaries
 from whyfooled.attacks import ATTACKS
 from whyfooled.cli import main
@@ -31,7 +31,9 @@ def folder(tmp_path):
 
 def start(folder, *arguments):
     command = [sys.executable, "-m", "whyfooled", *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
 
 
 def run(folder, *arguments):

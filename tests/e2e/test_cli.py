@@ -73,6 +73,11 @@ def folder(tmp_path_factory):
     return folder
 
 
+def hear_ctrl_c():
+    """Undo what a shell does to jobs in the background: they, and what they start, would not hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(folder, *arguments):
     command = [sys.executable, "-m", "whyfooled", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
@@ -257,7 +262,9 @@ def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
         "--model",
         f"{folder}/nets.py:Slow",
     ]
-    process = subprocess.Popen([*command, "-o", "out"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "-o", "out"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
     try:
         deadline = time.monotonic() + 90
         while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
