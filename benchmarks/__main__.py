@@ -10,6 +10,14 @@ import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Benchmarks, each side by side in one run.")
 
+_Photographs = Annotated[
+    str,
+    typer.Option(
+        envvar="WHYFOOLED_IMAGENET",
+        help="A folder of ImageNet photographs named by class index, such as 0281_tabby.jpg.",
+    ),
+]
+
 
 @app.command()
 def saliency(
@@ -22,13 +30,7 @@ def saliency(
 
 @app.command()
 def recovery(
-    images: Annotated[
-        str,
-        typer.Option(
-            envvar="WHYFOOLED_IMAGENET",
-            help="A folder of ImageNet photographs named by class index, such as 0281_tabby.jpg.",
-        ),
-    ],
+    images: _Photographs,
     count: Annotated[int, typer.Option(help="Adversaries at most.")] = 60,
     attack: Annotated[str, typer.Option(help="The attack, as on the command line.")] = "cw",
     seed: Annotated[int, typer.Option(help="Seed of the sample, the fills and the bootstrap.")] = 0,
@@ -39,13 +41,7 @@ def recovery(
 
 @app.command()
 def attacks(
-    images: Annotated[
-        str,
-        typer.Option(
-            envvar="WHYFOOLED_IMAGENET",
-            help="A folder of ImageNet photographs named by class index, such as 0281_tabby.jpg.",
-        ),
-    ],
+    images: _Photographs,
     count: Annotated[int, typer.Option(help="Photographs, all classified correctly.")] = 16,
     only: Annotated[str, typer.Option(help="Parts to run, separated by commas.")] = "cw,fmn,ead,strattack",
     output: Annotated[str, typer.Option("--output", "-o", help="The folder for the curves.")] = "benchmark-out",

@@ -35,7 +35,6 @@ from whyfooled.registry import split_list
 
 CELL = 13
 PARTS = ("cw", "fmn", "ead", "strattack")
-BATCH = 8
 console = Console(width=150)
 
 Goal = Untargeted | Targeted

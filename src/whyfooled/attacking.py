@@ -146,7 +146,7 @@ def attack_files(
         name, reason = next(iter(errors.items()))
         raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
     done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
-    write_whole(folder / TABLE_FILE, _table(classifier, done, errors).to_csv(index=False).encode())
+    write_whole(folder / TABLE_FILE, _table(classifier, done.names, tally.rows, errors).to_csv(index=False).encode())
     return done, errors
 
 
@@ -323,9 +323,11 @@ class _Tally:
         self.total, self.report = total, report
         self.done = self.attacked = 0
         self.sizes: list[float] = []
+        self.rows: list[pd.DataFrame] = []
 
     def add(self, count: int, results: Iterable[AttackResult]) -> None:
         for result in results:
+            self.rows.append(result.to_frame())
             if not bool(result.goal.reached(result.clean_logits)[0]):
                 self.attacked += 1
                 if bool(result.success[0]):
@@ -341,8 +343,11 @@ class _Tally:
         self.report(Standing(done, self.total, self.attacked, len(self.sizes), middle))
 
 
-def _table(classifier: Classifier, adversaries: Adversaries, errors: Mapping[str, str]) -> pd.DataFrame:
-    rows = adversaries.to_frame()
+def _table(
+    classifier: Classifier, names: Sequence[str], frames: Sequence[pd.DataFrame], errors: Mapping[str, str]
+) -> pd.DataFrame:
+    rows = pd.concat(frames, ignore_index=True)
+    rows.insert(0, "file", list(names))
     for column in ("goal_class", "clean_prediction", "prediction"):
         beside = list(rows.columns).index(column) + 1
         rows.insert(beside, f"{column}_name", [classifier.class_name(index) for index in rows[column]])

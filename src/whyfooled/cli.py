@@ -208,7 +208,7 @@ def attack(
     if label is not None and labels is not None:
         raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
 
-    from whyfooled.attacking import attack_files
+    from whyfooled.attacking import TABLE_FILE, attack_files
     from whyfooled.images import photographs_in
     from whyfooled.registry import parse, with_seed
     from whyfooled.zoo import load_classifier
@@ -218,7 +218,7 @@ def attack(
     files = photographs_in(images)
     truth = label if labels is None else _read_labels(labels)
     with _plain_warnings(), _standing(quiet) as report:
-        adversaries, errors = attack_files(
+        _, errors = attack_files(
             load_classifier(model, weights=weights, device=device, seed=seed),
             files,
             made,
@@ -233,14 +233,18 @@ def attack(
     for name, reason in errors.items():
         _say(f"Left out: {name}: {reason}")
     if not quiet:
-        print(_account(adversaries.to_frame(), len(errors)))
+        print(_account(output / TABLE_FILE))
         print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
 
 
-def _account(table: Any, left_out: int) -> str:
-    """Write what a run came to."""
+def _account(path: Path) -> str:
+    """Write what a run came to, from its table."""
+    import pandas as pd
+
+    everything = pd.read_csv(path)
+    table = everything[everything["outcome"].notna()]
     attacked = table[table["outcome"] != "already wrong"]
-    fooled = attacked[attacked["success"]]
+    fooled = attacked[attacked["outcome"] == "fooled"]
     lines = [f"{len(fooled)} of {len(attacked)} photographs reached the goal."]
     if len(fooled):
         norms = ", ".join(f"{norm} {fooled[norm].median():.4g}" for norm in ("l2", "linf", "l1"))
@@ -250,8 +254,8 @@ def _account(table: Any, left_out: int) -> str:
         lines.append(f"{forwards:.1f} forward and {backwards:.1f} backward passes each, on average.")
     if len(table) > len(attacked):
         lines.append(f"Taken for a wrong class already, and not attacked: {len(table) - len(attacked)}.")
-    if left_out:
-        lines.append(f"Left out: {left_out}; the reasons are in the table.")
+    if len(everything) > len(table):
+        lines.append(f"Left out: {len(everything) - len(table)}; the reasons are in the table.")
     return "\n".join(lines)
 
 

@@ -50,9 +50,7 @@ def count_passes(model: nn.Module) -> Iterator[Passes]:
     passes = Passes()
 
     def before(_: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        (images, *rest), named = (
-            (inputs, named) if inputs else (list(named.values())[:1], dict(list(named.items())[1:]))
-        )
+        images, *rest = inputs or (named.pop(next(iter(named))),)
         passes.forwards += len(images)
         return (_Count.apply(images, passes), *rest), named
 

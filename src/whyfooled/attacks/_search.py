@@ -17,6 +17,7 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import SAFE_MARGIN, Attempt
 from whyfooled.attacks._problem import Problem
+from whyfooled.errors import at_least, positive
 from whyfooled.types import PerImage, Progress, silent
 
 _STALLED = 1e-4
@@ -58,6 +59,12 @@ class Rounds:
     steps: int
     initial_constant: float
     confidence: float
+
+    def __post_init__(self) -> None:
+        at_least("rounds", self.rounds, 1)
+        at_least("steps", self.steps, 1)
+        positive("initial_constant", self.initial_constant)
+        at_least("confidence", self.confidence, 0)
 
 
 Begin = Callable[[Problem, Tensor], Descent]

@@ -11,7 +11,7 @@ from whyfooled.attacks._adam import Moments
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Rounds, minimise
-from whyfooled.errors import at_least, positive
+from whyfooled.errors import positive
 from whyfooled.registry import Card
 from whyfooled.types import Progress, silent
 
@@ -57,11 +57,12 @@ class CarliniWagner(Attack):
     )
 
     def __post_init__(self) -> None:
-        at_least("steps", self.steps, 1)
-        at_least("rounds", self.rounds, 1)
         positive("learning_rate", self.learning_rate)
-        positive("initial_constant", self.initial_constant)
-        at_least("confidence", self.confidence, 0)
+        _ = self._settings  # made once here, so that it checks its values
+
+    @property
+    def _settings(self) -> Rounds:
+        return Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
@@ -69,8 +70,7 @@ class CarliniWagner(Attack):
         def begin(problem: Problem, point: Tensor) -> _Descent:
             return _Descent(self, problem, point, Moments.zero(point))
 
-        settings = Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
-        return minimise(problem, settings, begin=begin, penalty=_squared, size=_squared, progress=progress)
+        return minimise(problem, self._settings, begin=begin, penalty=_squared, size=_squared, progress=progress)
 
 
 def _squared(delta: Tensor) -> Tensor:

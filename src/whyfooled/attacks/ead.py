@@ -11,7 +11,7 @@ from whyfooled.attacks._adam import Moments
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Rounds, minimise
-from whyfooled.errors import at_least, one_of, positive
+from whyfooled.errors import one_of, positive
 from whyfooled.registry import Card
 from whyfooled.types import PerImage, Progress, silent
 
@@ -68,11 +68,12 @@ class EAD(Attack):
     def __post_init__(self) -> None:
         positive("beta", self.beta)
         one_of("decision", self.decision, ("en", "l1"))
-        at_least("steps", self.steps, 1)
-        at_least("rounds", self.rounds, 1)
         positive("learning_rate", self.learning_rate)
-        positive("initial_constant", self.initial_constant)
-        at_least("confidence", self.confidence, 0)
+        _ = self._settings  # made once here, so that it checks its values
+
+    @property
+    def _settings(self) -> Rounds:
+        return Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
@@ -84,8 +85,7 @@ class EAD(Attack):
             return self.beta * _l1(delta) + delta.flatten(1).square().sum(1)
 
         size = elastic_net if self.decision == "en" else _l1
-        settings = Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
-        return minimise(problem, settings, begin=begin, penalty=elastic_net, size=size, progress=progress)
+        return minimise(problem, self._settings, begin=begin, penalty=elastic_net, size=size, progress=progress)
 
 
 def _l1(delta: Tensor) -> PerImage:

@@ -87,25 +87,28 @@ class StrAttack(Attack):
         at_least("group_size", self.group_size, 1)
         if self.stride is not None:
             at_least("stride", self.stride, 1)
-        for name in ("tau", "gamma", "rho", "eta", "initial_constant"):
+        for name in ("tau", "gamma", "rho", "eta"):
             positive(name, getattr(self, name))
-        at_least("steps", self.steps, 1)
-        at_least("rounds", self.rounds, 1)
-        at_least("confidence", self.confidence, 0)
+        _ = self._settings  # made once here, so that it checks its values
+
+    @property
+    def _settings(self) -> Rounds:
+        return Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
         grid = _Grid(self.group_size, self.stride or self.group_size)
+        one = torch.ones_like(problem.images[:1])
+        cover = grid.sum(grid.cut(one), one)
 
         def begin(problem: Problem, start: Tensor) -> _Descent:
             copies = grid.cut(torch.zeros_like(start))
-            return _Descent(self, grid, problem, problem.images, torch.zeros_like(start), copies, copies)
+            return _Descent(self, grid, cover, problem, problem.images, torch.zeros_like(start), copies, copies)
 
         def penalty(delta: Tensor) -> PerImage:
             return self.tau * grid.norms(delta).sum(1) + self.gamma * delta.flatten(1).square().sum(1)
 
-        settings = Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
-        found = minimise(problem, settings, begin=begin, penalty=penalty, size=penalty, progress=progress)
+        found = minimise(problem, self._settings, begin=begin, penalty=penalty, size=penalty, progress=progress)
         return self._refined(problem, found) if self.refine else found
 
     def _refined(self, problem: Problem, found: Attempt) -> Attempt:
@@ -164,10 +167,14 @@ class _Grid:
 
 @dataclass(frozen=True)
 class _Descent:
-    """ADMM's variables: the perturbation `delta`, a copy of each cell of it, and the scaled multipliers."""
+    """ADMM's variables: the perturbation `delta`, a copy of each cell of it, and the scaled multipliers.
+
+    `cover` (1,c,h,w) says how many cells each pixel is in.
+    """
 
     attack: StrAttack
     grid: _Grid
+    cover: Tensor
     problem: Problem
     point: Tensor
     delta: Tensor
@@ -177,15 +184,14 @@ class _Descent:
     def advance(self, slope: Tensor, number: int) -> _Descent:
         a, grid, images = self.attack, self.grid, self.problem.images
         eta = a.eta * number**0.5
-        cover = grid.sum(torch.ones_like(self.copies), images)
         pulled = eta * self.delta + a.rho * grid.sum(self.copies + self.multipliers, images) - slope
-        delta = self.problem.clamp(images + pulled / (eta + 2 * a.gamma + a.rho * cover)) - images
+        delta = self.problem.clamp(images + pulled / (eta + 2 * a.gamma + a.rho * self.cover)) - images
         cells = grid.cut(delta)
         loose = cells - self.multipliers
         shrink = 1 - a.tau / (a.rho * loose.norm(dim=1, keepdim=True).clamp_min(1e-12))
         copies = loose * shrink.clamp_min(0)
         # Where groups overlap, a pixel is what its groups agree on in the mean.
-        point = self.problem.clamp(images + grid.sum(copies, images) / cover.clamp_min(1))
+        point = self.problem.clamp(images + grid.sum(copies, images) / self.cover.clamp_min(1))
         return replace(self, point=point, delta=delta, copies=copies, multipliers=self.multipliers + copies - cells)
 
     def select(self, keep: Tensor) -> _Descent:
