@@ -1,6 +1,9 @@
-"""The recovery curve, against classifiers whose answer is known for every pixel."""
+"""Recovery, against classifiers whose answer is known for every pixel; comparisons, against hand and libraries."""
 
+import jaxtyping
 import pytest
+import scipy.stats
+import skimage.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +12,18 @@ from torch import nn
 from tests.models import small
 from whyfooled import Classifier, recovery_curve
 from whyfooled.errors import ParameterError
-from whyfooled.measures import FILLS, _blurred, random_maps
+from whyfooled.measures import (
+    FILLS,
+    _blurred,
+    average_difference,
+    binary_similarity,
+    chance_similarity,
+    cosine,
+    random_maps,
+    rank_correlation,
+    structural_similarity,
+    top_overlap,
+)
 
 
 class Patch(nn.Module):
@@ -138,3 +152,97 @@ def test_bad_arguments_are_named(bad, message):
     image = torch.rand(1, 3, 16, 16)
     with pytest.raises(ParameterError, match=message):
         recovery_curve(small(), image, torch.tensor([0]), random_maps(image), **bad)
+
+
+MEASURES = [binary_similarity, chance_similarity, average_difference, cosine, rank_correlation, top_overlap]
+SYMMETRIC = pytest.mark.parametrize("measure", [*MEASURES, structural_similarity], ids=lambda measure: measure.__name__)
+
+
+def signed_maps(seed, n=3, side=20):
+    return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@SYMMETRIC
+def test_a_comparison_is_symmetric_and_does_not_depend_on_the_batch_or_the_maps_size(measure):
+    first, second = signed_maps(1), signed_maps(2)
+    expected = measure(first, second)
+    torch.testing.assert_close(measure(second, first), expected)
+    torch.testing.assert_close(measure(first[[2]], second[[2]]), expected[[2]])
+    torch.testing.assert_close(measure(7 * first, 7 * second), expected)
+
+
+@SYMMETRIC
+def test_maps_of_different_shapes_are_refused(measure, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ParameterError, match="must have the shape"):
+        measure(signed_maps(1), signed_maps(1, side=19))
+
+
+def test_binarised_maps_are_compared_element_by_element():
+    first = torch.tensor([1.0, -1, 0, 2]).view(1, 1, 2, 2)
+    second = torch.tensor([3.0, 1, -5, -2]).view(1, 1, 2, 2)
+    assert binary_similarity(first, second).item() == 0.5
+    assert chance_similarity(first, second).item() == 0.5 * 0.5 + 0.5 * 0.5
+    assert binary_similarity(first, first).item() == 1
+
+
+def test_independent_maps_are_as_similar_as_chance_says():
+    first, second = (torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(s)) - 0.2 for s in (1, 2))
+    expected = chance_similarity(first, second).item()
+    assert expected == pytest.approx(0.8**2 + 0.2**2, abs=0.01)
+    assert binary_similarity(first, second).item() == pytest.approx(expected, abs=0.01)
+
+
+def test_the_average_difference_is_that_of_the_positive_parts():
+    first = torch.tensor([4.0, -100, 0, 0]).view(1, 1, 2, 2)
+    second = torch.tensor([1.0, 0, -7, 0]).view(1, 1, 2, 2)
+    assert average_difference(first, second).item() == pytest.approx(0.75)
+    assert average_difference(first, first).item() == 0
+    assert average_difference(-first.abs(), -first.abs()).isnan().item()
+
+
+def test_the_cosine_is_the_angle_between_two_maps():
+    first = torch.tensor([3.0, 4, 0, 0]).view(1, 1, 2, 2)
+    second = torch.tensor([-4.0, 3, 0, 0]).view(1, 1, 2, 2)
+    assert cosine(first, second).item() == pytest.approx(0)
+    assert cosine(first, -2 * first).item() == pytest.approx(-1)
+    assert cosine(first, torch.zeros_like(first)).isnan().item()
+
+
+@given(st.integers(0, 10_000), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_rank_correlation_is_scipys_with_ties(seed, tied):
+    first, second = signed_maps(seed, n=2, side=9), signed_maps(seed + 1, n=2, side=9)
+    if tied:
+        first, second = first.round(), second.round()
+    found = rank_correlation(first, second)
+    for number in range(2):
+        flat = [one[number].double().sum(0).flatten().numpy() for one in (first, second)]
+        assert found[number].item() == pytest.approx(scipy.stats.spearmanr(*flat).statistic, abs=1e-9)
+
+
+def test_a_constant_map_has_no_rank_correlation():
+    assert rank_correlation(torch.ones(1, 1, 4, 4), torch.rand(1, 1, 4, 4)).isnan().item()
+
+
+def test_the_top_overlap_counts_common_pixels():
+    first = torch.arange(100.0).view(1, 1, 10, 10)
+    second = first.clone()
+    second[0, 0, 9, 9] = -1  # the most salient pixel leaves the top ten, and the eleventh joins
+    assert top_overlap(first, second, share=0.1).item() == pytest.approx(0.9)
+    assert top_overlap(first, -first, share=0.1).item() == 0
+    with pytest.raises(ParameterError, match="above 0"):
+        top_overlap(first, first, share=0)
+
+
+def test_structural_similarity_is_scikit_images():
+    first, second = signed_maps(3, n=2), signed_maps(4, n=2)
+    found = structural_similarity(first, first + second)
+    for number in range(2):
+        x, y = (one[number].double().sum(0) for one in (first, first + second))
+        x, y = x / x.abs().max(), y / y.abs().max()
+        expected = skimage.metrics.structural_similarity(
+            x.numpy(), y.numpy(), gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=2
+        )
+        assert found[number].item() == pytest.approx(expected, abs=1e-9)
+    assert structural_similarity(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8)).isnan().item()

@@ -167,3 +167,112 @@ def _blurred(images: Images, sigma: float) -> Images:
         padded = F.pad(images, padding, mode="reflect")
         images = F.conv2d(padded, kernel.expand(channels, -1, -1, -1), groups=channels)
     return images.clamp(0, 1)
+
+
+def binary_similarity(maps: Maps, others: Maps) -> PerImage:
+    """Compare two maps by their signs alone: (n,) the share of elements that are positive in both or in neither.
+
+    The filtering effect (Gu & Tresp 2019, fig. 1): maps are binarised, ``1[s > 0]``.
+    """
+    _check_same_shape(maps, others)
+    return ((maps > 0) == (others > 0)).flatten(1).double().mean(1)
+
+
+def chance_similarity(maps: Maps, others: Maps) -> PerImage:
+    """Return (n,) the `binary_similarity` of independent maps with as many positive elements as these."""
+    _check_same_shape(maps, others)
+    p, q = ((one > 0).flatten(1).double().mean(1) for one in (maps, others))
+    return p * q + (1 - p) * (1 - q)
+
+
+def average_difference(maps: Maps, others: Maps) -> PerImage:
+    """Compare two maps by their size alone: (n,) ``|A − B| / max(A, B)`` of the means of their positive parts.
+
+    Avg-Diff (Gu & Tresp 2019, fig. 1), from 0 (as large as the other) to 1; NaN where both have no positive part.
+    """
+    _check_same_shape(maps, others)
+    a, b = (one.clamp_min(0).flatten(1).double().mean(1) for one in (maps, others))
+    return (a - b).abs() / torch.maximum(a, b)
+
+
+def cosine(maps: Maps, others: Maps) -> PerImage:
+    """Return (n,) the cosine between two maps, from −1 to 1; NaN where one of them is 0 everywhere."""
+    _check_same_shape(maps, others)
+    first, second = (F.normalize(one.flatten(1).double(), dim=1) for one in (maps, others))
+    return torch.where(first.any(1) & second.any(1), (first * second).sum(1), torch.nan)
+
+
+def rank_correlation(maps: Maps, others: Maps) -> PerImage:
+    """Return (n,) Spearman's rank correlation of the pixels' saliency (summed over channels), from −1 to 1.
+
+    Equal values share their mean rank. NaN where a map has one value only.
+    """
+    _check_same_shape(maps, others)
+    first, second = (_mean_ranks(one.double().sum(1).flatten(1)) for one in (maps, others))
+    first, second = (ranks - ranks.mean(1, keepdim=True) for ranks in (first, second))
+    correlation: Tensor = (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
+    return correlation
+
+
+def top_overlap(maps: Maps, others: Maps, share: float = 0.05) -> PerImage:
+    """Return (n,) how much of the most salient pixels two maps have in common, from 0 to 1; chance is `share`.
+
+    Parameters
+    ----------
+    maps, others
+        (n,c,h,w), summed over channels.
+    share
+        Which share of the pixels counts as most salient; at least one pixel. [ours]
+    """
+    _check_same_shape(maps, others)
+    if not 0 < share <= 1:
+        raise bad_parameter("share", "must be above 0 and at most 1", share)
+    first, second = (one.double().sum(1).flatten(1) for one in (maps, others))
+    count = max(1, round(share * first.shape[1]))
+    chosen = [torch.zeros_like(one).scatter_(1, one.topk(count, dim=1).indices, 1) for one in (first, second)]
+    return (chosen[0] * chosen[1]).sum(1) / count
+
+
+def structural_similarity(maps: Maps, others: Maps) -> PerImage:
+    """Return (n,) the mean SSIM of two maps, summed over channels, each divided by its largest absolute value.
+
+    Wang et al. 2004: Gaussian window of 11 pixels and σ = 1.5, K1 = .01, K2 = .03; values from −1 to 1, a range of 2.
+    Where the window would leave the map nothing is counted. Maps under 11 pixels a side have none: NaN.
+    """
+    _check_same_shape(maps, others)
+    x, y = (_scaled(one.double().sum(1, keepdim=True)) for one in (maps, others))
+    if min(x.shape[-2:]) < _WINDOW:
+        return x.new_full((len(x),), torch.nan)
+    mean_x, mean_y = _windowed(x), _windowed(y)
+    var_x, var_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
+    covariance = _windowed(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return (luminance * (2 * covariance + c2) / (var_x + var_y + c2)).flatten(1).mean(1)
+
+
+_WINDOW = 11
+
+
+def _windowed(images: Tensor) -> Tensor:
+    distance = torch.arange(_WINDOW, device=images.device, dtype=images.dtype) - _WINDOW // 2
+    weights = torch.softmax(-(distance**2) / (2 * 1.5**2), dim=0)
+    return F.conv2d(F.conv2d(images, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    largest = maps.abs().amax((-2, -1), keepdim=True)
+    return maps / torch.where(largest > 0, largest, 1)
+
+
+def _mean_ranks(values: Tensor) -> Tensor:
+    """Rank (n,p) values within each row, equal ones by the mean of their ranks."""
+    ordered = values.sort(dim=1).values
+    below = torch.searchsorted(ordered, values, right=False)
+    not_above = torch.searchsorted(ordered, values, right=True)
+    return (below + not_above - 1).double() / 2
+
+
+def _check_same_shape(maps: Tensor, others: Tensor) -> None:
+    if maps.shape != others.shape:
+        raise ParameterError(f"`others` must have the shape of `maps`, {tuple(maps.shape)}; got {tuple(others.shape)}.")

@@ -1,0 +1,132 @@
+"""Means with their intervals, over images: plain functions on tensors.
+
+Images are what varies from one repetition of a study to the next, so they are what the bootstrap draws; whatever else
+was measured on an image (methods, fills, classes) goes with it. Comparisons are therefore paired: take the differences
+image by image, and give those to `bootstrap_means`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from whyfooled.errors import ParameterError, at_least
+
+RESAMPLES = 5000
+"""How many samples a bootstrap draws. [ours]"""
+
+_AT_ONCE = 4_000_000
+"""How many drawn images are held in memory together."""
+
+
+@final
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and the interval that holds the middle 95 % of its bootstrap distribution.
+
+    Parameters
+    ----------
+    mean
+        The mean; NaN if there was nothing to take it of.
+    low, high
+        The ends of the interval (percentiles 2.5 and 97.5); NaN where there are fewer than two values.
+    count
+        Of how many images.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return self.format()
+
+    def format(self, digits: int = 3, sign: bool = False) -> str:
+        """Write it as ``0.726 [0.652, 0.800]``; as ``–`` if there is nothing."""
+        if self.count == 0:
+            return "–"
+        form = f"{'+' if sign else ''}.{digits}f"
+        ends = "" if self.count == 1 else f" [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.mean:{form}}{ends}"
+
+
+def bootstrap_means(values: Float[Tensor, "n m"], *, seed: int = 0, resamples: int = RESAMPLES) -> list[Interval]:
+    """Take the mean of each column over the images, with a 95 % percentile bootstrap interval (Efron 1979).
+
+    Parameters
+    ----------
+    values
+        (n,m): m measurements of each of n images; NaN where there is none.
+    seed
+        Seed of the resampling. The same images are drawn for every column.
+    resamples
+        How many samples of n images are drawn.
+
+    Returns
+    -------
+    list of Interval
+        One for each column.
+    """
+    at_least("resamples", resamples, 1)
+    values = values.double().cpu()
+    there = ~values.isnan()
+    counts = there.sum(0).tolist()
+    zeros = values.nan_to_num(0)
+    means = (zeros.sum(0) / there.sum(0)).tolist()
+    drawn = torch.cat(
+        [(weights @ zeros) / (weights @ there.double()) for weights in _draws(len(values), resamples, seed)]
+    )
+    # A sample without any value of a column has no mean there and says nothing about it.
+    ends = drawn.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).T.tolist()
+    return [Interval(mean, low, high, count) for mean, (low, high), count in zip(means, ends, counts, strict=True)]
+
+
+def bootstrap_difference(
+    first: Float[Tensor, " n"], second: Float[Tensor, " m"], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Take the difference of the means of two groups of different images, ``first`` minus ``second``.
+
+    Each group is resampled on its own. For measurements of the same images use `bootstrap_means` of the differences.
+    """
+    at_least("resamples", resamples, 1)
+    count = min(len(first), len(second))
+    if count == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    drawn = []
+    for number, group in enumerate((first, second)):
+        column = group.double().cpu().unsqueeze(1)
+        draws = _draws(len(group), resamples, seed + number)
+        drawn.append(torch.cat([weights @ column / len(group) for weights in draws])[:, 0])
+    low, high = (drawn[0] - drawn[1]).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(first.double().mean() - second.double().mean()), low, high, count)
+
+
+def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float:
+    """Return how often a positive image scores higher than a negative one, ties counting half; 0.5 is chance.
+
+    The area under the receiver operating characteristic, by the Mann-Whitney statistic. NaN without both kinds.
+    """
+    if scores.shape != positive.shape:
+        raise ParameterError(f"`positive` must have the shape {tuple(scores.shape)}; got {tuple(positive.shape)}.")
+    ours, theirs = scores[positive].double(), scores[~positive].double().sort().values
+    if not len(ours) or not len(theirs):
+        return float("nan")
+    below = torch.searchsorted(theirs, ours, right=False)
+    not_above = torch.searchsorted(theirs, ours, right=True)
+    return float((below + not_above).double().mean() / (2 * len(theirs)))
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterator[Tensor]:
+    """Draw n of n images with replacement, many times; yield (r,n) how often each was drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    most = max(1, _AT_ONCE // max(n, 1))
+    for start in range(0, resamples, most):
+        rows = min(most, resamples - start)
+        chosen = torch.randint(max(n, 1), (rows, n), generator=generator)
+        yield torch.zeros(rows, n, dtype=torch.float64).scatter_add_(1, chosen, torch.ones(rows, n).double())
