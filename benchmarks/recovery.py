@@ -23,9 +23,8 @@ from whyfooled import (
     recovery_curve,
     run_attack,
 )
-from whyfooled.explaining import title
 from whyfooled.measures import FILLS, random_maps
-from whyfooled.registry import parse
+from whyfooled.registry import parse, title
 from whyfooled.saliency.enhanced import NORMS
 
 BASES = (GuidedBackprop(), Gradient(), InputXGradient(), Deconvnet(), GradCAM())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,10 +30,11 @@ from whyfooled.adversaries import (
 )
 from whyfooled.attacks import AttackResult, run_attack
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, OutputError, WhyfooledError, WhyfooledWarning, at_least
+from whyfooled.errors import ImageError, WhyfooledError, WhyfooledWarning, at_least
 from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.images import photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe
+from whyfooled.runs import claim
 from whyfooled.targets import TARGET_CHOICES, choose_targets
 
 TABLE_FILE = "table.csv"
@@ -126,7 +126,7 @@ def attack_files(
     run = {
         "version": __version__,
         "model": classifier.name,
-        "model_digest": _weights(classifier),
+        "model_digest": classifier.digest(),
         "attack": describe(attack) if hasattr(attack, "card") else repr(attack),
         "labels": dict(labels) if isinstance(labels, Mapping) else labels,
         "target": target,
@@ -137,7 +137,8 @@ def attack_files(
     }
     truth = _Truth(classifier, labels, target, seed)
     truth.check_names(files)
-    _begin(folder, run)
+    begun = any(next(folder.rglob(f"*{suffix}"), None) for suffix in (SUFFIX, LEFT_OUT))
+    claim(folder / RUN_FILE, run, begun=begun)
     tally = _Tally(len(files), report)
     errors: dict[str, str] = {}
     for names in _batches(list(files), batch_size):
@@ -177,55 +178,11 @@ def _content(path: Path) -> str:
         return ""
 
 
-def _weights(classifier: Classifier) -> str:
-    """Return a digest of a classifier's parameters, buffers and normalisation."""
-    digest = hashlib.blake2b(digest_size=16)
-    tensors = {**classifier.state_dict(), "mean": classifier.mean, "std": classifier.std}
-    for name, tensor in sorted(tensors.items()):
-        content = tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
-        digest.update(name.encode() + content.tobytes())
-    return digest.hexdigest()
-
-
 def _by_name(files: Sequence[Path]) -> dict[str, Path]:
     """Name each file by its path below the folder that all have in common; a file given twice counts once."""
     whole = sorted({file.resolve() for file in files})
     root = Path(os.path.commonpath([file.parent for file in whole]))
     return {file.relative_to(root).as_posix(): file for file in whole}
-
-
-def _begin(folder: Path, run: dict[str, Any]) -> None:
-    """Write what the run is, or refuse to mix it with another."""
-    text = json.dumps(run, indent=1, ensure_ascii=False)
-    path = folder / RUN_FILE
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"The output folder {folder} cannot be used: it is a file.")
-    try:
-        if path.exists():
-            before = json.loads(path.read_text())
-            differing = [key for key in run if before.get(key) != json.loads(text)[key]]
-            begun = any(next(folder.rglob(f"*{suffix}"), None) for suffix in (SUFFIX, LEFT_OUT))
-            if differing and begun:
-                raise OutputError(
-                    f"{folder} holds another run: {_difference(before, run, differing[0])}. "
-                    "Give another folder, or delete this one."
-                )
-            if not differing:
-                return
-        write_whole(path, text.encode())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"The output folder {folder} cannot be used: {reason}.") from None
-
-
-def _difference(before: dict[str, Any], run: dict[str, Any], key: str) -> str:
-    if key == "images":
-        new, gone = (sorted(set(one) - set(other)) for one, other in ((run[key], before[key]), (before[key], run[key])))
-        which = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "their order is another"
-        return f"its photographs are not the same ({which})"
-    if key == "model_digest":
-        return "its model had other weights"
-    return f"its {key} was {before.get(key)}, now it is {run[key]}"
 
 
 def _batches(names: list[str], size: int) -> Iterator[list[str]]:

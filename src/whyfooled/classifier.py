@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -221,6 +222,15 @@ class Classifier(nn.Module):
     def prepare(self, photograph: PILImage.Image) -> Images:
         """Bring a photograph to the model's input size: (1,3,h,w), values in [0, 1], on the model's device."""
         return to_tensor(self.fit(photograph)).unsqueeze(0).to(self.mean)
+
+    def digest(self) -> str:
+        """Return a digest of the parameters, buffers and normalisation: another one for other weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        tensors = {**self.state_dict(), "mean": self.mean, "std": self.std}
+        for name, tensor in sorted(tensors.items()):
+            content = tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+            digest.update(name.encode() + content.tobytes())
+        return digest.hexdigest()
 
     def class_name(self, index: int) -> str:
         """Return the first name of a class, or ``class 7`` where the classes have no names."""

@@ -21,8 +21,9 @@ from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
 from whyfooled.explanation import Evidence, Explanation, Recovery
 from whyfooled.measures import FILLS, random_maps, recovery_curve
 from whyfooled.passes import Passes, count_passes
-from whyfooled.registry import describe, parse
-from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient, enhance
+from whyfooled.registry import describe, parse, title
+from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Images, Progress, silent
 
 RANDOM_ORDERS = 5
@@ -146,54 +147,37 @@ def _evidence(
     chosen = [parse("saliency", m) if isinstance(m, str) else m for m in methods or _DEFAULT_METHODS]
     first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
     others = [m for m in chosen if m != first]
-    computed: dict[str, Tensor] = {}
     images = torch.cat([case.clean, case.adversarial])
-    classes = torch.tensor([[case.wrong, case.true]] * 2, device=images.device)
-
-    def evidence(method: Any) -> Evidence:
-        base = method.base if isinstance(method, Enhanced) else method
-        key = describe(base)
-        if key not in computed:
-            computed[key] = base(classifier, images, classes)
-        maps = computed[key]
-        if isinstance(method, Enhanced):
-            wrong, true = maps.unbind(1)
-            maps = torch.stack([enhance(wrong, true, method.norm), enhance(true, wrong, method.norm)], dim=1)
-        return Evidence(describe(method), title(method), method.card.summary, isinstance(method, Enhanced), maps.cpu())
-
+    wrong, true = (torch.tensor([index] * 2, device=images.device) for index in (case.wrong, case.true))
     found: list[Evidence] = []
     skipped: list[str] = []
+
+    def maps_of(chosen: Sequence[Any]) -> Iterator[tuple[Any, Tensor | MethodError]]:
+        return pair_maps(chosen, classifier, images, wrong, true, both=True)
+
     with stages.stage("saliency"):
-        try:
-            headline = evidence(first)
-        except MethodError as error:
-            if first in chosen:
-                raise
-            headline = evidence(Enhanced(base=Gradient()))
-            skipped.append(
-                "Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. "
-                f"{error}"
+        for done, (method, maps) in enumerate(maps_of([first, *others])):
+            stages.progress(done, len(others) + 1, "saliency maps")
+            if isinstance(maps, MethodError):
+                if methods is not None and method in chosen:
+                    raise maps
+                skipped.append(_why_skipped(method, maps, first))
+                if method != first:
+                    continue
+                method, maps = next(maps_of([Enhanced(base=Gradient())]))
+                if isinstance(maps, MethodError):
+                    raise maps
+            found.append(
+                Evidence(describe(method), title(method), method.card.summary, isinstance(method, Enhanced), maps.cpu())
             )
-        for done, method in enumerate(others):
-            stages.progress(done, len(others), "saliency maps")
-            try:
-                found.append(evidence(method))
-            except MethodError as error:
-                if methods is not None:
-                    raise
-                skipped.append(f"{title(method)} is not shown. {error}")
-        stages.progress(len(others), max(len(others), 1), "saliency maps")
-    return headline, found, skipped
+        stages.progress(1, 1, "saliency maps")
+    return found[0], found[1:], skipped
 
 
-def title(method: Any) -> str:
-    """Write a method's name as a report does, such as "Enhanced guided backpropagation (max)"."""
-    if not isinstance(method, Enhanced):
-        known: str = method.card.title
-        return known
-    base = title(method.base)
-    norm = "" if method.norm == "channel" else f" ({method.norm})"
-    return f"Enhanced {base[0].lower()}{base[1:]}{norm}"
+def _why_skipped(method: Any, error: MethodError, first: Any) -> str:
+    if method != first:
+        return f"{title(method)} is not shown. {error}"
+    return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
 def _recovery(

@@ -1,8 +1,9 @@
-"""What attacks and saliency methods say of themselves, and how a name on the command line becomes one of them.
+"""What attacks, saliency methods and studies say of themselves, and how a name on the command line becomes one of them.
 
-A method is a frozen dataclass with a ``card``; its fields are its parameters. `whyfooled.attacks.ATTACKS` and
-`whyfooled.saliency.METHODS` list ours; other packages add theirs through the entry points ``whyfooled.attacks`` and
-``whyfooled.saliency``. Everything that offers a choice of methods (command line, report, tests) takes it from here.
+Each is a frozen dataclass with a ``card``; its fields are its parameters. `whyfooled.attacks.ATTACKS`,
+`whyfooled.saliency.METHODS` and `whyfooled.studies.STUDIES` list ours; other packages add theirs through the entry
+points ``whyfooled.attacks``, ``whyfooled.saliency`` and ``whyfooled.studies``. Everything that offers a choice (command
+line, report, tests) takes it from here.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import metadata
-from typing import Any, Literal, get_args, get_type_hints
+from importlib import import_module, metadata
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from whyfooled.errors import WhyfooledWarning, bad_parameter, did_you_mean
 
-Kind = Literal["attacks", "saliency"]
+Kind = Literal["attacks", "saliency", "studies"]
+EVERY = "all"
+"""In place of a list of attacks or saliency methods: all there are, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Card:
         The paper it comes from.
     cost
         What it costs, in forward and backward passes.
+    names_base
+        Whether a report's name for the method says what its base is, even if that is the usual one.
     """
 
     name: str
@@ -45,14 +50,13 @@ class Card:
     summary: str
     source: str
     cost: str
+    names_base: bool = False
 
 
 def available(kind: Kind) -> dict[str, type[Any]]:
     """Return every known method of a kind, ours first, by the name on its card."""
-    from whyfooled.attacks import ATTACKS
-    from whyfooled.saliency import METHODS
-
-    ours: tuple[type[Any], ...] = ATTACKS if kind == "attacks" else METHODS
+    home, listed = _LISTS[kind]
+    ours: tuple[type[Any], ...] = getattr(import_module(home), listed)
     found = {method.card.name: method for method in ours}
     for entry in metadata.entry_points(group=f"whyfooled.{kind}"):
         try:
@@ -61,6 +65,13 @@ def available(kind: Kind) -> dict[str, type[Any]]:
         except Exception as error:  # another package's mistake must not stop this one
             warnings.warn(f"{entry.value} cannot be loaded: {error}", WhyfooledWarning, stacklevel=2)
     return found
+
+
+_LISTS: dict[Kind, tuple[str, str]] = {
+    "attacks": ("whyfooled.attacks", "ATTACKS"),
+    "saliency": ("whyfooled.saliency", "METHODS"),
+    "studies": ("whyfooled.studies", "STUDIES"),
+}
 
 
 def parameters(method: type[Any]) -> dict[str, object]:
@@ -98,12 +109,32 @@ def describe(method: object) -> str:
     """Write a method as `parse` reads it: ``name``, or ``name(parameter=value)`` with what differs from the default."""
     cls: Any = type(method)
     given = [
-        f"{name}={describe(value) if hasattr(value, 'card') else value}"
+        f"{name}={describe_value(value)}"
         for name, default in parameters(cls).items()
         if (value := getattr(method, name)) != default
     ]
     name: str = cls.card.name
     return f"{name}({', '.join(given)})" if given else name
+
+
+def describe_value(value: object) -> str:
+    """Write a parameter's value as `parse` reads it; lists in brackets."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(describe_value, value))}]"
+    return describe(value) if hasattr(value, "card") else str(value)
+
+
+def title(method: Any) -> str:
+    """Write a method's name as a report does, such as "Enhanced guided backpropagation (max)"."""
+    defaults = parameters(type(method))
+    given = {name: value for name, default in defaults.items() if (value := getattr(method, name)) != default}
+    words = method.card.title
+    base = given.pop("base", None) or (method.base if method.card.names_base else None)
+    if base is not None:
+        of = title(base)
+        words += f" {of[0].lower()}{of[1:]}" if of[1:2].islower() else f" {of}"
+    texts = [value if isinstance(value, str) else f"{name}={describe_value(value)}" for name, value in given.items()]
+    return f"{words} ({', '.join(texts)})" if texts else words
 
 
 def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) -> Any:
@@ -112,9 +143,10 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) 
     Parameters
     ----------
     kind
-        ``"attacks"`` or ``"saliency"``.
+        ``"attacks"``, ``"saliency"`` or ``"studies"``.
     text
-        For example ``"cw"``, ``"bim(steps=20, epsilon=4/255)"`` or ``"enhanced(base=gradient, norm=max)"``.
+        For example ``"cw"``, ``"bim(steps=20, epsilon=4/255)"``, ``"enhanced(base=gradient, norm=max)"`` or
+        ``"recovery(methods=[guided, enhanced], fills=[zero])"``.
     overrides
         Parameters given elsewhere (the command line's own options); refused if the method has no such parameter.
 
@@ -144,17 +176,17 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
             fix = did_you_mean(key, known) if known else f"{name} has no parameters."
             raise bad_parameter(key, f"must be a parameter of {name}", repr(key), fix)
     hints = get_type_hints(method)
-    return method(**{key: _convert(kind, key, value, known[key], hints[key]) for key, value in values.items()})
+    return method(**{key: _convert(key, value, known[key], hints[key]) for key, value in values.items()})
 
 
-_ARGUMENT = {"attacks": "attack", "saliency": "methods"}
+_ARGUMENT = {"attacks": "attack", "saliency": "methods", "studies": "study"}
 
 
 def split_list(text: str) -> list[str]:
-    """Split at the commas that stand outside parentheses."""
+    """Split at the commas that stand outside parentheses and brackets."""
     parts, depth = [""], 0
     for sign in text:
-        depth += (sign == "(") - (sign == ")")
+        depth += (sign in "([") - (sign in ")]")
         if sign == "," and depth == 0:
             parts.append("")
         else:
@@ -174,15 +206,17 @@ def _pairs(name: str, inside: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _convert(kind: Kind, key: str, value: object, default: object, hint: object) -> object:
+def _convert(key: str, value: object, default: object, hint: object) -> object:
     """Turn text into a value of the parameter's type; None where the type allows it."""
     if not isinstance(value, str):
         return value
+    if get_origin(hint) is tuple:
+        return _convert_list(key, value, default, get_args(hint)[0])
     types = get_args(hint) or (hint,)
     if type(None) in types and value.lower() == "none":
         return None
     if hasattr(default, "card"):
-        return parse(kind, value)
+        return parse(_kind(default), value)
     if bool in types:
         if value.lower() not in ("true", "false"):
             raise bad_parameter(key, "must be true or false", repr(value))
@@ -194,6 +228,20 @@ def _convert(kind: Kind, key: str, value: object, default: object, hint: object)
             raise bad_parameter(key, "must be a whole number", repr(value))
         return int(value)
     return None if value.lower() == "none" else value
+
+
+def _convert_list(key: str, value: str, default: object, hint: object) -> tuple[object, ...]:
+    """Turn ``[a, b]``, or ``a, b`` from an option of its own, into values of one type."""
+    first = default[0] if isinstance(default, tuple) and default else None
+    if hasattr(first, "card") and value.strip() == EVERY:
+        return tuple(method() for method in available(_kind(first)).values())
+    inside = re.fullmatch(r"\s*\[(.*)\]\s*", value, flags=re.DOTALL)
+    return tuple(_convert(key, part, first, hint) for part in split_list(inside[1] if inside else value))
+
+
+def _kind(method: object) -> Kind:
+    """Tell what a parameter's default is: an attack, a saliency method."""
+    return next(kind for kind in _LISTS if type(method) in available(kind).values())
 
 
 def number(argument: str, text: str) -> float:

@@ -88,6 +88,7 @@ class Enhanced:
         summary="What speaks for one class and not for the other: the difference of two classes' normalised maps.",
         source="Gu & Tresp 2019, arXiv 1908.08413, sec. 3",
         cost="1 forward, 2 backwards (of its base method)",
+        names_base=True,
     )
 
     def __post_init__(self) -> None:

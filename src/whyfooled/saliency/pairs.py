@@ -1,0 +1,68 @@
+"""Maps of several methods for a class and the one it is held against; methods with the same base share its passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import MethodError
+from whyfooled.registry import describe
+from whyfooled.saliency.enhanced import Enhanced, enhance
+from whyfooled.types import Classes, Images
+
+
+def pair_maps(
+    methods: Sequence[Any],
+    classifier: Classifier,
+    images: Images,
+    classes: Classes,
+    contrast: Classes,
+    *,
+    both: bool = False,
+) -> Iterator[tuple[Any, Tensor | MethodError]]:
+    """Compute the map of every method, one after the other; an enhanced one shares the passes of its base.
+
+    Parameters
+    ----------
+    methods
+        Saliency methods.
+    classifier
+        The classifier.
+    images
+        (n,c,h,w), values in [0, 1].
+    classes
+        (n,) The class that each map speaks for.
+    contrast
+        (n,) The class that enhanced maps hold it against.
+    both
+        Whether to compute the maps of `contrast` too, enhanced ones held against `classes`.
+
+    Yields
+    ------
+    tuple
+        The method, and its maps, (n,1,d,h,w), or (n,2,d,h,w) with those of `contrast` second; or, where the method does
+        not work on this model, the `MethodError` that says why.
+    """
+    pair = torch.stack([classes, contrast], dim=1)
+    enhanced_bases = {describe(method.base) for method in methods if isinstance(method, Enhanced)}
+    computed: dict[str, Tensor | MethodError] = {}
+    for method in methods:
+        base = method.base if isinstance(method, Enhanced) else method
+        key = describe(base)
+        if key not in computed:
+            wanted = pair if both or key in enhanced_bases else pair[:, :1]
+            try:
+                computed[key] = base(classifier, images, wanted)
+            except MethodError as error:
+                computed[key] = error
+        found = computed[key]
+        if isinstance(found, Tensor):
+            if isinstance(method, Enhanced):
+                first, second = found.unbind(1)
+                found = torch.stack([enhance(first, second, method.norm), enhance(second, first, method.norm)], dim=1)
+            found = found if both else found[:, :1]
+        yield method, found
