@@ -98,11 +98,16 @@ def parameter_texts(method: type[Any]) -> dict[str, str]:
 
 
 def with_seed(method: Any, seed: int) -> Any:
-    """Give a method the seed, if it has a parameter for one and it was left at its default."""
-    seeded = dataclasses.is_dataclass(method) and not isinstance(method, type)
-    if seeded and parameters(type(method)).get("seed", seed) == getattr(method, "seed", None):
-        return dataclasses.replace(method, seed=seed)
-    return method
+    """Give a method the seed, and the methods among its parameters, where they left theirs at the default."""
+    if isinstance(method, tuple):
+        return tuple(with_seed(one, seed) for one in method)
+    if not dataclasses.is_dataclass(method) or isinstance(method, type):
+        return method
+    given = {name: getattr(method, name) for name in parameters(type(method))}
+    changed = {name: with_seed(value, seed) for name, value in given.items()}
+    if "seed" in given and given["seed"] == parameters(type(method))["seed"]:
+        changed["seed"] = seed
+    return method if changed == given else dataclasses.replace(method, **changed)
 
 
 def describe(method: object) -> str:

@@ -49,7 +49,11 @@ def scale_of(maps: Tensor) -> Scale:
 
 def map_picture(saliency: Image, scale: Scale) -> PILImage.Image:
     """Draw a saliency map (c,h,w), summed over its channels."""
-    values = saliency.sum(0).double() / scale.end
+    return scaled_picture(saliency.sum(0).double() / scale.end, scale)
+
+
+def scaled_picture(values: Tensor, scale: Scale) -> PILImage.Image:
+    """Draw values (h,w) that are divided by the end of their scale already."""
     place = (values + 1) / 2 if scale.signed else values
     colours = matplotlib.colormaps[scale.colours](place.clamp(0, 1).numpy(), bytes=True)
     return PILImage.fromarray(colours[..., :3].copy())

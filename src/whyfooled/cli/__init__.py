@@ -1,0 +1,21 @@
+"""The command line: parses, calls the library, prints. Heavy imports happen inside the commands."""
+
+import sys
+
+from whyfooled.cli import _attack, _explain, _methods, _study
+from whyfooled.cli._app import app, say
+from whyfooled.errors import WhyfooledError
+
+__all__ = ["main"]
+
+# Importing a command adds it to the application; in the order of the help.
+_COMMANDS = (_explain, _attack, _study, _methods)
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one sentence and exit code 2."""
+    try:
+        app()
+    except WhyfooledError as error:
+        say(f"Error: {error}")
+        sys.exit(2)

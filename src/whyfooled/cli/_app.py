@@ -1,0 +1,85 @@
+"""The command line's application, and what its commands share: options, warnings, interruption."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from whyfooled import __version__
+from whyfooled.errors import WhyfooledWarning
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Why an image classifier was fooled, and whether an explanation can be trusted.",
+)
+
+# The options that several commands share.
+Model = Annotated[
+    str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
+]
+Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")]
+Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
+
+
+def say(text: str) -> None:
+    """Print a line to stderr, so that what a command prints can be piped."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def interruptible(sentence: str) -> Iterator[None]:
+    """Make of Ctrl-C one sentence and the exit code that shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(sentence)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print our warnings as one sentence, and leave other libraries' to Python."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, WhyfooledWarning):
+            say(f"Warning: {message}")
+        else:
+            usual(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
+
+
+def _print_version(asked: bool | None) -> None:
+    if asked:
+        print(f"whyfooled {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool | None, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = None,
+) -> None:
+    pass

@@ -1,0 +1,130 @@
+"""``whyfooled attack``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whyfooled.cli._app import (
+    Device,
+    Epsilon,
+    Model,
+    Quiet,
+    Seed,
+    Steps,
+    Weights,
+    app,
+    interruptible,
+    plain_warnings,
+    say,
+)
+from whyfooled.cli._methods import describe_all
+from whyfooled.cli._progress import standing
+from whyfooled.errors import bad_parameter
+
+
+@app.command()
+@interruptible("Stopped. What was finished is kept: the same command goes on from there.")
+def attack(
+    images: Annotated[list[Path] | None, typer.Argument(help="Photographs, or folders of them.")] = None,
+    method: Annotated[
+        str, typer.Option("--attack", help="The attack, such as cw, fmn or 'pgd(steps=40, epsilon=4/255)'.")
+    ] = "cw",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("adversaries"),
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="The class to be taken for (name or index), or: random, least-likely, runner-up; "
+            "any wrong class if left out."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The true class of all (name or index); what the model sees in each if left out."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV file with the columns file and label: the true class of each.")
+    ] = None,
+    model: Model = "lite0",
+    weights: Weights = None,
+    epsilon: Epsilon = None,
+    steps: Steps = None,
+    batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    show: Annotated[bool, typer.Option("--list", help="Describe all attacks and their parameters, and stop.")] = False,
+) -> None:
+    """Attack photographs, and keep the adversarial images without loss; a stopped run goes on where it was."""
+    if show:
+        describe_all("attacks", texts=True)
+        return
+    if not images:
+        raise bad_parameter("IMAGES", "must be photographs or folders of them", "none", "To see the attacks: --list.")
+    if label is not None and labels is not None:
+        raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
+
+    from whyfooled.attacking import TABLE_FILE, attack_files
+    from whyfooled.images import photographs_in
+    from whyfooled.registry import parse, with_seed
+    from whyfooled.zoo import load_classifier
+
+    overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
+    made = with_seed(parse("attacks", method, overrides), seed)
+    files = photographs_in(images)
+    truth = label if labels is None else _read_labels(labels)
+    with plain_warnings(), standing(quiet) as report:
+        _, errors = attack_files(
+            load_classifier(model, weights=weights, device=device, seed=seed),
+            files,
+            made,
+            output,
+            labels=truth,
+            target=target,
+            seed=seed,
+            batch_size=batch_size,
+            about={"weights": weights},
+            report=report,
+        )
+    for name, reason in errors.items():
+        say(f"Left out: {name}: {reason}")
+    if not quiet:
+        print(_account(output / TABLE_FILE))
+        print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
+
+
+def _account(path: Path) -> str:
+    """Write what a run came to, from its table."""
+    import pandas as pd
+
+    everything = pd.read_csv(path)
+    table = everything[everything["outcome"].notna()]
+    attacked = table[table["outcome"] != "already wrong"]
+    fooled = attacked[attacked["outcome"] == "fooled"]
+    lines = [f"{len(fooled)} of {len(attacked)} photographs reached the goal."]
+    if len(fooled):
+        norms = ", ".join(f"{norm} {fooled[norm].median():.4g}" for norm in ("l2", "linf", "l1"))
+        lines.append(f"Median {norms}, pixels changed {fooled['l0'].median():.0f}.")
+    if len(attacked):
+        forwards, backwards = attacked["forwards"].mean(), attacked["backwards"].mean()
+        lines.append(f"{forwards:.1f} forward and {backwards:.1f} backward passes each, on average.")
+    if len(table) > len(attacked):
+        lines.append(f"Taken for a wrong class already, and not attacked: {len(table) - len(attacked)}.")
+    if len(everything) > len(table):
+        lines.append(f"Left out: {len(everything) - len(table)}; the reasons are in the table.")
+    return "\n".join(lines)
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    """Read the columns file and label of a CSV file."""
+    import csv
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return {row["file"]: row["label"].strip() for row in csv.DictReader(file)}
+    except OSError as error:
+        raise bad_parameter("--labels", "must be a CSV file that can be read", f"{path}: {error.strerror}") from None
+    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error):
+        raise bad_parameter("--labels", "must be a CSV file with the columns file and label", path) from None

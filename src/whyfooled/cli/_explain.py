@@ -1,0 +1,116 @@
+"""``whyfooled explain``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyfooled.cli._app import (
+    Device,
+    Epsilon,
+    Model,
+    Quiet,
+    Seed,
+    Steps,
+    Weights,
+    app,
+    interruptible,
+    plain_warnings,
+    say,
+)
+from whyfooled.cli._progress import stages
+from whyfooled.errors import bad_parameter
+
+_STARTED = time.perf_counter()
+
+
+@app.command()
+@interruptible("Stopped. Nothing was written.")
+def explain(
+    image: Annotated[
+        Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")
+    ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            help="The attack, such as cw, bim or 'pgd(steps=40, epsilon=4/255)'. See: whyfooled methods.  [default: cw]"
+        ),
+    ] = None,
+    adversarial: Annotated[
+        Path | None,
+        typer.Option(
+            help="An adversarial image made elsewhere, in place of an attack: .safetensors, .npy, .pt, or a picture."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class to be taken for (name or index); any wrong class if left out.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
+    ] = None,
+    model: Model = "lite0",
+    weights: Weights = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.  [default: all]"),
+    ] = None,
+    epsilon: Epsilon = None,
+    steps: Steps = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Attack a photograph and explain why the classifier is fooled: a report, pictures, numbers, tensors."""
+    # Only what an early mistake needs comes before the imports that take seconds.
+    overrides: dict[str, object] = {
+        name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None
+    }
+    if adversarial is not None and (attack is not None or overrides):
+        given = "--attack" if attack is not None else f"--{next(iter(overrides))}"
+        raise bad_parameter(
+            "--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one."
+        )
+
+    from dataclasses import replace
+
+    from whyfooled.explaining import explain as explain_image
+    from whyfooled.images import example_photograph, output_folder, read_photograph
+    from whyfooled.registry import parse, split_list
+    from whyfooled.report.page import write_files
+    from whyfooled.zoo import RANDOM, load_classifier
+
+    with output_folder(output) as staging, plain_warnings():
+        made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
+        chosen = None if methods is None else [parse("saliency", name) for name in split_list(methods)]
+        photograph = example_photograph() if image is None else read_photograph(image)
+        with stages(quiet) as report:
+            report(0, 1, "loading")
+            classifier = load_classifier(model, weights=weights, device=device, seed=seed)
+            loading = time.perf_counter() - _STARTED
+            report(1, 1, "loading")
+            if weights == RANDOM:
+                say("Warning: the model is untrained, so what it sees means nothing.")
+            explanation = explain_image(
+                classifier,
+                photograph,
+                attack=made,
+                adversarial=adversarial,
+                label=label,
+                target=target,
+                methods=chosen,
+                seed=seed,
+                progress=report,
+            )
+        explanation = replace(
+            explanation,
+            parameters={**explanation.parameters, "image": "the example photograph" if image is None else str(image)},
+            seconds={"starting and loading the model": loading, **explanation.seconds},
+        )
+        write_files(explanation, staging)
+    if not quiet:
+        print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

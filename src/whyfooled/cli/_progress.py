@@ -1,0 +1,90 @@
+"""Bars for long work: on a terminal only, and on stderr, so that what a command prints can be piped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar for each stage; on a terminal only, and on stderr, so that the account can be piped."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+    tasks: dict[str, Any] = {}
+
+    def report(done: int, total: int, doing: str) -> None:
+        bars.start()
+        if doing not in tasks:
+            tasks[doing] = bars.add_task(doing, total=total)
+        bars.update(tasks[doing], completed=done, total=total)
+
+    try:
+        yield report
+        for task in tasks.values():
+            # Work that ended early is done too.
+            bars.update(task, completed=bars.tasks[task].total)
+    finally:
+        if tasks:
+            bars.stop()
+
+
+@contextmanager
+def standing(quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """Show a bar with the success rate and the median norm so far; on a terminal only, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def report(standing: Any) -> None:
+            text = f"{int(standing.done)} of {standing.total}"
+            if standing.attacked:
+                text += f", {standing.fooled / standing.attacked:.0%} fooled"
+            if standing.median_l2 is not None:
+                text += f", median l2 {standing.median_l2:.3g}"
+            bar.update(task, completed=standing.done, total=standing.total, description=text)
+
+        yield report
+
+
+@contextmanager
+def studying(quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """Show a bar with the images done, the rate, the time left and the study's headline number so far."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def report(progress: Any) -> None:
+            text = f"{progress.done} of {progress.total} images"
+            if progress.rate:
+                left = (progress.total - progress.done) / progress.rate
+                text += f", {progress.rate:.2g}/s, {_duration(left)} left"
+            if progress.value is not None:
+                text += f", {progress.headline} {progress.value:.3f}"
+            bar.update(task, completed=progress.done, total=progress.total, description=text)
+
+        yield report
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

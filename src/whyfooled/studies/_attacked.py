@@ -1,0 +1,78 @@
+"""The adversarial images of a study: saved ones, or those of its own attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from whyfooled.attacks import AttackResult, run_attack
+from whyfooled.classifier import Classifier
+from whyfooled.goals import Goal, Targeted, Untargeted
+from whyfooled.registry import describe_value
+from whyfooled.saliency.enhanced import strongest_other
+from whyfooled.studies._study import Batch
+from whyfooled.targets import choose_targets
+from whyfooled.types import Classes, Logits
+
+FOOLED, FAILED, ALREADY_WRONG = "fooled", "failed", "already wrong"
+
+
+def attacked(
+    classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None
+) -> Iterator[tuple[str, AttackResult]]:
+    """Attack a batch with each attack; or, where it brings its adversarial images, verify those instead.
+
+    Yields
+    ------
+    tuple
+        The attack, as on the command line, and its result.
+    """
+    if batch.adversaries is not None:
+        saved = batch.adversaries
+        goal = saved.goal.to(batch.images.device)
+        yield (
+            batch.attack or "saved",
+            AttackResult.from_images(classifier, batch.images, saved.attempted.to(batch.images), goal),
+        )
+        return
+    true = batch.true_classes(classifier.predict(batch.images))
+    for attack in attacks:
+        yield (
+            describe_value(attack),
+            run_attack(attack, classifier, batch.images, _goal(classifier, batch, true, target)),
+        )
+
+
+def _goal(classifier: Classifier, batch: Batch, true: Classes, target: str | None) -> Goal:
+    if target is None:
+        return Untargeted(true)
+    return choose_targets(classifier, batch.images, target, labels=true, seed=batch.seed)
+
+
+def outcomes(result: AttackResult, true: Classes) -> list[str]:
+    """Say of each image whether it fools the classifier now, about its true class: fooled, failed or already wrong."""
+    wrong_before = (result.clean_logits.argmax(1) != true).tolist()
+    success = result.success.tolist()
+    return [
+        ALREADY_WRONG if wrong else FOOLED if fooled else FAILED
+        for wrong, fooled in zip(wrong_before, success, strict=True)
+    ]
+
+
+def true_classes(batch: Batch, result: AttackResult) -> Classes:
+    """Return (n,) what the images show: their labels, an untargeted goal's classes, or else what the classifier saw."""
+    if batch.adversaries is not None and not isinstance(result.goal, Targeted):
+        return result.goal.classes.long()
+    return batch.true_classes(result.clean_logits.argmax(1))
+
+
+def explained(logits: Logits, true: Classes) -> tuple[Classes, Classes]:
+    """Choose (n,) which class a map explains and (n,) which it is held against (Gu & Tresp 2019, sec. 4).
+
+    The class that the classifier gives; against the true class where it is another one, else against the strongest
+    other.
+    """
+    predicted = logits.argmax(1)
+    return predicted, torch.where(predicted == true, strongest_other(logits, predicted), true)

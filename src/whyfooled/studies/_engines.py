@@ -1,0 +1,202 @@
+"""Where shards are measured: here, or on the machines of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, final
+
+import torch
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ParameterError, WhyfooledError
+from whyfooled.studies._job import Finished, Job, Model, measure_shard
+
+EngineName = Literal["local", "ray"]
+ENGINES: tuple[EngineName, ...] = ("local", "ray")
+MOST_DEATHS = 3
+"""How many workers a shard may outlive before it is held to be what kills them. [ours]"""
+
+
+_PATIENCE = 600
+"""Seconds in which a worker should find a place and load the model."""
+
+
+class Engine(Protocol):
+    """Measures shards, in any order."""
+
+    def run(self, job: Job, model: Model, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
+        """Yield each shard as it is finished; `tick` is told how many more images are done."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Local:
+    """Measures shards in this process, one after the other.
+
+    Parameters
+    ----------
+    classifier
+        The classifier, loaded.
+    """
+
+    classifier: Classifier
+
+    def run(self, job: Job, model: Model, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
+        """Yield each shard as it is finished."""
+        return (measure_shard(job, self.classifier, shard, tick) for shard in shards)
+
+
+@final
+@dataclass(frozen=True)
+class Ray:
+    """Measures shards on a Ray cluster: one worker on each GPU, or where there is none as many as there are cores for.
+
+    Workers load the model once. A shard whose worker dies is given to another one.
+
+    Parameters
+    ----------
+    address
+        The cluster's address, such as ``"10.0.0.1:6379"`` or ``"ray://10.0.0.1:10001"``; a cluster of this machine
+        alone is started if None.
+    threads
+        Cores of each worker; 1 gives most work a second. Another number rounds differently in the last digits on some
+        machines, so tables are equal to the byte where it is equal.
+    """
+
+    address: str | None = None
+    threads: int = 1
+
+    def run(self, job: Job, model: Model, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
+        """Yield each shard as it is finished, in any order."""
+        ray = _import_ray()
+        with _connected(ray, self.address):
+            yield from _Crew(ray, job, model, self.threads, len(shards)).measure(shards, tick)
+
+
+def _import_ray() -> Any:
+    # Read when Ray is imported; nothing about its use is sent anywhere.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise ParameterError("`engine` ray needs the package ray. Run: pip install 'whyfooled[ray]'") from None
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    """Connect to a cluster, and leave it afterwards unless the caller was connected before."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
+    except Exception as error:  # each kind of address fails in its own way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ParameterError(
+            f"`address` must be that of a running Ray cluster; got {address}, which cannot be reached: {reason}. "
+            "Start one with: ray start --head"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Worker:
+    """Lives on the cluster: loads the model once, measures shards."""
+
+    def __init__(self, job: Job, model: Model, threads: int, gpu: bool) -> None:
+        torch.set_num_threads(threads)
+        self.job = job
+        self.classifier = model.load("cuda" if gpu else "cpu")
+
+    def ready(self) -> None:
+        """Do nothing: the answer says that the worker is up."""
+
+    def measure(self, shard: int) -> Finished:
+        """Measure a shard."""
+        return measure_shard(self.job, self.classifier, shard)
+
+
+class _Crew:
+    """The workers of one run, and what each is doing. Lives inside one run."""
+
+    def __init__(self, ray: Any, job: Job, model: Model, threads: int, most: int) -> None:
+        self.ray, self.job = ray, job
+        resources = ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        remote = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(_Worker)
+        self.worker, self.arguments = remote, (ray.put(job), ray.put(model), threads, bool(gpus))
+        self.size = max(1, min(gpus or cores // threads, most))
+
+    def measure(self, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
+        waiting = deque(shards)
+        deaths: Counter[int] = Counter()
+        # What each pending answer is about: its worker, and the shard (None: whether the worker is up). A worker that
+        # has no place yet, because a machine is gone, is never given work, so nothing waits for it.
+        pending: dict[Any, tuple[Any, int | None]] = {}
+        for _ in range(self.size):
+            self._hire(pending)
+        left = len(waiting)
+        while left:
+            worker, shard, done = self._next(pending)
+            try:
+                finished = self.ray.get(done)
+            except self.ray.exceptions.RayActorError as error:
+                self._hire(pending)
+                self._count_death(deaths, shard, error)
+                if shard is not None:
+                    waiting.appendleft(shard)
+                continue
+            except self.ray.exceptions.RayTaskError as error:
+                raise _own_error(error) from None
+            if finished is not None:
+                left -= 1
+                tick(len(self.job.images_of(finished.shard)))
+                yield finished
+            if waiting:
+                following = waiting.popleft()
+                pending[worker.measure.remote(following)] = (worker, following)
+
+    def _next(self, pending: dict[Any, tuple[Any, int | None]]) -> tuple[Any, int | None, Any]:
+        """Wait for an answer; in vain only if every worker waits for a place."""
+        while True:
+            done, _ = self.ray.wait(list(pending), num_returns=1, timeout=_PATIENCE)
+            if done:
+                return (*pending.pop(done[0]), done[0])
+            if all(shard is None for _, shard in pending.values()):
+                raise WhyfooledError(
+                    f"No Ray worker could be started within {_PATIENCE // 60} minutes: the cluster has no free place "
+                    f"for one. It has {self.ray.available_resources()}."
+                )
+
+    def _hire(self, pending: dict[Any, tuple[Any, int | None]]) -> None:
+        worker = self.worker.remote(*self.arguments)
+        pending[worker.ready.remote()] = (worker, None)
+
+    @staticmethod
+    def _count_death(deaths: Counter[int], shard: int | None, error: Exception) -> None:
+        number = -1 if shard is None else shard
+        deaths[number] += 1
+        if deaths[number] < MOST_DEATHS:
+            return
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        what = "could not be started" if shard is None else f"died while measuring shard {shard}"
+        raise WhyfooledError(
+            f"{MOST_DEATHS} Ray workers {what}. Is there memory enough on every machine, and are the model and the "
+            f"images there under the same paths? Ray says: {reason}."
+        )
+
+
+def _own_error(error: Any) -> Exception:
+    """Return an error of ours as it was raised on the worker, and anything else in one sentence."""
+    cause = error.cause
+    if isinstance(cause, WhyfooledError):
+        return cause
+    return WhyfooledError(f"A Ray worker failed: {type(cause).__name__}: {cause}")

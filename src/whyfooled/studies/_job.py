@@ -1,0 +1,214 @@
+"""One shard of a study, from reading its images to the bytes of its table: the same code whichever engine calls it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from whyfooled.attacks import AttackResult
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ImageError, OutputError, WhyfooledError, WhyfooledWarning
+from whyfooled.passes import count_passes
+from whyfooled.sources import Sample, Source
+from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._table import encode
+from whyfooled.zoo import load_classifier
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything a worker needs to measure shards of a study; it can be sent to another machine.
+
+    Parameters
+    ----------
+    study
+        What to measure.
+    source
+        Where the images come from.
+    indices
+        Which of them, in order.
+    class_map
+        The classifier's class for each label of the source; None if the labels are the classes, or there are none.
+    run
+        Digest of everything that makes it this run and no other.
+    seed
+        Seed of everything random.
+    batch_size
+        Images measured together, at most.
+    shard_size
+        Images in a shard.
+    keep_maps
+        Whether to keep the saliency maps.
+    """
+
+    study: Study
+    source: Source
+    indices: Sequence[int]
+    class_map: tuple[int, ...] | None
+    run: str
+    seed: int
+    batch_size: int
+    shard_size: int
+    keep_maps: bool
+
+    @property
+    def shards(self) -> range:
+        """The shards' numbers."""
+        return range(-(-len(self.indices) // self.shard_size))
+
+    def images_of(self, shard: int) -> Sequence[int]:
+        """Return the places in the source of a shard's images."""
+        return self.indices[shard * self.shard_size : (shard + 1) * self.shard_size]
+
+
+@final
+@dataclass(frozen=True)
+class Model:
+    """How a worker gets the classifier: by name, so that weights are read where they are used, or as it is."""
+
+    name: str | Classifier
+    weights: str | Path | None
+    seed: int
+
+    def load(self, device: str) -> Classifier:
+        """Load it onto a device."""
+        if isinstance(self.name, Classifier):
+            return self.name.to(device)
+        return load_classifier(self.name, weights=self.weights, device=device, seed=self.seed)
+
+
+@final
+@dataclass(frozen=True)
+class Finished:
+    """A shard that was measured.
+
+    Parameters
+    ----------
+    shard
+        Its number.
+    table
+        Its rows, as a Parquet file.
+    maps
+        Its saliency maps, as a safetensors file, if they are kept.
+    """
+
+    shard: int
+    table: bytes
+    maps: bytes | None
+
+
+def measure_shard(
+    job: Job, classifier: Classifier, shard: int, tick: Callable[[int], None] = lambda images: None
+) -> Finished:
+    """Measure a shard's images, batch after batch; `tick` is told how many more images are done."""
+    rows: list[dict[str, Any]] = []
+    maps: dict[str, Tensor] = {}
+    indices = job.images_of(shard)
+    with warnings.catch_warnings(record=True) as caught, count_passes(classifier) as passes:
+        warnings.simplefilter("always")
+        for start in range(0, len(indices), job.batch_size):
+            some = indices[start : start + job.batch_size]
+            samples, unreadable = _read(job.source, some)
+            rows += unreadable
+            found, kept = _measure(job, classifier, samples)
+            rows += found
+            maps |= kept
+            tick(len(some))
+    notes = sorted({str(one.message) for one in caught if issubclass(one.category, WhyfooledWarning)})
+    about = {
+        "run": job.run,
+        "shard": shard,
+        "forwards": passes.forwards,
+        "backwards": passes.backwards,
+        "notes": notes,
+        "maps": job.keep_maps,
+    }
+    rows.sort(key=lambda row: indices.index(row["index"]))
+    table = encode(pd.DataFrame(rows), job.study.columns, about)
+    return Finished(shard, table, save(maps, metadata={"whyfooled": json.dumps(about)}) if job.keep_maps else None)
+
+
+def _read(source: Source, indices: Sequence[int]) -> tuple[dict[int, Sample], list[dict[str, Any]]]:
+    samples: dict[int, Sample] = {}
+    unreadable: list[dict[str, Any]] = []
+    for index in indices:
+        try:
+            samples[index] = source[index]
+        except ImageError as error:
+            unreadable.append({"index": index, "image": source.name(index), "error": str(error)})
+    return samples, unreadable
+
+
+def _measure(
+    job: Job, classifier: Classifier, samples: Mapping[int, Sample]
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Measure a batch; if one of its images cannot be measured, each on its own, so that the others are not lost."""
+    if not samples:
+        return [], {}
+    indices = list(samples)
+    try:
+        measured = job.study.measure(classifier, _batch(job, classifier, list(samples.values())))
+    except OutputError:
+        raise
+    except Exception as error:  # whatever a model or an attack of someone else's stumbles over on one image
+        if len(indices) == 1:
+            name = samples[indices[0]].name
+            return [{"index": indices[0], "image": name, "error": _reason(error)}], {}
+        rows: list[dict[str, Any]] = []
+        maps: dict[str, Tensor] = {}
+        for index in indices:
+            one, kept = _measure(job, classifier, {index: samples[index]})
+            rows += one
+            maps |= kept
+        return rows, maps
+    return _placed(measured, samples), _kept(measured, list(samples.values())) if job.keep_maps else {}
+
+
+def _placed(measured: Measured, samples: Mapping[int, Sample]) -> list[dict[str, Any]]:
+    """Give each row its image's number and name in place of its place in the batch."""
+    indices = list(samples)
+    return [
+        {"index": indices[row["place"]], "image": samples[indices[row["place"]]].name}
+        | {key: value for key, value in row.items() if key != "place"}
+        for row in measured.rows
+    ]
+
+
+def _kept(measured: Measured, samples: Sequence[Sample]) -> dict[str, Tensor]:
+    return {
+        f"{sample.name}/{name}": maps[place].detach().cpu().contiguous().clone()
+        for name, maps in measured.maps.items()
+        for place, sample in enumerate(samples)
+    }
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, WhyfooledError) else f"{type(error).__name__}: {error}"
+
+
+def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch:
+    channels = classifier.mean.shape[1]
+    saved = [sample.adversary for sample in samples if sample.adversary is not None]
+    return Batch(
+        names=tuple(sample.name for sample in samples),
+        images=torch.stack([sample.fitted(classifier.fit, channels) for sample in samples]).to(classifier.mean),
+        labels=tuple(_classes(job, sample.labels) for sample in samples),
+        adversaries=AttackResult.join(saved).to(classifier.device) if saved else None,
+        attack=job.source.attack,
+        seed=job.seed,
+    )
+
+
+def _classes(job: Job, labels: Sequence[int]) -> tuple[int, ...]:
+    return tuple(labels if job.class_map is None else (job.class_map[label] for label in labels))
+

@@ -1,0 +1,329 @@
+"""Running a study: shard after shard, each written whole; resumed where it stopped; the same tables on any engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, final
+
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from whyfooled import __version__
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ImageError, at_least, one_of
+from whyfooled.images import write_whole
+from whyfooled.registry import describe, parse, with_seed
+from whyfooled.runs import claim
+from whyfooled.sources import Source, class_map, open_source
+from whyfooled.studies._engines import ENGINES, Engine, EngineName, Local, Ray
+from whyfooled.studies._job import Finished, Job, Model
+from whyfooled.studies._memory import batch_size_for
+from whyfooled.studies._study import Study
+from whyfooled.studies._table import Table, join, read_about
+from whyfooled.studies._write import STUDY_FILE, TABLE_FILE, write_results
+
+SHARDS, MAPS = "shards", "maps"
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """How a running study stands.
+
+    Parameters
+    ----------
+    done, total
+        Images that are finished, and all.
+    rate
+        Images finished a second since the run was (last) started; 0 before the first.
+    headline
+        What the number is, in a few words.
+    value
+        Its mean so far; None before the first.
+    """
+
+    done: int
+    total: int
+    rate: float
+    headline: str
+    value: float | None
+
+
+@final
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study.
+
+    Parameters
+    ----------
+    folder
+        Where everything was written.
+    table
+        The rows; ``table.read()`` gives a DataFrame.
+    about
+        What the run was and what it came to, as in ``study.json``.
+    """
+
+    folder: Path
+    table: Table
+    about: dict[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """The summary, in Markdown."""
+        return (self.folder / "summary.md").read_text()
+
+    def __repr__(self) -> str:
+        return f"StudyResult({self.about['study']} on {self.about['images_measured']} images, in {self.folder})"
+
+
+def run_study(
+    study: Study | str,
+    images: Source | str | Path | Sequence[str | Path],
+    folder: str | Path,
+    *,
+    model: str | Classifier = "lite0",
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    shard_size: int = 16,
+    keep_maps: bool = False,
+    engine: str = "local",
+    address: str | None = None,
+    device: str = "auto",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> StudyResult:
+    """Run a study on many images, and write its table, summary and figure into a folder.
+
+    Run again with the same arguments, it goes on where it stopped, whenever that was, and ends in the same table to the
+    byte. An image that fails is recorded with its error, and the run goes on.
+
+    Parameters
+    ----------
+    study
+        A study, or its name as on the command line.
+    images
+        Where the images come from: files, folders, ``"imagenet:ROOT"`` and so on; see `whyfooled.sources.open_source`.
+    folder
+        Where to write.
+    model
+        The classifier's name, as `load_classifier` takes it, or the classifier itself.
+    weights
+        As `load_classifier` takes them.
+    labels
+        A CSV file with the columns ``file`` and ``label``, for files and folders of photographs.
+    count
+        How many images to draw at random, by the seed; all if None.
+    seed
+        Seed of everything random, given to methods and attacks whose own was left alone.
+    batch_size
+        Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
+    shard_size
+        Images in a shard, the unit in which work is written and resumed.
+    keep_maps
+        Whether to keep the saliency maps too, as safetensors, in ``maps/``.
+    engine
+        ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, which need the images and the weights
+        under the same paths.
+    address
+        The Ray cluster's address; one of this machine alone if None.
+    device
+        ``"auto"``: the GPU if there is one. Ignored by Ray, which uses the GPUs that the cluster has.
+    report
+        Called as the run goes on.
+
+    Returns
+    -------
+    StudyResult
+
+    Raises
+    ------
+    ParameterError
+        If an argument has a value that it must not have, labels do not fit the classifier, or Ray cannot be reached.
+    ImageError
+        If there are no images, or none could be measured.
+    OutputError
+        If the folder holds another run, or cannot be written. Finished shards stay.
+    """
+    one_of("engine", engine, ENGINES)
+    at_least("shard_size", shard_size, 1)
+    made: Study = parse("studies", study) if isinstance(study, str) else study
+    made = with_seed(made, seed)
+    source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
+    recipe = Model(model, weights, seed)
+    classifier = recipe.load(_device(device))
+    folder = Path(folder)
+    size = batch_size or _batch_size_before(folder) or batch_size_for(classifier)
+    at_least("batch_size", size, 1)
+    indices = _chosen(len(source), count, seed)
+    run = {
+        "version": __version__,
+        "study": describe(made),
+        "model": classifier.name,
+        "model_digest": classifier.digest(),
+        "source": source.title,
+        "images_digest": source.digest(),
+        "count": count,
+        "seed": seed,
+        "batch_size": size,
+        "shard_size": shard_size,
+        "keep_maps": keep_maps,
+    }
+    claim(folder / STUDY_FILE, run, begun=any((folder / SHARDS).glob("*.parquet")))
+    job = Job(
+        study=made,
+        source=source,
+        indices=indices,
+        class_map=class_map(source, classifier),
+        run=hashlib.blake2b(json.dumps(run).encode(), digest_size=16).hexdigest(),
+        seed=seed,
+        batch_size=size,
+        shard_size=shard_size,
+        keep_maps=keep_maps,
+    )
+    workers: Engine = Local(classifier) if engine == "local" else Ray(address)
+    _measure(job, recipe, workers, folder, report)
+    return _finish(job, run, folder, {"engine": engine, "device": str(classifier.device)})
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _batch_size_before(folder: Path) -> int | None:
+    """Return the batch size that this folder's run was begun with: it decides about the last digits."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((folder / STUDY_FILE).read_text())["batch_size"])
+    return None
+
+
+def _chosen(total: int, count: int | None, seed: int) -> Sequence[int]:
+    if count is None:
+        return range(total)
+    at_least("count", count, 1)
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return sorted(order[:count].tolist())
+
+
+def _measure(job: Job, model: Model, engine: Engine, folder: Path, report: Callable[[Progress], None]) -> None:
+    """Measure the shards that are not there yet, and write each as it is finished."""
+    clock = _Clock(job, report)
+    waiting = []
+    for shard in job.shards:
+        if _is_finished(job, folder, shard):
+            clock.found(shard, _shard_file(folder, shard))
+        else:
+            waiting.append(shard)
+    clock.start()
+    for finished in engine.run(job, model, waiting, clock.tick) if waiting else ():
+        _write(finished, folder)
+        clock.measured(_shard_file(folder, finished.shard))
+
+
+def _shard_file(folder: Path, shard: int) -> Path:
+    return folder / SHARDS / f"{shard:06d}.parquet"
+
+
+def _maps_file(folder: Path, shard: int) -> Path:
+    return folder / MAPS / f"{shard:06d}.safetensors"
+
+
+def _is_finished(job: Job, folder: Path, shard: int) -> bool:
+    about = read_about(_shard_file(folder, shard))
+    return about is not None and about["run"] == job.run
+
+
+def _write(finished: Finished, folder: Path) -> None:
+    # The table last: a shard counts as finished when its table is there.
+    if finished.maps is not None:
+        write_whole(_maps_file(folder, finished.shard), finished.maps)
+    write_whole(_shard_file(folder, finished.shard), finished.table)
+
+
+class _Clock:
+    """Counts what is finished, and reports it. Lives inside one run."""
+
+    def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
+        self.job, self.report = job, report
+        self.done = self.now = 0
+        self.sum, self.values = 0.0, 0
+        self.started = time.perf_counter()
+
+    def found(self, shard: int, file: Path) -> None:
+        self.done += len(self.job.images_of(shard))
+        self._take(file)
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+        self._say()
+
+    def tick(self, images: int) -> None:
+        self.done += images
+        self.now += images
+        self._say()
+
+    def measured(self, file: Path) -> None:
+        self._take(file)
+        self._say()
+
+    def _take(self, file: Path) -> None:
+        rows: pd.DataFrame = pq.read_table(file, filters=pc.field("error").is_null()).to_pandas()
+        if len(rows):
+            values = [float(value) for value in self.job.study.headline_values(rows) if value == value]
+            self.sum, self.values = self.sum + sum(values), self.values + len(values)
+
+    def _say(self) -> None:
+        seconds = time.perf_counter() - self.started
+        value = self.sum / self.values if self.values else None
+        rate = self.now / seconds if self.now else 0.0
+        self.report(Progress(self.done, len(self.job.indices), rate, self.job.study.headline, value))
+
+
+def _finish(job: Job, run: dict[str, Any], folder: Path, how: dict[str, Any]) -> StudyResult:
+    """Join the shards, write the study up, and say what the run was."""
+    files = [_shard_file(folder, shard) for shard in job.shards]
+    join(files, folder / TABLE_FILE)
+    table = Table(folder / TABLE_FILE)
+    failed = table.errors()
+    measured = table.read(["index"])["index"].nunique()
+    if not measured:
+        first = failed.iloc[0]
+        raise ImageError(f"None of the {len(job.indices)} images could be measured. {first['image']}: {first['error']}")
+    abouts = [about for file in files if (about := read_about(file)) is not None]
+    about = {
+        **run,
+        **how,
+        "images_measured": measured,
+        "images_given": len(job.indices),
+        "failed": [f"{row.image}: {row.error}" for row in failed.head(_NAMED).itertuples()],
+        "failures": len(failed),
+        "forwards": sum(one["forwards"] for one in abouts),
+        "backwards": sum(one["backwards"] for one in abouts),
+        "notes": sorted({note for one in abouts for note in one["notes"]}),
+        "versions": _versions(),
+    }
+    write_results(type(job.study), table, folder, about)
+    return StudyResult(folder, table, about)
+
+
+_NAMED = 100
+"""How many failures are named in ``study.json``; the table has all."""
+
+
+def _versions() -> dict[str, str]:
+    packages = ("whyfooled", "torch", "torchvision", "timm", "pandas", "pyarrow", "numpy")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}

@@ -1,0 +1,114 @@
+"""What a study is: measurements on a few images at a time, and what to make of the table of all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from whyfooled.attacks import AttackResult
+from whyfooled.classifier import Classifier
+from whyfooled.registry import Card
+from whyfooled.studies._summary import Summary
+from whyfooled.studies._table import Columns, Table
+from whyfooled.types import Classes, Images
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The images that are measured together; no image's result depends on the others.
+
+    Parameters
+    ----------
+    names
+        The images' names.
+    images
+        (n,c,h,w), values in [0, 1], on the classifier's device.
+    labels
+        For each image, the classes that it shows; none if that is not known.
+    adversaries
+        What an attack made of the images, where the study was given saved adversarial images; else None.
+    attack
+        What that attack was, as on the command line.
+    seed
+        Seed of everything random; each image draws from its own generator, made from this and its content.
+    """
+
+    names: tuple[str, ...]
+    images: Images
+    labels: tuple[tuple[int, ...], ...]
+    adversaries: AttackResult | None = None
+    attack: str | None = None
+    seed: int = 0
+
+    def true_classes(self, predicted: Classes) -> Classes:
+        """Return (n,) the first class that each image shows; the predicted one where that is not known."""
+        true = predicted.clone()
+        for number, labels in enumerate(self.labels):
+            if labels:
+                true[number] = labels[0]
+        return true
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured on a batch.
+
+    Parameters
+    ----------
+    rows
+        One dictionary for each row: ``place``, the image's place in the batch, and the study's own columns. A method
+        that does not work on the model has one row with its ``error``.
+    maps
+        (n,d,h,w) Saliency maps by name, to be kept beside the table if the user asks for them.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Study(ABC):
+    """An experiment over many images that ends in a table, a summary and a figure.
+
+    A study is a frozen dataclass with a ``card``: its fields are its parameters, `measure` does the work on a few
+    images at a time, and `summarise` and `draw` see the finished table and nothing else, so that both can be done again
+    from it alone. See `whyfooled.studies.run_study`.
+    """
+
+    card: ClassVar[Card]
+    columns: ClassVar[Columns]
+    """The columns of the rows."""
+    headline: ClassVar[str]
+    """What `headline_values` are, in a few words."""
+
+    @abstractmethod
+    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
+        """Measure a batch.
+
+        Raises
+        ------
+        WhyfooledError
+            If an image cannot be measured. The others are then measured without it, and the error is kept in the table.
+        """
+
+    @classmethod
+    @abstractmethod
+    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
+        """Take the values whose mean is shown while the study runs, from the rows of a shard."""
+
+    @classmethod
+    @abstractmethod
+    def summarise(cls, table: Table, seed: int) -> Summary:
+        """Write the finished table up: means with intervals, and what they say."""
+
+    @classmethod
+    @abstractmethod
+    def draw(cls, table: Table, seed: int) -> Figure:
+        """Draw the finished table."""

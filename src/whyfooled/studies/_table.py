@@ -1,0 +1,134 @@
+"""The rows of a study: one Parquet file for each shard, then one for all, read column by column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from whyfooled.errors import OutputError
+
+Kind = Literal["text", "whole", "real", "flag", "bytes"]
+Columns = Mapping[str, Kind]
+"""The columns of a study's rows, and what each holds; any value may be missing."""
+
+SHARED: Columns = {"index": "whole", "image": "text", "error": "text"}
+"""What the rows of every study begin with: the image's number and name, and why it (or a method on it) failed."""
+
+_TYPES = {"text": pa.string(), "whole": pa.int64(), "real": pa.float64(), "flag": pa.bool_(), "bytes": pa.binary()}
+_KEY = b"whyfooled"
+
+
+def encode(rows: pd.DataFrame, columns: Columns, about: Mapping[str, Any]) -> bytes:
+    """Write rows as a Parquet file; equal rows give equal bytes.
+
+    Parameters
+    ----------
+    rows
+        What was measured; columns that it lacks are missing in every row.
+    columns
+        The study's own columns, beside the `SHARED` ones.
+    about
+        Plain values kept beside the rows; see `read_about`.
+    """
+    arrays = {
+        name: pa.array(rows[name] if name in rows else [None] * len(rows), _TYPES[kind], from_pandas=True)
+        for name, kind in {**SHARED, **columns}.items()
+    }
+    table = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(dict(about), sort_keys=True).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """Return what was kept beside a file's rows; None if the file is missing, damaged or another program's."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        found: dict[str, Any] = json.loads(metadata[_KEY])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    return found
+
+
+def join(shards: Iterable[Path], target: Path) -> None:
+    """Write the rows of all shards, one after the other, into one file, whole; one shard is in memory at a time."""
+    partial = target.with_name(f"{target.name}.partial")
+    writer: pq.ParquetWriter | None = None
+    try:
+        for path in shards:
+            table = pq.read_table(path).replace_schema_metadata(None)
+            writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"The file {target} cannot be written: {error.strerror or error}.") from None
+    finally:
+        if writer is not None and writer.is_open:
+            writer.close()
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """The rows of a study, in a Parquet file; what is asked for is read at that moment."""
+
+    path: Path
+
+    def read(
+        self, columns: Sequence[str] | None = None, where: Sequence[tuple[str, str, Any]] | None = None
+    ) -> pd.DataFrame:
+        """Read rows that were measured.
+
+        Parameters
+        ----------
+        columns
+            Which columns; all if None.
+        where
+            Conditions such as ``("fill", "==", "zero")``, all of which must hold.
+
+        Returns
+        -------
+        DataFrame
+            Texts are categories: a method's name stands in memory once.
+        """
+        chosen = [("error", "is", None), *(where or [])]
+        table = pq.read_table(self.path, columns=None if columns is None else list(columns), filters=_all_of(chosen))
+        frame: pd.DataFrame = table.to_pandas(strings_to_categorical=True, self_destruct=True)
+        return frame
+
+    def errors(self) -> pd.DataFrame:
+        """Read the rows of what failed, with the reasons."""
+        frame: pd.DataFrame = pq.read_table(self.path, filters=pc.field("error").is_valid()).to_pandas()
+        return frame
+
+    @property
+    def images(self) -> int:
+        """How many images the study was given."""
+        numbers = pq.read_table(self.path, columns=["index"])["index"]
+        return len(numbers.unique())
+
+
+def _all_of(conditions: Sequence[tuple[str, str, Any]]) -> pc.Expression:
+    whole: pc.Expression | None = None
+    for name, sign, value in conditions:
+        one = _CONDITIONS[sign](pc.field(name), value)
+        whole = one if whole is None else whole & one
+    return whole
+
+
+_CONDITIONS = {
+    "is": lambda column, value: column.is_null(),
+    "==": lambda column, value: column == value,
+    "in": lambda column, value: column.isin(list(value)),
+}

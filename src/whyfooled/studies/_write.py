@@ -1,0 +1,76 @@
+"""The files of a finished study, all made from its table."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from whyfooled.errors import ImageError
+from whyfooled.images import write_whole
+from whyfooled.registry import available
+from whyfooled.studies._study import Study
+from whyfooled.studies._table import Table
+
+STUDY_FILE, TABLE_FILE = "study.json", "table.parquet"
+
+
+def write_results(study: type[Study], table: Table, folder: Path, about: dict[str, Any]) -> None:
+    """Write ``summary.md``, ``summary.tex``, ``figure.png``, ``figure.pdf`` and, last, ``study.json``."""
+    summary = study.summarise(table, about["seed"])
+    figure = study.draw(table, about["seed"])
+    write_whole(folder / "summary.md", (summary.markdown(study.card.title) + _provenance(about)).encode())
+    write_whole(folder / "summary.tex", summary.latex().encode())
+    for suffix in ("png", "pdf"):
+        write_whole(folder / f"figure.{suffix}", _drawn(figure, suffix))
+    results = {"findings": list(summary.sentences), "results": summary.plain()}
+    write_whole(folder / STUDY_FILE, json.dumps({**about, **results}, indent=1, ensure_ascii=False).encode())
+
+
+def redraw(folder: str | Path) -> Path:
+    """Write a finished study up again, from its table alone; return the figure's file.
+
+    Raises
+    ------
+    ImageError
+        If the folder holds no finished study.
+    """
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / STUDY_FILE).read_text())
+        study = available("studies")[about["study"].partition("(")[0]]
+        finished = "images_measured" in about and (folder / TABLE_FILE).is_file()
+    except (OSError, ValueError, KeyError):
+        raise ImageError(
+            f"{folder} holds no study: it has no readable {STUDY_FILE}. Make one: whyfooled study."
+        ) from None
+    if not finished:
+        raise ImageError(f"The study in {folder} is not finished. Run the same command again: it goes on where it was.")
+    write_results(study, Table(folder / TABLE_FILE), folder, about)
+    return folder / "figure.png"
+
+
+def _provenance(about: dict[str, Any]) -> str:
+    lines = [
+        f"`{about['study']}` on {about['images_measured']} of {about['images_given']} images of {about['source']}, "
+        f"model "
+        f"{about['model']}, seed {about['seed']}, whyfooled {about['version']}.",
+        f"{about['forwards']} forward and {about['backwards']} backward passes of one image.",
+    ]
+    if about["failures"]:
+        lines.append(f"{about['failures']} failures, such as: {about['failed'][0]}")
+    lines += [f"Note: {note}" for note in about["notes"]]
+    return "\n" + "\n".join(f"{line}  " for line in lines) + "\n"
+
+
+def _drawn(figure: Figure, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    # No dates, so that equal tables give equal files; text in a PDF as text.
+    without_date = {"CreationDate": None} if suffix == "pdf" else {}
+    with matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format=suffix, dpi=200, facecolor="white", metadata=without_date)
+    return buffer.getvalue()

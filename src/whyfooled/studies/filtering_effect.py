@@ -1,0 +1,177 @@
+"""Whether a map depends on the class it is made for, by its signs or by its size alone (Gu & Tresp 2019, fig. 1)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, ClassVar, final
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import MethodError, ParameterError, at_least
+from whyfooled.measures import average_difference, binary_similarity, chance_similarity
+from whyfooled.registry import Card, title
+from whyfooled.saliency import Deconvnet, Gradient, GuidedBackprop
+from whyfooled.studies._figure import histograms_figure
+from whyfooled.studies._reading import by_image, means
+from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._summary import Summary, SummaryTable
+from whyfooled.studies._table import Columns, Table
+from whyfooled.types import Logits
+
+LABELS, PREDICTED = "its labels", "the classifier's top classes"
+
+
+@final
+@dataclass(frozen=True)
+class FilteringEffect(Study):
+    """Compare the maps of pairs of classes of one image: where they are positive, and how large they are.
+
+    Classes are the image's labels where it has several, else the `top` classes that the classifier gives it.
+
+    Parameters
+    ----------
+    methods
+        Saliency methods that explain classes one by one.
+    top
+        How many of the strongest classes stand for those of an image that does not have several labels. [ours]
+    """
+
+    methods: tuple[Any, ...] = (Gradient(), Deconvnet(), GuidedBackprop())
+    top: int = 3
+
+    card: ClassVar[Card] = Card(
+        name="filtering-effect",
+        title="The filtering effect",
+        summary="How alike the maps of two classes of one image are, by their signs and by their size.",
+        source="Gu & Tresp 2019, arXiv 1908.08413, sec. 2 and fig. 1",
+        cost="2 forwards, and a backward pass for each class, of each method",
+    )
+    columns: ClassVar[Columns] = {
+        "classes": "text",
+        "method": "text",
+        "class_a": "whole",
+        "class_b": "whole",
+        "similarity": "real",
+        "chance": "real",
+        "avg_diff": "real",
+    }
+    headline: ClassVar[str] = "similarity"
+
+    def __post_init__(self) -> None:
+        at_least("top", self.top, 2)
+        if not self.methods:
+            raise ParameterError("`methods` must have at least one entry.")
+
+    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
+        """Compute each image's maps for its classes, and compare them two by two."""
+        rows: list[dict[str, Any]] = []
+        # Images with equally many classes go through the classifier together.
+        groups: dict[int, list[tuple[int, str, list[int]]]] = defaultdict(list)
+        for place, (origin, classes) in enumerate(self._classes(classifier.logits(batch.images), batch)):
+            groups[len(classes)].append((place, origin, classes))
+        for group in groups.values():
+            rows += self._compare(classifier, batch, group)
+        return Measured(rows)
+
+    def _classes(self, logits: Logits, batch: Batch) -> Iterator[tuple[str, list[int]]]:
+        strongest = logits.topk(min(self.top, logits.shape[1]), dim=1).indices.tolist()
+        for labels, predicted in zip(batch.labels, strongest, strict=True):
+            yield (LABELS, list(labels)) if len(labels) > 1 else (PREDICTED, predicted)
+
+    def _compare(
+        self, classifier: Classifier, batch: Batch, group: Sequence[tuple[int, str, list[int]]]
+    ) -> Iterator[dict[str, Any]]:
+        places = [place for place, _, _ in group]
+        images = batch.images[places]
+        classes = torch.tensor([classes for _, _, classes in group], device=images.device)
+        for method in self.methods:
+            name = title(method)
+            try:
+                maps = method(classifier, images, classes)
+            except MethodError as error:
+                yield from ({"place": place, "method": name, "error": f"{name}: {error}"} for place in places)
+                continue
+            for a, b in combinations(range(classes.shape[1]), 2):
+                pair = maps[:, a], maps[:, b]
+                numbers = [
+                    measure(*pair).tolist() for measure in (binary_similarity, chance_similarity, average_difference)
+                ]
+                for (place, origin, own), similarity, chance, difference in zip(group, *numbers, strict=True):
+                    yield {
+                        "place": place,
+                        "classes": origin,
+                        "method": name,
+                        "class_a": own[a],
+                        "class_b": own[b],
+                        "similarity": similarity,
+                        "chance": chance,
+                        "avg_diff": difference,
+                    }
+
+    @classmethod
+    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
+        """Take the similarity under the last method."""
+        return [float(value) for value in rows[rows["method"] == rows["method"].iloc[-1]]["similarity"]]
+
+    @classmethod
+    def summarise(cls, table: Table, seed: int) -> Summary:
+        """Means over images of the similarity, its chance level and Avg-Diff, and how wide the latter spreads."""
+        rows = table.read(["index", "classes", "method", "similarity", "chance", "avg_diff"])
+        found = {
+            column: means(*by_image(rows, "method", column), seed) for column in ("similarity", "chance", "avg_diff")
+        }
+        lines, sentences = [], [_where_classes_come_from(rows)]
+        for key, group in rows.groupby("method", observed=True, sort=False):
+            method = str(key)
+            low, middle, high = group["avg_diff"].quantile([0.05, 0.5, 0.95])
+            similarity = found["similarity"][method]
+            lines.append(
+                (
+                    method,
+                    similarity,
+                    found["chance"][method],
+                    found["avg_diff"][method],
+                    f"{low:.2f} – {middle:.2f} – {high:.2f}",
+                )
+            )
+            sentences.append(
+                f"{method}: maps of two classes have the same sign on {similarity.mean:.1%} of the elements (by chance "
+                f"{found['chance'][method].mean:.1%}); Avg-Diff is {middle:.2f} in the middle, 5 % of the pairs are "
+                f"below "
+                f"{low:.2f} and 5 % above {high:.2f}."
+            )
+        caption = (
+            "Pairs of classes of one image: similarity of the binarised maps, what it would be for independent maps "
+            "with "
+            "as many positive elements, and Avg-Diff, the relative difference of the maps' mean positive part. Means "
+            "over "
+            "images."
+        )
+        headings = ("method", "similarity", "chance", "Avg-Diff", "Avg-Diff of pairs: 5 % – 50 % – 95 %")
+        return Summary(tuple(sentences), (SummaryTable(caption, headings, lines),))
+
+    @classmethod
+    def draw(cls, table: Table, seed: int) -> Figure:
+        """Draw histograms of both numbers over the pairs of classes, a row for each method."""
+        rows = table.read(["method", "similarity", "chance", "avg_diff"])
+        panels = {
+            str(method): {
+                "similarity of binarised maps": (group["similarity"].to_numpy(), float(group["chance"].mean())),
+                "Avg-Diff": (group["avg_diff"].dropna().to_numpy(), None),
+            }
+            for method, group in rows.groupby("method", observed=True, sort=False)
+        }
+        return histograms_figure(panels, y="pairs of classes", marked="chance")
+
+
+def _where_classes_come_from(rows: pd.DataFrame) -> str:
+    counts = rows.drop_duplicates("index")["classes"].value_counts()
+    parts = [f"on {count} images the classes are {origin}" for origin, count in counts.items() if count]
+    pairs = len(rows) // rows["method"].nunique()
+    return f"{pairs} pairs of classes; {', '.join(parts)}."

@@ -1,0 +1,291 @@
+"""Whether removing what a saliency method points at brings the right answer back (Gu & Tresp 2019, fig. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from whyfooled.attacks import AttackResult, CarliniWagner
+from whyfooled.classifier import Classifier
+from whyfooled.errors import MethodError, ParameterError, at_least, one_of
+from whyfooled.measures import FILLS, FRACTIONS, Fill, random_maps, recovery_curve
+from whyfooled.registry import Card, title
+from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency.pairs import pair_maps
+from whyfooled.statistics import Interval
+from whyfooled.studies._attacked import ALREADY_WRONG, FOOLED, attacked, outcomes, true_classes
+from whyfooled.studies._figure import curves_figure
+from whyfooled.studies._reading import by_image, differences, highest, means
+from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._summary import Summary, SummaryTable
+from whyfooled.studies._table import Columns, Table
+
+RANDOM, SIZE = "Random order", "Size of the perturbation"
+_FILL_TITLES = {"zero": "black", "mean": "the image's mean", "noise": "uniform noise", "blur": "blurred"}
+
+
+@final
+@dataclass(frozen=True)
+class Recovery(Study):
+    """Perturb the most salient pixels of adversarial images, and see how often the true class is predicted again.
+
+    Each method ranks the pixels by its map of the wrong class on the adversarial image (enhanced methods hold it
+    against the true class). A random order and the size of the perturbation itself are the references.
+
+    Parameters
+    ----------
+    attack
+        What fools the classifier; not used on saved adversarial images.
+    target
+        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
+    methods
+        Saliency methods.
+    fills
+        What perturbed pixels become; see `whyfooled.measures.recovery_curve`.
+    fractions
+        Shares of the pixels to perturb, ascending. [ours]
+    random_orders
+        How many random orders are averaged for each image. [ours]
+    """
+
+    attack: Any = field(default_factory=CarliniWagner)
+    target: str | None = None
+    methods: tuple[Any, ...] = (
+        Enhanced(),
+        Enhanced(norm="energy"),
+        Enhanced(norm="max"),
+        GuidedBackprop(),
+        Deconvnet(),
+        Gradient(),
+        InputXGradient(),
+        GradCAM(),
+    )
+    fills: tuple[Fill, ...] = FILLS
+    fractions: tuple[float, ...] = FRACTIONS
+    random_orders: int = 5
+
+    card: ClassVar[Card] = Card(
+        name="recovery",
+        title="Recovery of the true class",
+        summary="How often the true class comes back when the pixels that a map points at are removed.",
+        source="Gu & Tresp 2019, arXiv 1908.08413, fig. 4",
+        cost="the attack, the methods' maps, and a forward pass for each method, fill and share of the pixels",
+    )
+    columns: ClassVar[Columns] = {
+        "outcome": "text",
+        "l2": "real",
+        "method": "text",
+        "fill": "text",
+        "fraction": "real",
+        "recovered": "real",
+        "probability": "real",
+    }
+    headline: ClassVar[str] = "recovered"
+
+    def __post_init__(self) -> None:
+        for fill in self.fills:
+            one_of("fills", fill, FILLS)
+        if not self.fills or not self.methods:
+            raise ParameterError("`fills` and `methods` must each have at least one entry.")
+        if not self.fractions or list(self.fractions) != sorted(set(self.fractions)) or self.fractions[0] <= 0:
+            raise ParameterError(f"`fractions` must be ascending shares above 0; got {list(self.fractions)}.")
+        at_least("random_orders", self.random_orders, 1)
+
+    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
+        """Attack the batch, compute the maps, perturb and predict."""
+        ((_, result),) = attacked(classifier, batch, [self.attack], self.target)
+        true = true_classes(batch, result)
+        found = outcomes(result, true)
+        places = [place for place, outcome in enumerate(found) if outcome == FOOLED]
+        rows: list[dict[str, Any]] = [
+            {"place": place, "outcome": outcome} for place, outcome in enumerate(found) if outcome != FOOLED
+        ]
+        maps: dict[str, Tensor] = {}
+        if places:
+            chosen = torch.tensor(places, device=true.device)
+            fooled = result.select(chosen)
+            common = [{"place": place, "outcome": FOOLED, "l2": float(result.l2[place])} for place in places]
+            for name, orders in self._orders(classifier, fooled, true[chosen], batch.seed):
+                if isinstance(orders, MethodError):
+                    rows += [{**one, "method": name, "error": f"{name}: {orders}"} for one in common]
+                    continue
+                maps[name] = orders[0]
+                rows += self._recover(classifier, fooled, true[chosen], name, orders, common, batch.seed)
+        return Measured(rows, _spread(maps, places, len(found)))
+
+    def _orders(
+        self, classifier: Classifier, result: AttackResult, true: Tensor, seed: int
+    ) -> Iterator[tuple[str, list[Tensor] | MethodError]]:
+        adversarial = result.adversarial
+        for method, maps in pair_maps(self.methods, classifier, adversarial, result.predictions, true):
+            yield title(method), maps if isinstance(maps, MethodError) else [maps[:, 0]]
+        yield SIZE, [result.delta.abs()]
+        yield RANDOM, [random_maps(adversarial, seed + number) for number in range(self.random_orders)]
+
+    def _recover(
+        self,
+        classifier: Classifier,
+        result: AttackResult,
+        true: Tensor,
+        name: str,
+        orders: list[Tensor],
+        common: Sequence[dict[str, Any]],
+        seed: int,
+    ) -> Iterator[dict[str, Any]]:
+        for fill in self.fills:
+            curves = [
+                recovery_curve(
+                    classifier, result.adversarial, true, maps, fractions=self.fractions, fill=fill, seed=seed
+                )
+                for maps in orders
+            ]
+            recovered = torch.stack([curve.recovered.double() for curve in curves]).mean(0).tolist()
+            probability = torch.stack([curve.probability.double() for curve in curves]).mean(0).tolist()
+            for number, one in enumerate(common):
+                for point, fraction in enumerate(self.fractions):
+                    yield {
+                        **one,
+                        "method": name,
+                        "fill": fill,
+                        "fraction": fraction,
+                        "recovered": recovered[number][point],
+                        "probability": probability[number][point],
+                    }
+
+    @classmethod
+    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
+        """Take the mean recovery of the first method, under the first fill."""
+        rows = rows[rows["method"].notna()]
+        if not len(rows):
+            return []
+        first = rows[(rows["method"] == rows["method"].iloc[0]) & (rows["fill"] == rows["fill"].iloc[0])]
+        return [float(value) for value in first.groupby("index")["recovered"].mean()]
+
+    @classmethod
+    def summarise(cls, table: Table, seed: int) -> Summary:
+        """Means over the shares of pixels, for every fill; areas under the curves; paired differences to the best."""
+        fills = _fills(table)
+        tables, sentences = [], [_who_was_fooled(table)]
+        overall = {fill: by_image(_of(table, fill), "method", "recovered") for fill in fills}
+        found = {fill: means(*overall[fill], seed) for fill in fills}
+        first = fills[0]
+        ranked = sorted(found[first], key=lambda name: -found[first][name].mean)
+        tables.append(
+            SummaryTable(
+                "Mean of the recovery curve: the share of the adversarial images that are given their true class "
+                "again, "
+                "averaged over the shares of perturbed pixels.",
+                ("order of the pixels", *(f"pixels become {_FILL_TITLES[fill]}" for fill in fills)),
+                [(name, *(found[fill].get(name) for fill in fills)) for name in ranked],
+            )
+        )
+        for fill in fills:
+            tables.append(_against_best(fill, *overall[fill], found[fill], seed))
+            sentences.append(_verdict(fill, *overall[fill], found[fill], seed))
+        tables.append(_areas(table, fills, seed))
+        return Summary(tuple(sentences), tuple(tables))
+
+    @classmethod
+    def draw(cls, table: Table, seed: int) -> Figure:
+        """Draw the curves with their intervals, a panel for each fill."""
+        panels = {}
+        for fill in _fills(table):
+            rows = _of(table, fill)
+            fractions = sorted(rows["fraction"].unique())
+            panels[f"pixels become {_FILL_TITLES[fill]}"] = _points(rows, fractions, seed)
+        return curves_figure(
+            panels,
+            x="perturbed pixels, most salient first (%)",
+            y="given the true class again",
+            references=(RANDOM, SIZE),
+        )
+
+
+def _spread(maps: dict[str, Tensor], places: list[int], count: int) -> dict[str, Tensor]:
+    """Put maps of some images of a batch at their places; 0 for the others."""
+    return {
+        name: one.new_zeros(count, *one.shape[1:]).index_copy_(0, torch.tensor(places, device=one.device), one)
+        for name, one in maps.items()
+    }
+
+
+def _fills(table: Table) -> list[str]:
+    fills = table.read(["fill"])["fill"].dropna().unique()
+    return [str(fill) for fill in fills]
+
+
+def _of(table: Table, fill: str) -> pd.DataFrame:
+    return table.read(["index", "method", "fraction", "recovered"], [("fill", "==", fill)])
+
+
+def _who_was_fooled(table: Table) -> str:
+    counts = table.read(["index", "outcome"]).drop_duplicates("index")["outcome"].value_counts()
+    fooled, tried = int(counts.get(FOOLED, 0)), int(counts.sum())
+    text = f"{fooled} of {tried} images fool the classifier and are measured"
+    already, failed = int(counts.get(ALREADY_WRONG, 0)), tried - fooled - int(counts.get(ALREADY_WRONG, 0))
+    return f"{text}; {already} were taken for a wrong class before the attack, on {failed} it failed."
+
+
+def _points(rows: pd.DataFrame, fractions: Sequence[float], seed: int) -> dict[str, list[tuple[float, Interval]]]:
+    """Return each method's curve: the share of perturbed pixels in per cent, and the share that recovers."""
+    curves: dict[str, list[tuple[float, Interval]]] = {str(name): [] for name in rows["method"].unique()}
+    for fraction in fractions:
+        for name, value in means(*by_image(rows[rows["fraction"] == fraction], "method", "recovered"), seed).items():
+            curves[name].append((100 * fraction, value))
+    return curves
+
+
+def _against_best(fill: str, names: list[str], values: Tensor, found: dict[str, Interval], seed: int) -> SummaryTable:
+    best = highest(found)
+    against = differences(names, values, best, seed)
+    chance = differences(names, values, RANDOM, seed)
+    heading, beside = f"minus {best}", f"minus {RANDOM.lower()}"
+    return SummaryTable(
+        f"Pixels become {_FILL_TITLES[fill]}: differences of the means, image by image.",
+        ("order of the pixels", heading, beside),
+        [
+            (name, None if name == best else against[name], None if name == RANDOM else chance[name])
+            for name in sorted(names, key=lambda name: -found[name].mean)
+        ],
+        signed=frozenset({heading, beside}),
+    )
+
+
+def _verdict(fill: str, names: list[str], values: Tensor, found: dict[str, Interval], seed: int) -> str:
+    chance = differences(names, values, RANDOM, seed)
+    methods = [name for name in names if name not in (RANDOM, SIZE)]
+    better = [name for name in methods if chance[name].low > 0]
+    worse = [name for name in methods if chance[name].high < 0]
+    best = max(methods, key=lambda name: found[name].mean)
+    return (
+        f"When pixels become {_FILL_TITLES[fill]}: best is {best}, {found[best]} (random order {found[RANDOM]}). "
+        f"Of {len(methods)} methods {len(better)} are better than a random order and {len(worse)} worse, by intervals "
+        f"of "
+        "the paired difference that leave out 0."
+    )
+
+
+def _areas(table: Table, fills: Sequence[str], seed: int) -> SummaryTable:
+    """Integrate each image's curve over the share of pixels, from 0 (where nothing has recovered)."""
+    columns = {}
+    for fill in fills:
+        rows = _of(table, fill).sort_values(["index", "fraction"], kind="stable")
+        width = rows["fraction"] - rows.groupby(["index", "method"], observed=True)["fraction"].shift(fill_value=0)
+        before = rows.groupby(["index", "method"], observed=True)["recovered"].shift(fill_value=0)
+        rows["area"] = width * (rows["recovered"] + before) / 2 / rows["fraction"].max()
+        summed = rows.groupby(["index", "method"], observed=True, sort=False)["area"].sum().reset_index()
+        columns[fill] = means(*by_image(summed, "method", "area"), seed)
+    last = _of(table, fills[0])["fraction"].max()
+    names = sorted(columns[fills[0]], key=lambda name: -columns[fills[0]][name].mean)
+    return SummaryTable(
+        f"Area under the recovery curve from 0 to {100 * last:g} % of the pixels (trapezoids), 1 if every image "
+        "recovered at once.",
+        ("order of the pixels", *(f"pixels become {_FILL_TITLES[fill]}" for fill in fills)),
+        [(name, *(columns[fill].get(name) for fill in fills)) for name in names],
+    )

@@ -1,0 +1,235 @@
+"""Every method's map of an image and of what attacks make of it, side by side (Gu & Tresp 2019, fig. 3 and 5)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from PIL import Image as PILImage
+from torch import Tensor
+
+from whyfooled.attacks import BIM, FGSM, CarliniWagner
+from whyfooled.classifier import Classifier
+from whyfooled.errors import MethodError, ParameterError, at_least
+from whyfooled.images import to_picture
+from whyfooled.measures import cosine
+from whyfooled.registry import Card, title
+from whyfooled.report.pictures import Scale, scale_of, scaled_picture
+from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency.pairs import pair_maps
+from whyfooled.studies._attacked import FOOLED, attacked, explained, outcomes, true_classes
+from whyfooled.studies._figure import Tile, tiles_figure
+from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._summary import Cell, Summary, SummaryTable
+from whyfooled.studies._table import Columns, Table
+
+CLEAN = "clean"
+SHOWN = 3
+"""How many images the figure shows: the most telling ones. [ours]"""
+_LEVELS = 127
+
+
+@final
+@dataclass(frozen=True)
+class SaliencyGrid(Study):
+    """Show each method's map of the class that the classifier gives, for the clean image and each attacked one.
+
+    Enhanced methods hold it against the true class or, where the prediction is right, against the strongest other one.
+    All maps of one method and image have one colour scale. The figure shows the images on which most attacks succeed
+    and, among these, those on which the first method's map moves furthest.
+
+    Parameters
+    ----------
+    attacks
+        What the images are attacked with; not used on saved adversarial images.
+    target
+        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
+    methods
+        Saliency methods.
+    """
+
+    attacks: tuple[Any, ...] = (FGSM(), BIM(), CarliniWagner())
+    target: str | None = None
+    methods: tuple[Any, ...] = (
+        Enhanced(),
+        GuidedBackprop(),
+        Deconvnet(),
+        Gradient(),
+        InputXGradient(),
+        GradCAM(),
+    )
+
+    card: ClassVar[Card] = Card(
+        name="saliency-grid",
+        title="Maps before and after attacks",
+        summary="A grid of pictures: the clean and the attacked images by the saliency methods.",
+        source="Gu & Tresp 2019, arXiv 1908.08413, fig. 3 and 5",
+        cost="the attacks, and the methods' maps of the clean and of every attacked image",
+    )
+    columns: ClassVar[Columns] = {
+        "attack": "text",
+        "outcome": "text",
+        "prediction": "text",
+        "probability": "real",
+        "l2": "real",
+        "linf": "real",
+        "method": "text",
+        "moved": "real",
+        "scale": "real",
+        "signed": "flag",
+        "height": "whole",
+        "map": "bytes",
+        "picture": "bytes",
+    }
+    headline: ClassVar[str] = "fooled"
+
+    def __post_init__(self) -> None:
+        if not self.attacks or not self.methods:
+            raise ParameterError("`attacks` and `methods` must each have at least one entry.")
+
+    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
+        """Attack the batch, and draw every method's maps."""
+        logits = classifier.logits(batch.images)
+        true = batch.true_classes(logits.argmax(1))
+        lines = [_Line(CLEAN, batch.images, logits, true, [""] * len(true), torch.zeros_like(batch.images))]
+        for attack, result in attacked(classifier, batch, self.attacks, self.target):
+            shown = true_classes(batch, result)
+            delta = result.attempted - result.clean
+            lines.append(_Line(attack, result.attempted, result.logits, shown, outcomes(result, shown), delta))
+        rows = [row for line in lines for row in line.rows(classifier)]
+        maps: dict[str, Tensor] = {}
+        for name, found in self._maps(classifier, lines).items():
+            if isinstance(found, MethodError):
+                rows += [{"place": place, "method": name, "error": f"{name}: {found}"} for place in range(len(true))]
+                continue
+            rows += _map_rows(lines, name, found)
+            maps |= {f"{line.attack}/{name}": found[:, number] for number, line in enumerate(lines)}
+        return Measured(rows, maps)
+
+    def _maps(self, classifier: Classifier, lines: Sequence[_Line]) -> dict[str, Tensor | MethodError]:
+        """Return (n,lines,d,h,w) maps of every method."""
+        found: dict[str, list[Tensor] | MethodError] = {}
+        for line in lines:
+            for method, maps in pair_maps(self.methods, classifier, line.images, *explained(line.logits, line.true)):
+                known = found.setdefault(title(method), [])
+                if isinstance(maps, MethodError):
+                    found[title(method)] = maps
+                elif not isinstance(known, MethodError):
+                    known.append(maps[:, 0])
+        return {
+            name: maps if isinstance(maps, MethodError) else torch.stack(maps, dim=1) for name, maps in found.items()
+        }
+
+    @classmethod
+    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
+        """Tell of each attacked image whether it fools the classifier."""
+        attacks = rows[rows["method"].isna() & (rows["attack"] != CLEAN)]
+        return [float(outcome == FOOLED) for outcome in attacks["outcome"]]
+
+    @classmethod
+    def summarise(cls, table: Table, seed: int) -> Summary:
+        """List what the classifier makes of the images that are shown."""
+        chosen = most_telling(table, SHOWN)
+        columns = ["index", "image", "method", "attack", "outcome", "prediction", "probability", "l2", "linf"]
+        rows = table.read(columns, [("index", "in", chosen)])
+        rows = rows[rows["method"].isna()]
+        headings = ("image", "attack", "prediction", "probability", "outcome", "l2", "linf")
+        lines: list[tuple[Cell, ...]] = [
+            tuple(row[heading] for heading in headings)
+            for index in chosen
+            for row in rows[rows["index"] == index].to_dict("records")
+        ]
+        sentence = (
+            f"Shown are {len(chosen)} of {table.images} images: those on which most attacks succeed and maps move most."
+        )
+        return Summary((sentence,), (SummaryTable("What the classifier makes of the images shown.", headings, lines),))
+
+    @classmethod
+    def draw(cls, table: Table, seed: int) -> Figure:
+        """Draw the grid of the most telling images: a row for clean and each attack, a column for each method."""
+        blocks = []
+        for index in most_telling(table, SHOWN):
+            rows = table.read(where=[("index", "==", index)])
+            blocks.append([list(_tiles(rows[rows["attack"] == attack])) for attack in rows["attack"].dropna().unique()])
+        return tiles_figure(blocks)
+
+
+def most_telling(table: Table, count: int) -> list[int]:
+    """Choose images: first by how many attacks succeeded, then by how far the first method's map moved on those."""
+    at_least("count", count, 1)
+    rows = table.read(["index", "attack", "outcome", "method", "moved"])
+    first = rows["method"].dropna().iloc[0]
+    fooled = rows[(rows["method"] == first) & (rows["outcome"] == FOOLED)]
+    ranked = fooled.groupby("index")["moved"].agg(["count", "mean"])
+    ranked = ranked.reindex(rows["index"].unique(), fill_value=0.0)
+    return [int(index) for index in ranked.sort_values(["count", "mean"], ascending=False, kind="stable").index[:count]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """The batch before attacks, or after one of them."""
+
+    attack: str
+    images: Tensor
+    logits: Tensor
+    true: Tensor
+    outcomes: Sequence[str]
+    delta: Tensor
+
+    def rows(self, classifier: Classifier) -> Iterator[dict[str, Any]]:
+        """Give what is known of each image, and the image itself."""
+        for place, probabilities in enumerate(self.logits.softmax(1)):
+            seen = int(probabilities.argmax())
+            yield self.common(place) | {
+                "prediction": classifier.class_name(seen),
+                "probability": float(probabilities[seen]),
+                "l2": float(self.delta[place].norm()),
+                "linf": float(self.delta[place].abs().max()),
+                "picture": _png(to_picture(self.images[place])),
+            }
+
+    def common(self, place: int) -> dict[str, Any]:
+        return {"place": place, "attack": self.attack, "outcome": self.outcomes[place]}
+
+
+def _map_rows(lines: Sequence[_Line], name: str, maps: Tensor) -> Iterator[dict[str, Any]]:
+    for place, own in enumerate(maps):
+        scale = scale_of(own)
+        moved = 1 - cosine(own, own[:1].expand_as(own))
+        for line, one, distance in zip(lines, own, moved.tolist(), strict=True):
+            levels = (one.sum(0).double() / scale.end).clamp(-1, 1).mul(_LEVELS).round().to("cpu", torch.int8)
+            yield line.common(place) | {
+                "method": name,
+                "moved": distance,
+                "scale": scale.end,
+                "signed": scale.signed,
+                "height": len(levels),
+                "map": levels.numpy().tobytes(),
+            }
+
+
+def _png(picture: PILImage.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _tiles(rows: pd.DataFrame) -> Iterator[Tile]:
+    """Turn a line of the table into pictures: the image with its caption, then the maps."""
+    image = rows[rows["method"].isna()].iloc[0]
+    outcome = f", {image['outcome']}" if image["outcome"] else ""
+    caption = f"{image['prediction']} {image['probability']:.0%}"
+    yield Tile(PILImage.open(io.BytesIO(image["picture"])), f"{image['attack']}{outcome}", caption)
+    for row in rows[rows["method"].notna()].to_dict("records"):
+        yield Tile(_picture(row), str(row["method"]), "")
+
+
+def _picture(row: Mapping[Any, Any]) -> PILImage.Image:
+    levels = np.frombuffer(row["map"], dtype=np.int8).reshape(int(row["height"]), -1)
+    return scaled_picture(torch.from_numpy(levels / _LEVELS), Scale(1.0, bool(row["signed"])))
