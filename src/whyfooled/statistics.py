@@ -51,9 +51,13 @@ class Interval:
         """Write it as ``0.726 [0.652, 0.800]``; as ``–`` if there is nothing."""
         if self.count == 0:
             return "–"
-        form = f"{'+' if sign else ''}.{digits}f"
-        ends = "" if self.count == 1 else f" [{self.low:{form}}, {self.high:{form}}]"
-        return f"{self.mean:{form}}{ends}"
+        mean, low, high = (_written(value, digits, sign) for value in (self.mean, self.low, self.high))
+        return mean if self.count == 1 else f"{mean} [{low}, {high}]"
+
+
+def _written(value: float, digits: int, sign: bool) -> str:
+    # Adding 0 turns the −0 that rounding leaves into 0.
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
 
 def bootstrap_means(values: Float[Tensor, "n m"], *, seed: int = 0, resamples: int = RESAMPLES) -> list[Interval]:

@@ -8,7 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 
@@ -16,8 +16,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError, WhyfooledError
 from whyfooled.studies._job import Finished, Job, Model, measure_shard
 
-EngineName = Literal["local", "ray"]
-ENGINES: tuple[EngineName, ...] = ("local", "ray")
+ENGINES = ("local", "ray")
 MOST_DEATHS = 3
 """How many workers a shard may outlive before it is held to be what kills them. [ours]"""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image as PILImage
 
 from whyfooled.statistics import Interval
@@ -21,7 +22,7 @@ Curves = Mapping[str, Sequence[tuple[float, Interval]]]
 
 
 def curves_figure(panels: Mapping[str, Curves], *, x: str, y: str, references: Sequence[str] = ()) -> Figure:
-    """Draw curves with their intervals, a panel for each entry; the same curve looks the same in all.
+    """Draw curves with their intervals over a logarithmic axis, a panel for each entry; a name looks the same in all.
 
     Parameters
     ----------
@@ -40,8 +41,13 @@ def curves_figure(panels: Mapping[str, Curves], *, x: str, y: str, references: S
     looks = _looks(names, references)
     for panel, (heading, curves) in zip(axes, panels.items(), strict=False):
         panel.set_title(heading, fontsize=10)
-        for name, points in curves.items():
-            _curve(panel, name, points, *looks[name], shaded=name in references or len(names) < _CROWDED)
+        # Side by side, so that the intervals of one share of pixels do not hide each other.
+        for number, (name, points) in enumerate(curves.items()):
+            _curve(panel, name, points, *looks[name], shift=_DODGE ** (number - len(curves) / 2))
+        panel.set_xscale("log")
+        ticks = sorted({place for points in curves.values() for place, _ in points})
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
         panel.grid(alpha=0.25)
     for spare in axes[len(panels) :]:
         spare.set_visible(False)
@@ -55,8 +61,8 @@ def curves_figure(panels: Mapping[str, Curves], *, x: str, y: str, references: S
     return figure
 
 
-_CROWDED = 7
-"""With as many curves, shaded intervals would hide each other; error bars stay."""
+_DODGE = 1.015
+"""How far the next curve stands to the right, as a factor."""
 
 
 def _looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[str, object, float]]:
@@ -78,15 +84,13 @@ def _curve(
     dash: object,
     width: float,
     *,
-    shaded: bool,
+    shift: float,
 ) -> None:
-    places = [place for place, _ in points]
+    places = [place * shift for place, _ in points]
     values = [value.mean for _, value in points]
-    low = [value.low for _, value in points]
-    high = [value.high for _, value in points]
     panel.plot(places, values, label=name, color=colour, linestyle=dash, linewidth=width, marker="o", markersize=2.5)
-    if shaded:
-        panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    for place, (_, value) in zip(places, points, strict=True):
+        panel.plot([place, place], [value.low, value.high], color=colour, linewidth=0.7, alpha=0.6)
 
 
 Histograms = Mapping[str, Mapping[str, tuple[np.ndarray, float | None]]]
@@ -171,42 +175,32 @@ def _mark(panel: Axes, place: float, value: Interval, colour: str, label: str | 
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A picture in a grid, with what stands above and below it."""
+class Line:
+    """A row of pictures in a grid: what it is, at its left, and each picture with the heading of its column."""
 
-    picture: PILImage.Image
-    above: str
-    below: str
+    label: str
+    tiles: Sequence[tuple[str, PILImage.Image]]
 
 
-def tiles_figure(blocks: Sequence[Sequence[Sequence[Tile]]]) -> Figure:
-    """Draw blocks of rows of pictures, one below the other; the first block says what the columns are."""
-    columns = max(len(row) for block in blocks for row in block)
-    rows = sum(len(block) for block in blocks)
-    figure = Figure(figsize=(1.5 * columns + 0.2, 1.75 * rows + 0.3 * len(blocks)), layout="constrained")
-    parts = figure.subfigures(len(blocks), 1, height_ratios=[len(block) for block in blocks], squeeze=False)[:, 0]
-    for part, block in zip(parts, blocks, strict=True):
+def tiles_figure(blocks: Sequence[tuple[str, Sequence[Line]]]) -> Figure:
+    """Draw titled blocks of rows of pictures, one below the other."""
+    columns = max(len(line.tiles) for _, block in blocks for line in block)
+    rows = sum(len(block) for _, block in blocks)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    figure = Figure(figsize=(1.5 * columns + 1.3, 1.55 * rows + 0.6 * len(blocks)), layout=layout)
+    parts = figure.subfigures(len(blocks), 1, height_ratios=[len(block) for _, block in blocks], squeeze=False)[:, 0]
+    for part, (title, block) in zip(parts, blocks, strict=True):
+        part.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
         axes = part.subplots(len(block), columns, squeeze=False)
-        for line, row in zip(axes, block, strict=True):
-            for panel in line:
+        for panels, line in zip(axes, block, strict=True):
+            for panel in panels:
                 panel.set_axis_off()
-            for number, (panel, tile) in enumerate(zip(line, row, strict=False)):
-                panel.imshow(tile.picture)
-                if number == 0 or row is block[0]:
-                    panel.set_title(_wrapped(tile.above), fontsize=7, parse_math=False)
-                if tile.below:
-                    panel.text(
-                        0.5,
-                        -0.04,
-                        _wrapped(tile.below),
-                        transform=panel.transAxes,
-                        ha="center",
-                        va="top",
-                        fontsize=7,
-                        parse_math=False,
-                    )
+            for panel, (heading, picture) in zip(panels, line.tiles, strict=False):
+                panel.imshow(picture)
+                if line is block[0]:
+                    panel.set_title(textwrap.fill(heading, 20), fontsize=7, parse_math=False)
+            label = "\n".join(textwrap.fill(part, 16) for part in line.label.split("\n") if part)
+            panels[0].text(
+                -0.06, 0.5, label, transform=panels[0].transAxes, ha="right", va="center", fontsize=7, parse_math=False
+            )
     return figure
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 24)

@@ -211,4 +211,3 @@ def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch
 
 def _classes(job: Job, labels: Sequence[int]) -> tuple[int, ...]:
     return tuple(labels if job.class_map is None else (job.class_map[label] for label in labels))
-

@@ -25,7 +25,7 @@ from whyfooled.images import write_whole
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.runs import claim
 from whyfooled.sources import Source, class_map, open_source
-from whyfooled.studies._engines import ENGINES, Engine, EngineName, Local, Ray
+from whyfooled.studies._engines import ENGINES, Engine, Local, Ray
 from whyfooled.studies._job import Finished, Job, Model
 from whyfooled.studies._memory import batch_size_for
 from whyfooled.studies._study import Study

@@ -72,5 +72,5 @@ def _drawn(figure: Figure, suffix: str) -> bytes:
     # No dates, so that equal tables give equal files; text in a PDF as text.
     without_date = {"CreationDate": None} if suffix == "pdf" else {}
     with matplotlib.rc_context({"pdf.fonttype": 42}):
-        figure.savefig(buffer, format=suffix, dpi=200, facecolor="white", metadata=without_date)
+        figure.savefig(buffer, format=suffix, dpi=150, facecolor="white", metadata=without_date)
     return buffer.getvalue()

@@ -170,25 +170,14 @@ class Recovery(Study):
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Means over the shares of pixels, for every fill; areas under the curves; paired differences to the best."""
-        fills = _fills(table)
-        tables, sentences = [], [_who_was_fooled(table)]
-        overall = {fill: by_image(_of(table, fill), "method", "recovered") for fill in fills}
-        found = {fill: means(*overall[fill], seed) for fill in fills}
-        first = fills[0]
-        ranked = sorted(found[first], key=lambda name: -found[first][name].mean)
-        tables.append(
-            SummaryTable(
-                "Mean of the recovery curve: the share of the adversarial images that are given their true class "
-                "again, "
-                "averaged over the shares of perturbed pixels.",
-                ("order of the pixels", *(f"pixels become {_FILL_TITLES[fill]}" for fill in fills)),
-                [(name, *(found[fill].get(name) for fill in fills)) for name in ranked],
-            )
-        )
-        for fill in fills:
-            tables.append(_against_best(fill, *overall[fill], found[fill], seed))
-            sentences.append(_verdict(fill, *overall[fill], found[fill], seed))
-        tables.append(_areas(table, fills, seed))
+        sentences, tables = [_who_was_fooled(table)], []
+        for fill in _fills(table):
+            rows = _of(table, fill)
+            names, values = by_image(rows, "method", "recovered")
+            found = means(names, values, seed)
+            chance = differences(names, values, RANDOM, seed)
+            sentences.append(_verdict(fill, found, chance))
+            tables.append(_fill_table(fill, rows, names, values, found, chance, seed))
         return Summary(tuple(sentences), tuple(tables))
 
     @classmethod
@@ -241,51 +230,61 @@ def _points(rows: pd.DataFrame, fractions: Sequence[float], seed: int) -> dict[s
     return curves
 
 
-def _against_best(fill: str, names: list[str], values: Tensor, found: dict[str, Interval], seed: int) -> SummaryTable:
-    best = highest(found)
+def _fill_table(
+    fill: str,
+    rows: pd.DataFrame,
+    names: list[str],
+    values: Tensor,
+    found: dict[str, Interval],
+    chance: dict[str, Interval],
+    seed: int,
+) -> SummaryTable:
+    best = _best(found)
     against = differences(names, values, best, seed)
-    chance = differences(names, values, RANDOM, seed)
-    heading, beside = f"minus {best}", f"minus {RANDOM.lower()}"
+    areas = means(*by_image(_areas(rows), "method", "area"), seed)
+    first, second = f"minus {best}", f"minus {RANDOM.lower()}"
+    last = 100 * rows["fraction"].max()
     return SummaryTable(
-        f"Pixels become {_FILL_TITLES[fill]}: differences of the means, image by image.",
-        ("order of the pixels", heading, beside),
+        f"Pixels become {_FILL_TITLES[fill]}. Recovered: the share of the adversarial images that are given their true "
+        "class again, averaged over the shares of perturbed pixels; its paired differences; and the area under the "
+        "curve "
+        f"from 0 to {last:g} % of the pixels (trapezoids; 1 if every image recovered at once).",
+        ("order of the pixels", "recovered", first, second, "area"),
         [
-            (name, None if name == best else against[name], None if name == RANDOM else chance[name])
+            (
+                name,
+                found[name],
+                None if name == best else against[name],
+                None if name == RANDOM else chance[name],
+                areas[name],
+            )
             for name in sorted(names, key=lambda name: -found[name].mean)
         ],
-        signed=frozenset({heading, beside}),
+        signed=frozenset({first, second}),
     )
 
 
-def _verdict(fill: str, names: list[str], values: Tensor, found: dict[str, Interval], seed: int) -> str:
-    chance = differences(names, values, RANDOM, seed)
-    methods = [name for name in names if name not in (RANDOM, SIZE)]
-    better = [name for name in methods if chance[name].low > 0]
-    worse = [name for name in methods if chance[name].high < 0]
-    best = max(methods, key=lambda name: found[name].mean)
+def _best(found: dict[str, Interval]) -> str:
+    return highest({name: value for name, value in found.items() if name not in (RANDOM, SIZE)})
+
+
+def _verdict(fill: str, found: dict[str, Interval], chance: dict[str, Interval]) -> str:
+    methods = [name for name in found if name not in (RANDOM, SIZE)]
+    better = sum(chance[name].low > 0 for name in methods)
+    worse = sum(chance[name].high < 0 for name in methods)
+    best = _best(found)
     return (
-        f"When pixels become {_FILL_TITLES[fill]}: best is {best}, {found[best]} (random order {found[RANDOM]}). "
-        f"Of {len(methods)} methods {len(better)} are better than a random order and {len(worse)} worse, by intervals "
-        f"of "
-        "the paired difference that leave out 0."
+        f"When pixels become {_FILL_TITLES[fill]}: best is {best}, {found[best]} (random order {found[RANDOM]}). Of "
+        f"{len(methods)} methods {better} are better than a random order and {worse} worse, by intervals of the paired "
+        "difference that leave out 0."
     )
 
 
-def _areas(table: Table, fills: Sequence[str], seed: int) -> SummaryTable:
+def _areas(rows: pd.DataFrame) -> pd.DataFrame:
     """Integrate each image's curve over the share of pixels, from 0 (where nothing has recovered)."""
-    columns = {}
-    for fill in fills:
-        rows = _of(table, fill).sort_values(["index", "fraction"], kind="stable")
-        width = rows["fraction"] - rows.groupby(["index", "method"], observed=True)["fraction"].shift(fill_value=0)
-        before = rows.groupby(["index", "method"], observed=True)["recovered"].shift(fill_value=0)
-        rows["area"] = width * (rows["recovered"] + before) / 2 / rows["fraction"].max()
-        summed = rows.groupby(["index", "method"], observed=True, sort=False)["area"].sum().reset_index()
-        columns[fill] = means(*by_image(summed, "method", "area"), seed)
-    last = _of(table, fills[0])["fraction"].max()
-    names = sorted(columns[fills[0]], key=lambda name: -columns[fills[0]][name].mean)
-    return SummaryTable(
-        f"Area under the recovery curve from 0 to {100 * last:g} % of the pixels (trapezoids), 1 if every image "
-        "recovered at once.",
-        ("order of the pixels", *(f"pixels become {_FILL_TITLES[fill]}" for fill in fills)),
-        [(name, *(columns[fill].get(name) for fill in fills)) for name in names],
-    )
+    rows = rows.sort_values(["index", "fraction"], kind="stable")
+    curves = rows.groupby(["index", "method"], observed=True, sort=False)
+    width = rows["fraction"] - curves["fraction"].shift(fill_value=0)
+    middle = (rows["recovered"] + curves["recovered"].shift(fill_value=0)) / 2
+    rows["area"] = width * middle / rows["fraction"].max()
+    return rows.groupby(["index", "method"], observed=True, sort=False)["area"].sum().reset_index()

@@ -24,7 +24,7 @@ from whyfooled.report.pictures import Scale, scale_of, scaled_picture
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.studies._attacked import FOOLED, attacked, explained, outcomes, true_classes
-from whyfooled.studies._figure import Tile, tiles_figure
+from whyfooled.studies._figure import Line, tiles_figure
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
@@ -97,11 +97,11 @@ class SaliencyGrid(Study):
         """Attack the batch, and draw every method's maps."""
         logits = classifier.logits(batch.images)
         true = batch.true_classes(logits.argmax(1))
-        lines = [_Line(CLEAN, batch.images, logits, true, [""] * len(true), torch.zeros_like(batch.images))]
+        lines = [_Round(CLEAN, batch.images, logits, true, [""] * len(true), torch.zeros_like(batch.images))]
         for attack, result in attacked(classifier, batch, self.attacks, self.target):
             shown = true_classes(batch, result)
             delta = result.attempted - result.clean
-            lines.append(_Line(attack, result.attempted, result.logits, shown, outcomes(result, shown), delta))
+            lines.append(_Round(attack, result.attempted, result.logits, shown, outcomes(result, shown), delta))
         rows = [row for line in lines for row in line.rows(classifier)]
         maps: dict[str, Tensor] = {}
         for name, found in self._maps(classifier, lines).items():
@@ -112,7 +112,7 @@ class SaliencyGrid(Study):
             maps |= {f"{line.attack}/{name}": found[:, number] for number, line in enumerate(lines)}
         return Measured(rows, maps)
 
-    def _maps(self, classifier: Classifier, lines: Sequence[_Line]) -> dict[str, Tensor | MethodError]:
+    def _maps(self, classifier: Classifier, lines: Sequence[_Round]) -> dict[str, Tensor | MethodError]:
         """Return (n,lines,d,h,w) maps of every method."""
         found: dict[str, list[Tensor] | MethodError] = {}
         for line in lines:
@@ -156,7 +156,8 @@ class SaliencyGrid(Study):
         blocks = []
         for index in most_telling(table, SHOWN):
             rows = table.read(where=[("index", "==", index)])
-            blocks.append([list(_tiles(rows[rows["attack"] == attack])) for attack in rows["attack"].dropna().unique()])
+            attacks = rows["attack"].dropna().unique()
+            blocks.append((str(rows["image"].iloc[0]), [_line(rows[rows["attack"] == attack]) for attack in attacks]))
         return tiles_figure(blocks)
 
 
@@ -172,7 +173,7 @@ def most_telling(table: Table, count: int) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Line:
+class _Round:
     """The batch before attacks, or after one of them."""
 
     attack: str
@@ -198,7 +199,7 @@ class _Line:
         return {"place": place, "attack": self.attack, "outcome": self.outcomes[place]}
 
 
-def _map_rows(lines: Sequence[_Line], name: str, maps: Tensor) -> Iterator[dict[str, Any]]:
+def _map_rows(lines: Sequence[_Round], name: str, maps: Tensor) -> Iterator[dict[str, Any]]:
     for place, own in enumerate(maps):
         scale = scale_of(own)
         moved = 1 - cosine(own, own[:1].expand_as(own))
@@ -220,14 +221,13 @@ def _png(picture: PILImage.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _tiles(rows: pd.DataFrame) -> Iterator[Tile]:
-    """Turn a line of the table into pictures: the image with its caption, then the maps."""
+def _line(rows: pd.DataFrame) -> Line:
+    """Turn what is known of one image under one attack into pictures: the image, then the maps."""
     image = rows[rows["method"].isna()].iloc[0]
-    outcome = f", {image['outcome']}" if image["outcome"] else ""
-    caption = f"{image['prediction']} {image['probability']:.0%}"
-    yield Tile(PILImage.open(io.BytesIO(image["picture"])), f"{image['attack']}{outcome}", caption)
-    for row in rows[rows["method"].notna()].to_dict("records"):
-        yield Tile(_picture(row), str(row["method"]), "")
+    label = f"{image['attack']}\n{image['outcome']}\n{image['prediction']} {image['probability']:.0%}"
+    pictures = [("", PILImage.open(io.BytesIO(image["picture"])))]
+    maps = rows[rows["method"].notna()].to_dict("records")
+    return Line(label, [*pictures, *((str(row["method"]), _picture(row)) for row in maps)])
 
 
 def _picture(row: Mapping[Any, Any]) -> PILImage.Image:
