@@ -8,7 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 
@@ -25,6 +25,7 @@ _PATIENCE = 600
 """Seconds in which a worker should find a place and load the model."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Measures shards, in any order."""
 

@@ -1,0 +1,171 @@
+"""What holds for every study, whichever it is."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from whyfooled.sources import open_source
+
+import whyfooled.studies
+from tests.models import small
+from tests.studies.worlds import write_images
+from whyfooled import BIM, FGSM, FMN
+from whyfooled.registry import available, describe, parameter_texts, parameters, parse
+from whyfooled.studies import STUDIES, AttackOutcome, FilteringEffect, Recovery, SaliencyGrid, Study, redraw, run_study
+from whyfooled.studies._table import SHARED
+
+# Attacks that take little, and leave some images right.
+CHEAP = {
+    "filtering-effect": FilteringEffect(top=2),
+    "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
+    "recovery": Recovery(attack=FMN(steps=30), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
+    "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
+}
+STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images") / "images.npz", count=7)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, images):
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        name: run_study(study, images, folder / name, model=small(), shard_size=3, batch_size=3)
+        for name, study in CHEAP.items()
+    }
+
+
+def test_every_study_of_the_package_is_in_the_list():
+    public = {
+        value
+        for value in vars(whyfooled.studies).values()
+        if isinstance(value, type) and issubclass(value, Study) and not inspect.isabstract(value)
+    }
+    assert public == set(STUDIES)
+    assert {study.card.name for study in STUDIES} <= set(available("studies"))
+    assert set(CHEAP) == {study.card.name for study in STUDIES}
+
+
+@STUDY
+def test_it_is_a_frozen_dataclass_that_describes_itself(name):
+    study = CHEAP[name]
+    card = type(study).card
+    assert type(study).__dataclass_params__.frozen
+    assert all([card.name, card.title, card.summary.endswith("."), card.source, card.cost])
+    assert set(parameter_texts(type(study))) == set(parameters(type(study)))
+    assert parse("studies", describe(study)) == study
+    assert parse("studies", name) == type(study)()
+
+
+@STUDY
+def test_rows_are_flat_and_of_the_columns_it_names(name, results):
+    table = results[name].table.read()
+    assert list(table.columns) == [*SHARED, *type(CHEAP[name]).columns]
+    assert set(table["index"]) == set(range(7))
+    assert not results[name].about["failures"]
+    assert results[name].about["forwards"] > 0
+
+
+@STUDY
+def test_an_images_rows_do_not_depend_on_its_batch_or_shard(name, images, results, tmp_path):
+    alone = run_study(CHEAP[name], images, tmp_path / "out", model=small(), shard_size=1, batch_size=1).table.read()
+    together = results[name].table.read()
+    assert len(alone) == len(together)
+    for column, kind in type(CHEAP[name]).columns.items():
+        order = ["index", *(c for c in ("attack", "method", "fill", "fraction", "class_b") if c in together)]
+        one, other = (frame.sort_values(order, kind="stable")[column] for frame in (alone, together))
+        if kind == "real":
+            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
+        elif kind != "bytes":
+            assert one.astype(object).fillna("").tolist() == other.astype(object).fillna("").tolist()
+
+
+@STUDY
+def test_the_summary_says_something_with_numbers(name, results):
+    about, text = results[name].about, results[name].summary
+    assert text.startswith(f"# {type(CHEAP[name]).card.title}")
+    assert describe(CHEAP[name]) in text
+    written = (results[name].folder / "study.json").read_text()
+    assert "NaN" not in written
+    assert about["study"] == describe(CHEAP[name])
+    assert (results[name].folder / "summary.tex").read_text().count(r"\toprule") >= 1
+    assert Image.open(results[name].folder / "figure.png").convert("L").getextrema()[0] < 128
+
+
+@STUDY
+def test_it_is_drawn_again_from_its_table_to_the_same_bytes(name, results):
+    folder = results[name].folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    (folder / "figure.png").unlink()
+    (folder / "summary.md").unlink()
+    assert redraw(folder) == folder / "figure.png"
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+@STUDY
+def test_a_method_that_does_not_work_on_the_model_is_recorded_and_the_others_are_measured(name, images, tmp_path):
+    study = dataclasses.replace(CHEAP[name], methods=(*CHEAP[name].methods[-1:], *parse_refused()))
+    result = run_study(study, images, tmp_path / "out", model=small(), shard_size=7)
+    errors = result.table.errors()
+    assert set(errors["method"]) == {"Refused"}
+    assert errors["error"].str.contains("Refused: Not on this model.", regex=False).all()
+    assert "Refused" not in set(result.table.read()["method"].dropna())
+    assert "Not on this model" in result.summary
+
+
+def parse_refused():
+    from typing import ClassVar
+
+    from whyfooled.errors import MethodError
+    from whyfooled.registry import Card
+
+    @dataclasses.dataclass(frozen=True)
+    class Refused:
+        card: ClassVar[Card] = Card("refused", "Refused", "Never works.", "nobody", "nothing")
+
+        def __call__(self, classifier, images, classes):
+            raise MethodError("Not on this model.")
+
+    return (Refused(),)
+
+
+@STUDY
+def test_the_headline_is_a_number_for_every_shard(name, results):
+    rows = results[name].table.read()
+    values = [float(value) for value in type(CHEAP[name]).headline_values(rows)]
+    assert values
+    assert all(0 <= value <= 1 for value in values)
+
+
+@STUDY
+def test_saved_adversarial_images_can_be_studied(name, tmp_path):
+    if name == "filtering-effect":
+        return
+    from whyfooled import attack_files
+
+    (tmp_path / "photographs").mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / f"{number}.png")
+    attack_files(small(), [tmp_path / "photographs"], FMN(steps=30), tmp_path / "adversaries")
+    result = run_study(CHEAP[name], tmp_path / "adversaries", tmp_path / "out", model=small())
+    table = result.table.read()
+    assert set(table["image"]) == {f"{number}.png" for number in range(4)}
+    assert set(table["outcome"].dropna()) <= {"", "fooled", "failed"}
+    assert "fooled" in set(table["outcome"])
+    if "attack" in table:
+        assert set(table["attack"].dropna()) <= {"clean", "noise", "fmn(steps=30)"}
+    assert open_source(tmp_path / "adversaries").attack == "fmn(steps=30)"
+
+
+def test_figures_are_figures(results):
+    for name, result in results.items():
+        assert isinstance(type(CHEAP[name]).draw(result.table, 0), Figure)
+        assert isinstance(result.table.read(), pd.DataFrame)

@@ -1,0 +1,84 @@
+"""Maps and outcomes, on methods that react to an attack's success or do not."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from tests.models import small
+from tests.studies.worlds import write_images
+from whyfooled import FGSM, FMN
+from whyfooled.errors import ParameterError
+from whyfooled.registry import Card
+from whyfooled.studies import AttackOutcome, run_study
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """A map that depends on the class alone: it moves when, and only when, the prediction changes."""
+
+    card: ClassVar[Card] = Card("by-class", "By class", "The class.", "nobody", "nothing")
+
+    def __call__(self, classifier, images, classes):
+        maps = torch.stack([torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(k)) for k in range(5)])
+        return maps[classes]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A map that depends on nothing."""
+
+    card: ClassVar[Card] = Card("constant", "Constant", "Nothing.", "nobody", "nothing")
+
+    def __call__(self, classifier, images, classes):
+        return torch.arange(3.0 * 16 * 16).view(3, 16, 16).expand(*classes.shape, 3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outcome")
+    images = write_images(folder / "i.npz", count=8)
+    study = AttackOutcome(attacks=(FGSM(epsilon=0.002), FMN(steps=30)), methods=(ByClass(), Constant()), noise=0.001)
+    return run_study(study, images, folder / "out", model=small())
+
+
+def test_a_map_of_the_class_alone_moves_where_the_attack_succeeds_and_nowhere_else(result):
+    rows = result.table.read(where=[("method", "==", "By class")])
+    fooled = rows["outcome"] == "fooled"
+    assert set(rows[fooled]["attack"]) == {"fgsm(epsilon=0.002)", "fmn(steps=30)"} or fooled.any()
+    assert (rows[~fooled]["cosine"] > 0.999).all()
+    assert (rows[fooled]["cosine"] < 0.5).all()
+    assert (rows["class_clean"] == rows["class_attacked"]).tolist() == (~fooled).tolist()
+    assert (rows[~fooled][["ssim", "rank_correlation", "top_overlap"]] > 0.999).all().all()
+
+
+def test_it_tells_outcomes_apart_and_a_constant_map_does_not(result):
+    cosine = json.loads((result.folder / "study.json").read_text())["results"][0]
+    rows = {row["method"]: row for row in cosine["rows"]}
+    assert rows["By class"]["AUROC"] == 1
+    assert rows["Constant"]["AUROC"] == 0.5
+    assert rows["Constant"]["fooled"]["mean"] == pytest.approx(1)
+    assert "AUROC: By class 1.00, Constant 0.50" in result.summary
+
+
+def test_noise_is_the_control_and_is_as_large_as_it_says(result):
+    rows = result.table.read(where=[("attack", "==", "noise")])
+    assert len(rows) == 8 * 2
+    assert (rows["outcome"] == "failed").mean() > 0.8
+
+
+def test_where_all_images_have_one_outcome_nothing_is_said_about_telling_them_apart(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=3)
+    study = AttackOutcome(attacks=(FGSM(epsilon=1e-6),), methods=(ByClass(),), noise=0.0)
+    result = run_study(study, images, tmp_path / "out", model=small())
+    assert "All images have the same outcome" in result.summary
+    assert "noise" not in set(result.table.read()["attack"])
+
+
+def test_bad_parameters_are_refused():
+    with pytest.raises(ParameterError, match="`noise` must be at least 0"):
+        AttackOutcome(noise=-1)
+    with pytest.raises(ParameterError, match="at least one entry"):
+        AttackOutcome(attacks=())

@@ -1,0 +1,75 @@
+"""The filtering effect, on classifiers whose maps are known."""
+
+import json
+
+import pytest
+import torch
+from whyfooled.sources import open_source
+
+from tests.models import linear, small
+from tests.studies.worlds import write_images
+from whyfooled import Gradient, GuidedBackprop
+from whyfooled.errors import ParameterError
+from whyfooled.measures import average_difference, binary_similarity
+from whyfooled.studies import FilteringEffect, run_study
+
+
+def test_on_a_linear_classifier_the_maps_are_its_weights(tmp_path):
+    weight = torch.randn(4, 3 * 8 * 8, generator=torch.Generator().manual_seed(0))
+    images = write_images(tmp_path / "i.npz", count=2, side=8)
+    study = FilteringEffect(methods=(Gradient(),), top=4)
+    rows = run_study(study, images, tmp_path / "out", model=linear(weight)).table.read()
+    assert len(rows) == 2 * 6
+    for row in rows.itertuples():
+        a, b = (weight[one].view(1, 3, 8, 8) for one in (row.class_a, row.class_b))
+        assert row.similarity == pytest.approx(float(((a > 0) == (b > 0)).double().mean()))
+        sizes = [float(one.clamp_min(0).mean()) for one in (a, b)]
+        assert row.avg_diff == pytest.approx(abs(sizes[0] - sizes[1]) / max(sizes), rel=1e-5)
+
+
+def test_classes_are_the_labels_where_there_are_several_and_this_is_said(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label\na.png,1;4;2\nb.png,3\n")
+    from PIL import Image
+
+    for name in ("a", "b"):
+        Image.new("RGB", (16, 16), (len(name), 90, 200)).save(tmp_path / f"{name}.png")
+    source = open_source([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "labels.csv")
+    result = run_study(FilteringEffect(methods=(Gradient(),), top=2), source, tmp_path / "out", model=small())
+    rows = result.table.read()
+    first = rows[rows["image"] == "a.png"]
+    assert set(zip(first["class_a"], first["class_b"], strict=True)) == {(1, 4), (1, 2), (4, 2)}
+    assert set(first["classes"]) == {"its labels"}
+    assert set(rows[rows["image"] == "b.png"]["classes"]) == {"the classifier's top classes"}
+    said = json.loads((tmp_path / "out" / "study.json").read_text())["findings"][0]
+    assert said == (
+        "4 pairs of classes; on 1 images the classes are its labels, on 1 images the classes are the classifier's top "
+        "classes."
+    )
+
+
+def test_the_numbers_are_those_of_the_measures_on_the_maps(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=3)
+    rows = run_study(FilteringEffect(top=3), images, tmp_path / "out", model=small()).table.read()
+    source, classifier = open_source(images), small()
+    batch = torch.stack([source[number].fitted(classifier.fit, 3) for number in range(3)])
+    top = classifier(batch).topk(3).indices
+    maps = GuidedBackprop()(classifier, batch, top)
+    guided = rows[rows["method"] == "Guided backpropagation"]
+    for (a, b), group in zip([(0, 1), (0, 2), (1, 2)], [guided.iloc[start::3] for start in range(3)], strict=True):
+        expected = binary_similarity(maps[:, a], maps[:, b])
+        by_index = guided[
+            (guided["class_a"].to_numpy() == top[guided["index"], a].numpy())
+            & (guided["class_b"].to_numpy() == top[guided["index"], b].numpy())
+        ].sort_values("index")
+        torch.testing.assert_close(torch.tensor(by_index["similarity"].to_numpy()), expected)
+        torch.testing.assert_close(
+            torch.tensor(by_index["avg_diff"].to_numpy()), average_difference(maps[:, a], maps[:, b])
+        )
+        assert len(group) == 3
+
+
+def test_two_classes_are_the_least_that_can_be_compared():
+    with pytest.raises(ParameterError, match="`top` must be at least 2; got 1"):
+        FilteringEffect(top=1)
+    with pytest.raises(ParameterError, match="`methods`"):
+        FilteringEffect(methods=())

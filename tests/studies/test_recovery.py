@@ -1,0 +1,157 @@
+"""Recovery, on a classifier that one pixel decides."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from tests.models import small
+from tests.studies.worlds import write_images
+from whyfooled import FGSM, Classifier, Gradient
+from whyfooled.errors import ParameterError
+from whyfooled.registry import Card
+from whyfooled.statistics import Interval
+from whyfooled.studies import Recovery, run_study
+from whyfooled.studies.recovery import RANDOM, SIZE, _areas
+
+
+class Corner(nn.Module):
+    """Class 1 as long as the first pixel is brighter than 0.999."""
+
+    def forward(self, x):
+        bright = 100 * (x[:, :, 0, 0].mean(1) - 0.999)
+        return torch.stack([torch.zeros_like(bright), bright], dim=1)
+
+
+def corner():
+    return Classifier(Corner(), size=(10, 10), name="corner")
+
+
+def brighten(classifier, images, goal):
+    """Make the first pixel white."""
+    images = images.clone()
+    images[:, :, 0, 0] = 1
+    return images
+
+
+@dataclass(frozen=True)
+class Points:
+    """A map that points at one pixel.
+
+    Parameters
+    ----------
+    place
+        Which pixel, row and column.
+    """
+
+    place: int = 0
+
+    card: ClassVar[Card] = Card("points", "Points", "Points at a pixel.", "nobody", "nothing")
+
+    def __call__(self, classifier, images, classes):
+        maps = images.new_zeros(*classes.shape, *images.shape[1:])
+        maps[..., self.place, self.place] = 1
+        return maps
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recovery")
+    images = write_images(folder / "i.npz", count=6, side=10)
+    study = Recovery(
+        attack=brighten, methods=(Points(), Points(5)), fills=("zero", "blur"), fractions=(0.01, 0.5), random_orders=3
+    )
+    return run_study(study, images, folder / "out", model=corner())
+
+
+def curve(result, method, fill="zero"):
+    rows = result.table.read(where=[("method", "==", method), ("fill", "==", fill)])
+    return rows.groupby("fraction")["recovered"].mean().tolist()
+
+
+def test_pointing_at_the_pixel_that_decides_brings_the_true_class_back(result):
+    assert curve(result, "Points") == [1, 1]
+    assert curve(result, SIZE) == [1, 1]
+
+
+def test_pointing_elsewhere_does_not_until_chance_reaches_it(result):
+    wrong = curve(result, "Points (place=5)")
+    assert wrong[0] == 0
+    assert 0 < wrong[1] < 1 or wrong[1] in (0, 1)
+    random = curve(result, RANDOM)
+    assert random[0] < 0.2
+    assert 0.1 < random[1] < 0.9
+
+
+def test_the_summary_ranks_methods_and_compares_them_in_pairs(result):
+    (zero, _) = result.about["results"] if "results" in result.about else _results(result)
+    rows = {row["order of the pixels"]: row for row in zero["rows"]}
+    assert rows["Points"]["recovered"]["mean"] == 1
+    # Linear from 0 at 0 % to 1 at 1 %, then 1 up to 50 %.
+    assert rows["Points"]["area"]["mean"] == pytest.approx((0.01 / 2 + 0.49) / 0.5)
+    assert rows["Points"]["minus Points"] is None
+    other = rows["Points (place=5)"]
+    assert other["minus Points"]["mean"] == pytest.approx(other["recovered"]["mean"] - 1)
+    assert "6 of 6 images fool the classifier" in result.summary
+    assert "When pixels become black: best is Points, 1.000 [1.000, 1.000]" in result.summary
+
+
+def _results(result):
+    import json
+
+    return json.loads((result.folder / "study.json").read_text())["results"]
+
+
+def test_images_that_were_wrong_before_or_withstand_the_attack_are_counted_and_left_out(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=8, labels=[0, 1, 2, 3, 4, 0, 1, 2])
+    study = Recovery(attack=FGSM(epsilon=0.01), methods=(Gradient(),), fills=("zero",), fractions=(0.1,))
+    table = run_study(study, images, tmp_path / "out", model=small()).table.read()
+    outcomes = table.drop_duplicates("index").set_index("index")["outcome"].astype(str)
+    classifier = small()
+    from whyfooled.sources import open_source
+
+    source = open_source(images)
+    batch = torch.stack([source[number].fitted(classifier.fit, 3) for number in range(8)])
+    right = classifier.predict(batch) == torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    assert {index for index, outcome in outcomes.items() if outcome == "already wrong"} == set(
+        (~right).nonzero()[:, 0].tolist()
+    )
+    assert set(table["method"].dropna()) <= {"Gradient", SIZE, RANDOM}
+
+
+def test_areas_are_trapezoids_from_nothing_at_no_pixel():
+    import pandas as pd
+
+    rows = pd.DataFrame(
+        {"index": [0, 0], "method": ["m", "m"], "fraction": [0.5, 0.25], "recovered": [1.0, 0.5], "fill": ["zero"] * 2}
+    )
+    # 0 → 0.5 over a quarter, 0.5 → 1 over a quarter, of half of the pixels.
+    assert _areas(rows)["area"].tolist() == pytest.approx([(0.25 * 0.25 + 0.25 * 0.75) / 0.5])
+
+
+def test_a_study_without_any_adversarial_image_says_so(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=3)
+    study = Recovery(attack=lambda classifier, images, goal: images, methods=(Gradient(),), fills=("zero",))
+    summary = run_study(study, images, tmp_path / "out", model=small()).summary
+    assert "0 of 3 images fool the classifier" in summary
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"fills": ("red",)}, "`fills` must be one of zero, mean, noise, blur; got red"),
+        ({"fractions": (0.5, 0.1)}, "ascending"),
+        ({"fractions": (0.0, 0.1)}, "above 0"),
+        ({"random_orders": 0}, "at least 1"),
+        ({"methods": ()}, "at least one entry"),
+    ],
+)
+def test_bad_parameters_are_refused(parameters, said):
+    with pytest.raises(ParameterError, match=said):
+        Recovery(**parameters)
+
+
+def test_intervals_of_one_image_have_no_ends():
+    assert str(Interval(1.0, 1.0, 1.0, 1)) == "1.000"

@@ -1,0 +1,54 @@
+"""Summaries as Markdown, LaTeX and plain values."""
+
+import json
+
+from whyfooled.statistics import Interval
+from whyfooled.studies import Summary, SummaryTable
+
+TABLE = SummaryTable(
+    "Share of pixels, 30 % of all.",
+    ("method", "value", "difference", "count"),
+    [
+        ("input × gradient_a", Interval(0.5, 0.4, 0.6, 9), Interval(0.1, -0.1, 0.2, 9), 3),
+        ("a|b & c", Interval(float("nan"), float("nan"), float("nan"), 0), None, float("nan")),
+        ("x", 0.25, 0.25, 7),
+    ],
+    signed=frozenset({"difference"}),
+)
+SUMMARY = Summary(("All is well: 5 % of it.",), (TABLE,))
+
+
+def test_markdown_is_a_title_findings_and_tables():
+    assert SUMMARY.markdown("Title").splitlines() == [
+        "# Title",
+        "",
+        "- All is well: 5 % of it.",
+        "",
+        "Share of pixels, 30 % of all.",
+        "",
+        "| method | value | difference | count |",
+        "| --- | --- | --- | --- |",
+        "| input × gradient_a | 0.500 [0.400, 0.600] | +0.100 [-0.100, +0.200] | 3 |",
+        "| a\\|b & c | – |  | – |",
+        "| x | 0.250 | +0.250 | 7 |",
+    ]
+
+
+def test_latex_escapes_what_it_would_read_as_a_command():
+    text = SUMMARY.latex()
+    assert r"\caption{Share of pixels, 30 \% of all.}" in text
+    assert r"input $\times$ gradient\_a & 0.500 [0.400, 0.600] & +0.100 [-0.100, +0.200] & 3 \\" in text
+    assert r"a|b \& c & -- &  & -- \\" in text
+    assert text.startswith("% All is well: 5 % of it.\n")
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
+
+
+def test_plain_values_can_be_written_as_json():
+    (table,) = json.loads(json.dumps(SUMMARY.plain(), allow_nan=False))
+    assert table["rows"][0]["value"] == {"mean": 0.5, "low": 0.4, "high": 0.6, "images": 9}
+    assert table["rows"][1] == {
+        "method": "a|b & c",
+        "value": {"mean": None, "low": None, "high": None, "images": 0},
+        "difference": None,
+        "count": None,
+    }
