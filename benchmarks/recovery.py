@@ -24,7 +24,8 @@ from whyfooled import (
     run_attack,
 )
 from whyfooled.explaining import title
-from whyfooled.measures import FILLS, random_maps
+from whyfooled.fills import FILLS
+from whyfooled.measures import random_maps
 from whyfooled.registry import parse
 from whyfooled.saliency.enhanced import NORMS
 
