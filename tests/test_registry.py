@@ -20,6 +20,7 @@ EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) fo
 OTHER = {
     "ball": "l2",
     "base": GradCAM("features.3"),
+    "baseline": "mean",
     "beta": 0.5,
     "confidence": 0.5,
     "decision": "l1",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Gradient,
         GuidedBackprop,
         InputXGradient,
+        IntegratedGradients,
         enhance,
     )
     from whyfooled.targets import choose_targets
@@ -74,6 +75,7 @@ _HOME = {
         "Gradient",
         "GuidedBackprop",
         "InputXGradient",
+        "IntegratedGradients",
         "enhance",
     ),
     "targets": ("choose_targets",),
@@ -100,6 +102,7 @@ __all__ = [
     "Gradient",
     "GuidedBackprop",
     "InputXGradient",
+    "IntegratedGradients",
     "StrAttack",
     "Targeted",
     "Untargeted",

@@ -4,8 +4,17 @@ from whyfooled.saliency.cam import GradCAM
 from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhance
 from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
+from whyfooled.saliency.integrated_gradients import IntegratedGradients
 
-METHODS = (Gradient, InputXGradient, Deconvnet, GuidedBackprop, Enhanced, GradCAM)
+METHODS = (
+    Gradient,
+    InputXGradient,
+    Deconvnet,
+    GuidedBackprop,
+    Enhanced,
+    GradCAM,
+    IntegratedGradients,
+)
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
 __all__ = [
@@ -17,5 +26,6 @@ __all__ = [
     "Gradient",
     "GuidedBackprop",
     "InputXGradient",
+    "IntegratedGradients",
     "enhance",
 ]

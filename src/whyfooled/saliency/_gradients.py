@@ -48,20 +48,34 @@ def class_gradients(
     ModelError
         If the logits are not finite, or do not depend on the images.
     """
+    gradients = quiet_gradients(classifier, images, classes, rule=rule)
+    warn_of_empty(gradients, stacklevel=4)
+    return gradients
+
+
+def quiet_gradients(
+    classifier: Classifier, images: Images, classes: ManyClasses, *, rule: Rule | None = None
+) -> ManyMaps:
+    """Do as `class_gradients`, without its warning: for methods to which one gradient is a part of a sum."""
     check_pairs(images, classes)
     # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
     leaf = images.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = ruled_logits(classifier, leaf, rule)
-        gradients = logit_gradients(logits, classes, leaf)
+        return logit_gradients(logits, classes, leaf)
+
+
+EMPTY = "A gradient is zero at every pixel"
+
+
+def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
+    """Warn the caller of the calling method if the gradient of an image is zero."""
     if not gradients.flatten(1).any(1).all():
         warnings.warn(
-            "A gradient is zero at every pixel: the logit does not change with the image there (a saturated or dead "
-            "network). Its map is empty.",
+            f"{EMPTY}: the logit does not change with the image there (a saturated or dead network). Its map is empty.",
             WhyfooledWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
-    return gradients
 
 
 def check_pairs(images: Images, classes: ManyClasses) -> None:
