@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         GuidedBackprop,
         InputXGradient,
         IntegratedGradients,
+        SmoothGrad,
         enhance,
     )
     from whyfooled.targets import choose_targets
@@ -76,6 +77,7 @@ _HOME = {
         "GuidedBackprop",
         "InputXGradient",
         "IntegratedGradients",
+        "SmoothGrad",
         "enhance",
     ),
     "targets": ("choose_targets",),
@@ -103,6 +105,7 @@ __all__ = [
     "GuidedBackprop",
     "InputXGradient",
     "IntegratedGradients",
+    "SmoothGrad",
     "StrAttack",
     "Targeted",
     "Untargeted",

@@ -5,6 +5,7 @@ from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhanc
 from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
 from whyfooled.saliency.integrated_gradients import IntegratedGradients
+from whyfooled.saliency.smoothgrad import SmoothGrad
 
 METHODS = (
     Gradient,
@@ -14,6 +15,7 @@ METHODS = (
     Enhanced,
     GradCAM,
     IntegratedGradients,
+    SmoothGrad,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
@@ -27,5 +29,6 @@ __all__ = [
     "GuidedBackprop",
     "InputXGradient",
     "IntegratedGradients",
+    "SmoothGrad",
     "enhance",
 ]

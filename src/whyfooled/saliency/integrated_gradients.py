@@ -71,5 +71,5 @@ def _mean_gradients(classifier: Classifier, start: Tensor, way: Tensor, classes:
         alphas = points[chunk].view(-1, 1, 1, 1, 1)
         between = (start + alphas * way).flatten(0, 1)
         gradients = quiet_gradients(classifier, between, for_each_sample(classes, len(alphas)))
-        total = total + torch.einsum("s,sn...->n...", weights[chunk], gradients.unflatten(0, (len(alphas), len(way))))
+        total = total + torch.einsum("s,sn...->n...", weights[chunk], gradients.view(len(alphas), *total.shape))
     return total
