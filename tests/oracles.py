@@ -48,3 +48,14 @@ def grad_cam_by_hand(features: Tensor, head: nn.Linear, cls: int) -> Tensor:
     for channel in range(len(features)):
         cam += head.weight[cls, channel] / (h * w) * features[channel]
     return cam.clamp_min(0)
+
+
+def rescaled_two_layers(first: Tensor, second: Tensor, x: Tensor, reference: Tensor, out: int, upper: float) -> Tensor:
+    """Shrikumar et al. 2017, sec. 3.5.2: slopes through ``second @ min(relu(first @ x), upper)``, unit by unit."""
+    a, b = first @ x, first @ reference
+    gradient = second[out].clone()
+    for unit in range(len(a)):
+        new, old = (min(max(float(v), 0.0), upper) for v in (a[unit], b[unit]))
+        change = float(a[unit] - b[unit])
+        gradient[unit] *= (new - old) / change if abs(change) > 1e-12 else float(0 < a[unit] < upper)
+    return first.T @ gradient

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from whyfooled.passes import count_passes
     from whyfooled.saliency import (
         Deconvnet,
+        DeepLIFT,
         Enhanced,
         EnhancedGuidedBackprop,
         GradCAM,
@@ -70,6 +71,7 @@ _HOME = {
     "passes": ("count_passes",),
     "saliency": (
         "Deconvnet",
+        "DeepLIFT",
         "Enhanced",
         "EnhancedGuidedBackprop",
         "GradCAM",
@@ -96,6 +98,7 @@ __all__ = [
     "CarliniWagner",
     "Classifier",
     "Deconvnet",
+    "DeepLIFT",
     "Enhanced",
     "EnhancedGuidedBackprop",
     "Explanation",

@@ -1,6 +1,7 @@
 """Saliency methods: ``(classifier, images, classes) -> maps``, one value for each input element."""
 
 from whyfooled.saliency.cam import GradCAM
+from whyfooled.saliency.deeplift import DeepLIFT
 from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhance
 from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
@@ -16,12 +17,14 @@ METHODS = (
     GradCAM,
     IntegratedGradients,
     SmoothGrad,
+    DeepLIFT,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
 __all__ = [
     "METHODS",
     "Deconvnet",
+    "DeepLIFT",
     "Enhanced",
     "EnhancedGuidedBackprop",
     "GradCAM",

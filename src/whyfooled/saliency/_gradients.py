@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -93,15 +92,20 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
 
 def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> Logits:
     """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.autocast(images.device.type, enabled=False))
-        calls = stack.enter_context(uncompiled() if rule is None else relu_rule(rule))
-        logits: Tensor = classifier(images)
-    check_finite(logits)
-    if logits.grad_fn is None:
-        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    with relu_rule(rule) if rule is not None else uncompiled() as calls:
+        logits = plain_logits(classifier, images)
     if calls is not None:
         check_rule_held(classifier.module, logits, calls)
+    return logits
+
+
+def plain_logits(classifier: Classifier, images: Images) -> Logits:
+    """Run a forward pass in full precision, and check that the logits are finite and depend on the images."""
+    with torch.autocast(images.device.type, enabled=False):
+        logits: Tensor = classifier(images)
+    check_finite(logits)
+    if images.requires_grad and logits.grad_fn is None:
+        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
     return logits
 
 

@@ -55,8 +55,8 @@ class IntegratedGradients:
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
         check_pairs(images, classes)
-        start = baselines(images, self.baseline)
-        way = images - start
+        start = baselines(images.detach(), self.baseline)
+        way = images.detach() - start
         gradients = _mean_gradients(classifier, start, way, classes, self.steps)
         warn_of_empty(gradients)
         return gradients * (way if classes.ndim == 1 else way.unsqueeze(1))
