@@ -1,6 +1,6 @@
 """Saliency methods: ``(classifier, images, classes) -> maps``, one value for each input element."""
 
-from whyfooled.saliency.cam import GradCAM
+from whyfooled.saliency.cam import GradCAM, GradCAMPlusPlus, GuidedGradCAM
 from whyfooled.saliency.deeplift import DeepLIFT
 from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhance
 from whyfooled.saliency.gradient import Gradient, InputXGradient
@@ -18,6 +18,8 @@ METHODS = (
     IntegratedGradients,
     SmoothGrad,
     DeepLIFT,
+    GradCAMPlusPlus,
+    GuidedGradCAM,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
@@ -28,8 +30,10 @@ __all__ = [
     "Enhanced",
     "EnhancedGuidedBackprop",
     "GradCAM",
+    "GradCAMPlusPlus",
     "Gradient",
     "GuidedBackprop",
+    "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
     "SmoothGrad",
