@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
     from whyfooled.saliency import (
+        LIME,
         Deconvnet,
         DeepLIFT,
         Enhanced,
@@ -72,6 +73,7 @@ _HOME = {
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
     "saliency": (
+        "LIME",
         "Deconvnet",
         "DeepLIFT",
         "Enhanced",
@@ -96,6 +98,7 @@ __all__ = [
     "EAD",
     "FGSM",
     "FMN",
+    "LIME",
     "PGD",
     "Adversaries",
     "AttackResult",

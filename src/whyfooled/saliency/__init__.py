@@ -6,6 +6,7 @@ from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhanc
 from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
 from whyfooled.saliency.integrated_gradients import IntegratedGradients
+from whyfooled.saliency.lime import LIME
 from whyfooled.saliency.smoothgrad import SmoothGrad
 
 METHODS = (
@@ -20,10 +21,12 @@ METHODS = (
     DeepLIFT,
     GradCAMPlusPlus,
     GuidedGradCAM,
+    LIME,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
 __all__ = [
+    "LIME",
     "METHODS",
     "Deconvnet",
     "DeepLIFT",
