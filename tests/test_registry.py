@@ -26,6 +26,7 @@ OTHER = {
     "decision": "l1",
     "epsilon": 0.1,
     "eta": 2.5,
+    "evidence": "odds",
     "fill": "mean",
     "gamma": 0.2,
     "gamma_final": 0.01,
@@ -40,6 +41,7 @@ OTHER = {
     "restarts": 3,
     "rho": 3.0,
     "ridge": 0.5,
+    "ring": 3,
     "rounds": 2,
     "samples": 4,
     "seed": 7,
@@ -48,12 +50,18 @@ OTHER = {
     "stride": 4,
     "superpixels": 9,
     "tau": 0.7,
+    "window": 0.2,
 }
 
 
 def other(method, name):
     """Return a value of a parameter that is not its default."""
-    return "linf" if (method.__name__, name) == ("FMN", "ball") else OTHER[name]
+    own = {
+        ("FMN", "ball"): "linf",
+        ("PredictionDifference", "fill"): "marginal",
+        ("PredictionDifference", "stride"): 1.0,
+    }
+    return own.get((method.__name__, name), OTHER[name])
 
 
 EVERY_PARAMETER = [(kind, method, name) for kind, method in EVERY for name in parameters(method)]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         GuidedGradCAM,
         InputXGradient,
         IntegratedGradients,
+        PredictionDifference,
         SmoothGrad,
         enhance,
     )
@@ -85,6 +86,7 @@ _HOME = {
         "GuidedGradCAM",
         "InputXGradient",
         "IntegratedGradients",
+        "PredictionDifference",
         "SmoothGrad",
         "enhance",
     ),
@@ -117,6 +119,7 @@ __all__ = [
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "PredictionDifference",
     "SmoothGrad",
     "StrAttack",
     "Targeted",

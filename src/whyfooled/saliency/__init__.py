@@ -7,6 +7,7 @@ from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
 from whyfooled.saliency.integrated_gradients import IntegratedGradients
 from whyfooled.saliency.lime import LIME
+from whyfooled.saliency.prediction_difference import PredictionDifference
 from whyfooled.saliency.smoothgrad import SmoothGrad
 
 METHODS = (
@@ -22,6 +23,7 @@ METHODS = (
     GradCAMPlusPlus,
     GuidedGradCAM,
     LIME,
+    PredictionDifference,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
@@ -39,6 +41,7 @@ __all__ = [
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "PredictionDifference",
     "SmoothGrad",
     "enhance",
 ]

@@ -151,4 +151,5 @@ def fit(
     penalty = ridge**0.5 * torch.eye(z.shape[1], dtype=z.dtype)
     rows = torch.cat([weights.sqrt() * z, penalty])
     values = torch.cat([weights.sqrt() * y, penalty.new_zeros(len(penalty), y.shape[1])])
-    return torch.linalg.lstsq(rows, values, driver="gelsd").solution.T
+    solution: Tensor = torch.linalg.lstsq(rows, values, driver="gelsd").solution
+    return solution.T
