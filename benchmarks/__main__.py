@@ -29,17 +29,6 @@ def saliency(
 
 
 @app.command()
-def recovery(
-    images: _Photographs,
-    count: Annotated[int, typer.Option(help="Adversaries at most.")] = 60,
-    attack: Annotated[str, typer.Option(help="The attack, as on the command line.")] = "cw",
-    seed: Annotated[int, typer.Option(help="Seed of the sample, the fills and the bootstrap.")] = 0,
-) -> None:
-    """Print the recovery of every saliency method on adversaries of the bundled classifier, for every fill."""
-    import_module("benchmarks.recovery").run(images, count, attack, seed)
-
-
-@app.command()
 def attacks(
     images: _Photographs,
     count: Annotated[int, typer.Option(help="Photographs, all classified correctly.")] = 16,

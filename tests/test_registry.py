@@ -20,33 +20,48 @@ EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) fo
 OTHER = {
     "ball": "l2",
     "base": GradCAM("features.3"),
+    "baseline": "mean",
     "beta": 0.5,
     "confidence": 0.5,
     "decision": "l1",
     "epsilon": 0.1,
     "eta": 2.5,
+    "evidence": "odds",
+    "fill": "mean",
     "gamma": 0.2,
     "gamma_final": 0.01,
     "group_size": 8,
     "initial_constant": 1e-3,
+    "kernel_width": 0.5,
     "layer": "features.3",
     "learning_rate": 0.02,
+    "noise": 0.3,
     "norm": "max",
     "refine": False,
     "restarts": 3,
     "rho": 3.0,
+    "ridge": 0.5,
+    "ring": 3,
     "rounds": 2,
+    "samples": 4,
     "seed": 7,
     "step_size": 1 / 255,
     "steps": 11,
     "stride": 4,
+    "superpixels": 9,
     "tau": 0.7,
+    "window": 0.2,
 }
 
 
 def other(method, name):
     """Return a value of a parameter that is not its default."""
-    return "linf" if (method.__name__, name) == ("FMN", "ball") else OTHER[name]
+    own = {
+        ("FMN", "ball"): "linf",
+        ("PredictionDifference", "fill"): "marginal",
+        ("PredictionDifference", "stride"): 1.0,
+    }
+    return own.get((method.__name__, name), OTHER[name])
 
 
 EVERY_PARAMETER = [(kind, method, name) for kind, method in EVERY for name in parameters(method)]

@@ -19,7 +19,8 @@ from whyfooled.case import Case, attacked, clean_image
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
 from whyfooled.explanation import Evidence, Explanation, Recovery
-from whyfooled.measures import FILLS, random_maps, recovery_curve
+from whyfooled.fills import FILLS
+from whyfooled.measures import random_maps, recovery_curve
 from whyfooled.passes import Passes, count_passes
 from whyfooled.registry import describe, parse, title
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import pandas as pd
 import torch
@@ -14,11 +14,10 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import ParameterError, at_least, bad_parameter, one_of
+from whyfooled.fills import FILLS, Fill, filled
 from whyfooled.randomness import image_generators, uniform
 from whyfooled.types import Classes, Images, Maps, PerImage
 
-Fill = Literal["zero", "mean", "noise", "blur"]
-FILLS: tuple[Fill, ...] = ("zero", "mean", "noise", "blur")
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """Shares of the pixels at which recovery is measured unless told otherwise."""
 
@@ -114,7 +113,7 @@ def recovery_curve(
         )
     generators = image_generators(images, seed)
     ranks = _ranks(maps, generators)
-    filler = _filler(images, fill, generators)
+    filler = filled(images, fill, generators)
     counts = [round(fraction * ranks[0].numel()) for fraction in fractions]
     perturbed = torch.stack([torch.where((ranks < count).unsqueeze(1), filler, images) for count in counts], dim=1)
     logits = torch.cat([classifier.logits(batch) for batch in torch.split(perturbed.flatten(0, 1), batch_size)])
@@ -142,31 +141,6 @@ def _ranks(maps: Maps, generators: list[torch.Generator]) -> Tensor:
         1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
     )
     return ranks.view(len(maps), *maps.shape[-2:])
-
-
-def _filler(images: Images, fill: Fill, generators: list[torch.Generator]) -> Images:
-    if fill == "zero":
-        return torch.zeros_like(images)
-    if fill == "mean":
-        return images.mean((2, 3), keepdim=True).expand_as(images)
-    if fill == "noise":
-        return uniform(images, generators)
-    return _blurred(images, sigma=0.05 * min(images.shape[-2:]))
-
-
-def _blurred(images: Images, sigma: float) -> Images:
-    """Blur with a Gaussian, one dimension after the other: a square kernel of this width costs 30 times as much."""
-    reach = min(round(3 * sigma), min(images.shape[-2:]) - 1)
-    distance = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    weights = torch.softmax(-(distance**2) / (2 * sigma**2), dim=0)
-    channels = images.shape[1]
-    for kernel, padding in (
-        (weights.view(1, 1, 1, -1), (reach, reach, 0, 0)),
-        (weights.view(1, 1, -1, 1), (0, 0, reach, reach)),
-    ):
-        padded = F.pad(images, padding, mode="reflect")
-        images = F.conv2d(padded, kernel.expand(channels, -1, -1, -1), groups=channels)
-    return images.clamp(0, 1)
 
 
 def binary_similarity(maps: Maps, others: Maps) -> PerImage:

@@ -72,9 +72,9 @@ def test_a_shift_of_all_logits_changes_nothing(method, images):
     with torch.no_grad():
         shifted.module.head.bias.add_(3)
     expected = method(plain, images, CLASSES)
-    torch.testing.assert_close(
-        method(shifted, images, CLASSES), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
-    )
+    # Some methods subtract logits, and these are rounded more coarsely where they are larger.
+    atol = 1e-6 + 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(method(shifted, images, CLASSES), expected, rtol=1e-4, atol=atol)
 
 
 @METHOD

@@ -1,21 +1,47 @@
 """Saliency methods: ``(classifier, images, classes) -> maps``, one value for each input element."""
 
-from whyfooled.saliency.cam import GradCAM
+from whyfooled.saliency.cam import GradCAM, GradCAMPlusPlus, GuidedGradCAM
+from whyfooled.saliency.deeplift import DeepLIFT
 from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhance
 from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
+from whyfooled.saliency.integrated_gradients import IntegratedGradients
+from whyfooled.saliency.lime import LIME
+from whyfooled.saliency.prediction_difference import PredictionDifference
+from whyfooled.saliency.smoothgrad import SmoothGrad
 
-METHODS = (Gradient, InputXGradient, Deconvnet, GuidedBackprop, Enhanced, GradCAM)
+METHODS = (
+    Gradient,
+    InputXGradient,
+    Deconvnet,
+    GuidedBackprop,
+    Enhanced,
+    GradCAM,
+    IntegratedGradients,
+    SmoothGrad,
+    DeepLIFT,
+    GradCAMPlusPlus,
+    GuidedGradCAM,
+    LIME,
+    PredictionDifference,
+)
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
 __all__ = [
+    "LIME",
     "METHODS",
     "Deconvnet",
+    "DeepLIFT",
     "Enhanced",
     "EnhancedGuidedBackprop",
     "GradCAM",
+    "GradCAMPlusPlus",
     "Gradient",
     "GuidedBackprop",
+    "GuidedGradCAM",
     "InputXGradient",
+    "IntegratedGradients",
+    "PredictionDifference",
+    "SmoothGrad",
     "enhance",
 ]

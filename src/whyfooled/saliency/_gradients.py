@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -48,20 +47,34 @@ def class_gradients(
     ModelError
         If the logits are not finite, or do not depend on the images.
     """
+    gradients = quiet_gradients(classifier, images, classes, rule=rule)
+    warn_of_empty(gradients, stacklevel=4)
+    return gradients
+
+
+def quiet_gradients(
+    classifier: Classifier, images: Images, classes: ManyClasses, *, rule: Rule | None = None
+) -> ManyMaps:
+    """Do as `class_gradients`, without its warning: for methods to which one gradient is a part of a sum."""
     check_pairs(images, classes)
     # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
     leaf = images.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = ruled_logits(classifier, leaf, rule)
-        gradients = logit_gradients(logits, classes, leaf)
+        return logit_gradients(logits, classes, leaf)
+
+
+EMPTY = "A gradient is zero at every pixel"
+
+
+def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
+    """Warn the caller of the calling method if the gradient of an image is zero."""
     if not gradients.flatten(1).any(1).all():
         warnings.warn(
-            "A gradient is zero at every pixel: the logit does not change with the image there (a saturated or dead "
-            "network). Its map is empty.",
+            f"{EMPTY}: the logit does not change with the image there (a saturated or dead network). Its map is empty.",
             WhyfooledWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
-    return gradients
 
 
 def check_pairs(images: Images, classes: ManyClasses) -> None:
@@ -79,15 +92,20 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
 
 def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> Logits:
     """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.autocast(images.device.type, enabled=False))
-        calls = stack.enter_context(uncompiled() if rule is None else relu_rule(rule))
-        logits: Tensor = classifier(images)
-    check_finite(logits)
-    if logits.grad_fn is None:
-        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    with relu_rule(rule) if rule is not None else uncompiled() as calls:
+        logits = plain_logits(classifier, images)
     if calls is not None:
         check_rule_held(classifier.module, logits, calls)
+    return logits
+
+
+def plain_logits(classifier: Classifier, images: Images) -> Logits:
+    """Run a forward pass in full precision, and check that the logits are finite and depend on the images."""
+    with torch.autocast(images.device.type, enabled=False):
+        logits: Tensor = classifier(images)
+    check_finite(logits)
+    if images.requires_grad and logits.grad_fn is None:
+        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
     return logits
 
 

@@ -91,7 +91,7 @@ _ARGUMENTS = {
 _IN_PLACE = (torch.relu_, Tensor.relu_, F.hardtanh_)
 
 
-def _as_relu(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, float, bool] | None:
+def as_relu(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, float, bool] | None:
     """Read a call as a ReLU: its input, its upper bound, whether it works in place; None if it is something else."""
     if function not in _ARGUMENTS:
         return None
@@ -123,7 +123,7 @@ class RuledCalls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        call = _as_relu(func, args, kwargs or {})
+        call = as_relu(func, args, kwargs or {})
         if call is None:
             return func(*args, **(kwargs or {}))
         self.met += 1
@@ -169,10 +169,17 @@ _UNSEEN = ("Relu", "Threshold", "CompiledFunction", "CheckpointFunction", "torch
 
 
 def check_rule_held(module: nn.Module, logits: Tensor, calls: RuledCalls) -> None:
-    """Raise `MethodError` unless the rule reached every activation on the way from the images to the logits.
+    """Raise `MethodError` unless the rule reached every activation, one at least, from the images to the logits.
 
     Gates and attention (sigmoid, tanh, softmax) are no rectifiers and keep their own gradient.
     """
+    check_activations(module, logits)
+    if not calls.met:
+        raise MethodError("This method needs a network with ReLUs, and none ran between the images and the logits.")
+
+
+def check_activations(module: nn.Module, logits: Tensor) -> None:
+    """Raise `MethodError` if there is an activation that is no ReLU, or one that ran where it was not seen."""
     names = _graph_nodes(logits)
     unsupported = sorted({title for start, title in _NO_RULE.items() if any(n.startswith(start) for n in names)})
     if unsupported:
@@ -187,8 +194,6 @@ def check_rule_held(module: nn.Module, logits: Tensor, calls: RuledCalls) -> Non
             f"function, checkpointed or in another thread ({', '.join(unseen) or 'a ScriptModule'}). Give the plain "
             "Python module."
         )
-    if not calls.met:
-        raise MethodError("This method needs a network with ReLUs, and none ran between the images and the logits.")
 
 
 def _graph_nodes(output: Tensor) -> set[str]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult, CarliniWagner
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError, at_least, one_of
-from whyfooled.measures import FILLS, FRACTIONS, Fill, random_maps, recovery_curve
+from whyfooled.fills import FILLS, Fill
+from whyfooled.measures import FRACTIONS, random_maps, recovery_curve
 from whyfooled.registry import Card, title
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.pairs import pair_maps

@@ -1,0 +1,16 @@
+"""Baselines: the image without content that an attribution is held against."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from whyfooled.fills import filled
+from whyfooled.types import Images
+
+Baseline = Literal["zero", "mean", "blur"]
+BASELINES: tuple[Baseline, ...] = ("zero", "mean", "blur")
+
+
+def baselines(images: Images, baseline: Baseline) -> Images:
+    """Make (n,c,h,w) each image's baseline: black, its mean colour, or itself blurred (σ = 5 % of its shorter side)."""
+    return filled(images, baseline)
