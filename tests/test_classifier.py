@@ -61,6 +61,15 @@ class TestForward:
         Classifier(module, mean=[0.5], std=[0.5])(IMAGES[:, :1])
         assert torch.equal(module.given, torch.zeros(2, 1, 8, 8))
 
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_a_photograph_is_prepared_in_grey_for_a_model_with_one_channel(self, mode):
+        classifier = Classifier(Constant(torch.zeros(1, 4)), mean=[0.5], std=[0.5], size=(8, 8))
+        photograph = noise(8, 8).convert(mode)
+        prepared = classifier.prepare(photograph)
+        assert prepared.shape == (1, 1, 8, 8)
+        assert torch.equal(prepared[0, 0] * 255, torch.from_numpy(np.array(photograph.convert("L"))).float())
+        assert classifier(prepared).shape == (1, 4)
+
     def test_the_gradient_reaches_the_images(self):
         images = IMAGES.clone().requires_grad_()
         small()(images)[:, 0].sum().backward()
@@ -215,6 +224,10 @@ def bundled() -> Classifier:
 
 
 class TestClassNames:
+    def test_classes_are_counted_with_names_and_without(self):
+        assert small().class_count() == 5
+        assert Classifier(Failing(), class_names=["a", "b"]).class_count() == 2
+
     @pytest.mark.parametrize(
         ("name", "index"),
         [

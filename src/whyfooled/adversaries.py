@@ -166,9 +166,7 @@ def read_adversary(path: Path) -> AttackResult:
             names = file.keys()
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).unsqueeze(0) for name in names}
     except (SafetensorError, OSError, KeyError, ValueError):
-        raise ImageError(
-            f"{path} is not an adversarial image of `whyfooled attack`, or is damaged. Delete it."
-        ) from None
+        raise _damaged(path) from None
     classes = torch.tensor([about["class"]])
     goal: Goal = Targeted(classes) if about["goal"] == "targeted" else Untargeted(classes)
     return AttackResult(
@@ -182,3 +180,17 @@ def read_adversary(path: Path) -> AttackResult:
         backwards=torch.tensor([about["backwards"]]),
         goal=goal,
     )
+
+
+def read_true_class(path: Path) -> int:
+    """Read what a saved image shows: its goal's true class; for a target, the class predicted on the clean image."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+            return int(file.get_tensor("clean_logits").argmax() if about["goal"] == "targeted" else about["class"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> ImageError:
+    return ImageError(f"{path} is not an adversarial image of `whyfooled attack`, or is damaged. Delete it.")

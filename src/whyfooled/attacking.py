@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.images import photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe
 from whyfooled.runs import claim
+from whyfooled.sources import common_folder
 from whyfooled.targets import TARGET_CHOICES, choose_targets
 
 TABLE_FILE = "table.csv"
@@ -121,7 +121,8 @@ def attack_files(
         If the folder holds another run, or cannot be written.
     """
     at_least("batch_size", batch_size, 1)
-    files = _by_name(photographs_in(images))
+    root, below = common_folder(photographs_in(images))
+    files = {name: root / name for name in below}
     folder = Path(folder)
     run = {
         "version": __version__,
@@ -176,13 +177,6 @@ def _content(path: Path) -> str:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except OSError:
         return ""
-
-
-def _by_name(files: Sequence[Path]) -> dict[str, Path]:
-    """Name each file by its path below the folder that all have in common; a file given twice counts once."""
-    whole = sorted({file.resolve() for file in files})
-    root = Path(os.path.commonpath([file.parent for file in whole]))
-    return {file.relative_to(root).as_posix(): file for file in whole}
 
 
 def _batches(names: list[str], size: int) -> Iterator[list[str]]:

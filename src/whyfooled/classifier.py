@@ -150,6 +150,11 @@ class Classifier(nn.Module):
         return self.fit.size
 
     @property
+    def channels(self) -> int:
+        """How many channels the images have: 3, or 1 in grey."""
+        return self.mean.shape[1]
+
+    @property
     def device(self) -> torch.device:
         """Where the model's first parameter lives."""
         return self.mean.device
@@ -167,9 +172,8 @@ class Classifier(nn.Module):
         Tensor
             (n,m) logits.
         """
-        channels = self.mean.shape[1]
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise ImageError(f"`images` must have the shape (n, {channels}, h, w); got {tuple(images.shape)}.")
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ImageError(f"`images` must have the shape (n, {self.channels}, h, w); got {tuple(images.shape)}.")
         with _evaluating(self.module):
             output = self.module((images - self.mean) / self.std)
         if not isinstance(output, Tensor):
@@ -220,8 +224,17 @@ class Classifier(nn.Module):
         return self.logits(images).argmax(1)
 
     def prepare(self, photograph: PILImage.Image) -> Images:
-        """Bring a photograph to the model's input size: (1,3,h,w), values in [0, 1], on the model's device."""
-        return to_tensor(self.fit(photograph)).unsqueeze(0).to(self.mean)
+        """Bring a photograph to the model's input size: (1,c,h,w), values in [0, 1], on the model's device.
+
+        Where the model takes one channel, that is the photograph's grey.
+        """
+        return to_tensor(self.fit(photograph), self.channels).unsqueeze(0).to(self.mean)
+
+    def class_count(self) -> int:
+        """Return how many classes there are: as many as names or, without names, as logits of a black image."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        return self.logits(self.mean.new_zeros(1, self.channels, *self.size)).shape[1]
 
     def digest(self) -> str:
         """Return a digest of the parameters, buffers and normalisation: another one for other weights."""

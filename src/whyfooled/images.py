@@ -46,7 +46,7 @@ def read_photograph(path: str | Path) -> PILImage.Image:
     """
     path = Path(path)
     if not is_file(path):
-        raise ImageError(f"There is no image file {path}{_if_folder(path)}.")
+        raise ImageError(f"There is no image file {path}{': it is a folder' if is_folder(path) else ''}.")
     try:
         # Pillow's own warning starts at 89 megapixels; ours is the limit that holds.
         with warnings.catch_warnings():
@@ -81,11 +81,12 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _if_folder(path: Path) -> str:
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; no error for a name that the file system cannot have."""
     try:
-        return ": it is a folder" if path.is_dir() else ""
+        return path.is_dir()
     except (OSError, ValueError):
-        return ""
+        return False
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -118,6 +119,12 @@ def _from_deep_grey(path: Path, image: PILImage.Image) -> PILImage.Image:
 PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
+def photographs_below(folder: Path, deep: bool = True) -> list[Path]:
+    """List the files in a folder, and in its folders if `deep`, with the suffix of an image, hidden ones left out."""
+    files = (path for path in folder.glob("**/*" if deep else "*") if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in PHOTOGRAPH_SUFFIXES and is_file(path))
+
+
 def photographs_in(places: Sequence[str | Path]) -> list[Path]:
     """List image files: those given, and in folders all those below with the suffix of an image, hidden ones left out.
 
@@ -131,25 +138,40 @@ def photographs_in(places: Sequence[str | Path]) -> list[Path]:
         if is_file(place):
             found.append(place)
             continue
-        if not _if_folder(place):
+        if not is_folder(place):
             raise ImageError(f"There is no image file or folder {place}.")
-        files = (path for path in place.rglob("*") if not path.name.startswith(".") and is_file(path))
-        found += sorted(path for path in files if path.suffix.lower() in PHOTOGRAPH_SUFFIXES)
+        found += photographs_below(place)
     if not found:
         where = ", ".join(map(str, places)) or "an empty list"
         raise ImageError(f"No photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) were found in {where}.")
     return found
 
 
-def to_tensor(photograph: PILImage.Image) -> Image:
-    """Turn an RGB image into a float32 tensor (3,h,w) with values in [0, 1]."""
-    pixels = np.array(photograph.convert("RGB"), dtype=np.uint8)
+def to_tensor(photograph: PILImage.Image, channels: int = 3) -> Image:
+    """Turn a photograph into a float32 tensor with values in [0, 1]: (3,h,w), or (1,h,w) in grey.
+
+    Grey is the luma of ITU-R BT.601, as Pillow and torchvision compute it.
+
+    Raises
+    ------
+    ImageError
+        If another number of channels is asked for.
+    """
+    if channels not in _MODES:
+        raise ImageError(f"A photograph has 3 channels, or 1 in grey; {channels} cannot be made of it.")
+    pixels = np.array(photograph.convert(_MODES[channels]), dtype=np.uint8).reshape(*photograph.size[::-1], channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
 
 
+_MODES = {1: "L", 3: "RGB"}
+
+
 def to_picture(image: Tensor) -> PILImage.Image:
-    """Turn a tensor (3,h,w) into an 8-bit RGB picture: for looking at, because rounding loses small perturbations."""
-    pixels = (image.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    """Turn a tensor (3,h,w), or a grey one (1,h,w), into an 8-bit RGB picture.
+
+    For looking at, because rounding loses small perturbations.
+    """
+    pixels = (image.detach().expand(3, -1, -1).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
     return PILImage.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 

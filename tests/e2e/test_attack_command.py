@@ -22,6 +22,7 @@ COMMAND = ["attack", "photographs", "--attack", "fmn(steps=20)", "--batch-size",
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "nets.py").write_text(MODELS)
+    (tmp_path / "several.csv").write_text("file,label\n1.png,3\n0.png,1;2\n")
     (tmp_path / "photographs").mkdir()
     for number in range(6):
         pixels = np.random.default_rng(number).integers(0, 255, (16, 12, 3), dtype=np.uint8)
@@ -128,6 +129,10 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
         (["photographs", "--label", "1", "--labels", "x.csv"], "`--labels` takes the place of --label"),
         (["photographs", "--labels", "x.csv"], "x.csv: No such file"),
         (["photographs", "--labels", "nets.py"], "with the columns file and label"),
+        (
+            ["photographs", "--labels", "several.csv"],
+            "one label for each photograph; got 2 for 0.png",
+        ),
         (["photographs", "--target", "lynx"], "`target` must be"),
         (["photographs", "--batch-size", "0"], "`batch_size` must be at least 1"),
         (["photographs", "-o", "nets.py"], "The output folder nets.py cannot be used: it is a file."),

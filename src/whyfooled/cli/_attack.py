@@ -74,7 +74,7 @@ def attack(
     overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
     made = with_seed(parse("attacks", method, overrides), seed)
     files = photographs_in(images)
-    truth = label if labels is None else _read_labels(labels)
+    truth = label if labels is None else _one_label_each(labels)
     with plain_warnings(), standing(quiet) as report:
         _, errors = attack_files(
             load_classifier(model, weights=weights, device=device, seed=seed),
@@ -117,14 +117,13 @@ def _account(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _read_labels(path: Path) -> dict[str, str]:
-    """Read the columns file and label of a CSV file."""
-    import csv
+def _one_label_each(path: Path) -> dict[str, str]:
+    """Read the labels of photographs; an attack has one true class to lead away from."""
+    from whyfooled.sources import read_labels
 
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return {row["file"]: row["label"].strip() for row in csv.DictReader(file)}
-    except OSError as error:
-        raise bad_parameter("--labels", "must be a CSV file that can be read", f"{path}: {error.strerror}") from None
-    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error):
-        raise bad_parameter("--labels", "must be a CSV file with the columns file and label", path) from None
+    labels = read_labels(path, "--labels")
+    several = next((name for name, own in labels.items() if len(own) > 1), None)
+    if several is not None:
+        found = f"{len(labels[several])} for {several}"
+        raise bad_parameter("--labels", "must have one label for each photograph", found)
+    return {name: label for name, (label,) in labels.items()}

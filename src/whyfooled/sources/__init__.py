@@ -1,0 +1,19 @@
+"""Where the images of a study come from: photographs, published data sets, arrays, saved adversarial images."""
+
+from whyfooled.sources._classes import class_map
+from whyfooled.sources._files import common_folder
+from whyfooled.sources._labels import read_labels
+from whyfooled.sources._open import SOURCES, SourceCard, open_source
+from whyfooled.sources._source import Reader, Sample, Source
+
+__all__ = [
+    "SOURCES",
+    "Reader",
+    "Sample",
+    "Source",
+    "SourceCard",
+    "class_map",
+    "common_folder",
+    "open_source",
+    "read_labels",
+]

@@ -1,0 +1,98 @@
+"""How a source's classes become a classifier's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ParameterError, bad_parameter
+from whyfooled.sources._published import imagenet_names, imagenet_synsets
+from whyfooled.sources._source import Source
+
+_IMAGENET = 1000
+
+
+def class_map(source: Source, classifier: Classifier) -> tuple[int, ...] | None:
+    """Find the classifier's index of each class of a source.
+
+    By ImageNet synset (``n01440764``) where the classifier has ImageNet's 1000 classes; else by name, or by index where
+    a name is a number; else by position, where there are equally many classes and no name contradicts it.
+
+    Parameters
+    ----------
+    source
+        The source.
+    classifier
+        The classifier. Without class names, its classes are counted by one forward pass, and 1000 are taken for
+        ImageNet's.
+
+    Returns
+    -------
+    tuple
+        For each class of the source, the classifier's index. None if the source has no class names: its labels, if it
+        has any, are the classifier's indices.
+
+    Raises
+    ------
+    ParameterError
+        If a class of the source is none of the classifier's, or a label is out of its range.
+    """
+    if source.class_names is None:
+        _check_range(source, classifier)
+        return None
+    names = source.class_names
+    count = classifier.class_count()
+    synsets = _by_synset(source.synsets or names, classifier, count)
+    if synsets is not None:
+        return synsets
+    found = [_by_name(name, classifier, count) for name in names]
+    whole = tuple(index for index in found if index is not None)
+    if len(whole) == len(names):
+        return whole
+    if len(names) == count and all(index in (None, place) for place, index in enumerate(found)):
+        return tuple(range(count))
+    strange = [name for name, index in zip(names, found, strict=True) if index is None]
+    order = ", and the others stand in another order" if len(names) == count else ""
+    raise ParameterError(
+        f"`images` must show classes that the classifier knows; {source.title} has {len(names)} classes, the "
+        f"classifier {count}, and {len(strange)} of the former are none of the latter, such as {strange[0]}{order}. "
+        "Name the classes as the classifier does, or by its indices, or give a classifier for these classes."
+    )
+
+
+def _check_range(source: Source, classifier: Classifier) -> None:
+    largest = max((label for labels in source.all_labels for label in labels), default=None)
+    if largest is None:
+        return
+    count = classifier.class_count()
+    if largest >= count:
+        fix = "Give a classifier for these classes."
+        raise bad_parameter("labels", f"must be the classifier's indices, from 0 to {count - 1}", largest, fix)
+
+
+def _by_synset(synsets: Sequence[str], classifier: Classifier, count: int) -> tuple[int, ...] | None:
+    if count != _IMAGENET or not all(re.fullmatch(r"n\d{8}", synset) for synset in synsets):
+        return None
+    if classifier.class_names is not None and not _are_imagenets(classifier.class_names):
+        return None
+    index = {synset: number for number, synset in enumerate(imagenet_synsets())}
+    if not all(synset in index for synset in synsets):
+        return None
+    return tuple(index[synset] for synset in synsets)
+
+
+def _are_imagenets(names: Sequence[str]) -> bool:
+    """Tell whether names are ImageNet's: torchvision and timm write two of them differently, others perhaps more."""
+    first = [[name.split(", ")[0].lower() for name in given] for given in (names, imagenet_names())]
+    same = sum(1 for one, other in zip(*first, strict=True) if one == other)
+    return same > _IMAGENET // 2
+
+
+def _by_name(name: str, classifier: Classifier, count: int) -> int | None:
+    for text in (name, name.split(", ")[0]):
+        try:
+            return classifier.class_index(text, classes=count)
+        except ParameterError:
+            continue
+    return None

@@ -1,0 +1,108 @@
+"""Photographs from files and folders, and from folders that have one folder for each class."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from PIL import Image as PILImage
+
+from whyfooled.errors import ImageError, WhyfooledWarning
+from whyfooled.images import is_folder, photographs_below, photographs_in, read_photograph
+from whyfooled.sources._labels import as_indices, match_labels, read_labels
+from whyfooled.sources._source import Source
+
+
+@final
+@dataclass(frozen=True)
+class PhotographReader:
+    """Reads photographs below a folder.
+
+    Parameters
+    ----------
+    folder
+        The folder, absolute: a worker process may run elsewhere.
+    names
+        Their paths below it.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def read(self, index: int) -> PILImage.Image:
+        """Read one photograph."""
+        return read_photograph(self.folder / self.names[index])
+
+    def files(self) -> Iterable[Path]:
+        """Name the photographs."""
+        return (self.folder / name for name in self.names)
+
+
+def common_folder(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
+    """Name files by their paths below the folder that all have in common; a file given twice counts once."""
+    # Not resolved: a link has the name that the user sees.
+    whole = sorted({Path(os.path.normpath(file.absolute())) for file in files})
+    folder = Path(os.path.commonpath([file.parent for file in whole]))
+    return folder, tuple(file.relative_to(folder).as_posix() for file in whole)
+
+
+def open_photographs(places: Sequence[str | Path], labels: Path | None, title: str) -> Source:
+    """List photographs, with labels from a CSV file if there is one."""
+    folder, names = common_folder(photographs_in(places))
+    reader = PhotographReader(folder, names)
+    if labels is None:
+        return Source(title, names, ((),) * len(names), reader)
+    shown, class_names = as_indices(match_labels(read_labels(labels), folder, names))
+    return Source(title, names, shown, reader, class_names)
+
+
+def open_tree(place: str, title: str) -> Source:
+    """List a folder that has a folder for each class: their names, sorted, are the class names."""
+    root = existing_folder(place)
+    classes = class_folders(root)
+    if not classes:
+        raise ImageError(f"{root} has no folder for a class in it. For photographs without labels, give it as {place}.")
+    names, shown = photographs_by_class(root, classes)
+    return Source(title, names, shown, PhotographReader(root, names), tuple(folder.name for folder in classes))
+
+
+def existing_folder(place: str | Path) -> Path:
+    """Return an absolute path; raise `ImageError` if it is no folder."""
+    folder = Path(place).absolute()
+    if not is_folder(folder):
+        raise ImageError(f"There is no folder {place}.")
+    return folder
+
+
+def class_folders(root: Path) -> list[Path]:
+    """List the folders in a folder, sorted by name, hidden ones left out."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def photographs_by_class(
+    root: Path, folders: Sequence[Path], classes: Sequence[int] | None = None
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """List the photographs in each class's folder: their paths below `root`, and their labels.
+
+    `classes` are the folders' class indices; their places in the list if None.
+    """
+    names: list[str] = []
+    shown: list[tuple[int, ...]] = []
+    for folder, label in zip(folders, range(len(folders)) if classes is None else classes, strict=True):
+        found = [path.relative_to(root).as_posix() for path in photographs_below(folder)]
+        names += found
+        shown += [(label,)] * len(found)
+    if not names:
+        raise ImageError(f"No photographs were found in the {len(folders)} folders of {root}.")
+    stray = [path.name for path in photographs_below(root, deep=False)]
+    if stray:
+        warnings.warn(
+            f"{len(stray)} photographs in {root} are in no class's folder and are left out, such as {stray[0]}.",
+            WhyfooledWarning,
+            stacklevel=4,
+        )
+    return tuple(names), tuple(shown)

@@ -1,0 +1,134 @@
+"""Opening a source: its kind is told by a prefix, or seen from what the place is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from whyfooled.adversaries import RUN_FILE
+from whyfooled.errors import ImageError, bad_parameter, did_you_mean
+from whyfooled.images import is_file, is_folder
+from whyfooled.sources._files import open_photographs, open_tree
+from whyfooled.sources._npz import open_npz
+from whyfooled.sources._published import open_imagenet, open_tiny_imagenet, open_voc2012, open_voc2012_train
+from whyfooled.sources._saved import open_saved
+from whyfooled.sources._source import Source
+from whyfooled.sources._torchvision import open_cifar10, open_fashion_mnist, open_mnist
+
+
+@final
+@dataclass(frozen=True)
+class SourceCard:
+    """What a kind of source says of itself.
+
+    Parameters
+    ----------
+    form
+        How it is written.
+    summary
+        One line: what it is, and what its labels are.
+    open
+        Opens it, from what follows the prefix and the title.
+    """
+
+    form: str
+    summary: str
+    open: Callable[[str, str], Source]
+
+
+def _photographs(place: str, title: str) -> Source:
+    return open_photographs([place], None, title)
+
+
+SOURCES: dict[str, SourceCard] = {
+    "photographs": SourceCard(
+        "PHOTOGRAPHS", "files and folders of photographs; labels from a CSV file, if there is one", _photographs
+    ),
+    "folder": SourceCard("folder:ROOT", "a folder with a folder of photographs for each class", open_tree),
+    "npz": SourceCard("FILE.npz[:PREFIX]", "arrays images (n,h,w,3 or 1) and labels (n,), or PREFIX_images", open_npz),
+    "adversaries": SourceCard("ADVERSARIES", "a folder that `whyfooled attack` wrote", open_saved),
+    "imagenet": SourceCard("imagenet:ROOT", "ImageNet's validation images, in folders named by synset", open_imagenet),
+    "tiny-imagenet": SourceCard("tiny-imagenet:ROOT", "Tiny ImageNet's validation images", open_tiny_imagenet),
+    "voc2012": SourceCard(
+        "voc2012:ROOT",
+        "PASCAL VOC 2012, validation images, several labels each, without difficult objects",
+        open_voc2012,
+    ),
+    "voc2012-train": SourceCard("voc2012-train:ROOT", "the same, training images", open_voc2012_train),
+    "cifar10": SourceCard("cifar10:ROOT", "CIFAR-10's test images; downloaded if missing", open_cifar10),
+    "mnist": SourceCard("mnist:ROOT", "MNIST's test images, grey; downloaded if missing", open_mnist),
+    "fashion-mnist": SourceCard(
+        "fashion-mnist:ROOT", "Fashion-MNIST's test images, grey; downloaded if missing", open_fashion_mnist
+    ),
+}
+"""The kinds of sources, by prefix. The first and those without a prefix in their form are known without it."""
+
+
+def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = None) -> Source:
+    """Open a source of images: it is listed, and no image is read.
+
+    Parameters
+    ----------
+    place
+        * Files and folders of photographs, one or several; folders are searched through.
+        * An ``.npz`` file, or ``"file.npz:eval"`` for its arrays ``eval_images`` and ``eval_labels``.
+        * A folder that ``whyfooled attack`` wrote.
+        * ``"folder:ROOT"``, a folder with a folder for each class; a published data set: ``"imagenet:ROOT"``,
+          ``"tiny-imagenet:ROOT"``, ``"voc2012:ROOT"``, ``"voc2012-train:ROOT"``, ``"cifar10:ROOT"``, ``"mnist:ROOT"``,
+          ``"fashion-mnist:ROOT"``. See `SOURCES`.
+    labels
+        For photographs: a CSV file with the columns ``file`` (a path below their folder, or a bare file name) and
+        ``label`` (class names or indices, several separated by ``;``).
+
+    Returns
+    -------
+    Source
+        Its labels are indices into its class names, or of the classifier, if it has no class names: see `class_map`.
+
+    Raises
+    ------
+    ImageError
+        If there is nothing of that kind at the place.
+    ParameterError
+        If there is no such kind, or the labels do not fit.
+
+    Warns
+    -----
+    WhyfooledWarning
+        If labels belong to no photograph, or photographs to no class.
+    """
+    places = [place] if isinstance(place, str | Path) else list(place)
+    title = ", ".join(map(str, places))
+    kinds = [_kind(one) for one in places]
+    other = next((kind for kind, _ in kinds if kind != "photographs"), None)
+    if other is None:
+        return open_photographs([rest for _, rest in kinds], labels, title)
+    if len(places) > 1:
+        raise bad_parameter("images", "must be photographs, or one source of another kind", title)
+    if labels is not None:
+        raise bad_parameter("labels", "are for files and folders of photographs", labels, f"{title} has its own.")
+    return SOURCES[other].open(kinds[0][1], title)
+
+
+def _kind(place: str | Path) -> tuple[str, str]:
+    """Tell a source's kind, and what follows the prefix."""
+    text = str(place)
+    prefix, colon, rest = text.partition(":")
+    if colon and isinstance(place, str) and prefix in SOURCES:
+        if not rest:
+            raise ImageError(f"{text} must name a place: {prefix}:ROOT.")
+        # The shell leaves ~ alone after a colon.
+        return prefix, str(Path(rest).expanduser())
+    if text.endswith(".npz") or ".npz:" in text:
+        return "npz", text
+    path = Path(text)
+    if is_file(path / RUN_FILE):
+        return "adversaries", text
+    if re.fullmatch(r"[A-Za-z][\w-]+", prefix) and colon and not is_file(path) and not is_folder(path):
+        prefixes = [name for name, card in SOURCES.items() if card.form.startswith(f"{name}:")]
+        fix = did_you_mean(prefix, prefixes)
+        raise bad_parameter("images", "must be photographs or a known kind of source", repr(text), fix)
+    return "photographs", text

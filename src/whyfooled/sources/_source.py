@@ -1,0 +1,163 @@
+"""A source lists images with what they show, and reads each one when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, final, runtime_checkable
+
+from PIL import Image as PILImage
+from torch import Tensor
+
+from whyfooled.attacks import AttackResult
+from whyfooled.classifier import Fit
+from whyfooled.errors import ImageError
+from whyfooled.images import to_tensor
+from whyfooled.types import Image
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image of a source.
+
+    Parameters
+    ----------
+    name
+        Its name, unique within its source, such as ``"cats/1.jpg"`` or ``"test/17"``.
+    image
+        A picture of any size, or a tensor (c,h,w) with values in [0, 1] that goes into the classifier as it is.
+    labels
+        What it shows, as indices into the source's class names; empty if that is not known.
+    adversary
+        The attack on it, as a batch of one, if the source is a folder of saved adversarial images; `image` is then the
+        clean one.
+    """
+
+    name: str
+    image: PILImage.Image | Image
+    labels: tuple[int, ...]
+    adversary: AttackResult | None = None
+
+    def fitted(self, fit: Fit, channels: int = 3) -> Image:
+        """Bring the image to a classifier's input: (c,h,w), values in [0, 1], on the CPU.
+
+        Parameters
+        ----------
+        fit, channels
+            The classifier's own; pictures become grey for one channel, grey tensors are repeated for three.
+
+        Raises
+        ------
+        ImageError
+            If the image is a tensor of another size, or of three channels where one is wanted.
+        """
+        if not isinstance(self.image, Tensor):
+            return to_tensor(fit(self.image), channels)
+        found = tuple(self.image.shape)
+        if found[1:] != fit.size or found[0] not in (1, channels):
+            raise ImageError(
+                f"{self.name} must have the shape of the classifier's input, {(channels, *fit.size)}, because it is an "
+                f"array of floats and goes in as it is; got {found}. Store 8-bit pictures to have them resized."
+            )
+        return self.image.expand(channels, -1, -1)
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What reads the images of a source."""
+
+    def read(self, index: int) -> PILImage.Image | Image | AttackResult:
+        """Read one image; raise `ImageError` if it cannot be read."""
+
+    def files(self) -> Iterable[Path]:
+        """Name the files that the images are in: a source's digest changes with their sizes."""
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Source:
+    """Images with what they show, listed but not read: ``source[3]`` reads one.
+
+    In memory there are names and labels only (and an array, once an image of it was read). A source can be pickled: a
+    worker process receives the list, and opens the files by itself.
+
+    Parameters
+    ----------
+    title
+        What was opened, as it was written.
+    names
+        The images' names, each once.
+    all_labels
+        For each image, what it shows, as indices into `class_names`; empty where that is not known.
+    reader
+        Reads the images.
+    class_names
+        The names of the classes; None if labels are the classifier's own indices, or there are none.
+    synsets
+        The classes' WordNet ids, such as ``"n01440764"``, where they have them.
+    attack
+        What the images were attacked with, as on the command line, if they are saved adversarial images.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    all_labels: tuple[tuple[int, ...], ...]
+    reader: Reader
+    class_names: tuple[str, ...] | None = None
+    synsets: tuple[str, ...] | None = None
+    attack: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        classes = "" if self.class_names is None else f", {len(self.class_names)} classes"
+        return f"Source({self.title}: {len(self)} images{classes})"
+
+    def name(self, index: int) -> str:
+        """Return an image's name, without reading the image."""
+        return self.names[index]
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        """Return what an image shows, without reading the image."""
+        return self.all_labels[index]
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image, and no other.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be read.
+        """
+        place = range(len(self))[index]
+        image = self.reader.read(place)
+        if isinstance(image, AttackResult):
+            return Sample(self.names[place], image.clean[0], self.all_labels[place], image)
+        return Sample(self.names[place], image, self.all_labels[place])
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def digest(self) -> str:
+        """Return a digest that changes when names, labels, class names or the sizes of files change.
+
+        The contents of files are not read: a picture replaced by another of the same number of bytes goes unnoticed.
+        """
+        digest = hashlib.blake2b(json.dumps([self.class_names, self.synsets]).encode(), digest_size=16)
+        for name, labels in zip(self.names, self.all_labels, strict=True):
+            digest.update(json.dumps([name, labels]).encode())
+        for path in self.reader.files():
+            digest.update(f"{_bytes(path)} ".encode())
+        return digest.hexdigest()
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
