@@ -68,6 +68,7 @@ def recovery_curve(
     *,
     fractions: Sequence[float] = FRACTIONS,
     fill: Fill = "zero",
+    origin: Images | None = None,
     seed: int = 0,
     batch_size: int = 6,
 ) -> RecoveryCurve:
@@ -93,8 +94,11 @@ def recovery_curve(
         What a perturbed pixel becomes: ``"zero"`` (black), ``"mean"`` (of its image, for each channel), ``"noise"``
         (uniform in [0, 1]) or ``"blur"`` (the image blurred; σ = 5 % of its shorter side). [ours]: the paper does not
         say.
+    origin
+        (n,c,h,w) The images whose content decides about noise and ties, with the seed; `images` if None. The clean ones
+        make the draw independent of an adversarial image's last digits.
     seed
-        Seed of the noise and of the order of ties; each image has its own, made from this and its content.
+        Seed of the noise and of the order of ties.
     batch_size
         How many perturbed images are classified at once; on a CPU, small batches stay in its caches.
 
@@ -111,7 +115,7 @@ def recovery_curve(
             f"`maps` must have a map of {tuple(images.shape[-2:])} pixels for each of {len(images)} images; "
             f"got the shape {tuple(maps.shape)}."
         )
-    generators = image_generators(images, seed)
+    generators = image_generators(images if origin is None else origin, seed)
     ranks = _ranks(maps, generators)
     filler = filled(images, fill, generators)
     counts = [round(fraction * ranks[0].numel()) for fraction in fractions]

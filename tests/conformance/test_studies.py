@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from whyfooled.sources import open_source
 
 import whyfooled.studies
 from tests.models import small
 from tests.studies.worlds import write_images
 from whyfooled import BIM, FGSM, FMN
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
+from whyfooled.sources import open_source
 from whyfooled.studies import STUDIES, AttackOutcome, FilteringEffect, Recovery, SaliencyGrid, Study, redraw, run_study
 from whyfooled.studies._table import SHARED
 
@@ -22,7 +22,7 @@ from whyfooled.studies._table import SHARED
 CHEAP = {
     "filtering-effect": FilteringEffect(top=2),
     "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
-    "recovery": Recovery(attack=FMN(steps=30), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
+    "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
 }
 STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -10,8 +11,9 @@ from torch import nn
 from tests.models import small
 from tests.studies.worlds import write_images
 from whyfooled import FGSM, Classifier, Gradient
-from whyfooled.errors import ParameterError
+from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card
+from whyfooled.sources import open_source
 from whyfooled.statistics import Interval
 from whyfooled.studies import Recovery, run_study
 from whyfooled.studies.recovery import RANDOM, SIZE, _areas
@@ -104,21 +106,23 @@ def _results(result):
     return json.loads((result.folder / "study.json").read_text())["results"]
 
 
+def predicted(images):
+    """Return what the small classifier takes the images for."""
+    source, classifier = open_source(images), small()
+    return classifier.predict(torch.stack([source[number].fitted(classifier.fit, 3) for number in range(len(source))]))
+
+
 def test_images_that_were_wrong_before_or_withstand_the_attack_are_counted_and_left_out(tmp_path):
-    images = write_images(tmp_path / "i.npz", count=8, labels=[0, 1, 2, 3, 4, 0, 1, 2])
-    study = Recovery(attack=FGSM(epsilon=0.01), methods=(Gradient(),), fills=("zero",), fractions=(0.1,))
+    seen = predicted(write_images(tmp_path / "i.npz", count=8))
+    images = write_images(tmp_path / "l.npz", count=8, labels=torch.where(torch.arange(8) < 6, seen, (seen + 1) % 5))
+    study = Recovery(attack=FGSM(epsilon=0.03), methods=(Gradient(),), fills=("zero",), fractions=(0.1,))
     table = run_study(study, images, tmp_path / "out", model=small()).table.read()
     outcomes = table.drop_duplicates("index").set_index("index")["outcome"].astype(str)
-    classifier = small()
-    from whyfooled.sources import open_source
-
-    source = open_source(images)
-    batch = torch.stack([source[number].fitted(classifier.fit, 3) for number in range(8)])
-    right = classifier.predict(batch) == torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
-    assert {index for index, outcome in outcomes.items() if outcome == "already wrong"} == set(
-        (~right).nonzero()[:, 0].tolist()
-    )
-    assert set(table["method"].dropna()) <= {"Gradient", SIZE, RANDOM}
+    assert outcomes[6:].tolist() == ["already wrong"] * 2
+    assert set(outcomes[:6]) == {"fooled", "failed"}
+    assert set(table["method"].dropna()) == {"Gradient", SIZE, RANDOM}
+    measured = table[table["method"].notna()]
+    assert set(measured["index"]) == {index for index, outcome in outcomes.items() if outcome == "fooled"}
 
 
 def test_areas_are_trapezoids_from_nothing_at_no_pixel():
@@ -131,11 +135,25 @@ def test_areas_are_trapezoids_from_nothing_at_no_pixel():
     assert _areas(rows)["area"].tolist() == pytest.approx([(0.25 * 0.25 + 0.25 * 0.75) / 0.5])
 
 
-def test_a_study_without_any_adversarial_image_says_so(tmp_path):
+def nothing(classifier, images, goal):
+    """Leave the images as they are."""
+    return images
+
+
+def test_a_study_without_any_adversarial_image_says_so_and_keeps_its_shards(tmp_path):
     images = write_images(tmp_path / "i.npz", count=3)
-    study = Recovery(attack=lambda classifier, images, goal: images, methods=(Gradient(),), fills=("zero",))
-    summary = run_study(study, images, tmp_path / "out", model=small()).summary
-    assert "0 of 3 images fool the classifier" in summary
+    study = Recovery(attack=nothing, methods=(Gradient(),), fills=("zero",))
+    with pytest.raises(ImageError, match="No attack fooled the classifier on any of the 3 images"):
+        run_study(study, images, tmp_path / "out", model=small())
+    assert list((tmp_path / "out" / "shards").glob("*.parquet"))
+
+
+def test_labels_that_do_not_fit_the_model_are_suspected_when_no_image_is_right(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=3)
+    wrong = write_images(tmp_path / "w.npz", count=3, labels=(predicted(images) + 1) % 5)
+    study = Recovery(attack=nothing, methods=(Gradient(),), fills=("zero",))
+    with pytest.raises(ImageError, match=r"None of the 3 images is given its true class .* labels fit the model\?"):
+        run_study(study, wrong, tmp_path / "out", model=small())
 
 
 @pytest.mark.parametrize(
@@ -148,7 +166,8 @@ def test_a_study_without_any_adversarial_image_says_so(tmp_path):
         ({"methods": ()}, "at least one entry"),
     ],
 )
-def test_bad_parameters_are_refused(parameters, said):
+def test_bad_parameters_are_refused(parameters, said, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ParameterError, match=said):
         Recovery(**parameters)
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from whyfooled.sources import open_source
 
 from tests.models import small
 from tests.studies.worlds import write_images
 from whyfooled import FGSM, FMN, Gradient
 from whyfooled.images import to_tensor
+from whyfooled.sources import open_source
 from whyfooled.studies import SaliencyGrid, Table, run_study
 from whyfooled.studies._table import encode, join
 from whyfooled.studies.saliency_grid import most_telling
@@ -47,7 +47,7 @@ def test_pictures_and_predictions_are_those_of_the_images(result):
     classifier = small()
     image = open_source(images)[1].fitted(classifier.fit, 3)
     torch.testing.assert_close(to_tensor(Image.open(io.BytesIO(row["picture"]))), image)
-    probabilities = classifier(image.unsqueeze(0)).softmax(1)[0]
+    probabilities = classifier.logits(image.unsqueeze(0)).softmax(1)[0]
     assert row["prediction"] == f"class {int(probabilities.argmax())}"
     assert row["probability"] == pytest.approx(float(probabilities.max()), rel=1e-5)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 
 from whyfooled.attacks import AttackResult, run_attack
 from whyfooled.classifier import Classifier
+from whyfooled.errors import ImageError
 from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.registry import describe_value
 from whyfooled.saliency.enhanced import strongest_other
@@ -59,6 +61,22 @@ def outcomes(result: AttackResult, true: Classes) -> list[str]:
         ALREADY_WRONG if wrong else FOOLED if fooled else FAILED
         for wrong, fooled in zip(wrong_before, success, strict=True)
     ]
+
+
+def check_some_fooled(outcome: pd.Series) -> None:
+    """Raise `ImageError` if no image (each with its outcome) was attacked at all, or none with success."""
+    if (outcome == ALREADY_WRONG).all():
+        raise ImageError(
+            f"None of the {len(outcome)} images is given its true class by the classifier, so there is nothing to "
+            f"attack. "
+            "Do the labels fit the model?"
+        )
+    if not (outcome == FOOLED).any():
+        raise ImageError(
+            f"No attack fooled the classifier on any of the {len(outcome)} images, so there is nothing to explain. "
+            f"Take a "
+            "stronger attack."
+        )
 
 
 def true_classes(batch: Batch, result: AttackResult) -> Classes:

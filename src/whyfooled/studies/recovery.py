@@ -20,7 +20,7 @@ from whyfooled.registry import Card, title
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.statistics import Interval
-from whyfooled.studies._attacked import ALREADY_WRONG, FOOLED, attacked, outcomes, true_classes
+from whyfooled.studies._attacked import ALREADY_WRONG, FOOLED, attacked, check_some_fooled, outcomes, true_classes
 from whyfooled.studies._figure import curves_figure
 from whyfooled.studies._reading import by_image, differences, highest, means
 from whyfooled.studies._study import Batch, Measured, Study
@@ -127,7 +127,7 @@ class Recovery(Study):
         for method, maps in pair_maps(self.methods, classifier, adversarial, result.predictions, true):
             yield title(method), maps if isinstance(maps, MethodError) else [maps[:, 0]]
         yield SIZE, [result.delta.abs()]
-        yield RANDOM, [random_maps(adversarial, seed + number) for number in range(self.random_orders)]
+        yield RANDOM, [random_maps(result.clean, seed + number) for number in range(self.random_orders)]
 
     def _recover(
         self,
@@ -142,7 +142,14 @@ class Recovery(Study):
         for fill in self.fills:
             curves = [
                 recovery_curve(
-                    classifier, result.adversarial, true, maps, fractions=self.fractions, fill=fill, seed=seed
+                    classifier,
+                    result.adversarial,
+                    true,
+                    maps,
+                    fractions=self.fractions,
+                    fill=fill,
+                    origin=result.clean,
+                    seed=seed,
                 )
                 for maps in orders
             ]
@@ -215,7 +222,9 @@ def _of(table: Table, fill: str) -> pd.DataFrame:
 
 
 def _who_was_fooled(table: Table) -> str:
-    counts = table.read(["index", "outcome"]).drop_duplicates("index")["outcome"].value_counts()
+    outcome = table.read(["index", "outcome"]).drop_duplicates("index")["outcome"]
+    check_some_fooled(outcome)
+    counts = outcome.value_counts()
     fooled, tried = int(counts.get(FOOLED, 0)), int(counts.sum())
     text = f"{fooled} of {tried} images fool the classifier and are measured"
     already, failed = int(counts.get(ALREADY_WRONG, 0)), tried - fooled - int(counts.get(ALREADY_WRONG, 0))
