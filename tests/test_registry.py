@@ -22,6 +22,7 @@ OTHER = {
     "base": GradCAM("features.3"),
     "baseline": "mean",
     "beta": 0.5,
+    "cells": 7,
     "confidence": 0.5,
     "decision": "l1",
     "epsilon": 0.1,
@@ -32,7 +33,9 @@ OTHER = {
     "gamma_final": 0.01,
     "group_size": 8,
     "initial_constant": 1e-3,
+    "jitter": 0.1,
     "kernel_width": 0.5,
+    "l1": 0.3,
     "layer": "features.3",
     "learning_rate": 0.02,
     "noise": 0.3,
@@ -50,6 +53,7 @@ OTHER = {
     "stride": 4,
     "superpixels": 9,
     "tau": 0.7,
+    "tv": 0.9,
     "window": 0.2,
 }
 
@@ -58,6 +62,7 @@ def other(method, name):
     """Return a value of a parameter that is not its default."""
     own = {
         ("FMN", "ball"): "linf",
+        ("MeaningfulPerturbation", "beta"): 2.0,
         ("PredictionDifference", "fill"): "marginal",
         ("PredictionDifference", "stride"): 1.0,
     }

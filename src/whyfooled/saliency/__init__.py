@@ -7,6 +7,7 @@ from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
 from whyfooled.saliency.integrated_gradients import IntegratedGradients
 from whyfooled.saliency.lime import LIME
+from whyfooled.saliency.meaningful_perturbation import MeaningfulPerturbation
 from whyfooled.saliency.prediction_difference import PredictionDifference
 from whyfooled.saliency.smoothgrad import SmoothGrad
 
@@ -24,6 +25,7 @@ METHODS = (
     GuidedGradCAM,
     LIME,
     PredictionDifference,
+    MeaningfulPerturbation,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
@@ -41,6 +43,7 @@ __all__ = [
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "MeaningfulPerturbation",
     "PredictionDifference",
     "SmoothGrad",
     "enhance",
