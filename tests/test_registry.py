@@ -11,7 +11,7 @@ import pytest
 
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner
 from whyfooled.errors import ParameterError
-from whyfooled.registry import Card, available, build, describe, number, parameters, parse, split_list
+from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
 from whyfooled.saliency import METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
 
 EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) for method in METHODS)]
@@ -160,6 +160,11 @@ class TestDescribe:
         assert parameters(Enhanced) == {"base": GuidedBackprop(), "norm": "channel"}
         assert parameters(Gradient) == {}
 
+    def test_what_is_refused_is_not_offered_and_has_a_reason(self):
+        assert not refused("saliency").keys() & available("saliency").keys()
+        assert all(reason.endswith(".") for reason in refused("saliency").values())
+        assert refused("attacks") == {}
+
     def test_no_two_methods_have_the_same_name(self):
         assert len(available("attacks")) == len(ATTACKS)
         assert len(available("saliency")) == len(METHODS)
@@ -207,6 +212,8 @@ class TestRefusals:
         ("text", "fragment"),
         [
             ("gided", "`methods` must be the name of a known method; got 'gided'. Did you mean guided"),
+            ("real-time-saliency", "got 'real-time-saliency'. Real-time image saliency (Dabkowski & Gal 2017"),
+            ("enhanced(base=real-time-saliency)", "must first be trained for each classifier"),
             ("gradient(layer=a)", "`layer` must be a parameter of gradient; got 'layer'. gradient has no parameters."),
             ("enhanced(norm=chanel)", "`norm` must be one of channel, energy, max; got chanel"),
             ("enhanced(base=gided)", "Did you mean guided"),

@@ -286,7 +286,7 @@ def _describe(kind: Any, texts: bool = False) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    from whyfooled.registry import available, describe, parameter_texts, parameters
+    from whyfooled.registry import available, describe, parameter_texts, parameters, refused
 
     console = Console(highlight=False)
     console.print(f"[bold]{'Attacks' if kind == 'attacks' else 'Saliency methods'}[/bold]")
@@ -306,6 +306,8 @@ def _describe(kind: Any, texts: bool = False) -> None:
             console.print(f"    parameters: {escape(settings)}")
         console.print(f"    cost: {escape(card.cost)}")
         console.print(f"    source: {escape(card.source)}")
+    for name, reason in refused(kind).items():
+        console.print(f"\n  [bold]{name}[/bold]  {escape(reason)}")
     console.print()
 
 

@@ -29,9 +29,17 @@ METHODS = (
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
+REFUSED = {
+    "real-time-saliency": "Real-time image saliency (Dabkowski & Gal 2017, arXiv 1705.07857) is not offered: its maps "
+    "come from a network that must first be trained for each classifier, on a labelled data set. "
+    "meaningful-perturbation asks the same question of one image at a time, without training.",
+}
+"""Methods that are known but not offered, by the name that they would have, and why."""
+
 __all__ = [
     "LIME",
     "METHODS",
+    "REFUSED",
     "Deconvnet",
     "DeepLIFT",
     "Enhanced",
