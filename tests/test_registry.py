@@ -11,7 +11,7 @@ import pytest
 
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner
 from whyfooled.errors import ParameterError
-from whyfooled.registry import Card, available, build, describe, number, parameters, parse, split_list
+from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
 from whyfooled.saliency import METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
 
 EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) for method in METHODS)]
@@ -22,6 +22,7 @@ OTHER = {
     "base": GradCAM("features.3"),
     "baseline": "mean",
     "beta": 0.5,
+    "cells": 7,
     "confidence": 0.5,
     "decision": "l1",
     "epsilon": 0.1,
@@ -32,7 +33,9 @@ OTHER = {
     "gamma_final": 0.01,
     "group_size": 8,
     "initial_constant": 1e-3,
+    "jitter": 0.1,
     "kernel_width": 0.5,
+    "l1": 0.3,
     "layer": "features.3",
     "learning_rate": 0.02,
     "noise": 0.3,
@@ -50,6 +53,7 @@ OTHER = {
     "stride": 4,
     "superpixels": 9,
     "tau": 0.7,
+    "tv": 0.9,
     "window": 0.2,
 }
 
@@ -58,6 +62,7 @@ def other(method, name):
     """Return a value of a parameter that is not its default."""
     own = {
         ("FMN", "ball"): "linf",
+        ("MeaningfulPerturbation", "beta"): 2.0,
         ("PredictionDifference", "fill"): "marginal",
         ("PredictionDifference", "stride"): 1.0,
     }
@@ -155,6 +160,11 @@ class TestDescribe:
         assert parameters(Enhanced) == {"base": GuidedBackprop(), "norm": "channel"}
         assert parameters(Gradient) == {}
 
+    def test_what_is_refused_is_not_offered_and_has_a_reason(self):
+        assert not refused("saliency").keys() & available("saliency").keys()
+        assert all(reason.endswith(".") for reason in refused("saliency").values())
+        assert refused("attacks") == {}
+
     def test_no_two_methods_have_the_same_name(self):
         assert len(available("attacks")) == len(ATTACKS)
         assert len(available("saliency")) == len(METHODS)
@@ -202,6 +212,8 @@ class TestRefusals:
         ("text", "fragment"),
         [
             ("gided", "`methods` must be the name of a known method; got 'gided'. Did you mean guided"),
+            ("real-time-saliency", "got 'real-time-saliency'. Real-time image saliency (Dabkowski & Gal 2017"),
+            ("enhanced(base=real-time-saliency)", "must first be trained for each classifier"),
             ("gradient(layer=a)", "`layer` must be a parameter of gradient; got 'layer'. gradient has no parameters."),
             ("enhanced(norm=chanel)", "`norm` must be one of channel, energy, max; got chanel"),
             ("enhanced(base=gided)", "Did you mean guided"),

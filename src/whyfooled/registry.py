@@ -74,6 +74,13 @@ _LISTS: dict[Kind, tuple[str, str]] = {
 }
 
 
+def refused(kind: Kind) -> dict[str, str]:
+    """Return the methods of a kind that are known but not offered, with the reason."""
+    from whyfooled.saliency import REFUSED
+
+    return REFUSED if kind == "saliency" else {}
+
+
 def parameters(method: type[Any]) -> dict[str, object]:
     """Return a method's parameters with their defaults, in order."""
     found: dict[str, object] = {}
@@ -166,9 +173,8 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) 
     name, inside = match[1], match[2] or ""
     methods = available(kind)
     if name not in methods:
-        raise bad_parameter(
-            _ARGUMENT[kind], "must be the name of a known method", repr(name), did_you_mean(name, methods)
-        )
+        fix = refused(kind).get(name) or did_you_mean(name, methods)
+        raise bad_parameter(_ARGUMENT[kind], "must be the name of a known method", repr(name), fix)
     return build(kind, methods[name], dict(_pairs(name, inside)) | dict(overrides or {}))
 
 

@@ -105,6 +105,7 @@ def test_version_and_methods(folder):
     listed = run(folder, "methods").stdout
     for name in ("fgsm", "bim", "pgd", "cw", "gradient", "guided", "enhanced", "gradcam"):
         assert name in listed
+    assert "real-time-saliency  Real-time image saliency" in listed
 
 
 def test_it_writes_the_report_and_prints_the_account(folder, tmp_path):

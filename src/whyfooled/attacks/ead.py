@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
-from whyfooled.attacks._adam import Moments
+from whyfooled._adam import Moments
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Rounds, minimise

@@ -24,7 +24,7 @@ def describe_all(kind: Any, texts: bool = False) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    from whyfooled.registry import available, parameter_texts, parameters
+    from whyfooled.registry import available, parameter_texts, parameters, refused
 
     console = Console(highlight=False)
     console.print(f"[bold]{_HEADINGS[kind]}[/bold]")
@@ -44,6 +44,8 @@ def describe_all(kind: Any, texts: bool = False) -> None:
             console.print(f"    parameters: {escape(settings)}")
         console.print(f"    cost: {escape(card.cost)}")
         console.print(f"    source: {escape(card.source)}")
+    for name, reason in refused(kind).items():
+        console.print(f"\n  [bold]{name}[/bold]  {escape(reason)}")
     console.print()
 
 

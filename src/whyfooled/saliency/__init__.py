@@ -7,6 +7,7 @@ from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
 from whyfooled.saliency.integrated_gradients import IntegratedGradients
 from whyfooled.saliency.lime import LIME
+from whyfooled.saliency.meaningful_perturbation import MeaningfulPerturbation
 from whyfooled.saliency.prediction_difference import PredictionDifference
 from whyfooled.saliency.smoothgrad import SmoothGrad
 
@@ -24,12 +25,21 @@ METHODS = (
     GuidedGradCAM,
     LIME,
     PredictionDifference,
+    MeaningfulPerturbation,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
+
+REFUSED = {
+    "real-time-saliency": "Real-time image saliency (Dabkowski & Gal 2017, arXiv 1705.07857) is not offered: its maps "
+    "come from a network that must first be trained for each classifier, on a labelled data set. "
+    "meaningful-perturbation asks the same question of one image at a time, without training.",
+}
+"""Methods that are known but not offered, by the name that they would have, and why."""
 
 __all__ = [
     "LIME",
     "METHODS",
+    "REFUSED",
     "Deconvnet",
     "DeepLIFT",
     "Enhanced",
@@ -41,6 +51,7 @@ __all__ = [
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "MeaningfulPerturbation",
     "PredictionDifference",
     "SmoothGrad",
     "enhance",

@@ -43,7 +43,7 @@ class DeepLIFT:
     card: ClassVar[Card] = Card(
         name="deeplift",
         title="DeepLIFT",
-        summary="What each pixel's difference from black adds to the class's logit, shared out at every ReLU.",
+        summary="What each pixel's difference from a baseline adds to the class's logit, shared out at every ReLU.",
         source="Shrikumar, Greenside, Kundaje 2017, arXiv 1704.02685, sec. 3.5.2 (rescale rule)",
         cost="2 forwards, 1 backward for each class",
     )

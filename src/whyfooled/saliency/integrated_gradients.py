@@ -43,7 +43,7 @@ class IntegratedGradients:
     card: ClassVar[Card] = Card(
         name="integrated-gradients",
         title="Integrated gradients",
-        summary="What each pixel adds to the class's logit, summed up on the way from a black image.",
+        summary="What each pixel adds to the class's logit, summed up on the way from a baseline image.",
         source="Sundararajan, Taly, Yan 2017, arXiv 1703.01365, sec. 3",
         cost="`steps` times: 1 forward, 1 backward for each class",
     )

@@ -74,7 +74,7 @@ class PredictionDifference:
         title="Prediction difference analysis",
         summary="How the class's logit changes when a window shows what its surroundings let one expect instead.",
         source="Zintgraf, Cohen, Adel, Welling 2017, arXiv 1702.04595, sec. 3",
-        cost="339 forwards for a square image (1 + 169 windows × `samples`), for all classes together",
+        cost="1 forward and `samples` for each window (169 of a square image, about), for all classes together",
     )
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ _FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class Moments:
-    """The running means (n,c,h,w) of the slope and of its square."""
+    """The running means (n,…) of the slope and of its square."""
 
     first: Tensor
     second: Tensor
