@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
     from whyfooled.saliency import (
+        LRP,
+        ContrastiveLRP,
         Deconvnet,
         Enhanced,
         EnhancedGuidedBackprop,
@@ -67,6 +69,8 @@ _HOME = {
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
     "saliency": (
+        "LRP",
+        "ContrastiveLRP",
         "Deconvnet",
         "Enhanced",
         "EnhancedGuidedBackprop",
@@ -86,11 +90,13 @@ __all__ = [
     "EAD",
     "FGSM",
     "FMN",
+    "LRP",
     "PGD",
     "Adversaries",
     "AttackResult",
     "CarliniWagner",
     "Classifier",
+    "ContrastiveLRP",
     "Deconvnet",
     "Enhanced",
     "EnhancedGuidedBackprop",
