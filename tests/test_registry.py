@@ -12,19 +12,22 @@ import pytest
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, split_list
-from whyfooled.saliency import METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
+from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
 
 EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) for method in METHODS)]
 
 # A value other than the default for every parameter of every method.
 OTHER = {
+    "alpha": 2.0,
     "ball": "l2",
     "base": GradCAM("features.3"),
     "beta": 0.5,
+    "bias": True,
     "confidence": 0.5,
     "decision": "l1",
     "epsilon": 0.1,
     "eta": 2.5,
+    "first": "flat",
     "gamma": 0.2,
     "gamma_final": 0.01,
     "group_size": 8,
@@ -32,21 +35,25 @@ OTHER = {
     "layer": "features.3",
     "learning_rate": 0.02,
     "norm": "max",
+    "others": "logits",
     "refine": False,
     "restarts": 3,
     "rho": 3.0,
     "rounds": 2,
+    "rule": "epsilon",
     "seed": 7,
     "step_size": 1 / 255,
     "steps": 11,
     "stride": 4,
     "tau": 0.7,
+    "variant": "clrp2",
 }
+OTHER_OF = {("FMN", "ball"): "linf", ("ContrastiveLRP", "base"): LRP("alpha-beta", alpha=2.0)}
 
 
 def other(method, name):
     """Return a value of a parameter that is not its default."""
-    return "linf" if (method.__name__, name) == ("FMN", "ball") else OTHER[name]
+    return OTHER_OF.get((method.__name__, name), OTHER[name])
 
 
 EVERY_PARAMETER = [(kind, method, name) for kind, method in EVERY for name in parameters(method)]

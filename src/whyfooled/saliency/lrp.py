@@ -194,9 +194,9 @@ class ContrastiveLRP:
     def __post_init__(self) -> None:
         one_of("variant", self.variant, ("clrp1", "clrp2"))
         one_of("others", self.others, ("uniform", "logits"))
-        if self.base.rule != "alpha-beta":
-            fix = "With ε in the last layer, a class and its dual have the same map. Say base=lrp(rule=alpha-beta)."
-            raise bad_parameter("base", "must have the rule alpha-beta", self.base.rule, fix)
+        if not isinstance(self.base, LRP) or self.base.rule != "alpha-beta":
+            fix = "With ε in the last layer, a class and its negation have the same map."
+            raise bad_parameter("base", "must be lrp(rule=alpha-beta), with other parameters or not", self.base, fix)
 
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps, at least 0: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
