@@ -12,23 +12,26 @@ import pytest
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
-from whyfooled.saliency import METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
+from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
 
 EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) for method in METHODS)]
 
 # A value other than the default for every parameter of every method.
 OTHER = {
+    "alpha": 2.0,
     "ball": "l2",
     "base": GradCAM("features.3"),
     "baseline": "mean",
     "beta": 0.5,
     "cells": 7,
+    "bias": True,
     "confidence": 0.5,
     "decision": "l1",
     "epsilon": 0.1,
     "eta": 2.5,
     "evidence": "odds",
     "fill": "mean",
+    "first": "flat",
     "gamma": 0.2,
     "gamma_final": 0.01,
     "group_size": 8,
@@ -40,6 +43,7 @@ OTHER = {
     "learning_rate": 0.02,
     "noise": 0.3,
     "norm": "max",
+    "others": "logits",
     "refine": False,
     "restarts": 3,
     "rho": 3.0,
@@ -47,6 +51,7 @@ OTHER = {
     "ring": 3,
     "rounds": 2,
     "samples": 4,
+    "rule": "epsilon",
     "seed": 7,
     "step_size": 1 / 255,
     "steps": 11,
@@ -55,6 +60,7 @@ OTHER = {
     "tau": 0.7,
     "tv": 0.9,
     "window": 0.2,
+    "variant": "clrp2",
 }
 
 
@@ -62,6 +68,7 @@ def other(method, name):
     """Return a value of a parameter that is not its default."""
     own = {
         ("FMN", "ball"): "linf",
+        ("ContrastiveLRP", "base"): LRP("alpha-beta", alpha=2.0),
         ("MeaningfulPerturbation", "beta"): 2.0,
         ("PredictionDifference", "fill"): "marginal",
         ("PredictionDifference", "stride"): 1.0,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from whyfooled.passes import count_passes
     from whyfooled.saliency import (
         LIME,
+        LRP,
+        ContrastiveLRP,
         Deconvnet,
         DeepLIFT,
         Enhanced,
@@ -76,6 +78,8 @@ _HOME = {
     "passes": ("count_passes",),
     "saliency": (
         "LIME",
+        "LRP",
+        "ContrastiveLRP",
         "Deconvnet",
         "DeepLIFT",
         "Enhanced",
@@ -103,11 +107,13 @@ __all__ = [
     "FGSM",
     "FMN",
     "LIME",
+    "LRP",
     "PGD",
     "Adversaries",
     "AttackResult",
     "CarliniWagner",
     "Classifier",
+    "ContrastiveLRP",
     "Deconvnet",
     "DeepLIFT",
     "Enhanced",

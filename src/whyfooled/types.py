@@ -31,6 +31,9 @@ ManyMaps = Float[Tensor, "n d h w"] | Float[Tensor, "n k d h w"]
 PerImage = Float[Tensor, " n"]
 """One number for each image."""
 
+ManyNumbers = Float[Tensor, " n"] | Float[Tensor, "n k"]
+"""One number for each class that was asked for: (n,) for classes (n,), (n,k) for classes (n,k)."""
+
 Flags = Bool[Tensor, " n"]
 """One yes or no for each image."""
 

@@ -7,6 +7,7 @@ from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
 from whyfooled.saliency.integrated_gradients import IntegratedGradients
 from whyfooled.saliency.lime import LIME
+from whyfooled.saliency.lrp import LRP, ContrastiveLRP
 from whyfooled.saliency.meaningful_perturbation import MeaningfulPerturbation
 from whyfooled.saliency.prediction_difference import PredictionDifference
 from whyfooled.saliency.smoothgrad import SmoothGrad
@@ -26,6 +27,8 @@ METHODS = (
     LIME,
     PredictionDifference,
     MeaningfulPerturbation,
+    LRP,
+    ContrastiveLRP,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 
@@ -38,8 +41,10 @@ REFUSED = {
 
 __all__ = [
     "LIME",
+    "LRP",
     "METHODS",
     "REFUSED",
+    "ContrastiveLRP",
     "Deconvnet",
     "DeepLIFT",
     "Enhanced",

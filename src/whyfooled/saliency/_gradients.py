@@ -9,7 +9,8 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
-from whyfooled.saliency.rules import Rule, check_rule_held, relu_rule, uncompiled
+from whyfooled.saliency._graph import uncompiled
+from whyfooled.saliency.rules import Rule, check_rule_held, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
 

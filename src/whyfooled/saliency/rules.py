@@ -11,7 +11,6 @@ seen (a scripted module, another thread), or an activation that has no such rule
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from whyfooled.errors import MethodError
+from whyfooled.saliency._graph import graph_nodes, is_scripted, uncompiled
 
 Rule = Callable[[Tensor, Tensor, float], Tensor]
 """(gradient G at the output, output of the activation, its upper bound) -> gradient at the input."""
@@ -141,17 +141,6 @@ def relu_rule(rule: Rule) -> Iterator[RuledCalls]:
         yield calls
 
 
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run what is compiled as plain Python for a while, so that modes and hooks see every call."""
-    # Nothing can be compiled before this module is imported, and importing it takes seconds.
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
 _NO_RULE = {
     "Gelu": "GELU",
     "Silu": "SiLU",
@@ -180,7 +169,7 @@ def check_rule_held(module: nn.Module, logits: Tensor, calls: RuledCalls) -> Non
 
 def check_activations(module: nn.Module, logits: Tensor) -> None:
     """Raise `MethodError` if there is an activation that is no ReLU, or one that ran where it was not seen."""
-    names = _graph_nodes(logits)
+    names = graph_nodes(logits)
     unsupported = sorted({title for start, title in _NO_RULE.items() if any(n.startswith(start) for n in names)})
     if unsupported:
         raise MethodError(
@@ -188,23 +177,9 @@ def check_activations(module: nn.Module, logits: Tensor) -> None:
             f"{', '.join(unsupported)}. Use a method without a ReLU rule, such as gradient or gradcam."
         )
     unseen = sorted({name for name in names if name.startswith(_UNSEEN)})
-    if unseen or any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+    if unseen or is_scripted(module):
         raise MethodError(
             "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a "
             f"function, checkpointed or in another thread ({', '.join(unseen) or 'a ScriptModule'}). Give the plain "
             "Python module."
         )
-
-
-def _graph_nodes(output: Tensor) -> set[str]:
-    names: set[str] = set()
-    seen: set[Any] = set()
-    waiting = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        names.add(node.name())
-        waiting.extend(following for following, _ in node.next_functions)
-    return names

@@ -1,0 +1,42 @@
+"""What methods with a rule of their own in the backward pass share: plain Python to run in, and the graph to check."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what is compiled as plain Python for a while, so that modes and hooks see every call."""
+    # Nothing can be compiled before this module is imported, and importing it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Tell whether a part of a model is scripted or traced, so that modes do not see its calls."""
+    return any(isinstance(part, torch.jit.ScriptModule) for part in module.modules())
+
+
+def graph_nodes(output: Tensor) -> set[str]:
+    """Return the names of all nodes of the autograd graph behind a tensor."""
+    names: set[str] = set()
+    seen: set[Any] = set()
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        names.add(node.name())
+        waiting.extend(following for following, _ in node.next_functions)
+    return names

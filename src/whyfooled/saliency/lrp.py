@@ -1,0 +1,234 @@
+"""Layer-wise relevance propagation, and its contrastive form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from whyfooled.classifier import Classifier, check_classes
+from whyfooled.errors import MethodError, WhyfooledWarning, bad_parameter, one_of
+from whyfooled.registry import Card
+from whyfooled.saliency._gradients import check_pairs
+from whyfooled.saliency._shares import FirstRule, alpha_beta_rule, box_rule, epsilon_rule, flat_rule
+from whyfooled.saliency.relevance import Rules, Trace, trace
+from whyfooled.types import Images, ManyClasses, ManyMaps, ManyNumbers, Maps
+
+LayerRule = Literal["composite", "alpha-beta", "epsilon"]
+FirstLayer = Literal["box", "flat", "same"]
+_FIRST: dict[FirstLayer, FirstRule | None] = {"box": box_rule, "flat": flat_rule, "same": None}
+
+
+@final
+@dataclass(frozen=True)
+class LRP:
+    """Layer-wise relevance propagation: a logit is shared out, layer by layer, until the pixels have it (Bach 2015).
+
+    Each neuron divides its relevance among its inputs by what they add to its output. Where nothing takes a share but
+    the inputs, the map sums to the logit; `leak` measures what is lost.
+
+    * Convolutions and linear layers follow `rule`. A batch norm belongs to the layer before it, and to none where it
+      follows a sum or a concatenation: there its shift takes the share that it has in the result.
+    * Sums (shortcuts) and means (average pooling) share by their terms. Max pooling gives all to the winner.
+    * ReLU, ReLU6 and other activations that keep 0 and the sign (leaky ReLU, ELU, tanh) pass on what they receive. In
+      a product with a gate (squeeze and excitation) the signal receives all, the gate nothing.
+    * The normalisation of the images passes relevance on: maps are of the normalised image, held against its mean.
+
+    It holds for layers, functions and methods alike, and in place. Whatever has no rule (SiLU, GELU, layer norm,
+    attention) raises `MethodError`.
+
+    Parameters
+    ----------
+    rule
+        ``"composite"``: αβ in convolutions, ε in linear layers (Montavon et al. 2019, sec. 10.3, who have γ where this
+        has αβ; Kohlbrenner et al. 2020). ``"alpha-beta"``: the αβ-rule in both. ``"epsilon"``: the ε-rule in both; on
+        ReLU networks without gates, nearly the gradient times the normalised image.
+    epsilon
+        ε, at least 0, which keeps the ε-rule's denominators from 0 and takes a share itself. [ours] As a multiple of
+        the root mean square of the layer's outputs for the image, so that scaling a layer changes nothing; Bach et
+        al. give it in units of the outputs.
+    alpha
+        α of the αβ-rule, at least 1; β is α − 1. 1 is the z⁺-rule: only what adds to a neuron receives relevance.
+    first
+        The rule of the layers that see the image itself: ``"box"`` (z^B: its values are known to lie between black and
+        white), ``"flat"`` (equal shares for all the pixels that a neuron sees) or ``"same"`` (no other than the rest).
+        None is ``"same"`` for ``rule="epsilon"``, else ``"box"``.
+    bias
+        Whether the biases take a share in the αβ-rule, as in Bach et al. and Montavon et al. 2019. [ours] Not by
+        default, as in Gu et al. and in deep Taylor decomposition, because nothing is lost then. In the ε-rule they
+        always do.
+    """
+
+    rule: LayerRule = "composite"
+    epsilon: float = 1e-6
+    alpha: float = 1.0
+    first: FirstLayer | None = None
+    bias: bool = False
+
+    card: ClassVar[Card] = Card(
+        name="lrp",
+        title="Layer-wise relevance propagation",
+        summary="How much of the class's logit goes to each pixel when every layer shares out what it received.",
+        source="Bach et al. 2015, doi 10.1371/journal.pone.0130140; "
+        "Montavon et al. 2019, doi 10.1007/978-3-030-28954-6_10",
+        cost="1 forward, 1 backward of relevance for each class (as long as 2 or 3 of gradients)",
+    )
+
+    def __post_init__(self) -> None:
+        one_of("rule", self.rule, ("composite", "alpha-beta", "epsilon"))
+        if self.first is not None:
+            one_of("first", self.first, _FIRST)
+        if not 0 <= self.epsilon < float("inf"):
+            raise bad_parameter("epsilon", "must be a finite number, 0 or more", self.epsilon)
+        if not 1 <= self.alpha < float("inf"):
+            raise bad_parameter("alpha", "must be a finite number, 1 or more (β is alpha − 1)", self.alpha)
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        Raises
+        ------
+        MethodError
+            If an operation of the model has no relevance rule, or relevance is too large for the images' precision.
+        """
+        return self._explain(classifier, images, classes)[0]
+
+    def leak(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyNumbers:
+        """Return (n,) or (n,k) the share of each logit that the map has not: ``1 − Σ map / logit``; 0 for a logit of 0.
+
+        What takes relevance and is no pixel: biases and shifts (a negative leak where they lower the logit), ε, neurons
+        that are active by their bias alone (many in depthwise convolutions), and for α > 1 neurons without negative
+        terms. A map has what is left, in right proportions. Costs as much as the maps.
+        """
+        maps, logits = self._explain(classifier, images, classes)
+        kept = maps.double().sum((-3, -2, -1))
+        return torch.where(logits == 0, 0, 1 - kept / logits).to(maps.dtype)
+
+    def rules(self) -> Rules:
+        """Return the rule of each kind of layer."""
+        epsilon = partial(epsilon_rule, epsilon=self.epsilon)
+        alpha_beta = partial(alpha_beta_rule, alpha=self.alpha, bias=self.bias)
+        first = self.first or ("same" if self.rule == "epsilon" else "box")
+        return Rules(
+            convolution=epsilon if self.rule == "epsilon" else alpha_beta,
+            linear=alpha_beta if self.rule == "alpha-beta" else epsilon,
+            first=_FIRST[first],
+        )
+
+    def _explain(self, classifier: Classifier, images: Images, classes: ManyClasses) -> tuple[ManyMaps, ManyNumbers]:
+        passed, columns = _traced(classifier, images, classes, self.rules())
+        chosen = passed.logits.detach().gather(1, columns)
+        maps = torch.stack([_relevance(passed, *pair) for pair in zip(columns.T, chosen.T, strict=True)], dim=1)
+        if not maps.flatten(2).any(2).all():
+            warnings.warn(
+                "No relevance reaches the image: the logit is 0, or comes from biases alone. Its map is empty.",
+                WhyfooledWarning,
+                stacklevel=4,
+            )
+        return (maps, chosen) if classes.ndim == 2 else (maps[:, 0], chosen[:, 0])
+
+
+def _traced(classifier: Classifier, images: Images, classes: ManyClasses, rules: Rules) -> tuple[Trace, Tensor]:
+    """Run the forward pass; return it with the classes as (n,k)."""
+    check_pairs(images, classes)
+    passed = trace(classifier, images, rules)
+    check_classes(classes, passed.logits)
+    return passed, classes.long().to(passed.logits.device).reshape(len(classes), -1)
+
+
+def _relevance(passed: Trace, classes: Tensor, start: Tensor) -> Maps:
+    """Send relevance (n,) back from one logit of each image."""
+    return _finite(passed.relevance(torch.zeros_like(passed.logits).scatter(1, classes[:, None], start[:, None])))
+
+
+def _finite(maps: Maps) -> Maps:
+    if not torch.isfinite(maps).all():
+        raise MethodError(
+            f"The relevance is too large for {maps.dtype} on this model. Give float64 images and a float64 model, a "
+            "larger epsilon, or another rule."
+        )
+    return maps
+
+
+Dual = Literal["clrp1", "clrp2"]
+Others = Literal["uniform", "logits"]
+
+
+@final
+@dataclass(frozen=True)
+class ContrastiveLRP:
+    """Contrastive LRP: the relevance of a class minus that of its dual, the virtual concept opposed to it.
+
+    ``max(0, R / ΣR − R_dual / ΣR_dual)`` (Gu, Yang, Tresp 2018, sec. 4). Maps of LRP are nearly the same for all
+    classes; what tells a class apart is in this difference.
+
+    Parameters
+    ----------
+    variant
+        The dual: ``"clrp1"``: all other classes; ``"clrp2"``: a class whose weights in the last layer are the negated
+        ones, which needs a network that ends in a linear layer. [ours] The first by default, as in the authors' code.
+    others
+        For ``"clrp1"``, the relevance at the start of each other class: ``"uniform"``, the same for all (the paper),
+        or ``"logits"``, the absolute value of its logit (the authors' code).
+    base
+        The rules, with the αβ-rule in every layer. The default is the paper's: z⁺ without biases, z^B at the image.
+    """
+
+    variant: Dual = "clrp1"
+    others: Others = "uniform"
+    base: LRP = field(default_factory=partial(LRP, rule="alpha-beta"))
+
+    card: ClassVar[Card] = Card(
+        name="contrastive-lrp",
+        title="Contrastive LRP",
+        summary="What speaks for the class and not for its opposite: the difference of two maps of relevance.",
+        source="Gu, Yang, Tresp 2018, arXiv 1812.02100, sec. 4",
+        cost="1 forward, k + 1 backwards of relevance for k classes (clrp2: 2 k)",
+    )
+
+    def __post_init__(self) -> None:
+        one_of("variant", self.variant, ("clrp1", "clrp2"))
+        one_of("others", self.others, ("uniform", "logits"))
+        if not isinstance(self.base, LRP) or self.base.rule != "alpha-beta":
+            fix = "With ε in the last layer, a class and its negation have the same map."
+            raise bad_parameter("base", "must be lrp(rule=alpha-beta), with other parameters or not", self.base, fix)
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps, at least 0: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        Raises
+        ------
+        MethodError
+            If an operation of the model has no relevance rule, or ``"clrp2"`` finds no linear layer at the end.
+        """
+        passed, columns = _traced(classifier, images, classes, self.base.rules())
+        pairs = self._against_others(passed, columns) if self.variant == "clrp1" else _against_negated(passed, columns)
+        maps = [(_normalised(own) - _normalised(dual)).clamp_min(0).to(images.dtype) for own, dual in pairs]
+        return torch.stack(maps, dim=1) if classes.ndim == 2 else maps[0]
+
+    def _against_others(self, passed: Trace, columns: Tensor) -> Iterator[tuple[Maps, Maps]]:
+        logits = passed.logits.detach()
+        start = torch.ones_like(logits) if self.others == "uniform" else logits.abs()
+        # Relevance is linear in what it starts from, so one pass of all classes serves every dual.
+        everything = _finite(passed.relevance(start)).double()
+        for classes in columns.T:
+            own = _relevance(passed, classes, torch.ones_like(logits[:, 0])).double()
+            yield own, everything - start.gather(1, classes[:, None])[:, :, None, None] * own
+
+
+def _against_negated(passed: Trace, columns: Tensor) -> Iterator[tuple[Maps, Maps]]:
+    negated = passed.negated_head()
+    for classes in columns.T:
+        start = torch.ones_like(passed.logits[:, 0])
+        yield _relevance(passed, classes, start), _relevance(replace(passed, logits=negated), classes, start)
+
+
+def _normalised(maps: Maps) -> Maps:
+    maps = maps.double()
+    size = maps.sum((1, 2, 3), keepdim=True)
+    return torch.where(size > 0, maps / size, 0)
