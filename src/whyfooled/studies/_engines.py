@@ -13,7 +13,7 @@ from typing import Any, Protocol, final, runtime_checkable
 import torch
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ParameterError, WhyfooledError
+from whyfooled.errors import ParameterError, WhyfooledError, bad_parameter
 from whyfooled.studies._job import Finished, Job, Model, measure_shard
 
 ENGINES = ("local", "ray")
@@ -43,13 +43,18 @@ class Local:
     ----------
     classifier
         The classifier, loaded.
+    threads
+        Cores to compute with.
     """
 
     classifier: Classifier
+    threads: int
 
     def run(self, job: Job, model: Model, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
         """Yield each shard as it is finished."""
-        return (measure_shard(job, self.classifier, shard, tick) for shard in shards)
+        with _threads(self.threads):
+            for shard in shards:
+                yield measure_shard(job, self.classifier, shard, tick)
 
 
 @final
@@ -65,12 +70,11 @@ class Ray:
         The cluster's address, such as ``"10.0.0.1:6379"`` or ``"ray://10.0.0.1:10001"``; a cluster of this machine
         alone is started if None.
     threads
-        Cores of each worker; 1 gives most work a second. Another number rounds differently in the last digits on some
-        machines, so tables are equal to the byte where it is equal.
+        Cores of each worker, the same as on one machine, because with another number the last digits differ.
     """
 
-    address: str | None = None
-    threads: int = 1
+    address: str | None
+    threads: int
 
     def run(self, job: Job, model: Model, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
         """Yield each shard as it is finished, in any order."""
@@ -108,6 +112,16 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
 class _Worker:
     """Lives on the cluster: loads the model once, measures shards."""
 
@@ -131,6 +145,11 @@ class _Crew:
         self.ray, self.job = ray, job
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+        if threads > largest:
+            raise bad_parameter(
+                "threads", f"must be at most {largest}, the cores of the cluster's largest machine", threads
+            )
         remote = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(_Worker)
         self.worker, self.arguments = remote, (ray.put(job), ray.put(model), threads, bool(gpus))
         self.size = max(1, min(gpus or cores // threads, most))

@@ -99,6 +99,7 @@ def run_study(
     seed: int = 0,
     batch_size: int | None = None,
     shard_size: int = 16,
+    threads: int | None = None,
     keep_maps: bool = False,
     engine: str = "local",
     address: str | None = None,
@@ -132,6 +133,8 @@ def run_study(
         Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
     shard_size
         Images in a shard, the unit in which work is written and resumed.
+    threads
+        Cores that a worker computes with; all of this machine's if None. With another number the last digits differ.
     keep_maps
         Whether to keep the saliency maps too, as safetensors, in ``maps/``.
     engine
@@ -165,8 +168,10 @@ def run_study(
     recipe = Model(model, weights, seed)
     classifier = recipe.load(_device(device))
     folder = Path(folder)
-    size = batch_size or _batch_size_before(folder) or batch_size_for(classifier)
+    size = batch_size or _before(folder, "batch_size") or batch_size_for(classifier)
     at_least("batch_size", size, 1)
+    cores = threads or _before(folder, "threads") or torch.get_num_threads()
+    at_least("threads", cores, 1)
     indices = _chosen(len(source), count, seed)
     run = {
         "version": __version__,
@@ -179,6 +184,7 @@ def run_study(
         "seed": seed,
         "batch_size": size,
         "shard_size": shard_size,
+        "threads": cores,
         "keep_maps": keep_maps,
     }
     claim(folder / STUDY_FILE, run, begun=any((folder / SHARDS).glob("*.parquet")))
@@ -193,7 +199,7 @@ def run_study(
         shard_size=shard_size,
         keep_maps=keep_maps,
     )
-    workers: Engine = Local(classifier) if engine == "local" else Ray(address)
+    workers: Engine = Local(classifier, cores) if engine == "local" else Ray(address, cores)
     _measure(job, recipe, workers, folder, report)
     return _finish(job, run, folder, {"engine": engine, "device": str(classifier.device)})
 
@@ -204,10 +210,10 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _batch_size_before(folder: Path) -> int | None:
-    """Return the batch size that this folder's run was begun with: it decides about the last digits."""
+def _before(folder: Path, key: str) -> int | None:
+    """Return a number that this folder's run was begun with, where it decides about the last digits."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((folder / STUDY_FILE).read_text())["batch_size"])
+        return int(json.loads((folder / STUDY_FILE).read_text())[key])
     return None
 
 
