@@ -22,7 +22,7 @@ from whyfooled.errors import WhyfooledWarning, bad_parameter, did_you_mean
 
 Kind = Literal["attacks", "saliency", "studies"]
 EVERY = "all"
-"""In place of a list of attacks or saliency methods: all there are, with their defaults."""
+"""In a list of attacks or saliency methods: all there are, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,14 @@ def _convert(key: str, value: object, default: object, hint: object) -> object:
 def _convert_list(key: str, value: str, default: object, hint: object) -> tuple[object, ...]:
     """Turn ``[a, b]``, or ``a, b`` from an option of its own, into values of one type."""
     first = default[0] if isinstance(default, tuple) and default else None
-    if hasattr(first, "card") and value.strip() == EVERY:
-        return tuple(method() for method in available(_kind(first)).values())
     inside = re.fullmatch(r"\s*\[(.*)\]\s*", value, flags=re.DOTALL)
-    return tuple(_convert(key, part, first, hint) for part in split_list(inside[1] if inside else value))
+    values: dict[object, None] = {}
+    for part in split_list(inside[1] if inside else value):
+        if hasattr(first, "card") and part == EVERY:
+            values |= dict.fromkeys(method() for method in available(_kind(first)).values())
+        else:
+            values[_convert(key, part, first, hint)] = None
+    return tuple(values)
 
 
 def _kind(method: object) -> Kind:
