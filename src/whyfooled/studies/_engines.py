@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,6 +101,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
         return
     try:
+        _knock(address)
         ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
     except Exception as error:  # each kind of address fails in its own way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -110,6 +113,13 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise `OSError` if nobody answers: Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address or "")
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
 
 
 @contextlib.contextmanager
@@ -127,11 +137,11 @@ class _Worker:
 
     def __init__(self, job: Job, model: Model, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
-        self.job = job
-        self.classifier = model.load("cuda" if gpu else "cpu")
+        self.job, self.model, self.device = job, model, "cuda" if gpu else "cpu"
 
-    def ready(self) -> None:
-        """Do nothing: the answer says that the worker is up."""
+    def load(self) -> None:
+        """Load the model. Not in the constructor, whose errors Ray reports as a death without a reason."""
+        self.classifier = self.model.load(self.device)
 
     def measure(self, shard: int) -> Finished:
         """Measure a shard."""
@@ -152,9 +162,18 @@ class _Crew:
             )
         remote = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(_Worker)
         self.worker, self.arguments = remote, (ray.put(job), ray.put(model), threads, bool(gpus))
+        self.workers: list[Any] = []
         self.size = max(1, min(gpus or cores // threads, most))
 
     def measure(self, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
+        try:
+            yield from self._measure(shards, tick)
+        finally:
+            # On a cluster that others use too, their cores must be free at once.
+            for worker in self.workers:
+                self.ray.kill(worker)
+
+    def _measure(self, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
         waiting = deque(shards)
         deaths: Counter[int] = Counter()
         # What each pending answer is about: its worker, and the shard (None: whether the worker is up). A worker that
@@ -197,7 +216,8 @@ class _Crew:
 
     def _hire(self, pending: dict[Any, tuple[Any, int | None]]) -> None:
         worker = self.worker.remote(*self.arguments)
-        pending[worker.ready.remote()] = (worker, None)
+        self.workers.append(worker)
+        pending[worker.load.remote()] = (worker, None)
 
     @staticmethod
     def _count_death(deaths: Counter[int], shard: int | None, error: Exception) -> None:
@@ -206,9 +226,9 @@ class _Crew:
         if deaths[number] < MOST_DEATHS:
             return
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        what = "could not be started" if shard is None else f"died while measuring shard {shard}"
+        what = "starting" if shard is None else f"measuring shard {shard}"
         raise WhyfooledError(
-            f"{MOST_DEATHS} Ray workers {what}. Is there memory enough on every machine, and are the model and the "
+            f"A Ray worker died while {what}, {MOST_DEATHS} times. Is there memory enough on every machine, and are the model and the "
             f"images there under the same paths? Ray says: {reason}."
         )
 
