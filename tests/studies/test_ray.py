@@ -101,12 +101,12 @@ def test_an_error_on_a_worker_is_the_same_sentence_as_here(world, cluster, tmp_p
         seen.append(progress)
         model.unlink(missing_ok=True)
 
-    with pytest.raises(ModelError, match="There is no file .*gone.py with a model"):
+    with pytest.raises(ModelError, match=r"There is no file .*gone\.py with a model"):
         run_study(STUDY, images, folder / "gone", engine="ray", report=remove, **{**options, "model": f"{model}:make"})
 
 
 def test_an_address_that_nobody_answers_at_is_one_sentence_and_quick(world, tmp_path, monkeypatch):
-    folder, images, options, _ = world
+    _, images, options, _ = world
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

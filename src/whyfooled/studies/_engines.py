@@ -228,7 +228,8 @@ class _Crew:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         what = "starting" if shard is None else f"measuring shard {shard}"
         raise WhyfooledError(
-            f"A Ray worker died while {what}, {MOST_DEATHS} times. Is there memory enough on every machine, and are the model and the "
+            f"A Ray worker died while {what}, {MOST_DEATHS} times. Is there memory enough on every machine, and are "
+            f"the model and the "
             f"images there under the same paths? Ray says: {reason}."
         )
 

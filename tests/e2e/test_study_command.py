@@ -1,0 +1,151 @@
+"""``whyfooled study`` and ``whyfooled figure`` as a user runs them: killed, resumed, listed, misused."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.e2e.test_attack_command import killed_when, run
+from tests.e2e.test_cli import MODELS
+from whyfooled.cli import main
+from whyfooled.sources import SOURCES
+from whyfooled.studies import STUDIES
+
+COMMAND = [
+    "study",
+    "filtering-effect(methods=[gradient, guided])",
+    "--images",
+    "photographs",
+    "--model",
+    "nets.py:Slow",
+]
+SMALL = ["--shard-size", "2", "--batch-size", "1", "--threads", "1", "-o", "out"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "nets.py").write_text(MODELS)
+    (tmp_path / "photographs").mkdir()
+    for number in range(10):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((240, 230)).save(tmp_path / "photographs" / f"{number}.png")
+    return tmp_path
+
+
+def shards(folder, output):
+    return len(list((folder / output / "shards").glob("*.parquet")))
+
+
+def kill_after(folder, enough):
+    code, _ = killed_when(folder, lambda: shards(folder, "out") >= enough, signal.SIGKILL, *COMMAND, *SMALL)
+    return code
+
+
+def test_a_study_that_is_killed_twice_ends_in_the_same_table(folder):
+    code, out, err = run(folder, *COMMAND, *SMALL[:-1], "whole")
+    assert (code, err) == (0, "")
+    assert "# The filtering effect" in out
+    assert "Written: whole" in out
+    for enough in (1, 3):
+        code = kill_after(folder, enough)
+        assert code == -signal.SIGKILL
+        assert enough <= shards(folder, "out") < 5
+        assert not (folder / "out" / "table.parquet").exists()
+    assert run(folder, *COMMAND, *SMALL)[0] == 0
+    for name in ("table.parquet", "summary.md", "summary.tex", "figure.png", "figure.pdf"):
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on(folder):
+    code, err = killed_when(folder, lambda: shards(folder, "out") >= 1, signal.SIGINT, *COMMAND, *SMALL)
+    assert code == 130
+    assert err.strip() == "Stopped. Finished shards are kept: the same command goes on from there."
+
+
+def test_a_finished_study_is_drawn_again(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    command(monkeypatch, *COMMAND[:-1], "nets.py:Net", "-o", "out", "--quiet")
+    assert capsys.readouterr() == ("", "")
+    before = (folder / "out" / "figure.png").read_bytes()
+    (folder / "out" / "figure.png").unlink()
+    command(monkeypatch, "figure", "out")
+    assert capsys.readouterr().out == "Written: out/figure.png\n"
+    assert (folder / "out" / "figure.png").read_bytes() == before
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["whyfooled", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+def test_the_list_describes_every_study_and_source(capsys, monkeypatch):
+    assert command(monkeypatch, "study", "--list") == 0
+    out = capsys.readouterr().out
+    for study in STUDIES:
+        assert f"\n  {study.card.name}  {study.card.title}" in out
+    for card in SOURCES.values():
+        assert card.form in out
+    assert "fractions=[0.005, 0.01, 0.02" in out.replace("\n", "")
+
+
+def test_methods_and_attacks_are_options_of_their_own(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    options = ["--attack", "fgsm(epsilon=0.1),bim(epsilon=0.1)", "--methods", "gradient,enhanced(norm=max)"]
+    options += ["--model", "nets.py:Net"]
+    code = command(
+        monkeypatch, "study", "attack-outcome", "--images", "photographs", "--model", "nets.py:Net", *options
+    )
+    assert code == 0
+    about = json.loads((folder / "runs" / "attack-outcome" / "study.json").read_text())
+    assert about["study"] == (
+        "attack-outcome(attacks=[fgsm(epsilon=0.1), bim(epsilon=0.1)], methods=[gradient, enhanced(norm=max)])"
+    )
+    assert "Written: runs/attack-outcome" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["study"], "`NAME` must be the name of a study; got none. To see them: --list."),
+        (["study", "recovery"], "`--images` must say where the images come from; got nothing."),
+        (["study", "recover", "--images", "photographs"], "`study` must be the name of a known method; got 'recover'"),
+        (["study", "recovery", "--images", "nowhere"], "There is no image file or folder nowhere."),
+        (["study", "recovery", "--images", "empty"], "No photographs"),
+        (["study", "recovery", "--images", "photographs", "--attack", "bam"], "`attack` must be the name of a known"),
+        (["study", "recovery(random_orders=0)", "--images", "photographs"], "`random_orders` must be at least 1"),
+        (
+            ["study", "filtering-effect", "--images", "photographs", "--attack", "bim"],
+            "`attack` must be a parameter",
+        ),
+        (["study", "recovery", "--images", "imagenet:nowhere"], "There is no folder nowhere."),
+        (["study", "recovery", "--images", "photographs", "--labels", "labels.csv"], "`labels` must say what every"),
+        (["study", "recovery", "--images", "photographs", "-o", "nets.py"], "nets.py"),
+        (
+            ["study", "recovery", "--images", "photographs", "--engine", "ray", "--address", "127.0.0.1:9"],
+            "`address` must be that of a running Ray cluster; got 127.0.0.1:9",
+        ),
+        (["figure", "photographs"], "photographs holds no study"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(folder, capsys, monkeypatch, arguments, said):
+    monkeypatch.chdir(folder)
+    (folder / "empty").mkdir()
+    (folder / "labels.csv").write_text("file,label\n0.png,1\n")
+    own = ["--model", "nets.py:Net"] if "--images" in arguments else []
+    assert command(monkeypatch, *arguments, *own) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_an_unfinished_study_is_not_drawn(folder, capsys, monkeypatch):
+    killed_when(folder, lambda: shards(folder, "out") >= 1, signal.SIGKILL, *COMMAND, *SMALL)
+    monkeypatch.chdir(folder)
+    assert command(monkeypatch, "figure", "out") == 2
+    assert "The study in out is not finished. Run the same command again" in capsys.readouterr().err
