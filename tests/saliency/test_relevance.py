@@ -411,3 +411,15 @@ def test_relevance_that_overflows_is_an_error_and_no_map():
         LRP("alpha-beta", alpha=1e30, first="same")(
             Classifier(Middle(F.relu)), torch.rand(1, 3, 8, 8), torch.tensor([0])
         )
+
+
+def test_a_model_that_overwrites_the_input_of_a_layer_is_refused():
+    convolution = nn.Conv2d(16, 16, 3, padding=1).double().requires_grad_(False)
+
+    def overwrite(a):
+        a = a.relu()
+        a += convolution(a)
+        return a
+
+    with pytest.raises(MethodError, match="in place"):
+        maps_of(overwrite, LRP())

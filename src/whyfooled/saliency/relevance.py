@@ -192,9 +192,23 @@ class Trace:
     logits: Logits
 
     def relevance(self, start: Logits) -> Maps:
-        """Send relevance back: (n,m) at the logits to (n,c,h,w) at the images."""
-        with torch.autocast(self.images.device.type, enabled=False):
-            (maps,) = torch.autograd.grad(self.logits, self.images, start, retain_graph=True)
+        """Send relevance back: (n,m) at the logits to (n,c,h,w) at the images.
+
+        Raises
+        ------
+        MethodError
+            If the model has overwritten, in place, what relevance is shared by.
+        """
+        try:
+            with torch.autocast(self.images.device.type, enabled=False):
+                (maps,) = torch.autograd.grad(self.logits, self.images, start, retain_graph=True)
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            raise MethodError(
+                "This model overwrites the input of a layer in place, so relevance cannot be shared by it. Make that "
+                "operation work on a copy."
+            ) from error
         return maps
 
     def negated_head(self) -> Tensor:
