@@ -235,6 +235,13 @@ def test_a_shift_of_all_logits_moves_the_map_by_no_more_than_epsilon():
         torch.testing.assert_close(method(shifted, x, y), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_a_negated_head_is_made_where_gradients_are_switched_off():
+    x, y, method = torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), ContrastiveLRP("clrp2")
+    with torch.no_grad():
+        found = method(small(), x, y)
+    assert torch.equal(found, method(small(), x, y))
+
+
 def test_float64_is_as_float32():
     x, y = torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
     for method in (LRP(), ContrastiveLRP(), ContrastiveLRP("clrp2")):
