@@ -78,3 +78,64 @@ def rescaled_two_layers(first: Tensor, second: Tensor, x: Tensor, reference: Ten
         change = float(a[unit] - b[unit])
         gradient[unit] *= (new - old) / change if abs(change) > 1e-12 else float(0 < a[unit] < upper)
     return first.T @ gradient
+
+
+def convolution_matrix(weight: np.ndarray, side: int, stride: int, padding: int) -> np.ndarray:
+    """Write a convolution of square images without bias as a matrix from all pixels to all outputs, one by one."""
+    out_channels, in_channels, size, _ = weight.shape
+    reach = (side + 2 * padding - size) // stride + 1
+    matrix = np.zeros((out_channels, reach, reach, in_channels, side, side))
+    for o, row, column, c, i, j in np.ndindex(out_channels, reach, reach, in_channels, size, size):
+        y, x = row * stride - padding + i, column * stride - padding + j
+        if 0 <= y < side and 0 <= x < side:
+            matrix[o, row, column, c, y, x] = weight[o, c, i, j]
+    return matrix.reshape(out_channels * reach * reach, -1)
+
+
+def relevance_by_loops(
+    layers: list[tuple[np.ndarray, np.ndarray]],
+    x: np.ndarray,
+    start: np.ndarray,
+    rules: list[str],
+    *,
+    epsilon: float = 0.0,
+    alpha: float = 1.0,
+    bias: bool = True,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> np.ndarray:
+    """Bach et al. 2015 and Montavon et al. 2017, one weight at a time, for dense layers with ReLU between them.
+
+    `start` is the relevance of the logits, `rules` name the rule of each layer: epsilon, alpha-beta, box or flat.
+    """
+    activations = [x]
+    for k, (weight, shift) in enumerate(layers):
+        z = weight @ activations[-1] + shift
+        activations.append(z if k == len(layers) - 1 else np.maximum(z, 0))
+    relevance = start
+    for (weight, shift), a, rule in reversed(list(zip(layers, activations, rules, strict=False))):
+        below = np.zeros_like(a)
+        typical = np.sqrt(np.mean((weight @ a + shift) ** 2))
+        for j in range(len(weight)):
+            for share, terms, rest in _terms(rule, a, weight[j], shift[j], alpha, bias, low, high):
+                whole = sum(terms) + rest
+                if rule == "epsilon":
+                    whole += epsilon * typical * (1 if whole >= 0 else -1)
+                for i in range(len(a)):
+                    below[i] += share * terms[i] / whole * relevance[j] if whole != 0 else 0
+        relevance = below
+    return relevance
+
+
+def _terms(rule, a, w, b, alpha, bias, low, high):
+    """List (share of the relevance, term of each input, what else is in the sum) for one neuron."""
+    n = len(a)
+    if rule == "epsilon":
+        return [(1, [a[i] * w[i] for i in range(n)], b)]
+    if rule == "box":
+        return [(1, [a[i] * w[i] - low * max(w[i], 0) - high * min(w[i], 0) for i in range(n)], 0)]
+    if rule == "flat":
+        return [(1, [float(w[i] != 0) for i in range(n)], 0)]
+    above = [max(a[i] * w[i], 0) for i in range(n)]
+    under = [min(a[i] * w[i], 0) for i in range(n)]
+    return [(alpha, above, max(b, 0) if bias else 0), (1 - alpha, under, min(b, 0) if bias else 0)]

@@ -79,7 +79,7 @@ def _signed_terms(inputs: Tensor, positive: Tensor, negative: Tensor) -> list[tu
 
 
 def box_rule(layer: Layer, inputs: Tensor, relevance: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Share by what the inputs add to the lowest output possible in their box (z^B; Montavon et al. 2017, eq. 16)."""
+    """Share by what the inputs add to the lowest output possible in their box (the z^B-rule, Montavon et al. 2017)."""
     terms = [(inputs, layer.weight), (low, -layer.weight.clamp_min(0)), (high, -layer.weight.clamp_max(0))]
     return _share(layer, terms, None, relevance)
 

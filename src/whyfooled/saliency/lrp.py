@@ -60,7 +60,7 @@ class LRP:
         None is ``"same"`` for ``rule="epsilon"``, else ``"box"``.
     bias
         Whether the biases take a share in the αβ-rule, as in Bach et al. and Montavon et al. 2019. [ours] Not by
-        default, as in Gu et al. and in deep Taylor decomposition, because nothing is lost then. In the ε-rule they
+        default, as in Gu et al. and in deep Taylor decomposition, because far less is lost then. In the ε-rule they
         always do.
     """
 

@@ -154,8 +154,7 @@ class RelevanceCalls(TorchFunctionMode):
         scale, shift = found
         if signal in self._boxes:
             return PassedRelevance.apply(signal, call, None)
-        producer: Any = signal.grad_fn
-        layer: Layer | None = getattr(producer, "layer", None)
+        producer, layer = _layer_behind(signal)
         if layer is not None and not call.in_place:
             scales = per_channel(scale, signal, layer.channel)
             shifts = per_channel(0.0 if shift is None else shift, signal, layer.channel)
@@ -176,6 +175,13 @@ class RelevanceCalls(TorchFunctionMode):
 _WRITING = (Tensor.copy_, Tensor.__setitem__, Tensor.fill_, Tensor.zero_, Tensor.masked_fill_, Tensor.index_put_)
 
 
+def _layer_behind(outputs: Tensor) -> tuple[Any, Layer | None]:
+    """Return the node of the graph that made a tensor, and its layer if it is one."""
+    node = outputs.grad_fn
+    layer = getattr(node, "layer", None)
+    return node, layer if isinstance(layer, Layer) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """A forward pass from which relevance can be sent back, as often as wanted.
@@ -192,9 +198,23 @@ class Trace:
     logits: Logits
 
     def relevance(self, start: Logits) -> Maps:
-        """Send relevance back: (n,m) at the logits to (n,c,h,w) at the images."""
-        with torch.autocast(self.images.device.type, enabled=False):
-            (maps,) = torch.autograd.grad(self.logits, self.images, start, retain_graph=True)
+        """Send relevance back: (n,m) at the logits to (n,c,h,w) at the images.
+
+        Raises
+        ------
+        MethodError
+            If the model has overwritten, in place, what relevance is shared by.
+        """
+        try:
+            with torch.autocast(self.images.device.type, enabled=False):
+                (maps,) = torch.autograd.grad(self.logits, self.images, start, retain_graph=True)
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            raise MethodError(
+                "This model overwrites the input of a layer in place, so relevance cannot be shared by it. Make that "
+                "operation work on a copy."
+            ) from error
         return maps
 
     def negated_head(self) -> Tensor:
@@ -205,13 +225,13 @@ class Trace:
         MethodError
             If the logits are not the outputs of a linear layer.
         """
-        head: Any = self.logits.grad_fn
-        layer: Layer | None = getattr(head, "layer", None)
+        head, layer = _layer_behind(self.logits)
         if layer is None:
             raise MethodError("This method needs a network whose logits are the outputs of a linear layer.")
         ones = -layer.weight.new_ones(len(layer.weight))
         negated = layer.followed_by(ones, 0 * ones)
-        logits: Tensor = WeightedRelevance.apply(head.saved_tensors[0], self.logits.neg, head.rule, negated)
+        with torch.enable_grad():
+            logits: Tensor = WeightedRelevance.apply(head.saved_tensors[0], self.logits.neg, head.rule, negated)
         return logits
 
 
