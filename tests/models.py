@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,6 +28,43 @@ class SmallNet(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Block(nn.Module):
+    """Two convolutions and a way around them, which drops every other pixel and adds empty channels if need be."""
+
+    def __init__(self, before: int, channels: int) -> None:
+        super().__init__()
+        self.stride = channels // before
+        self.first = nn.Conv2d(before, channels, 3, stride=self.stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        around = x[:, :, :: self.stride, :: self.stride]
+        missing = self.second.out_channels - x.shape[1]
+        around = F.pad(around, (0, 0, 0, 0, missing // 2, missing - missing // 2))
+        inside = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
+        return F.relu(inside + around)
+
+
+class ResNet20(nn.Module):
+    """The residual network for CIFAR of He et al. 2016, sec. 4.2, with 20 layers and ReLU as a function."""
+
+    def __init__(self, classes: int = 10, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+            self.norm = nn.BatchNorm2d(16)
+            widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+            self.blocks = nn.Sequential(*[Block(*pair) for pair in pairwise(widths)])
+            self.head = nn.Linear(64, classes)
+
+    def forward(self, x):
+        x = self.blocks(F.relu(self.norm(self.stem(x))))
+        return self.head(x.mean((2, 3)))
+
+
 class Linear(nn.Module):
     """Logits that are linear in the image: the nearest adversarial image is known in closed form."""
 
@@ -40,6 +79,10 @@ class Linear(nn.Module):
 
 def small(side: int = 16, seed: int = 0) -> Classifier:
     return Classifier(SmallNet(seed=seed).eval(), mean=(0.5,) * 3, std=(0.25,) * 3, size=(side, side), name="small")
+
+
+def resnet20() -> Classifier:
+    return Classifier(ResNet20().eval(), mean=(0.5,) * 3, std=(0.25,) * 3, size=(32, 32), name="resnet20")
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None = None, side: int = 8) -> Classifier:

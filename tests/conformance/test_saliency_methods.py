@@ -1,20 +1,31 @@
 """What holds for every saliency method, whichever it is."""
 
 import dataclasses
+from functools import cache
 
 import pytest
 import torch
+from torchvision import models
 
 import whyfooled.saliency
-from tests.models import small
-from whyfooled import Enhanced
+from tests.models import resnet20, small
+from whyfooled import Classifier, Enhanced, enhance, load_classifier
 from whyfooled.errors import ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.saliency import METHODS
 
-EVERY = [method() for method in METHODS]
+# Parameters that keep the tests quick, for methods of many passes.
+CHEAP = {
+    "integrated-gradients": {"steps": 4},
+    "smoothgrad": {"samples": 3},
+    "lime": {"samples": 12, "superpixels": 6},
+    "prediction-difference": {"window": 0.5, "samples": 1},
+    "meaningful-perturbation": {"steps": 4, "fill": "zero", "l1": 0.0, "tv": 0.1},
+}
+EVERY = [method(**CHEAP.get(method.card.name, {})) for method in METHODS]
 METHOD = pytest.mark.parametrize("method", EVERY, ids=lambda method: method.card.name)
-SINGLE = pytest.mark.parametrize("method", [m for m in EVERY if not isinstance(m, Enhanced)], ids=lambda m: m.card.name)
+ONE_CLASS = [method for method in EVERY if not isinstance(method, Enhanced)]
+SINGLE = pytest.mark.parametrize("method", ONE_CLASS, ids=lambda method: method.card.name)
 
 
 @pytest.fixture
@@ -112,3 +123,80 @@ def test_several_classes_at_once_are_as_good_as_one_by_one(method, images):
     for k in range(2):
         expected = method(classifier, images, many[:, k])
         torch.testing.assert_close(together[:, k], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@SINGLE
+def test_it_can_be_enhanced(method, images):
+    classifier = small()
+    both = method(classifier, images, torch.stack([CLASSES, CLASSES + 1], dim=1))
+    for norm in ("channel", "energy", "max"):
+        maps = Enhanced(method, norm)(classifier, images, CLASSES, contrast=CLASSES + 1)
+        assert torch.equal(maps, enhance(both[:, 0], both[:, 1], norm))
+        assert maps.any()
+
+
+@cache
+def model(name):
+    """Make a classifier, and two images for it."""
+    if name == "lite0":
+        classifier = load_classifier()
+    elif name in ("small", "resnet20"):
+        classifier = {"small": small, "resnet20": resnet20}[name]()
+    else:
+        torch.manual_seed(0)
+        classifier = Classifier(models.get_model(name, weights=None).eval(), (0.5,) * 3, (0.25,) * 3, (64, 64))
+    side = {"small": 16, "resnet20": 32}.get(name, 64)
+    coarse = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    return classifier, torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+
+
+def mapped(method, classifier, images):
+    """Compute the maps of classes 1 and 3, (n,2,d,h,w)."""
+    classes = torch.tensor([[1, 3]]).expand(len(images), 2)
+    if isinstance(method, Enhanced):
+        return torch.stack([method(classifier, images, some) for some in classes.unbind(1)], dim=1)
+    return method(classifier, images, classes)
+
+
+@cache
+def maps_on(method, name):
+    return mapped(method, *model(name))
+
+
+def state(classifier):
+    """Tell what must not change: values (by their version), gradients, flags, modes and hooks."""
+    tensors = [*classifier.parameters(), *classifier.buffers()]
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return (
+        [(id(one), one._version, one.grad, one.requires_grad) for one in tensors],
+        [(part.training, *(len(getattr(part, name)) for name in hooks)) for part in classifier.modules()],
+    )
+
+
+@METHOD
+@pytest.mark.parametrize("name", ["small", "resnet20", "vgg16", "resnet18", "lite0"])
+class TestOnModels:
+    def test_maps_have_the_images_size_and_leave_the_model_alone(self, method, name):
+        classifier, images = model(name)
+        before = state(classifier)
+        maps = maps_on(method, name)
+        assert state(classifier) == before
+        assert maps.shape in ((2, 2, 3, *images.shape[-2:]), (2, 2, 1, *images.shape[-2:]))
+        assert torch.isfinite(maps).all()
+        assert maps.dtype == images.dtype
+
+    def test_a_map_does_not_depend_on_the_batch(self, method, name):
+        together = maps_on(method, name)[1]
+        classifier, images = model(name)
+        alone = mapped(method, classifier, images[1:])[0]
+        torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-4 * float(together.abs().max()))
+
+    def test_maps_of_two_classes_differ(self, method, name):
+        first, second = maps_on(method, name).unbind(1)
+        for one, other in zip(first, second, strict=True):
+            assert (one - other).norm() > 0.01 * one.norm()
+
+    def test_a_class_out_of_range_is_refused(self, method, name):
+        classifier, images = model(name)
+        with pytest.raises(ParameterError, match="`classes` must be class indices from 0 to"):
+            method(classifier, images[:1], torch.tensor([1000]))

@@ -73,6 +73,13 @@ def test_a_constant_image_continues_itself():
     assert PredictionDifference()(small(), x, torch.tensor([0])).abs().max() < 1e-4
 
 
+def test_a_window_may_cover_the_image():
+    x, y = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
+    found = PredictionDifference(window=1.0)(small(), x, y)
+    assert torch.isfinite(found).all()
+    assert all(len(one.unique()) == 1 for one in found)
+
+
 def test_windows_reach_from_border_to_border():
     assert windows_of(8, 8, 0.5, 0.5) == (4, list(itertools.product([0, 2, 4], [0, 2, 4])))
     side, windows = windows_of(11, 17, 0.3, 1.0)

@@ -27,7 +27,7 @@ class Texture:
         # Twice the size, so that opposite borders do not meet.
         self._spectrum = torch.fft.rfft2((self._image - self._mean) / (h * w) ** 0.5, s=(2 * h, 2 * w))
         self._covariance = torch.fft.irfft2(self._spectrum.abs().square(), s=(2 * h, 2 * w))
-        self._predictions: dict[tuple[int, ...], Tensor] = {}
+        self._predictors: dict[tuple[int, ...], _Predictor] = {}
 
     def field(self, generator: torch.Generator) -> Tensor:
         """Draw an unconditional sample (c,2h,2w), less the mean: white noise, filtered by the image itself.
@@ -48,29 +48,39 @@ class Texture:
         rows, columns = torch.arange(-up, side + down), torch.arange(-before, side + after)
         inside = ((rows >= 0) & (rows < side)).unsqueeze(1) & ((columns >= 0) & (columns < side))
         key = (side, up, before, down, after)
-        if key not in self._predictions:
-            self._predictions[key] = self._prediction(rows, columns, inside)
+        if key not in self._predictors:
+            self._predictors[key] = _Predictor(self._covariance, inside)
         seen = (self._image - self._mean)[:, (rows + top).unsqueeze(1), columns + left]
         # The field is the same everywhere, so any piece of it will do.
         height, width = field.shape[-2:]
         y, x = (int(torch.randint(length, (), generator=generator)) for length in (height, width))
         piece = field[:, ((rows + y) % height).unsqueeze(1), (columns + x) % width]
-        missed = self._predictions[key] @ (seen - piece)[:, ~inside].unsqueeze(-1)
-        drawn: Tensor = self._mean + (piece[:, inside] + missed.squeeze(-1)).view(-1, side, side)
+        missed = self._predictors[key](seen - piece)
+        drawn: Tensor = (self._mean + piece + missed)[:, inside].view(-1, side, side)
         return drawn.clamp(0, 1)
 
-    def _prediction(self, rows: Tensor, columns: Tensor, inside: Tensor) -> Tensor:
-        """Compute the matrix (c, window's pixels, ring's pixels) of the best linear prediction."""
-        places = torch.cartesian_prod(rows, columns).view(*inside.shape, 2)
-        window, ring = places[inside], places[~inside]
-        own = self._between(ring, ring)
-        variance = self._covariance[:, 0, 0].view(-1, 1, 1)
-        own = own + (_NUGGET * variance + 1e-12) * torch.eye(len(ring), dtype=own.dtype)
-        prediction: Tensor = torch.linalg.solve(own, self._between(ring, window))
-        return prediction.mT
 
-    def _between(self, first: Tensor, second: Tensor) -> Tensor:
-        """Look up the covariances (c,i,j) between pixels at places (i,2) and (j,2)."""
-        shift = first.unsqueeze(1) - second
-        found: Tensor = self._covariance[:, shift[..., 0], shift[..., 1]]
-        return found
+class _Predictor:
+    """The best linear prediction of a window from the ring around it."""
+
+    def __init__(self, covariance: Tensor, inside: Tensor) -> None:
+        self._inside = inside
+        ring = (~inside).nonzero()
+        shift = ring.unsqueeze(1) - ring
+        own = covariance[:, shift[..., 0], shift[..., 1]]
+        nugget = _NUGGET * covariance[:, 0, 0].view(-1, 1, 1) + 1e-12
+        self._factor = torch.linalg.cholesky(own + nugget * torch.eye(len(ring), dtype=own.dtype))
+        # The covariances between all pixels at hand, as a convolution: their matrix would be large.
+        rows, columns = (torch.arange(2 * size) for size in inside.shape)
+        rows[inside.shape[0] :] -= 2 * inside.shape[0]
+        columns[inside.shape[1] :] -= 2 * inside.shape[1]
+        self._spectrum = torch.fft.rfft2(covariance[:, rows.unsqueeze(1), columns])
+
+    def __call__(self, seen: Tensor) -> Tensor:
+        """Predict all pixels (c,·,·), those of the window among them, from those of the ring among what is seen."""
+        weights = torch.zeros_like(seen)
+        weights[:, ~self._inside] = torch.cholesky_solve(seen[:, ~self._inside].unsqueeze(-1), self._factor).squeeze(-1)
+        h, w = self._inside.shape
+        size = (2 * h, 2 * w)
+        predicted: Tensor = torch.fft.irfft2(torch.fft.rfft2(weights, s=size) * self._spectrum, s=size)
+        return predicted[:, :h, :w]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -11,12 +12,11 @@ from torch import Tensor
 
 from whyfooled._adam import Moments
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.errors import at_least, bad_parameter, one_of, positive
+from whyfooled.errors import WhyfooledWarning, at_least, bad_parameter, one_of, positive
 from whyfooled.fills import FILLS, Fill, filled
 from whyfooled.randomness import image_generators
 from whyfooled.registry import Card
 from whyfooled.saliency._gradients import check_pairs, plain_logits
-from whyfooled.saliency._samples import AT_ONCE
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 _FEWEST_PIXELS_A_CELL = 4
@@ -31,10 +31,11 @@ class MeaningfulPerturbation:
     content; Adam minimises ``z(mix)/scale + l1 · mean(1 − m) + tv · mean(|∇m|^β)``. A map is ``1 − m``, from 0 to 1.
 
     The paper minimises the class's probability, with which the weights are of the right size for every image, but which
-    is flat where the classifier is sure. Here it is the logit, divided by what deleting the whole image takes from it
-    [ours] (or by the standard deviation of the image's logits, where that is larger: the class is hardly in the image).
-    With ``l1 = 1`` to delete a share of the image then pays if it takes away a larger share of that. The mask begins at
-    1/2 everywhere [ours: the paper searches for a disc] and is enlarged bilinearly.
+    is flat where the classifier is sure. Here it is the logit, divided by the most that deleting the whole image takes
+    from any class's logit [ours]. For that class, with ``l1 = 1``, to delete a share of the image pays if it takes away
+    a larger share of the evidence; of a class that is hardly in the image little or nothing is deleted, and where it is
+    nothing a warning says so. The mask begins at 1/2 everywhere [ours: the paper searches for a disc] and is enlarged
+    bilinearly.
 
     Parameters
     ----------
@@ -94,80 +95,72 @@ class MeaningfulPerturbation:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k)."""
         check_pairs(images, classes)
         images = images.detach()
-        columns = classes.reshape(len(classes), -1).long()
-        generators = image_generators(images, self.seed)
-        reference = filled(images, self.fill, generators)
-        scale = _scale(classifier, images, reference, columns).flatten()
-        reach = round(self.jitter * min(images.shape[-2:]))
-        shifts = torch.stack([torch.randint(2 * reach + 1, (self.steps, 2), generator=g) for g in generators])
-        # One mask for each image and class; the classes of an image share its shifts.
-        owners = torch.arange(len(images), device=images.device).repeat_interleave(columns.shape[1])
-        masks = [
-            self._mask(classifier, images[some], reference[some], asked, size, shifts[some.cpu()], reach)
-            for some, asked, size in zip(
-                *(torch.split(values, AT_ONCE) for values in (owners, columns.flatten(), scale)), strict=True
+        columns = classes.reshape(len(classes), -1)
+        # One image at a time: Adam's steps make much of the rounding, which depends on the size of a batch.
+        masks = torch.cat([self._masks(classifier, images[i : i + 1], columns[i]) for i in range(len(images))])
+        if not (masks < 1).flatten(1).any(1).all():
+            warnings.warn(
+                "An image has nothing whose deletion lowers the logit by as much as it costs. Its map is empty; with "
+                "a smaller `l1` deletion costs less.",
+                WhyfooledWarning,
+                stacklevel=2,
             )
-        ]
-        deleted = 1 - _enlarged(torch.cat(masks), images)
-        return deleted.view(*classes.shape, 1, *images.shape[-2:])
+        return (1 - _enlarged(masks, images.shape[-2:])).view(*classes.shape, 1, *images.shape[-2:])
+
+    def _masks(self, classifier: Classifier, image: Images, classes: Tensor) -> Tensor:
+        """Find the masks (k,1,rows,columns) of k classes of one image (1,c,h,w)."""
+        generators = image_generators(image, self.seed)
+        reference = filled(image, self.fill, generators)
+        scale = _scale(classifier, image, reference, classes)
+        reach = round(self.jitter * min(image.shape[-2:]))
+        shifts = torch.randint(2 * reach + 1, (self.steps, 2), generator=generators[0]).tolist()
+        both = F.pad(torch.cat([image, reference]), (reach,) * 4, mode="replicate")
+        masks = [self._mask(classifier, both, shifts, image.shape[-2:], index, scale) for index in classes.tolist()]
+        return torch.cat(masks)
 
     def _mask(
         self,
         classifier: Classifier,
-        images: Tensor,
-        reference: Tensor,
-        classes: Tensor,
+        both: Tensor,
+        shifts: list[list[int]],
+        size: torch.Size,
+        index: int,
         scale: Tensor,
-        shifts: Tensor,
-        reach: int,
     ) -> Tensor:
-        """Find the masks (n,1,rows,columns) of n images."""
-        mask = images.new_full((len(images), 1, *mask_size(images, self.cells)), 0.5)
+        """Find the mask (1,1,rows,columns) of a class, from the image and the reference, padded for the shifts."""
+        mask = both.new_full((1, 1, *mask_size(size, self.cells)), 0.5)
         moments = Moments.zero(mask)
-        pictures, blanks = (F.pad(values, (reach,) * 4, mode="replicate") for values in (images, reference))
-        for step in range(self.steps):
-            picture, blank = (_shifted(values, shifts[:, step], images) for values in (pictures, blanks))
+        for step, (y, x) in enumerate(shifts):
+            image, reference = torch.split(both[:, :, y : y + size[0], x : x + size[1]], 1)
             leaf = mask.requires_grad_()
             with torch.enable_grad():
-                mixed = blank + _enlarged(leaf, images) * (picture - blank)
-                logits = plain_logits(classifier, mixed).gather(1, classes.unsqueeze(1)).squeeze(1)
-                # A sum: each mask has the gradient of its own image.
-                loss = (logits / scale + self._cost(leaf)).sum()
-                (slope,) = torch.autograd.grad(loss, leaf)
+                logits = plain_logits(classifier, reference + _enlarged(leaf, size) * (image - reference))
+                (slope,) = torch.autograd.grad(logits[0, index] / scale + self._cost(leaf), leaf)
             moments = moments.after(slope)
-            mean, size = moments.direction(step + 1)
-            mask = (mask.detach() - self.learning_rate * mean / size).clamp(0, 1)
+            mean, deviation = moments.direction(step + 1)
+            mask = (mask.detach() - self.learning_rate * mean / deviation).clamp(0, 1)
         return mask
 
     def _cost(self, mask: Tensor) -> Tensor:
-        """Compute what each mask costs: the share that it deletes, and its roughness."""
-        down, across = mask.diff(dim=-2).abs(), mask.diff(dim=-1).abs()
-        roughness = down.pow(self.beta).flatten(1).sum(1) + across.pow(self.beta).flatten(1).sum(1)
-        return self.l1 * (1 - mask).flatten(1).mean(1) + self.tv * roughness / mask[0].numel()
+        """Compute what a mask costs: the share that it deletes, and its roughness."""
+        roughness = sum(mask.diff(dim=side).abs().pow(self.beta).sum() for side in (-2, -1))
+        return self.l1 * (1 - mask).mean() + self.tv * roughness / mask.numel()
 
 
-@torch.no_grad()
-def _scale(classifier: Classifier, images: Images, reference: Images, columns: Tensor) -> Tensor:
-    """Return (n,k) how large a change of a logit is large."""
-    whole = classifier.logits(images)
-    check_classes(columns, whole)
-    lost = (whole - classifier.logits(reference)).gather(1, columns)
-    return torch.maximum(lost, whole.std(1, keepdim=True)).clamp_min(1e-12)
+def _scale(classifier: Classifier, image: Images, reference: Images, classes: Tensor) -> Tensor:
+    """Return how large a change of a logit is large in an image, and check the classes."""
+    whole = classifier.logits(image)
+    check_classes(classes, whole)
+    return (whole - classifier.logits(reference)).max().clamp_min(1e-12)
 
 
-def mask_size(images: Images, cells: int) -> tuple[int, int]:
+def mask_size(size: tuple[int, ...], cells: int) -> tuple[int, int]:
     """Return how many rows and columns a mask has: `cells` along the shorter side, fewer in a small image."""
-    height, width = images.shape[-2:]
+    height, width = size
     shorter = min(height, width)
     number = max(1, min(cells, shorter // _FEWEST_PIXELS_A_CELL))
     return round(number * height / shorter), round(number * width / shorter)
 
 
-def _enlarged(mask: Tensor, images: Images) -> Tensor:
-    return F.interpolate(mask, size=images.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _shifted(padded: Tensor, shifts: Tensor, images: Images) -> Tensor:
-    """Cut images of the original size out of padded ones, each at its own place."""
-    h, w = images.shape[-2:]
-    return torch.stack([image[:, y : y + h, x : x + w] for image, (y, x) in zip(padded, shifts.tolist(), strict=True)])
+def _enlarged(mask: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
