@@ -194,7 +194,9 @@ def title(method: Any) -> str:
         return known
     base = title(method.base)
     norm = "" if method.norm == "channel" else f" ({method.norm})"
-    return f"Enhanced {base[0].lower()}{base[1:]}{norm}"
+    # A word like "Guided" loses its capital in the middle of a title; a name like "LIME" or "Grad-CAM" keeps it.
+    base = base[0].lower() + base[1:] if base.split()[0].istitle() else base
+    return f"Enhanced {base}{norm}"
 
 
 def _recovery(
