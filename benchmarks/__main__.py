@@ -54,5 +54,20 @@ def pgd(
     import_module("benchmarks.pgd").run(data, model, weights, count, steps)
 
 
+@app.command()
+def studies(
+    data: Annotated[str, typer.Option(help="A source of small images, such as an .npz file.")],
+    model: Annotated[str, typer.Option(help="path/to/file.py:factory of a classifier for them.")],
+    weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    few: Annotated[
+        int, typer.Option(help="Images of the timed runs, and of the first that memory is measured on.")
+    ] = 200,
+    many: Annotated[int, typer.Option(help="Images of the second.")] = 2000,
+    repeats: Annotated[int, typer.Option(help="Timed repeats; the median counts.")] = 5,
+) -> None:
+    """Compare the runner of studies with a plain loop, and its peak memory on few images with that on many."""
+    import_module("benchmarks.studies").run(data, model, weights, few, many, repeats)
+
+
 if __name__ == "__main__":
     sys.exit(app())

@@ -10,8 +10,24 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.models import SmallNet, small
-from whyfooled import BIM, FGSM, Classifier, Enhanced, Gradient, GuidedBackprop, Targeted, explain, run_attack
+from whyfooled import (
+    BIM,
+    FGSM,
+    LIME,
+    Classifier,
+    DeepLIFT,
+    Enhanced,
+    GradCAMPlusPlus,
+    Gradient,
+    GuidedBackprop,
+    GuidedGradCAM,
+    SmoothGrad,
+    Targeted,
+    explain,
+    run_attack,
+)
 from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
+from whyfooled.registry import title
 
 NAMES = ["ash, ash tree", "birch", "cedar", "elm", "<oak & co>"]
 
@@ -28,6 +44,23 @@ def image():
 @pytest.fixture(scope="module")
 def fooled(image):
     return explain(named(), image, attack=BIM(epsilon=0.3))
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (Enhanced(), "Enhanced guided backpropagation"),
+        (Enhanced(Gradient(), "max"), "Enhanced gradient (max)"),
+        (Enhanced(LIME()), "Enhanced LIME"),
+        (Enhanced(GradCAMPlusPlus()), "Enhanced Grad-CAM++"),
+        (Enhanced(GuidedGradCAM()), "Enhanced guided Grad-CAM"),
+        (DeepLIFT(), "DeepLIFT"),
+        (SmoothGrad(), "SmoothGrad"),
+        (SmoothGrad(GuidedBackprop(), noise=0.2), "SmoothGrad guided backpropagation (noise=0.2)"),
+    ],
+)
+def test_a_title_keeps_the_capitals_of_names(method, expected):
+    assert title(method) == expected
 
 
 def test_it_says_what_the_image_was_and_is_taken_for(fooled, image):

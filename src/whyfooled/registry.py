@@ -144,7 +144,8 @@ def title(method: Any) -> str:
     base = given.pop("base", None) or (method.base if method.card.names_base else None)
     if base is not None:
         of = title(base)
-        words += f" {of[0].lower()}{of[1:]}" if of[1:2].islower() else f" {of}"
+        # A word like "Guided" loses its capital in the middle of a title; a name like "LIME" or "Grad-CAM" keeps it.
+        words += f" {of[0].lower()}{of[1:]}" if of.split()[0].istitle() else f" {of}"
     texts = [value if isinstance(value, str) else f"{name}={describe_value(value)}" for name, value in given.items()]
     return f"{words} ({', '.join(texts)})" if texts else words
 

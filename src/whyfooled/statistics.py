@@ -20,7 +20,7 @@ from whyfooled.errors import ParameterError, at_least
 RESAMPLES = 5000
 """How many samples a bootstrap draws. [ours]"""
 
-_AT_ONCE = 4_000_000
+_AT_ONCE = 400_000
 """How many drawn images are held in memory together."""
 
 
