@@ -56,7 +56,7 @@ def test_the_numbers_are_those_of_the_measures_on_the_maps(tmp_path):
     maps = GuidedBackprop()(classifier, batch, top)
     guided = rows[rows["method"] == "Guided backpropagation"]
     for a, b in [(0, 1), (0, 2), (1, 2)]:
-        first, second = (top[guided["index"].to_numpy(), place].numpy() for place in (a, b))
+        first, second = (top[guided["index"].to_numpy(copy=True), place].numpy() for place in (a, b))
         pair = guided[(guided["class_a"] == first) & (guided["class_b"] == second)].sort_values("index")
         similarity, difference = (torch.tensor(pair[column].to_numpy()) for column in ("similarity", "avg_diff"))
         torch.testing.assert_close(similarity, binary_similarity(maps[:, a], maps[:, b]))

@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -70,7 +69,7 @@ def test_the_most_telling_images_are_those_that_most_attacks_fool_and_whose_map_
         (3, "b", "failed", 1.0),
     ]
     rows = [{"index": i, "image": str(i), "attack": a, "outcome": o, "method": "m", "moved": d} for i, a, o, d in facts]
-    (tmp_path / "s").write_bytes(encode(pd.DataFrame(rows), SaliencyGrid.columns, {}))
+    (tmp_path / "s").write_bytes(encode(rows, SaliencyGrid.columns, {}))
     join([tmp_path / "s"], tmp_path / "t")
     assert most_telling(Table(tmp_path / "t"), 3) == [2, 1, 0]
     assert most_telling(Table(tmp_path / "t"), 9) == [2, 1, 0, 3]

@@ -50,7 +50,7 @@ class Brightness(Study):
 
     @classmethod
     def headline_values(cls, rows: Any) -> Any:
-        return rows["brightness"].tolist()
+        return [row["brightness"] for row in rows]
 
     @classmethod
     def summarise(cls, table: Any, seed: int) -> Summary:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import pandas as pd
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -96,6 +94,8 @@ class Finished:
     ----------
     shard
         Its number.
+    about
+        What is kept beside its rows: passes, notes, the sum and the number of the headline's values.
     table
         Its rows, as a Parquet file.
     maps
@@ -103,6 +103,7 @@ class Finished:
     """
 
     shard: int
+    about: Mapping[str, Any]
     table: bytes
     maps: bytes | None
 
@@ -124,6 +125,10 @@ def measure_shard(
             rows += found
             maps |= kept
             tick(len(some))
+    place = {index: number for number, index in enumerate(indices)}
+    rows.sort(key=lambda row: place[row["index"]])
+    good = [row for row in rows if "error" not in row]
+    headline = [value for value in job.study.headline_values(good) if value == value] if good else []
     notes = sorted({str(one.message) for one in caught if issubclass(one.category, WhyfooledWarning)})
     about = {
         "run": job.run,
@@ -131,11 +136,10 @@ def measure_shard(
         "forwards": passes.forwards,
         "backwards": passes.backwards,
         "notes": notes,
-        "maps": job.keep_maps,
+        "headline": [sum(headline), len(headline)],
     }
-    rows.sort(key=lambda row: indices.index(row["index"]))
-    table = encode(pd.DataFrame(rows), job.study.columns, about)
-    return Finished(shard, table, save(maps, metadata={"whyfooled": json.dumps(about)}) if job.keep_maps else None)
+    content = save(maps, metadata={"whyfooled": job.run}) if job.keep_maps else None
+    return Finished(shard, about, encode(rows, job.study.columns, about), content)
 
 
 def _read(source: Source, indices: Sequence[int]) -> tuple[dict[int, Sample], list[dict[str, Any]]]:

@@ -6,16 +6,13 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, final
 
-import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from whyfooled import __version__
@@ -230,14 +227,15 @@ def _measure(job: Job, model: Model, engine: Engine, folder: Path, report: Calla
     clock = _Clock(job, report)
     waiting = []
     for shard in job.shards:
-        if _is_finished(job, folder, shard):
-            clock.found(shard, _shard_file(folder, shard))
+        about = read_about(_shard_file(folder, shard))
+        if about is not None and about["run"] == job.run:
+            clock.found(shard, about)
         else:
             waiting.append(shard)
     clock.start()
     for finished in engine.run(job, model, waiting, clock.tick) if waiting else ():
         _write(finished, folder)
-        clock.measured(_shard_file(folder, finished.shard))
+        clock.measured(finished.about)
 
 
 def _shard_file(folder: Path, shard: int) -> Path:
@@ -246,11 +244,6 @@ def _shard_file(folder: Path, shard: int) -> Path:
 
 def _maps_file(folder: Path, shard: int) -> Path:
     return folder / MAPS / f"{shard:06d}.safetensors"
-
-
-def _is_finished(job: Job, folder: Path, shard: int) -> bool:
-    about = read_about(_shard_file(folder, shard))
-    return about is not None and about["run"] == job.run
 
 
 def _write(finished: Finished, folder: Path) -> None:
@@ -269,9 +262,9 @@ class _Clock:
         self.sum, self.values = 0.0, 0
         self.started = time.perf_counter()
 
-    def found(self, shard: int, file: Path) -> None:
+    def found(self, shard: int, about: Mapping[str, Any]) -> None:
         self.done += len(self.job.images_of(shard))
-        self._take(file)
+        self._take(about)
 
     def start(self) -> None:
         self.started = time.perf_counter()
@@ -282,15 +275,13 @@ class _Clock:
         self.now += images
         self._say()
 
-    def measured(self, file: Path) -> None:
-        self._take(file)
+    def measured(self, about: Mapping[str, Any]) -> None:
+        self._take(about)
         self._say()
 
-    def _take(self, file: Path) -> None:
-        rows: pd.DataFrame = pq.read_table(file, filters=pc.field("error").is_null()).to_pandas()
-        if len(rows):
-            values = [float(value) for value in self.job.study.headline_values(rows) if value == value]
-            self.sum, self.values = self.sum + sum(values), self.values + len(values)
+    def _take(self, about: Mapping[str, Any]) -> None:
+        total, count = about["headline"]
+        self.sum, self.values = self.sum + total, self.values + count
 
     def _say(self) -> None:
         seconds = time.perf_counter() - self.started

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -100,8 +99,8 @@ class Study(ABC):
 
     @classmethod
     @abstractmethod
-    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
-        """Take the values whose mean is shown while the study runs, from the rows of a shard."""
+    def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """Take the values whose mean is shown while the study runs, from those rows of a shard that did not fail."""
 
     @classmethod
     @abstractmethod

@@ -26,20 +26,20 @@ _TYPES = {"text": pa.string(), "whole": pa.int64(), "real": pa.float64(), "flag"
 _KEY = b"whyfooled"
 
 
-def encode(rows: pd.DataFrame, columns: Columns, about: Mapping[str, Any]) -> bytes:
+def encode(rows: Sequence[Mapping[str, Any]], columns: Columns, about: Mapping[str, Any]) -> bytes:
     """Write rows as a Parquet file; equal rows give equal bytes.
 
     Parameters
     ----------
     rows
-        What was measured; columns that it lacks are missing in every row.
+        What was measured; columns that a row lacks are missing in it.
     columns
         The study's own columns, beside the `SHARED` ones.
     about
         Plain values kept beside the rows; see `read_about`.
     """
     arrays = {
-        name: pa.array(rows[name] if name in rows else [None] * len(rows), _TYPES[kind], from_pandas=True)
+        name: pa.array([row.get(name) for row in rows], _TYPES[kind], from_pandas=True)
         for name, kind in {**SHARED, **columns}.items()
     }
     table = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(dict(about), sort_keys=True).encode()})

@@ -6,7 +6,7 @@ and on unsuccessful ones, and that enhanced ones tell them apart. Here that is a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -142,10 +142,10 @@ class AttackOutcome(Study):
         }
 
     @classmethod
-    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
+    def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Tell of each attacked image whether it fools the classifier."""
-        attacks = rows[(rows["attack"] != NOISE) & (rows["outcome"] != ALREADY_WRONG)]
-        return [float(outcome == FOOLED) for outcome in attacks.drop_duplicates(["index", "attack"])["outcome"]]
+        outcomes = {(row["index"], row["attack"]): row["outcome"] for row in rows if row["attack"] != NOISE}
+        return [float(outcome == FOOLED) for outcome in outcomes.values() if outcome != ALREADY_WRONG]
 
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar, final
@@ -115,9 +115,9 @@ class FilteringEffect(Study):
                     }
 
     @classmethod
-    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
+    def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take the similarity under the last method."""
-        return [float(value) for value in rows[rows["method"] == rows["method"].iloc[-1]]["similarity"]]
+        return [row["similarity"] for row in rows if row["method"] == rows[-1]["method"]]
 
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:

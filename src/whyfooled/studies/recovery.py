@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
@@ -167,13 +167,11 @@ class Recovery(Study):
                     }
 
     @classmethod
-    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
-        """Take the mean recovery of the first method, under the first fill."""
-        rows = rows[rows["method"].notna()]
-        if not len(rows):
-            return []
-        first = rows[(rows["method"] == rows["method"].iloc[0]) & (rows["fill"] == rows["fill"].iloc[0])]
-        return [float(value) for value in first.groupby("index")["recovered"].mean()]
+    def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """Take the recovery of the first method, under the first fill."""
+        measured = [row for row in rows if "fill" in row]
+        look = [(row["method"], row["fill"]) for row in measured]
+        return [row["recovered"] for row, one in zip(measured, look, strict=True) if one == look[0]]
 
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:

@@ -127,10 +127,9 @@ class SaliencyGrid(Study):
         }
 
     @classmethod
-    def headline_values(cls, rows: pd.DataFrame) -> Sequence[float]:
+    def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Tell of each attacked image whether it fools the classifier."""
-        attacks = rows[rows["method"].isna() & (rows["attack"] != CLEAN)]
-        return [float(outcome == FOOLED) for outcome in attacks["outcome"]]
+        return [float(row["outcome"] == FOOLED) for row in rows if "method" not in row and row["attack"] != CLEAN]
 
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
