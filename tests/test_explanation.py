@@ -14,6 +14,7 @@ from whyfooled import (
     BIM,
     FGSM,
     LIME,
+    LRP,
     Classifier,
     DeepLIFT,
     Enhanced,
@@ -61,6 +62,22 @@ def fooled(image):
 )
 def test_a_title_keeps_the_capitals_of_names(method, expected):
     assert title(method) == expected
+
+
+def test_a_map_that_is_meant_to_have_all_of_the_logit_says_what_it_lacks(image):
+    classifier = named()
+    notes = explain(classifier, image, attack=BIM(epsilon=0.3), methods=[LRP()]).notes
+    (said,) = [note for note in notes if "adds up to" in note]
+    found = re.search(r"Layer-wise relevance propagation: the map of (\w+) adds up to (-?\d+)% of its logit", said)
+    adversarial = explain(classifier, image, attack=BIM(epsilon=0.3)).adversarial.unsqueeze(0)
+    seen = classifier.predict(adversarial)
+    assert found[1] == classifier.class_name(int(seen))
+    assert int(found[2]) == pytest.approx(100 * float(1 - LRP().leak(classifier, adversarial, seen)), abs=1)
+    with torch.no_grad():
+        for layer in (classifier.module.first, classifier.module.second, classifier.module.head):
+            layer.bias.zero_()
+    whole = explain(classifier, image, attack=BIM(epsilon=0.3), methods=[LRP("epsilon")])
+    assert not any("adds up to" in note for note in whole.notes)
 
 
 def test_it_says_what_the_image_was_and_is_taken_for(fooled, image):

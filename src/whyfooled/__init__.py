@@ -49,6 +49,8 @@ if TYPE_CHECKING:
         SmoothGrad,
         enhance,
     )
+    from whyfooled.sources import Source, open_source
+    from whyfooled.studies import run_study
     from whyfooled.targets import choose_targets
     from whyfooled.zoo import load_classifier
 
@@ -96,6 +98,8 @@ _HOME = {
         "SmoothGrad",
         "enhance",
     ),
+    "sources": ("Source", "open_source"),
+    "studies": ("run_study",),
     "targets": ("choose_targets",),
     "zoo": ("load_classifier",),
 }
@@ -130,6 +134,7 @@ __all__ = [
     "MeaningfulPerturbation",
     "PredictionDifference",
     "SmoothGrad",
+    "Source",
     "StrAttack",
     "Targeted",
     "Untargeted",
@@ -141,8 +146,10 @@ __all__ = [
     "explain",
     "load_adversaries",
     "load_classifier",
+    "open_source",
     "recovery_curve",
     "run_attack",
+    "run_study",
 ]
 
 

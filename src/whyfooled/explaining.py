@@ -89,9 +89,9 @@ def explain(
         clean = clean_image(classifier, image)
         with stages.stage("attack"):
             case = attacked(classifier, clean, attack, adversarial, label, target, seed, progress)
-        headline, evidence, skipped = _evidence(classifier, case, methods, stages)
+        headline, evidence, remarks = _evidence(classifier, case, methods, stages)
         recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
-    notes = [*case.notes, *skipped, *_pass_on(caught)]
+    notes = [*case.notes, *remarks, *_pass_on(caught)]
     return Explanation(
         clean=clean[0].cpu(),
         adversarial=case.adversarial[0].cpu(),
@@ -151,7 +151,7 @@ def _evidence(
     images = torch.cat([case.clean, case.adversarial])
     wrong, true = (torch.tensor([index] * 2, device=images.device) for index in (case.wrong, case.true))
     found: list[Evidence] = []
-    skipped: list[str] = []
+    notes: list[str] = []
 
     def maps_of(chosen: Sequence[Any]) -> Iterator[tuple[Any, Tensor | MethodError]]:
         return pair_maps(chosen, classifier, images, wrong, true, both=True)
@@ -162,17 +162,28 @@ def _evidence(
             if isinstance(maps, MethodError):
                 if methods is not None and method in chosen:
                     raise maps
-                skipped.append(_why_skipped(method, maps, first))
+                notes.append(_why_skipped(method, maps, first))
                 if method != first:
                     continue
                 method, maps = next(maps_of([Enhanced(base=Gradient())]))
                 if isinstance(maps, MethodError):
                     raise maps
+            notes += _leak(classifier, case, method, maps)
             found.append(
                 Evidence(describe(method), title(method), method.card.summary, isinstance(method, Enhanced), maps.cpu())
             )
         stages.progress(1, 1, "saliency maps")
-    return found[0], found[1:], skipped
+    return found[0], found[1:], notes
+
+
+def _leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iterator[str]:
+    """Say how much of the wrong class's logit its map on the adversarial image has, if it is meant to have all."""
+    share = float(maps[1, 0].double().sum() / case.logits[case.wrong])
+    if method.card.conserves and abs(share - 1) > 0.01:
+        yield (
+            f"{title(method)}: the map of {classifier.class_name(case.wrong)} adds up to {share:.0%} of its logit. The "
+            "model's biases have taken the rest, so the map shows proportions, not amounts."
+        )
 
 
 def _why_skipped(method: Any, error: MethodError, first: Any) -> str:

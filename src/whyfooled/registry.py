@@ -43,6 +43,8 @@ class Card:
         What it costs, in forward and backward passes.
     names_base
         Whether a report's name for the method says what its base is, even if that is the usual one.
+    conserves
+        Whether a map is meant to sum to the logit; a report then says what is missing.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Card:
     source: str
     cost: str
     names_base: bool = False
+    conserves: bool = False
 
 
 def available(kind: Kind) -> dict[str, type[Any]]:

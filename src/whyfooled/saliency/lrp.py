@@ -77,6 +77,7 @@ class LRP:
         source="Bach et al. 2015, doi 10.1371/journal.pone.0130140; "
         "Montavon et al. 2019, doi 10.1007/978-3-030-28954-6_10",
         cost="1 forward, 1 backward of relevance for each class (as long as 2 or 3 of gradients)",
+        conserves=True,
     )
 
     def __post_init__(self) -> None:

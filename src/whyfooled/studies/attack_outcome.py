@@ -15,13 +15,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from whyfooled.attacks import BIM, FGSM, AttackResult, CarliniWagner
+from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError, at_least
 from whyfooled.measures import cosine, rank_correlation, structural_similarity, top_overlap
 from whyfooled.randomness import image_generators, uniform
 from whyfooled.registry import Card, title
-from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.statistics import Interval, auroc, bootstrap_difference, bootstrap_means
 from whyfooled.studies._attacked import (
@@ -33,6 +32,7 @@ from whyfooled.studies._attacked import (
     outcomes,
     true_classes,
 )
+from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import intervals_figure
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
@@ -76,16 +76,9 @@ class AttackOutcome(Study):
         1]). [ours]
     """
 
-    attacks: tuple[Any, ...] = (FGSM(), BIM(), CarliniWagner())
+    attacks: tuple[Any, ...] = ATTACKS
     target: str | None = None
-    methods: tuple[Any, ...] = (
-        Enhanced(),
-        GuidedBackprop(),
-        Deconvnet(),
-        Gradient(),
-        InputXGradient(),
-        GradCAM(),
-    )
+    methods: tuple[Any, ...] = METHODS
     noise: float = 4 / 255
 
     card: ClassVar[Card] = Card(

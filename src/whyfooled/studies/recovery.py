@@ -17,10 +17,11 @@ from whyfooled.errors import MethodError, ParameterError, at_least, one_of
 from whyfooled.fills import FILLS, Fill
 from whyfooled.measures import FRACTIONS, random_maps, recovery_curve
 from whyfooled.registry import Card, title
-from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency import Enhanced
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.statistics import Interval
 from whyfooled.studies._attacked import ALREADY_WRONG, FOOLED, attacked, check_some_fooled, outcomes, true_classes
+from whyfooled.studies._defaults import METHODS
 from whyfooled.studies._figure import curves_figure
 from whyfooled.studies._reading import by_image, differences, highest, means
 from whyfooled.studies._study import Batch, Measured, Study
@@ -57,16 +58,7 @@ class Recovery(Study):
 
     attack: Any = field(default_factory=CarliniWagner)
     target: str | None = None
-    methods: tuple[Any, ...] = (
-        Enhanced(),
-        Enhanced(norm="energy"),
-        Enhanced(norm="max"),
-        GuidedBackprop(),
-        Deconvnet(),
-        Gradient(),
-        InputXGradient(),
-        GradCAM(),
-    )
+    methods: tuple[Any, ...] = (*METHODS, Enhanced(norm="energy"), Enhanced(norm="max"))
     fills: tuple[Fill, ...] = FILLS
     fractions: tuple[float, ...] = FRACTIONS
     random_orders: int = 5

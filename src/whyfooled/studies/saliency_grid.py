@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.attacks import BIM, FGSM, CarliniWagner
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError, at_least
 from whyfooled.images import to_picture
 from whyfooled.measures import cosine
 from whyfooled.registry import Card, title
 from whyfooled.report.pictures import Scale, scale_of, scaled_picture
-from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.studies._attacked import FOOLED, attacked, explained, outcomes, true_classes
+from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import Line, tiles_figure
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
@@ -54,16 +53,9 @@ class SaliencyGrid(Study):
         Saliency methods.
     """
 
-    attacks: tuple[Any, ...] = (FGSM(), BIM(), CarliniWagner())
+    attacks: tuple[Any, ...] = ATTACKS
     target: str | None = None
-    methods: tuple[Any, ...] = (
-        Enhanced(),
-        GuidedBackprop(),
-        Deconvnet(),
-        Gradient(),
-        InputXGradient(),
-        GradCAM(),
-    )
+    methods: tuple[Any, ...] = METHODS
 
     card: ClassVar[Card] = Card(
         name="saliency-grid",
