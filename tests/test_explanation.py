@@ -64,6 +64,11 @@ def test_a_title_keeps_the_capitals_of_names(method, expected):
     assert title(method) == expected
 
 
+def test_the_seed_reaches_the_methods(image):
+    found = explain(named(), image, attack=BIM(epsilon=0.3), methods=["smoothgrad(samples=2)"], seed=5)
+    assert [one.method for one in found.evidence] == ["smoothgrad(samples=2, seed=5)"]
+
+
 def test_a_map_that_is_meant_to_have_all_of_the_logit_says_what_it_lacks(image):
     classifier = named()
     notes = explain(classifier, image, attack=BIM(epsilon=0.3), methods=[LRP()]).notes

@@ -22,7 +22,7 @@ from whyfooled.explanation import Evidence, Explanation, Recovery
 from whyfooled.fills import FILLS
 from whyfooled.measures import random_maps, recovery_curve
 from whyfooled.passes import Passes, count_passes
-from whyfooled.registry import describe, parse, title
+from whyfooled.registry import describe, parse, title, with_seed
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Images, Progress, silent
@@ -89,7 +89,7 @@ def explain(
         clean = clean_image(classifier, image)
         with stages.stage("attack"):
             case = attacked(classifier, clean, attack, adversarial, label, target, seed, progress)
-        headline, evidence, remarks = _evidence(classifier, case, methods, stages)
+        headline, evidence, remarks = _evidence(classifier, case, methods, seed, stages)
         recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
     notes = [*case.notes, *remarks, *_pass_on(caught)]
     return Explanation(
@@ -142,10 +142,11 @@ _DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(),
 
 
 def _evidence(
-    classifier: Classifier, case: Case, methods: Sequence[Any] | None, stages: _Stages
+    classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: _Stages
 ) -> tuple[Evidence, list[Evidence], list[str]]:
     """Compute the maps of every method; methods with the same base share its passes."""
-    chosen = [parse("saliency", m) if isinstance(m, str) else m for m in methods or _DEFAULT_METHODS]
+    named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or _DEFAULT_METHODS]
+    chosen = [with_seed(method, seed) for method in named]
     first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
     others = [m for m in chosen if m != first]
     images = torch.cat([case.clean, case.adversarial])

@@ -15,20 +15,20 @@ from whyfooled.saliency.smoothgrad import SmoothGrad
 METHODS = (
     Gradient,
     InputXGradient,
+    IntegratedGradients,
+    SmoothGrad,
     Deconvnet,
     GuidedBackprop,
     Enhanced,
     GradCAM,
-    IntegratedGradients,
-    SmoothGrad,
-    DeepLIFT,
     GradCAMPlusPlus,
     GuidedGradCAM,
+    DeepLIFT,
+    LRP,
+    ContrastiveLRP,
     LIME,
     PredictionDifference,
     MeaningfulPerturbation,
-    LRP,
-    ContrastiveLRP,
 )
 """Every saliency method of this package. The command line, the report and the conformance tests take them from here."""
 

@@ -59,7 +59,7 @@ def _provenance(about: dict[str, Any]) -> str:
         f"`{about['study']}` on {about['images_measured']} of {about['images_given']} images of {about['source']}, "
         f"model "
         f"{about['model']}, seed {about['seed']}, whyfooled {about['version']}.",
-        f"{about['forwards']} forward and {about['backwards']} backward passes of one image.",
+        f"{about['forwards']} forward and {about['backwards']} backward passes, of one image each.",
     ]
     if about["failures"]:
         lines.append(f"{about['failures']} failures, such as: {about['failed'][0]}")
