@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import re
 import socket
@@ -100,19 +101,33 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        _knock(address)
-        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
-    except Exception as error:  # each kind of address fails in its own way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ParameterError(
-            f"`address` must be that of a running Ray cluster; got {address}, which cannot be reached: {reason}. "
-            "Start one with: ray start --head"
-        ) from None
+    with _only_errors(logging.getLogger("ray")):
+        try:
+            _knock(address)
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
+        except Exception as error:  # each kind of address fails in its own way
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            if address is None:
+                raise WhyfooledError(f"Ray cannot be started on this machine: {reason}.") from None
+            raise ParameterError(
+                f"`address` must be that of a running Ray cluster; got {address}, which cannot be reached: {reason}. "
+                "Start one with: ray start --head"
+            ) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    """Silence what would stand between the lines of the progress."""
+    usual = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        ray.shutdown()
+        logger.setLevel(usual)
 
 
 def _knock(address: str | None) -> None:
