@@ -52,6 +52,8 @@ def test_nothing_has_no_mean_and_one_value_no_interval():
     assert math.isnan(empty.mean)
     assert str(empty) == "–"
     assert str(single) == "2.000"
+    assert math.isnan(single.low)
+    assert math.isnan(single.high)
 
 
 def test_the_same_seed_gives_the_same_interval_whatever_stands_beside():
@@ -72,13 +74,29 @@ def test_an_interval_is_written_for_reading():
     assert found.format(2, sign=True) == "+0.60 [+0.50, +0.70]"
 
 
-def test_the_difference_of_two_groups_is_welchs_for_many_values():
+def test_the_difference_of_two_groups_of_different_images_is_welchs_for_many_values():
     first, second = draws(300)[:, 0] + 1, 3 * draws(500, seed=1)[:, 0]
-    found = bootstrap_difference(first, second)
+    values = torch.full((800, 2), torch.nan)
+    values[:300, 0], values[300:, 1] = first, second
+    found = bootstrap_difference(values)
     spread = 1.96 * math.sqrt(float(first.var()) / 300 + float(second.var()) / 500)
     assert found.mean == pytest.approx(float(first.mean() - second.mean()), abs=1e-6)
     assert found.high - found.low == pytest.approx(2 * spread, rel=0.1)
-    assert bootstrap_difference(first, second[:0]).count == 0
+    assert found.count == 300
+
+
+def test_the_difference_on_the_same_images_is_paired():
+    common = 10 * draws(50)
+    found = bootstrap_difference(torch.cat([common + 0.02, common], dim=1))
+    assert (found.low, found.mean, found.high) == pytest.approx((0.02, 0.02, 0.02), abs=1e-5)
+    assert bootstrap_difference(torch.tensor([[1.0, torch.nan]])).count == 0
+
+
+@given(st.floats(0.01, 1), st.integers(2, 60))
+@settings(max_examples=50, deadline=None)
+def test_the_mean_of_equal_values_lies_in_its_interval(value, count):
+    (found,) = bootstrap_means(torch.full((count, 1), value), resamples=50)
+    assert found.low <= found.mean <= found.high
 
 
 @given(st.integers(0, 1000))

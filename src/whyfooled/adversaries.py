@@ -89,17 +89,31 @@ def load_adversaries(folder: str | Path) -> Adversaries:
         If it is no such folder, or holds no image yet.
     """
     folder = Path(folder)
-    try:
-        parameters = json.loads((folder / RUN_FILE).read_text())
-    except (OSError, ValueError):
+    parameters = _run(folder)
+    if parameters is None:
         raise ImageError(
             f"{folder} is not a folder of adversarial images: it has no readable {RUN_FILE}. "
             "Make one: whyfooled attack."
-        ) from None
+        )
     names = tuple(name for name in parameters["images"] if adversary_file(folder, name).is_file())
     if not names:
         raise ImageError(f"{folder} holds no adversarial image yet; its run was stopped before the first was finished.")
     return Adversaries(folder, names, parameters)
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether ``whyfooled attack`` wrote a folder."""
+    return _run(folder) is not None
+
+
+def _run(folder: Path) -> dict[str, Any] | None:
+    try:
+        parameters = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    # Other programs write files of this name too.
+    known = isinstance(parameters, dict) and isinstance(parameters.get("images"), list)
+    return parameters if known else None
 
 
 def adversary_file(folder: Path, name: str) -> Path:

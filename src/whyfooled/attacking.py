@@ -32,7 +32,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, WhyfooledError, WhyfooledWarning, at_least
 from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.images import photographs_in, read_photograph, write_whole
-from whyfooled.registry import describe
+from whyfooled.registry import describe_value
 from whyfooled.runs import claim
 from whyfooled.sources import common_folder
 from whyfooled.targets import TARGET_CHOICES, choose_targets
@@ -128,7 +128,7 @@ def attack_files(
         "version": __version__,
         "model": classifier.name,
         "model_digest": classifier.digest(),
-        "attack": describe(attack) if hasattr(attack, "card") else repr(attack),
+        "attack": describe_value(attack),
         "labels": dict(labels) if isinstance(labels, Mapping) else labels,
         "target": target,
         "seed": seed,

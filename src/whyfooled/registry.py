@@ -64,7 +64,8 @@ def available(kind: Kind) -> dict[str, type[Any]]:
     for entry in metadata.entry_points(group=f"whyfooled.{kind}"):
         try:
             method = entry.load()
-            found[method.card.name] = method
+            if found.setdefault(method.card.name, method) is not method:
+                raise ValueError(f"another one is called {method.card.name} already")
         except Exception as error:  # another package's mistake must not stop this one
             warnings.warn(f"{entry.value} cannot be loaded: {error}", WhyfooledWarning, stacklevel=2)
     return found
@@ -109,7 +110,7 @@ def parameter_texts(method: type[Any]) -> dict[str, str]:
 
 def with_seed(method: Any, seed: int) -> Any:
     """Give a method the seed, and the methods among its parameters, where they left theirs at the default."""
-    if isinstance(method, tuple):
+    if isinstance(method, tuple | list):
         return tuple(with_seed(one, seed) for one in method)
     if not dataclasses.is_dataclass(method) or isinstance(method, type):
         return method
@@ -133,10 +134,15 @@ def describe(method: object) -> str:
 
 
 def describe_value(value: object) -> str:
-    """Write a parameter's value as `parse` reads it; lists in brackets."""
-    if isinstance(value, tuple):
+    """Write a parameter's value as `parse` reads it: lists in brackets, another's function by where it comes from."""
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(describe_value, value))}]"
-    return describe(value) if hasattr(value, "card") else str(value)
+    if hasattr(value, "card"):
+        return describe(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    # Without the address that it happens to have in memory: a run is to be the same in another process.
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def title(method: Any) -> str:
@@ -252,10 +258,14 @@ def _convert_list(key: str, value: str, default: object, hint: object) -> tuple[
     values: dict[object, None] = {}
     for part in split_list(inside[1] if inside else value):
         if hasattr(first, "card") and part == EVERY:
-            values |= dict.fromkeys(method() for method in available(_kind(first)).values())
+            values |= dict.fromkeys(method() for method in available(_kind(first)).values() if _needs_nothing(method))
         else:
             values[_convert(key, part, first, hint)] = None
     return tuple(values)
+
+
+def _needs_nothing(method: type[Any]) -> bool:
+    return dataclasses.MISSING not in parameters(method).values()
 
 
 def _kind(method: object) -> Kind:

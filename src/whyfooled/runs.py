@@ -34,7 +34,9 @@ def claim(path: Path, run: Mapping[str, Any], *, begun: bool) -> None:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"The output folder {folder} cannot be used: it is a file.")
         if path.exists():
-            before, now = json.loads(path.read_text()), json.loads(text)
+            before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+            if not isinstance(before, dict):
+                raise OutputError(f"The output folder {folder} cannot be used: {path.name} is not of a run.")
             differing = [key for key in now if before.get(key) != now[key]]
             if differing and begun:
                 raise OutputError(
@@ -54,7 +56,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> 
         new, gone = (sorted(set(one) - set(other)) for one, other in ((now[key], before[key]), (before[key], now[key])))
         which = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "their order is another"
         return f"its photographs are not the same ({which})"
-    if key.endswith("_digest"):
+    if key in _CHANGED:
         return _CHANGED[key]
     return f"its {key} was {before.get(key)}, now it is {now[key]}"
 
@@ -62,4 +64,5 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> 
 _CHANGED = {
     "model_digest": "its model had other weights",
     "images_digest": "its images, or their labels, are not the same",
+    "class_map": "its labels stood for other classes of the model",
 }

@@ -69,7 +69,7 @@ def load_classifier(
     ModelError
         If the model, or its weights, cannot be loaded, or it has another number of classes than are named.
     """
-    place = _device(device)
+    place = find_device(device)
     if class_names is not None:
         at_least("class_names", len(class_names), 2)
     make, own = _maker(model, weights), ".py:" in model
@@ -123,7 +123,8 @@ def _suggest_model(model: str) -> str:
     return did_you_mean(model, BUNDLED)
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return a device of this machine, or raise `ParameterError`."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

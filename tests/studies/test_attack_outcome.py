@@ -4,14 +4,17 @@ import json
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.models import small
 from tests.studies.worlds import write_images
-from whyfooled import FGSM, FMN
-from whyfooled.errors import ParameterError
+from whyfooled import FGSM, FMN, attack_files
+from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card
+from whyfooled.sources import open_source
 from whyfooled.studies import AttackOutcome, run_study
 
 
@@ -75,6 +78,28 @@ def test_where_all_images_have_one_outcome_nothing_is_said_about_telling_them_ap
     result = run_study(study, images, tmp_path / "out", model=small())
     assert "All images have the same outcome" in result.summary
     assert "noise" not in set(result.table.read()["attack"])
+
+
+def test_noise_on_saved_images_is_judged_by_the_labels_too(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photographs" / f"{number}.png")
+    seen = int(small().predict(small().prepare(Image.open(tmp_path / "photographs" / "0.png")))[0])
+    labels = {"0.png": (seen + 1) % 5, "1.png": seen, "2.png": seen}
+    attack_files(small(), [tmp_path / "photographs"], FMN(steps=20), tmp_path / "adversaries", labels=labels)
+    study = AttackOutcome(methods=(ByClass(),), noise=0.001)
+    rows = run_study(study, tmp_path / "adversaries", tmp_path / "out", model=small()).table.read()
+    assert set(rows[rows["image"] == "0.png"]["outcome"]) == {"already wrong"}
+
+
+def test_images_that_were_all_wrong_before_are_said(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=3)
+    source, classifier = open_source(images), small()
+    seen = classifier.predict(torch.stack([source[number].fitted(classifier.fit, 3) for number in range(3)]))
+    wrong = write_images(tmp_path / "w.npz", count=3, labels=(seen + 1) % 5)
+    with pytest.raises(ImageError, match="None of the 3 images is given its true class"):
+        run_study(AttackOutcome(attacks=(FGSM(),), methods=(ByClass(),)), wrong, tmp_path / "out", model=small())
 
 
 def test_bad_parameters_are_refused():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.models import linear, small
 from tests.studies.worlds import write_images
@@ -29,8 +30,6 @@ def test_on_a_linear_classifier_the_maps_are_its_weights(tmp_path):
 
 def test_classes_are_the_labels_where_there_are_several_and_this_is_said(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\na.png,1;4;2\nb.png,3\n")
-    from PIL import Image
-
     for name in ("a", "b"):
         Image.new("RGB", (16, 16), (len(name), 90, 200)).save(tmp_path / f"{name}.png")
     source = open_source([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "labels.csv")
@@ -68,3 +67,12 @@ def test_two_classes_are_the_least_that_can_be_compared():
         FilteringEffect(top=1)
     with pytest.raises(ParameterError, match="`methods`"):
         FilteringEffect(methods=())
+
+
+def test_two_labels_of_one_class_are_no_pair(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label\na.png,1;01\n")
+    Image.new("RGB", (16, 16), (1, 90, 200)).save(tmp_path / "a.png")
+    source = open_source(tmp_path / "a.png", tmp_path / "labels.csv")
+    rows = run_study(FilteringEffect(top=2), source, tmp_path / "out", model=small()).table.read()
+    assert (rows["class_a"] != rows["class_b"]).all()
+    assert set(rows["classes"]) == {"the classifier's top classes"}

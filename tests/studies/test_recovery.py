@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jaxtyping
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from tests.models import small
 from tests.studies.worlds import write_images
-from whyfooled import FGSM, Classifier, Gradient
+from whyfooled import FGSM, Classifier, Gradient, GuidedBackprop, Untargeted, choose_targets, run_attack
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card
 from whyfooled.sources import open_source
@@ -98,6 +100,7 @@ def test_the_summary_ranks_methods_and_compares_them_in_pairs(result):
     assert other["minus Points"]["mean"] == pytest.approx(other["recovered"]["mean"] - 1)
     assert "6 of 6 images fool the classifier" in result.summary
     assert "When pixels become black: best is Points, 1.000 [1.000, 1.000]" in result.summary
+    assert "Of 6 images nothing can be said about which methods are better" in result.summary
 
 
 def _results(result):
@@ -125,9 +128,55 @@ def test_images_that_were_wrong_before_or_withstand_the_attack_are_counted_and_l
     assert set(measured["index"]) == {index for index, outcome in outcomes.items() if outcome == "fooled"}
 
 
-def test_areas_are_trapezoids_from_nothing_at_no_pixel():
-    import pandas as pd
+def test_an_image_that_misses_its_target_but_is_taken_for_another_wrong_class_fools_the_classifier(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=8)
+    study = Recovery(
+        attack=FGSM(epsilon=0.1), target="least-likely", methods=(Gradient(),), fills=("zero",), fractions=(0.1,)
+    )
+    table = run_study(study, images, tmp_path / "out", model=small()).table.read()
+    classifier, source = small(), open_source(images)
+    batch = torch.stack([source[number].fitted(classifier.fit, 3) for number in range(8)])
+    goal = choose_targets(classifier, batch, "least-likely")
+    result = run_attack(FGSM(epsilon=0.1), classifier, batch, goal)
+    wrong = result.predictions != result.clean_logits.argmax(1)
+    assert (wrong & ~result.success).any()
+    outcomes = table.drop_duplicates("index").set_index("index")["outcome"].astype(str).sort_index()
+    assert outcomes.tolist() == ["fooled" if one else "failed" for one in wrong.tolist()]
+    sizes = table[table["method"] == "Gradient"].set_index("index")["l2"]
+    moved = (result.attempted - result.clean).flatten(1).norm(dim=1)
+    assert all(size == pytest.approx(float(moved[index]), rel=1e-5) for index, size in sizes.items())
+    assert (sizes > 0).all()
 
+
+def test_of_an_image_with_several_labels_any_counts_as_right(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (16, 16), (80, 90, 10)).save(tmp_path / "a" / name)
+    image = small().prepare(Image.open(tmp_path / "a" / "0.png"))
+    seen = small().predict(image)
+    now = int(run_attack(FGSM(epsilon=0.3), small(), image, Untargeted(seen)).predictions[0])
+    other = next(label for label in range(5) if label not in (int(seen), now))
+    (tmp_path / "labels.csv").write_text(f"file,label\n0.png,{other};{int(seen)}\n1.png,{now};{int(seen)}\n")
+    study = Recovery(attack=FGSM(epsilon=0.3), methods=(Gradient(),), fills=("zero",), fractions=(0.1,))
+    folder = tmp_path / "out"
+    table = run_study(study, tmp_path / "a", folder, labels=tmp_path / "labels.csv", model=small()).table.read()
+    outcomes = table.drop_duplicates("index").set_index("image")["outcome"].astype(str)
+    assert outcomes["0.png"] == "fooled"  # what the classifier saw is a label, though not the first
+    assert outcomes["1.png"] == "failed"  # it is taken for another class, which is a label too
+
+
+def test_a_model_that_no_method_works_on_is_said_with_the_reason(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=3)
+    model = small()
+    model.module.register_module("extra", nn.SiLU())
+    plain = model.module.forward
+    model.module.forward = lambda x: plain(nn.functional.silu(x))
+    study = Recovery(attack=FGSM(epsilon=0.3), methods=(GuidedBackprop(),), fills=("zero",), fractions=(0.1,))
+    with pytest.raises(ImageError, match=r"No saliency method could be measured\. Guided backpropagation: .*SiLU"):
+        run_study(study, images, tmp_path / "out", model=model)
+
+
+def test_areas_are_trapezoids_from_nothing_at_no_pixel():
     rows = pd.DataFrame(
         {"index": [0, 0], "method": ["m", "m"], "fraction": [0.5, 0.25], "recovered": [1.0, 0.5], "fill": ["zero"] * 2}
     )
@@ -164,6 +213,9 @@ def test_labels_that_do_not_fit_the_model_are_suspected_when_no_image_is_right(t
         ({"fractions": (0.0, 0.1)}, "above 0"),
         ({"random_orders": 0}, "at least 1"),
         ({"methods": ()}, "at least one entry"),
+        ({"methods": (Gradient(), Gradient())}, "Gradient is there twice"),
+        ({"fractions": (0.5, 5.0)}, "at most 1"),
+        ({"target": "far"}, "`target` must be one of random, least-likely, runner-up; got far"),
     ],
 )
 def test_bad_parameters_are_refused(parameters, said, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from safetensors.torch import load_file
 
 from tests.models import small
 from tests.studies.worlds import Brightness, write_images
-from whyfooled.errors import ImageError, OutputError, ParameterError
+from whyfooled import Classifier, Fit
+from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, WhyfooledWarning
 from whyfooled.images import write_whole
 from whyfooled.sources import open_source
 from whyfooled.studies import Table, _runner, redraw, run_study
@@ -101,13 +103,65 @@ def test_another_run_is_refused_and_nothing_is_lost(images, tmp_path, options, s
 def test_other_images_and_other_weights_are_refused(images, tmp_path):
     study(images, tmp_path / "out")
     other = write_images(tmp_path / "other.npz", count=9)
-    with pytest.raises(OutputError, match="its source was"):
+    with pytest.raises(OutputError, match="its images, or their labels, are not the same"):
         study(other, tmp_path / "out")
     with pytest.raises(OutputError, match="its model had other weights"):
         run_study(Brightness(), images, tmp_path / "out", model=small(seed=4), shard_size=3)
-    write_images(tmp_path / "images.npz", count=9)
+    write_images(tmp_path / "images.npz", seed=3)
     with pytest.raises(OutputError, match="its images, or their labels, are not the same"):
         study(images, tmp_path / "out")
+
+
+def test_labels_that_stand_for_other_classes_and_another_fit_are_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label\na.png,ash\n")
+    Image.new("RGB", (40, 20), (9, 90, 200)).save(tmp_path / "a.png")
+    names = ["ash", "birch", "cedar", "elm", "fir"]
+
+    def model(names, fit=None):
+        return Classifier(small().module, size=(16, 16), class_names=names, fit=fit, name="trees")
+
+    def start(classifier):
+        run_study(Brightness(), tmp_path / "a.png", tmp_path / "out", labels=tmp_path / "labels.csv", model=classifier)
+
+    start(model(names))
+    with pytest.raises(OutputError, match="its labels stood for other classes of the model"):
+        start(model(names[::-1]))
+    with pytest.raises(OutputError, match="its fit was"):
+        start(model(names, Fit((16, 16), squash=True)))
+
+
+def test_the_same_images_by_another_path_are_the_same(images, tmp_path, monkeypatch):
+    before = study(images, tmp_path / "out").table.path.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    assert study("images.npz", tmp_path / "out").table.path.read_bytes() == before
+
+
+def test_a_shard_whose_rows_are_damaged_is_measured_again(images, tmp_path):
+    whole = study(images, tmp_path / "out").table.path.read_bytes()
+    shard = tmp_path / "out" / "shards" / "000001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[4:60] = bytes(56)
+    shard.write_bytes(content)
+    assert study(images, tmp_path / "out").table.path.read_bytes() == whole
+
+
+def test_a_folder_of_nothing_but_errors_can_be_used_again(images, tmp_path):
+    with pytest.raises(ImageError, match="too bright"):
+        study(images, tmp_path / "out", study=Brightness(limit=0))
+    assert len(study(images, tmp_path / "out").table.read()) == 10
+
+
+def test_a_name_that_no_utf_8_can_hold_is_written_with_backslashes(tmp_path):
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    Image.new("RGB", (20, 20)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(tmp_path / name)
+    assert study(tmp_path, tmp_path / "out").table.read()["image"].tolist() == ["caf\\udce9.png"]
+
+
+def test_a_model_of_another_size_is_one_sentence(images, tmp_path):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+    with pytest.raises(ModelError, match="If it needs another size"):
+        run_study(Brightness(), images, tmp_path / "out", model=Classifier(module, size=(16, 16)))
 
 
 def test_a_failing_image_is_recorded_and_the_others_of_its_batch_are_measured(images, tmp_path):
@@ -230,8 +284,8 @@ def test_a_study_is_drawn_again_from_its_table_alone(images, tmp_path):
         (tmp_path / "out" / name).unlink()
     with pytest.raises(ImageError, match="holds no study"):
         redraw(tmp_path)
-    with pytest.raises(ImageError, match="holds no study"):
-        redraw(tmp_path / "out")  # this study is the tests' own, not a registered one
+    with pytest.raises(ImageError, match="holds the study brightness, which is not installed here"):
+        redraw(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +293,9 @@ def test_a_study_is_drawn_again_from_its_table_alone(images, tmp_path):
     [
         ({"engine": "spark"}, "`engine` must be one of local, ray; got spark"),
         ({"count": 0}, "`count` must be at least 1; got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1; got 0"),
+        ({"threads": 0}, "`threads` must be at least 1; got 0"),
+        ({"seed": 2**70}, "`seed` must be a whole number from 0"),
         ({"batch_size": -1}, "`batch_size` must be at least 1; got -1"),
         ({"device": "tpu"}, "`device`"),
     ],
@@ -277,10 +334,6 @@ def test_a_resumed_run_keeps_the_batch_size_it_began_with(images, tmp_path, monk
 
 
 def test_warnings_of_the_shards_are_noted_once(images, tmp_path, monkeypatch):
-    import warnings
-
-    from whyfooled.errors import WhyfooledWarning
-
     original = Brightness.measure
 
     def measure(self, classifier, batch):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from whyfooled.adversaries import RUN_FILE
+from whyfooled.adversaries import is_run
 from whyfooled.errors import ImageError, bad_parameter, did_you_mean
 from whyfooled.images import is_file, is_folder
 from whyfooled.sources._files import open_photographs, open_tree
@@ -125,7 +125,7 @@ def _kind(place: str | Path) -> tuple[str, str]:
     if text.endswith(".npz") or ".npz:" in text:
         return "npz", text
     path = Path(text)
-    if is_file(path / RUN_FILE):
+    if is_run(path):
         return "adversaries", text
     if re.fullmatch(r"[A-Za-z][\w-]+", prefix) and colon and not is_file(path) and not is_folder(path):
         prefixes = [name for name, card in SOURCES.items() if card.form.startswith(f"{name}:")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from whyfooled.adversaries import adversary_file, load_adversaries, read_adversary, read_true_class
+from whyfooled.adversaries import RUN_FILE, adversary_file, load_adversaries, read_adversary, read_true_class
 from whyfooled.attacks import AttackResult
 from whyfooled.errors import ImageError
 from whyfooled.sources._source import Source
@@ -34,8 +34,8 @@ class AdversaryReader:
         return read_adversary(adversary_file(self.folder, self.names[index]))
 
     def files(self) -> Iterable[Path]:
-        """Name the files of the results."""
-        return (adversary_file(self.folder, name) for name in self.names)
+        """Name the run's file, and those of the results."""
+        return [self.folder / RUN_FILE, *(adversary_file(self.folder, name) for name in self.names)]
 
 
 def open_saved(place: str, title: str) -> Source:

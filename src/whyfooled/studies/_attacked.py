@@ -10,12 +10,12 @@ import torch
 
 from whyfooled.attacks import AttackResult, run_attack
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError
-from whyfooled.goals import Goal, Targeted, Untargeted
+from whyfooled.errors import ImageError, one_of
+from whyfooled.goals import Goal, Untargeted
 from whyfooled.registry import describe_value
 from whyfooled.saliency.enhanced import strongest_other
 from whyfooled.studies._study import Batch
-from whyfooled.targets import choose_targets
+from whyfooled.targets import TARGET_CHOICES, choose_targets
 from whyfooled.types import Classes, Logits
 
 FOOLED, FAILED, ALREADY_WRONG = "fooled", "failed", "already wrong"
@@ -53,37 +53,40 @@ def _goal(classifier: Classifier, batch: Batch, true: Classes, target: str | Non
     return choose_targets(classifier, batch.images, target, labels=true, seed=batch.seed)
 
 
-def outcomes(result: AttackResult, true: Classes) -> list[str]:
-    """Say of each image whether it fools the classifier now, about its true class: fooled, failed or already wrong."""
-    wrong_before = (result.clean_logits.argmax(1) != true).tolist()
-    success = result.success.tolist()
-    return [
-        ALREADY_WRONG if wrong else FOOLED if fooled else FAILED
-        for wrong, fooled in zip(wrong_before, success, strict=True)
-    ]
+def outcomes(batch: Batch, result: AttackResult) -> list[str]:
+    """Say of each image whether it fools the classifier: whether it is given a class now that it does not show.
+
+    That is about the true class, whatever the attack aimed at: ``"fooled"``, ``"failed"`` or ``"already wrong"``.
+    """
+    seen = result.clean_logits.argmax(1)
+    before, after = batch.right(seen, seen), batch.right(result.predictions, seen)
+    return [ALREADY_WRONG if not was else FAILED if still else FOOLED for was, still in zip(before, after, strict=True)]
 
 
-def check_some_fooled(outcome: pd.Series) -> None:
-    """Raise `ImageError` if no image (each with its outcome) was attacked at all, or none with success."""
+def check_target(target: str | None) -> None:
+    """Raise `ParameterError` unless a target is a way to choose one."""
+    if target is not None:
+        one_of("target", target, TARGET_CHOICES)
+
+
+def check_some_attacked(outcome: pd.Series) -> None:
+    """Raise `ImageError` if every image (each with its outcome) was wrong before."""
     if (outcome == ALREADY_WRONG).all():
         raise ImageError(
             f"None of the {len(outcome)} images is given its true class by the classifier, so there is nothing to "
             f"attack. "
             "Do the labels fit the model?"
         )
+
+
+def check_some_fooled(outcome: pd.Series) -> None:
+    """Raise `ImageError` if no image (each with its outcome) was attacked at all, or none with success."""
+    check_some_attacked(outcome)
     if not (outcome == FOOLED).any():
         raise ImageError(
             f"No attack fooled the classifier on any of the {len(outcome)} images, so there is nothing to explain. "
-            f"Take a "
-            "stronger attack."
+            "Take a stronger one."
         )
-
-
-def true_classes(batch: Batch, result: AttackResult) -> Classes:
-    """Return (n,) what the images show: their labels, an untargeted goal's classes, or else what the classifier saw."""
-    if batch.adversaries is not None and not isinstance(result.goal, Targeted):
-        return result.goal.classes.long()
-    return batch.true_classes(result.clean_logits.argmax(1))
 
 
 def explained(logits: Logits, true: Classes) -> tuple[Classes, Classes]:

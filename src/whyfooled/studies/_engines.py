@@ -191,31 +191,36 @@ class _Crew:
     def _measure(self, shards: Sequence[int], tick: Callable[[int], None]) -> Iterator[Finished]:
         waiting = deque(shards)
         deaths: Counter[int] = Counter()
-        # What each pending answer is about: its worker, and the shard (None: whether the worker is up). A worker that
-        # has no place yet, because a machine is gone, is never given work, so nothing waits for it.
+        idle: list[Any] = []
+        # What each pending answer is about: its worker, and the shard (None: whether the model is loaded). A worker
+        # that has no place yet, because a machine is gone, is never given work, so nothing waits for it.
         pending: dict[Any, tuple[Any, int | None]] = {}
         for _ in range(self.size):
             self._hire(pending)
         left = len(waiting)
+        lost = (self.ray.exceptions.RayActorError, self.ray.exceptions.ObjectLostError)
         while left:
             worker, shard, done = self._next(pending)
             try:
                 finished = self.ray.get(done)
-            except self.ray.exceptions.RayActorError as error:
+            except lost as error:
+                # With its machine, before its answer was fetched, or while it worked.
+                self.ray.kill(worker)
                 self._hire(pending)
                 self._count_death(deaths, shard, error)
                 if shard is not None:
                     waiting.appendleft(shard)
-                continue
             except self.ray.exceptions.RayTaskError as error:
                 raise _own_error(error) from None
-            if finished is not None:
-                left -= 1
-                tick(len(self.job.images_of(finished.shard)))
-                yield finished
-            if waiting:
-                following = waiting.popleft()
-                pending[worker.measure.remote(following)] = (worker, following)
+            else:
+                idle.append(worker)
+                if finished is not None:
+                    left -= 1
+                    tick(len(self.job.images_of(finished.shard)))
+                    yield finished
+            while waiting and idle:
+                free, following = idle.pop(), waiting.popleft()
+                pending[free.measure.remote(following)] = (free, following)
 
     def _next(self, pending: dict[Any, tuple[Any, int | None]]) -> tuple[Any, int | None, Any]:
         """Wait for an answer; in vain only if every worker waits for a place."""

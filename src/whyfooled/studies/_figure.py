@@ -76,6 +76,11 @@ def _looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[s
     return looks
 
 
+def _plain(name: str) -> str:
+    """Keep what stands between two dollar signs from being read as mathematics."""
+    return name.replace("$", r"\$")
+
+
 def _curve(
     panel: Axes,
     name: str,
@@ -88,7 +93,9 @@ def _curve(
 ) -> None:
     places = [place * shift for place, _ in points]
     values = [value.mean for _, value in points]
-    panel.plot(places, values, label=name, color=colour, linestyle=dash, linewidth=width, marker="o", markersize=2.5)
+    panel.plot(
+        places, values, label=_plain(name), color=colour, linestyle=dash, linewidth=width, marker="o", markersize=2.5
+    )
     for place, (_, value) in zip(places, points, strict=True):
         panel.plot([place, place], [value.low, value.high], color=colour, linewidth=0.7, alpha=0.6)
 
@@ -150,7 +157,7 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
                 _mark(panel, place + 0.2 * (number - 1), value, COLOURS[number], mark if place == 0 else None)
         panel.set_title(title, fontsize=10)
         panel.grid(axis="x", alpha=0.25)
-    axes[0].set_yticks(range(len(names)), names, fontsize=8)
+    axes[0].set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=8)
     axes[0].invert_yaxis()
     for spare in axes[len(panels) :]:
         spare.set_visible(False)

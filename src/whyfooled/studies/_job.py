@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, OutputError, WhyfooledError, WhyfooledWarning
+from whyfooled.errors import WhyfooledError, WhyfooledWarning
 from whyfooled.passes import count_passes
 from whyfooled.sources import Sample, Source
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._table import encode
-from whyfooled.zoo import load_classifier
+from whyfooled.zoo import find_device, load_classifier
 
 
 @final
@@ -79,10 +80,13 @@ class Model:
     seed: int
 
     def load(self, device: str) -> Classifier:
-        """Load it onto a device."""
+        """Load it onto a device; ``"auto"`` is a GPU if there is one, or where a given classifier is."""
         if isinstance(self.name, Classifier):
-            return self.name.to(device)
-        return load_classifier(self.name, weights=self.weights, device=device, seed=self.seed)
+            here = self.name.device.type if device == "auto" else device
+            # Not moved: it is the user's.
+            return self.name if self.name.device == find_device(here) else deepcopy(self.name).to(here)
+        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        return load_classifier(self.name, weights=self.weights, device=place, seed=self.seed)
 
 
 @final
@@ -129,6 +133,9 @@ def measure_shard(
     rows.sort(key=lambda row: place[row["index"]])
     good = [row for row in rows if "error" not in row]
     headline = [value for value in job.study.headline_values(good) if value == value] if good else []
+    for one in caught:
+        if not issubclass(one.category, WhyfooledWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     notes = sorted({str(one.message) for one in caught if issubclass(one.category, WhyfooledWarning)})
     about = {
         "run": job.run,
@@ -136,6 +143,7 @@ def measure_shard(
         "forwards": passes.forwards,
         "backwards": passes.backwards,
         "notes": notes,
+        "good": len(good),
         "headline": [sum(headline), len(headline)],
     }
     content = save(maps, metadata={"whyfooled": job.run}) if job.keep_maps else None
@@ -148,8 +156,8 @@ def _read(source: Source, indices: Sequence[int]) -> tuple[dict[int, Sample], li
     for index in indices:
         try:
             samples[index] = source[index]
-        except ImageError as error:
-            unreadable.append({"index": index, "image": source.name(index), "error": str(error)})
+        except Exception as error:  # a damaged file makes a reader stumble over anything
+            unreadable.append({"index": index, "image": source.name(index), "error": _reason(error)})
     return samples, unreadable
 
 
@@ -160,22 +168,22 @@ def _measure(
     if not samples:
         return [], {}
     indices = list(samples)
+    reason = ""
     try:
         measured = job.study.measure(classifier, _batch(job, classifier, list(samples.values())))
-    except OutputError:
-        raise
+        return _placed(measured, samples), _kept(measured, list(samples.values())) if job.keep_maps else {}
     except Exception as error:  # whatever a model or an attack of someone else's stumbles over on one image
-        if len(indices) == 1:
-            name = samples[indices[0]].name
-            return [{"index": indices[0], "image": name, "error": _reason(error)}], {}
-        rows: list[dict[str, Any]] = []
-        maps: dict[str, Tensor] = {}
-        for index in indices:
-            one, kept = _measure(job, classifier, {index: samples[index]})
-            rows += one
-            maps |= kept
-        return rows, maps
-    return _placed(measured, samples), _kept(measured, list(samples.values())) if job.keep_maps else {}
+        reason = _reason(error)
+    # Outside of the handler, whose error would keep the memory of the whole batch.
+    if len(indices) == 1:
+        return [{"index": indices[0], "image": samples[indices[0]].name, "error": reason}], {}
+    rows: list[dict[str, Any]] = []
+    maps: dict[str, Tensor] = {}
+    for index in indices:
+        one, kept = _measure(job, classifier, {index: samples[index]})
+        rows += one
+        maps |= kept
+    return rows, maps
 
 
 def _placed(measured: Measured, samples: Mapping[int, Sample]) -> list[dict[str, Any]]:
@@ -197,7 +205,8 @@ def _kept(measured: Measured, samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, WhyfooledError) else f"{type(error).__name__}: {error}"
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if isinstance(error, WhyfooledError) else f"{type(error).__name__}: {text}"
 
 
 def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch:
@@ -214,4 +223,5 @@ def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch
 
 
 def _classes(job: Job, labels: Sequence[int]) -> tuple[int, ...]:
-    return tuple(labels if job.class_map is None else (job.class_map[label] for label in labels))
+    # Two labels may stand for one class.
+    return tuple(dict.fromkeys(labels if job.class_map is None else (job.class_map[label] for label in labels)))

@@ -36,7 +36,10 @@ def kept_by_a_forward_pass(classifier: Classifier) -> int:
             kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    blank = torch.zeros(1, classifier.mean.shape[1], *classifier.size).to(classifier.mean).requires_grad_()
+    size = (1, classifier.mean.shape[1], *classifier.size)
+    # Once where a model that needs another size says so in a sentence.
+    classifier.logits(torch.zeros(size).to(classifier.mean))
+    blank = torch.zeros(size).to(classifier.mean).requires_grad_()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         logits = classifier(blank)
     del logits

@@ -8,7 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from whyfooled.errors import ImageError
 from whyfooled.statistics import Interval, bootstrap_means
+from whyfooled.studies._table import Table
 
 
 def by_image(rows: pd.DataFrame, column: str, values: str) -> tuple[list[str], Tensor]:
@@ -29,6 +31,13 @@ def means(entries: Sequence[str], values: Tensor, seed: int) -> dict[str, Interv
 def differences(entries: Sequence[str], values: Tensor, best: str, seed: int) -> dict[str, Interval]:
     """Take the mean over images of each column minus the best one's, image by image."""
     return means(entries, values - values[:, [list(entries).index(best)]], seed)
+
+
+def check_some_method(table: Table, references: Sequence[str] = ()) -> None:
+    """Raise `ImageError` if no saliency method has a row (the references are none), with the first reason."""
+    methods = set(table.read(["method"])["method"].dropna()) - set(references)
+    if not methods:
+        raise ImageError(f"No saliency method could be measured. {table.errors()['error'].iloc[0]}")
 
 
 def highest(found: Mapping[str, Interval]) -> str:

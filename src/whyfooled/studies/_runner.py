@@ -17,7 +17,7 @@ import torch
 
 from whyfooled import __version__
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, at_least, one_of
+from whyfooled.errors import ImageError, at_least, bad_parameter, one_of
 from whyfooled.images import write_whole
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.runs import claim
@@ -78,7 +78,7 @@ class StudyResult:
     @property
     def summary(self) -> str:
         """The summary, in Markdown."""
-        return (self.folder / "summary.md").read_text()
+        return (self.folder / "summary.md").read_text(encoding="utf-8")
 
     def __repr__(self) -> str:
         return f"StudyResult({self.about['study']} on {self.about['images_measured']} images, in {self.folder})"
@@ -159,24 +159,29 @@ def run_study(
     """
     one_of("engine", engine, ENGINES)
     at_least("shard_size", shard_size, 1)
+    if not 0 <= seed < 2**63:
+        raise bad_parameter("seed", "must be a whole number from 0 to 2^63 − 1", seed)
+    if isinstance(images, Source) and labels is not None:
+        raise bad_parameter("labels", "are for files and folders of photographs", labels, "The source has its own.")
     made: Study = parse("studies", study) if isinstance(study, str) else study
     made = with_seed(made, seed)
     source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
     recipe = Model(model, weights, seed)
-    classifier = recipe.load(_device(device))
+    classifier = recipe.load(device)
     folder = Path(folder)
-    size = batch_size or _before(folder, "batch_size") or batch_size_for(classifier)
-    at_least("batch_size", size, 1)
-    cores = threads or _before(folder, "threads") or torch.get_num_threads()
-    at_least("threads", cores, 1)
+    size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
+    cores = _decided(threads, folder, "threads", torch.get_num_threads)
     indices = _chosen(len(source), count, seed)
+    classes = class_map(source, classifier)
     run = {
         "version": __version__,
         "study": describe(made),
         "model": classifier.name,
         "model_digest": classifier.digest(),
-        "source": source.title,
+        "fit": str(classifier.fit),
         "images_digest": source.digest(),
+        "class_map": classes,
+        "attacked_with": source.attack,
         "count": count,
         "seed": seed,
         "batch_size": size,
@@ -184,12 +189,12 @@ def run_study(
         "threads": cores,
         "keep_maps": keep_maps,
     }
-    claim(folder / STUDY_FILE, run, begun=any((folder / SHARDS).glob("*.parquet")))
+    claim(folder / STUDY_FILE, run, begun=_begun(folder))
     job = Job(
         study=made,
         source=source,
         indices=indices,
-        class_map=class_map(source, classifier),
+        class_map=classes,
         run=hashlib.blake2b(json.dumps(run).encode(), digest_size=16).hexdigest(),
         seed=seed,
         batch_size=size,
@@ -198,20 +203,23 @@ def run_study(
     )
     workers: Engine = Local(classifier, cores) if engine == "local" else Ray(address, cores)
     _measure(job, recipe, workers, folder, report)
-    return _finish(job, run, folder, {"engine": engine, "device": str(classifier.device)})
+    return _finish(job, run, folder, {"source": source.title, "engine": engine, "device": str(classifier.device)})
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _before(folder: Path, key: str) -> int | None:
-    """Return a number that this folder's run was begun with, where it decides about the last digits."""
+def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int]) -> int:
+    """Return a number that decides about the last digits: as given, as this folder's run was begun with, or chosen."""
+    if given is not None:
+        at_least(key, given, 1)
+        return given
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((folder / STUDY_FILE).read_text())[key])
-    return None
+        return int(json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))[key])
+    return choose()
+
+
+def _begun(folder: Path) -> bool:
+    """Tell whether anything was measured in a folder; shards of nothing but errors are no loss."""
+    abouts = (read_about(path) for path in (folder / SHARDS).glob("*.parquet"))
+    return any(about is None or about["good"] for about in abouts)
 
 
 def _chosen(total: int, count: int | None, seed: int) -> Sequence[int]:
@@ -313,8 +321,7 @@ def _finish(job: Job, run: dict[str, Any], folder: Path, how: dict[str, Any]) ->
         "notes": sorted({note for one in abouts for note in one["notes"]}),
         "versions": _versions(),
     }
-    write_results(type(job.study), table, folder, about)
-    return StudyResult(folder, table, about)
+    return StudyResult(folder, table, write_results(type(job.study), table, folder, about))
 
 
 _NAMED = 100

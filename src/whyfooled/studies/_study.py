@@ -12,7 +12,8 @@ from torch import Tensor
 
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
-from whyfooled.registry import Card
+from whyfooled.errors import ParameterError
+from whyfooled.registry import Card, title
 from whyfooled.studies._summary import Summary
 from whyfooled.studies._table import Columns, Table
 from whyfooled.types import Classes, Images
@@ -46,13 +47,21 @@ class Batch:
     attack: str | None = None
     seed: int = 0
 
-    def true_classes(self, predicted: Classes) -> Classes:
-        """Return (n,) the first class that each image shows; the predicted one where that is not known."""
-        true = predicted.clone()
+    def true_classes(self, seen: Classes) -> Classes:
+        """Return (n,) what each image shows: what is seen in it, if it has no labels or that is one, else the first.
+
+        `seen` are the classes that the classifier gives the clean images.
+        """
+        true = seen.clone()
         for number, labels in enumerate(self.labels):
-            if labels:
+            if labels and int(seen[number]) not in labels:
                 true[number] = labels[0]
         return true
+
+    def right(self, predicted: Classes, seen: Classes) -> list[bool]:
+        """Tell of each image whether a prediction is among its labels; without any, whether it is what was seen."""
+        pairs = zip(self.labels, predicted.tolist(), seen.tolist(), strict=True)
+        return [now in (labels or (before,)) for labels, now, before in pairs]
 
 
 @final
@@ -71,6 +80,16 @@ class Measured:
 
     rows: Sequence[Mapping[str, Any]]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def check_methods(methods: Sequence[Any]) -> None:
+    """Raise `ParameterError` unless there are saliency methods, with names that tell them apart in a table."""
+    names = [title(method) for method in methods]
+    if not names:
+        raise ParameterError("`methods` must have at least one entry.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ParameterError(f"`methods` must have different names; {twice} is there twice.")
 
 
 class Study(ABC):

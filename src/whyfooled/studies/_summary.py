@@ -70,7 +70,7 @@ class Summary:
 
     def latex(self) -> str:
         """Write its tables in LaTeX, for the package booktabs; the sentences are comments."""
-        parts = [f"% {sentence}" for sentence in self.sentences]
+        parts = [f"% {' '.join(sentence.split())}" for sentence in self.sentences]
         for table in self.tables:
             lines = [table.columns, *table.texts()]
             head, *body = (" & ".join(map(_escaped, line)) + r" \\" for line in lines)
@@ -120,7 +120,7 @@ def _plain(cell: Cell) -> Any:
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None
 
 
 _SIGNS = {

@@ -39,7 +39,7 @@ def encode(rows: Sequence[Mapping[str, Any]], columns: Columns, about: Mapping[s
         Plain values kept beside the rows; see `read_about`.
     """
     arrays = {
-        name: pa.array([row.get(name) for row in rows], _TYPES[kind], from_pandas=True)
+        name: pa.array([_storable(row.get(name)) for row in rows], _TYPES[kind], from_pandas=True)
         for name, kind in {**SHARED, **columns}.items()
     }
     table = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(dict(about), sort_keys=True).encode()})
@@ -49,10 +49,16 @@ def encode(rows: Sequence[Mapping[str, Any]], columns: Columns, about: Mapping[s
     return content
 
 
+def _storable(value: Any) -> Any:
+    """Write what no UTF-8 can hold, such as a file name in another encoding, with backslashes."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def read_about(path: Path) -> dict[str, Any] | None:
     """Return what was kept beside a file's rows; None if the file is missing, damaged or another program's."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        # All of it: the end of a file may be whole where its rows are not.
+        metadata = pq.read_table(path).schema.metadata or {}
         found: dict[str, Any] = json.loads(metadata[_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
@@ -130,5 +136,6 @@ def _all_of(conditions: Sequence[tuple[str, str, Any]]) -> pc.Expression:
 _CONDITIONS = {
     "is": lambda column, value: column.is_null(),
     "==": lambda column, value: column == value,
+    "!=": lambda column, value: column != value,
     "in": lambda column, value: column.isin(list(value)),
 }

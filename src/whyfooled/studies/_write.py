@@ -19,16 +19,22 @@ from whyfooled.studies._table import Table
 STUDY_FILE, TABLE_FILE = "study.json", "table.parquet"
 
 
-def write_results(study: type[Study], table: Table, folder: Path, about: dict[str, Any]) -> None:
-    """Write ``summary.md``, ``summary.tex``, ``figure.png``, ``figure.pdf`` and, last, ``study.json``."""
+def write_results(study: type[Study], table: Table, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Write ``summary.md``, ``summary.tex``, ``figure.png``, ``figure.pdf`` and, last, ``study.json``; return that."""
     summary = study.summarise(table, about["seed"])
     figure = study.draw(table, about["seed"])
-    write_whole(folder / "summary.md", (summary.markdown(study.card.title) + _provenance(about)).encode())
+    write_whole(
+        folder / "summary.md",
+        (summary.markdown(study.card.title) + _provenance(about)).encode("utf-8", "backslashreplace"),
+    )
     write_whole(folder / "summary.tex", summary.latex().encode())
     for suffix in ("png", "pdf"):
         write_whole(folder / f"figure.{suffix}", _drawn(figure, suffix))
-    results = {"findings": list(summary.sentences), "results": summary.plain()}
-    write_whole(folder / STUDY_FILE, json.dumps({**about, **results}, indent=1, ensure_ascii=False).encode())
+    whole = {**about, "findings": list(summary.sentences), "results": summary.plain()}
+    write_whole(
+        folder / STUDY_FILE, json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    )
+    return whole
 
 
 def redraw(folder: str | Path) -> Path:
@@ -41,16 +47,19 @@ def redraw(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
-        about = json.loads((folder / STUDY_FILE).read_text())
-        study = available("studies")[about["study"].partition("(")[0]]
+        about = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
+        name = about["study"].partition("(")[0]
         finished = "images_measured" in about and (folder / TABLE_FILE).is_file()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise ImageError(
             f"{folder} holds no study: it has no readable {STUDY_FILE}. Make one: whyfooled study."
         ) from None
     if not finished:
         raise ImageError(f"The study in {folder} is not finished. Run the same command again: it goes on where it was.")
-    write_results(study, Table(folder / TABLE_FILE), folder, about)
+    studies = available("studies")
+    if name not in studies:
+        raise ImageError(f"{folder} holds the study {name}, which is not installed here.")
+    write_results(studies[name], Table(folder / TABLE_FILE), folder, about)
     return folder / "figure.png"
 
 

@@ -20,21 +20,22 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError, at_least
 from whyfooled.measures import cosine, rank_correlation, structural_similarity, top_overlap
 from whyfooled.randomness import image_generators, uniform
-from whyfooled.registry import Card, title
-from whyfooled.saliency.pairs import pair_maps
-from whyfooled.statistics import Interval, auroc, bootstrap_difference, bootstrap_means
+from whyfooled.registry import Card
+from whyfooled.statistics import auroc, bootstrap_difference, bootstrap_means
 from whyfooled.studies._attacked import (
     ALREADY_WRONG,
     FAILED,
     FOOLED,
     attacked,
+    check_some_attacked,
+    check_target,
     explained,
     outcomes,
-    true_classes,
 )
 from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import intervals_figure
-from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._maps import titled_maps
+from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
 from whyfooled.types import Classes
@@ -100,8 +101,10 @@ class AttackOutcome(Study):
 
     def __post_init__(self) -> None:
         at_least("noise", self.noise, 0)
-        if not self.attacks or not self.methods:
-            raise ParameterError("`attacks` and `methods` must each have at least one entry.")
+        check_methods(self.methods)
+        check_target(self.target)
+        if not self.attacks:
+            raise ParameterError("`attacks` must have at least one entry.")
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and compare every method's maps before and after."""
@@ -111,12 +114,11 @@ class AttackOutcome(Study):
         rows: list[dict[str, Any]] = []
         maps = {f"clean/{name}": found for name, found in before.items() if isinstance(found, Tensor)}
         for attack, result in self._attacks(classifier, batch):
-            true = true_classes(batch, result)
-            now, against = explained(result.logits, true)
+            now, against = explained(result.logits, batch.true_classes(result.clean_logits.argmax(1)))
             after = self._maps(classifier, result.attempted, now, against)
             maps |= {f"{attack}/{name}": found for name, found in after.items() if isinstance(found, Tensor)}
             for name, found in after.items():
-                rows += _compared(attack, name, outcomes(result, true), seen, now, before[name], found)
+                rows += _compared(attack, name, outcomes(batch, result), seen, now, before[name], found)
         return Measured(rows, maps)
 
     def _attacks(self, classifier: Classifier, batch: Batch) -> Iterator[tuple[str, AttackResult]]:
@@ -129,10 +131,7 @@ class AttackOutcome(Study):
     def _maps(
         self, classifier: Classifier, images: Tensor, classes: Classes, contrast: Classes
     ) -> dict[str, Tensor | MethodError]:
-        return {
-            title(method): maps if isinstance(maps, MethodError) else maps[:, 0]
-            for method, maps in pair_maps(self.methods, classifier, images, classes, contrast)
-        }
+        return dict(titled_maps(self.methods, classifier, images, classes, contrast))
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
@@ -143,6 +142,7 @@ class AttackOutcome(Study):
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Means where attacks succeed and where they fail, their difference, and how they part, for every measure."""
+        check_some_attacked(table.read(["outcome"], [("attack", "!=", NOISE)])["outcome"])
         rows = _measured(table)
         counts = rows.drop_duplicates(["index", "attack"]).groupby("attack", observed=True, sort=False)["outcome"]
         sentences = [
@@ -162,7 +162,7 @@ class AttackOutcome(Study):
         panels = {}
         for column, name in _TITLES.items():
             panels[name] = {
-                method: {heading: _mean(group, column, seed) for heading, group in _groups(own).items()}
+                method: dict(zip(_GROUPS, bootstrap_means(_values(own, column), seed=seed), strict=True))
                 for method, own in _by_method(rows)
             }
         return intervals_figure(panels, x="similarity of the maps before and after")
@@ -179,7 +179,8 @@ def _compared(
 ) -> Iterator[dict[str, Any]]:
     common = [{"place": place, "attack": attack, "outcome": kind, "method": name} for place, kind in enumerate(kinds)]
     if isinstance(before, MethodError) or isinstance(after, MethodError):
-        yield from ({**one, "error": f"{name}: {after}"} for one in common)
+        error = before if isinstance(before, MethodError) else after
+        yield from ({**one, "error": f"{name}: {error}"} for one in common)
         return
     numbers = {column: measure(before, after).tolist() for column, measure in _MEASURES.items()}
     for place, one in enumerate(common):
@@ -199,35 +200,32 @@ def _by_method(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     return ((str(name), group) for name, group in rows.groupby("method", observed=True, sort=False))
 
 
-def _groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Part rows by what became of the image: fooled or not by an attack, or noise."""
+_GROUPS = ("attack fooled the classifier", "attack failed", "random noise")
+
+
+def _groups(rows: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
+    """Part rows by what became of the image: fooled or not by an attack, or noise that did not fool."""
     noise, attack = rows["attack"] == NOISE, rows["attack"] != NOISE
-    return {
-        "attack fooled the classifier": rows[attack & (rows["outcome"] == FOOLED)],
-        "attack failed": rows[attack & (rows["outcome"] == FAILED)],
-        "random noise": rows[noise & (rows["outcome"] == FAILED)],
-    }
+    fooled, failed = rows["outcome"] == FOOLED, rows["outcome"] == FAILED
+    return rows[attack & fooled], rows[attack & failed], rows[noise & failed]
 
 
 def _values(rows: pd.DataFrame, column: str) -> Tensor:
-    """Return (n,) each image's mean."""
-    return torch.tensor(rows.groupby("index")[column].mean().dropna().to_numpy(dtype="float64"))
-
-
-def _mean(rows: pd.DataFrame, column: str, seed: int) -> Interval:
-    return bootstrap_means(_values(rows, column).unsqueeze(1), seed=seed)[0]
+    """Return (n,3) each image's mean where attacks fooled, where they failed, and under noise; NaN if there is none."""
+    parts = [group.groupby("index")[column].mean() for group in _groups(rows)]
+    return torch.tensor(pd.concat(parts, axis=1).to_numpy(dtype="float64", copy=True))
 
 
 def _outcome_table(rows: pd.DataFrame, column: str, name: str, seed: int) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = []
     for method, own in _by_method(rows):
-        fooled, failed, noise = (_values(group, column) for group in _groups(own).values())
+        values = _values(own, column)
         lines.append(
             (
                 method,
-                *(bootstrap_means(values.unsqueeze(1), seed=seed)[0] for values in (fooled, failed, noise)),
-                bootstrap_difference(failed, fooled, seed=seed),
-                _parting(fooled, torch.cat([failed, noise])),
+                *bootstrap_means(values, seed=seed),
+                bootstrap_difference(values[:, [1, 0]], seed=seed),
+                _parting(values),
             )
         )
     headings = ("method", "fooled", "failed", "noise", "failed minus fooled", "AUROC")
@@ -239,16 +237,18 @@ def _outcome_table(rows: pd.DataFrame, column: str, name: str, seed: int) -> Sum
     return SummaryTable(caption, headings, lines, signed=frozenset({"failed minus fooled"}))
 
 
-def _parting(fooled: Tensor, others: Tensor) -> float:
+def _parting(values: Tensor) -> float:
+    fooled, others = values[:, 0], values[:, 1:].flatten()
     scores = -torch.cat([fooled, others])
-    return auroc(scores, torch.arange(len(scores)) < len(fooled))
+    positive = torch.arange(len(scores)) < len(fooled)
+    known = ~scores.isnan()
+    return auroc(scores[known], positive[known])
 
 
 def _verdicts(rows: pd.DataFrame, seed: int) -> Iterator[str]:
     parting = {}
     for method, own in _by_method(rows):
-        fooled, failed, noise = (_values(group, "cosine") for group in _groups(own).values())
-        parting[method] = _parting(fooled, torch.cat([failed, noise]))
+        parting[method] = _parting(_values(own, "cosine"))
     known = {method: value for method, value in parting.items() if value == value}
     if not known:
         yield "All images have the same outcome, so nothing can be said about how maps tell outcomes apart."

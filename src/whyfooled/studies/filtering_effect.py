@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ import torch
 from matplotlib.figure import Figure
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, at_least
+from whyfooled.errors import MethodError, at_least
 from whyfooled.measures import average_difference, binary_similarity, chance_similarity
 from whyfooled.registry import Card, title
 from whyfooled.saliency import Deconvnet, Gradient, GuidedBackprop
 from whyfooled.studies._figure import histograms_figure
+from whyfooled.studies._maps import check_none_works
 from whyfooled.studies._reading import by_image, means
-from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
 from whyfooled.types import Logits
@@ -65,8 +67,7 @@ class FilteringEffect(Study):
 
     def __post_init__(self) -> None:
         at_least("top", self.top, 2)
-        if not self.methods:
-            raise ParameterError("`methods` must have at least one entry.")
+        check_methods(self.methods)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Compute each image's maps for its classes, and compare them two by two."""
@@ -95,6 +96,7 @@ class FilteringEffect(Study):
             try:
                 maps = method(classifier, images, classes)
             except MethodError as error:
+                check_none_works(error, method, classifier, images, classes)
                 yield from ({"place": place, "method": name, "error": f"{name}: {error}"} for place in places)
                 continue
             for a, b in combinations(range(classes.shape[1]), 2):
@@ -122,7 +124,8 @@ class FilteringEffect(Study):
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Means over images of the similarity, its chance level and Avg-Diff, and how wide the latter spreads."""
-        rows = table.read(["index", "classes", "method", "similarity", "chance", "avg_diff"])
+        columns = ["index", "classes", "method", "class_a", "class_b", "similarity", "chance", "avg_diff"]
+        rows = table.read(columns)
         found = {
             column: means(*by_image(rows, "method", column), seed) for column in ("similarity", "chance", "avg_diff")
         }
@@ -140,17 +143,19 @@ class FilteringEffect(Study):
                     f"{low:.2f} – {middle:.2f} – {high:.2f}",
                 )
             )
+            spread = "no map has a positive part"
+            if not math.isnan(middle):
+                spread = (
+                    f"Avg-Diff is {middle:.2f} in the middle, and from {low:.2f} to {high:.2f} for 90 % of the pairs"
+                )
             sentences.append(
                 f"{method}: maps of two classes have the same sign on {similarity.mean:.1%} of the elements (by chance "
-                f"{found['chance'][method].mean:.1%}); Avg-Diff is {middle:.2f} in the middle, 5 % of the pairs are "
-                f"below "
-                f"{low:.2f} and 5 % above {high:.2f}."
+                f"{found['chance'][method].mean:.1%}); {spread}."
             )
         caption = (
-            "Pairs of classes of one image: similarity of the binarised maps, what it would be for independent maps "
-            "with "
-            "as many positive elements, and Avg-Diff, the relative difference of the maps' mean positive part. Means "
-            "over "
+            "Pairs of classes of one image: similarity of the binarised maps; what it would be for independent maps "
+            "with as "
+            "many positive elements; and Avg-Diff, the relative difference of the maps' mean positive part. Means over "
             "images."
         )
         headings = ("method", "similarity", "chance", "Avg-Diff", "Avg-Diff of pairs: 5 % – 50 % – 95 %")
@@ -173,5 +178,5 @@ class FilteringEffect(Study):
 def _where_classes_come_from(rows: pd.DataFrame) -> str:
     counts = rows.drop_duplicates("index")["classes"].value_counts()
     parts = [f"on {count} images the classes are {origin}" for origin, count in counts.items() if count]
-    pairs = len(rows) // rows["method"].nunique()
+    pairs = len(rows.drop_duplicates(["index", "class_a", "class_b"]))
     return f"{pairs} pairs of classes; {', '.join(parts)}."

@@ -13,18 +13,25 @@ from torch import Tensor
 
 from whyfooled.attacks import AttackResult, CarliniWagner
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, at_least, one_of
+from whyfooled.errors import MethodError, ParameterError, at_least, bad_parameter, one_of
 from whyfooled.fills import FILLS, Fill
 from whyfooled.measures import FRACTIONS, random_maps, recovery_curve
-from whyfooled.registry import Card, title
+from whyfooled.registry import Card
 from whyfooled.saliency import Enhanced
-from whyfooled.saliency.pairs import pair_maps
-from whyfooled.statistics import Interval
-from whyfooled.studies._attacked import ALREADY_WRONG, FOOLED, attacked, check_some_fooled, outcomes, true_classes
+from whyfooled.statistics import FEWEST, Interval
+from whyfooled.studies._attacked import (
+    ALREADY_WRONG,
+    FOOLED,
+    attacked,
+    check_some_fooled,
+    check_target,
+    outcomes,
+)
 from whyfooled.studies._defaults import METHODS
 from whyfooled.studies._figure import curves_figure
-from whyfooled.studies._reading import by_image, differences, highest, means
-from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._maps import titled_maps
+from whyfooled.studies._reading import by_image, check_some_method, differences, highest, means
+from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
 
@@ -82,19 +89,22 @@ class Recovery(Study):
     headline: ClassVar[str] = "recovered"
 
     def __post_init__(self) -> None:
+        check_methods(self.methods)
+        check_target(self.target)
         for fill in self.fills:
             one_of("fills", fill, FILLS)
-        if not self.fills or not self.methods:
-            raise ParameterError("`fills` and `methods` must each have at least one entry.")
-        if not self.fractions or list(self.fractions) != sorted(set(self.fractions)) or self.fractions[0] <= 0:
-            raise ParameterError(f"`fractions` must be ascending shares above 0; got {list(self.fractions)}.")
+        if not self.fills:
+            raise ParameterError("`fills` must have at least one entry.")
+        ascending = list(self.fractions) == sorted(set(self.fractions))
+        if not self.fractions or not ascending or not 0 < self.fractions[0] <= self.fractions[-1] <= 1:
+            raise bad_parameter("fractions", "must be ascending shares, above 0 and at most 1", list(self.fractions))
         at_least("random_orders", self.random_orders, 1)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, compute the maps, perturb and predict."""
         ((_, result),) = attacked(classifier, batch, [self.attack], self.target)
-        true = true_classes(batch, result)
-        found = outcomes(result, true)
+        true = batch.true_classes(result.clean_logits.argmax(1))
+        found = outcomes(batch, result)
         places = [place for place, outcome in enumerate(found) if outcome == FOOLED]
         rows: list[dict[str, Any]] = [
             {"place": place, "outcome": outcome} for place, outcome in enumerate(found) if outcome != FOOLED
@@ -103,7 +113,10 @@ class Recovery(Study):
         if places:
             chosen = torch.tensor(places, device=true.device)
             fooled = result.select(chosen)
-            common = [{"place": place, "outcome": FOOLED, "l2": float(result.l2[place])} for place in places]
+            sizes = (fooled.attempted - fooled.clean).flatten(1).norm(dim=1).tolist()
+            common = [
+                {"place": place, "outcome": FOOLED, "l2": size} for place, size in zip(places, sizes, strict=True)
+            ]
             for name, orders in self._orders(classifier, fooled, true[chosen], batch.seed):
                 if isinstance(orders, MethodError):
                     rows += [{**one, "method": name, "error": f"{name}: {orders}"} for one in common]
@@ -115,10 +128,10 @@ class Recovery(Study):
     def _orders(
         self, classifier: Classifier, result: AttackResult, true: Tensor, seed: int
     ) -> Iterator[tuple[str, list[Tensor] | MethodError]]:
-        adversarial = result.adversarial
-        for method, maps in pair_maps(self.methods, classifier, adversarial, result.predictions, true):
-            yield title(method), maps if isinstance(maps, MethodError) else [maps[:, 0]]
-        yield SIZE, [result.delta.abs()]
+        # Not `adversarial`, which is the clean image where another class than the target was reached.
+        for name, maps in titled_maps(self.methods, classifier, result.attempted, result.predictions, true):
+            yield name, maps if isinstance(maps, MethodError) else [maps]
+        yield SIZE, [(result.attempted - result.clean).abs()]
         yield RANDOM, [random_maps(result.clean, seed + number) for number in range(self.random_orders)]
 
     def _recover(
@@ -135,7 +148,7 @@ class Recovery(Study):
             curves = [
                 recovery_curve(
                     classifier,
-                    result.adversarial,
+                    result.attempted,
                     true,
                     maps,
                     fractions=self.fractions,
@@ -169,6 +182,7 @@ class Recovery(Study):
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Means over the shares of pixels, for every fill; areas under the curves; paired differences to the best."""
         sentences, tables = [_who_was_fooled(table)], []
+        check_some_method(table, references=(RANDOM, SIZE))
         for fill in _fills(table):
             rows = _of(table, fill)
             names, values = by_image(rows, "method", "recovered")
@@ -273,6 +287,12 @@ def _verdict(fill: str, found: dict[str, Interval], chance: dict[str, Interval])
     better = sum(chance[name].low > 0 for name in methods)
     worse = sum(chance[name].high < 0 for name in methods)
     best = _best(found)
+    if found[best].count < FEWEST:
+        return (
+            f"When pixels become {_FILL_TITLES[fill]}: best is {best}, {found[best]} (random order {found[RANDOM]}). "
+            f"Of "
+            f"{found[best].count} images nothing can be said about which methods are better than a random order."
+        )
     return (
         f"When pixels become {_FILL_TITLES[fill]}: best is {best}, {found[best]} (random order {found[RANDOM]}). Of "
         f"{len(methods)} methods {better} are better than a random order and {worse} worse, by intervals of the paired "

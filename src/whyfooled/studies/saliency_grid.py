@@ -18,13 +18,14 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError, at_least
 from whyfooled.images import to_picture
 from whyfooled.measures import cosine
-from whyfooled.registry import Card, title
+from whyfooled.registry import Card
 from whyfooled.report.pictures import Scale, scale_of, scaled_picture
-from whyfooled.saliency.pairs import pair_maps
-from whyfooled.studies._attacked import FOOLED, attacked, explained, outcomes, true_classes
+from whyfooled.studies._attacked import FOOLED, attacked, check_target, explained, outcomes
 from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import Line, tiles_figure
-from whyfooled.studies._study import Batch, Measured, Study
+from whyfooled.studies._maps import titled_maps
+from whyfooled.studies._reading import check_some_method
+from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
 
@@ -82,8 +83,10 @@ class SaliencyGrid(Study):
     headline: ClassVar[str] = "fooled"
 
     def __post_init__(self) -> None:
-        if not self.attacks or not self.methods:
-            raise ParameterError("`attacks` and `methods` must each have at least one entry.")
+        check_methods(self.methods)
+        check_target(self.target)
+        if not self.attacks:
+            raise ParameterError("`attacks` must have at least one entry.")
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and draw every method's maps."""
@@ -91,9 +94,8 @@ class SaliencyGrid(Study):
         true = batch.true_classes(logits.argmax(1))
         lines = [_Round(CLEAN, batch.images, logits, true, [""] * len(true), torch.zeros_like(batch.images))]
         for attack, result in attacked(classifier, batch, self.attacks, self.target):
-            shown = true_classes(batch, result)
             delta = result.attempted - result.clean
-            lines.append(_Round(attack, result.attempted, result.logits, shown, outcomes(result, shown), delta))
+            lines.append(_Round(attack, result.attempted, result.logits, true, outcomes(batch, result), delta))
         rows = [row for line in lines for row in line.rows(classifier)]
         maps: dict[str, Tensor] = {}
         for name, found in self._maps(classifier, lines).items():
@@ -108,12 +110,12 @@ class SaliencyGrid(Study):
         """Return (n,lines,d,h,w) maps of every method."""
         found: dict[str, list[Tensor] | MethodError] = {}
         for line in lines:
-            for method, maps in pair_maps(self.methods, classifier, line.images, *explained(line.logits, line.true)):
-                known = found.setdefault(title(method), [])
+            for name, maps in titled_maps(self.methods, classifier, line.images, *explained(line.logits, line.true)):
+                known = found.setdefault(name, [])
                 if isinstance(maps, MethodError):
-                    found[title(method)] = maps
+                    found[name] = maps
                 elif not isinstance(known, MethodError):
-                    known.append(maps[:, 0])
+                    known.append(maps)
         return {
             name: maps if isinstance(maps, MethodError) else torch.stack(maps, dim=1) for name, maps in found.items()
         }
@@ -126,6 +128,7 @@ class SaliencyGrid(Study):
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
         """List what the classifier makes of the images that are shown."""
+        check_some_method(table)
         chosen = most_telling(table, SHOWN)
         columns = ["index", "image", "method", "attack", "outcome", "prediction", "probability", "l2", "linf"]
         rows = table.read(columns, [("index", "in", chosen)])

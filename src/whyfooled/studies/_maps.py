@@ -1,0 +1,53 @@
+"""The maps of a batch for a study, where a method may not work on the model, or not on some of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import MethodError
+from whyfooled.registry import title
+from whyfooled.saliency.enhanced import Enhanced
+from whyfooled.saliency.pairs import pair_maps
+from whyfooled.types import Classes, Images, ManyClasses
+
+
+def titled_maps(
+    methods: Sequence[Any], classifier: Classifier, images: Images, classes: Classes, contrast: Classes
+) -> Iterator[tuple[str, Tensor | MethodError]]:
+    """Compute (n,d,h,w) the maps of `classes` by every method; enhanced ones hold them against `contrast`.
+
+    Yields
+    ------
+    tuple
+        The method's name in reports, and its maps; or, where it works on none of the images, the error that says why.
+
+    Raises
+    ------
+    MethodError
+        If a method works on some of the images only: the runner then measures each on its own.
+    """
+    for method, maps in pair_maps(methods, classifier, images, classes, contrast):
+        if isinstance(maps, MethodError):
+            base = method.base if isinstance(method, Enhanced) else method
+            check_none_works(maps, base, classifier, images, classes)
+            yield title(method), maps
+        else:
+            yield title(method), maps[:, 0]
+
+
+def check_none_works(
+    error: MethodError, method: Any, classifier: Classifier, images: Images, classes: ManyClasses
+) -> None:
+    """Raise a method's error on a batch again, unless it fails on each of the images alone too."""
+    if len(images) == 1:
+        return
+    for number in range(len(images)):
+        try:
+            method(classifier, images[number : number + 1], classes[number : number + 1])
+        except MethodError:
+            continue
+        raise error
