@@ -105,11 +105,30 @@ def test_auroc_is_mann_whitneys(seed):
     scores = draws(40, seed=seed)[:, 0].mul(2).round()
     positive = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.4
     statistic = scipy.stats.mannwhitneyu(scores[positive].numpy(), scores[~positive].numpy()).statistic
-    assert auroc(scores, positive) == pytest.approx(statistic / (int(positive.sum()) * int((~positive).sum())))
+    assert auroc(scores, positive).mean == pytest.approx(statistic / (int(positive.sum()) * int((~positive).sum())))
+
+
+def test_the_interval_of_auroc_is_delongs_by_all_pairs():
+    scores, positive = draws(30)[:, 0].mul(3).round(), torch.arange(30) % 3 == 0
+    ours, theirs = scores[positive], scores[~positive]
+    wins = torch.tensor([[float(a > b) + 0.5 * float(a == b) for b in theirs] for a in ours]).double()
+    spread = math.sqrt(float(wins.mean(1).var()) / len(ours) + float(wins.mean(0).var()) / len(theirs))
+    found = auroc(scores, positive)
+    assert (found.low, found.high) == pytest.approx((found.mean - 1.96 * spread, found.mean + 1.96 * spread))
+
+
+def test_the_interval_of_auroc_holds_the_truth_about_as_often_as_it_says():
+    held = [
+        one.low <= 0.5 <= one.high
+        for one in (auroc(draws(60, seed=seed)[:, 0], torch.arange(60) % 2 == 0) for seed in range(400))
+    ]
+    assert 0.91 < sum(held) / len(held) < 0.98
 
 
 def test_auroc_of_one_kind_is_not_a_number(monkeypatch):
-    assert math.isnan(auroc(torch.rand(3), torch.ones(3, dtype=torch.bool)))
+    alone = auroc(torch.rand(3), torch.ones(3, dtype=torch.bool))
+    assert math.isnan(alone.mean)
+    assert alone.count == 0
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ParameterError, match="positive"):
         auroc(torch.rand(3), torch.ones(4, dtype=torch.bool))

@@ -116,19 +116,30 @@ def _interval(mean: float, drawn: Tensor, count: int) -> Interval:
     return Interval(mean, min(low, mean), max(high, mean), count)
 
 
-def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float:
+def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Interval:
     """Return how often a positive image scores higher than a negative one, ties counting half; 0.5 is chance.
 
-    The area under the receiver operating characteristic, by the Mann-Whitney statistic. NaN without both kinds.
+    The area under the receiver operating characteristic (Mann-Whitney), with the 95 % interval of DeLong et al. (1988),
+    cut off at 0 and 1. Its `count` is that of the rarer kind; NaN without both kinds.
     """
     if scores.shape != positive.shape:
         raise ParameterError(f"`positive` must have the shape {tuple(scores.shape)}; got {tuple(positive.shape)}.")
-    ours, theirs = scores[positive].double(), scores[~positive].double().sort().values
-    if not len(ours) or not len(theirs):
-        return float("nan")
-    below = torch.searchsorted(theirs, ours, right=False)
-    not_above = torch.searchsorted(theirs, ours, right=True)
-    return float((below + not_above).double().mean() / (2 * len(theirs)))
+    ours, theirs = scores[positive].double(), scores[~positive].double()
+    count = min(len(ours), len(theirs))
+    # How each image fares against all of the other kind: placements.
+    above, below = _shares_below(ours, theirs), 1 - _shares_below(theirs, ours)
+    mean = float(above.mean())
+    if count < 2:
+        return Interval(mean if count else float("nan"), float("nan"), float("nan"), count)
+    reach = 1.96 * float(above.var() / len(ours) + below.var() / len(theirs)) ** 0.5
+    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach), count)
+
+
+def _shares_below(values: Tensor, others: Tensor) -> Tensor:
+    """Return which share of the others is smaller than each value, equal ones counting half."""
+    ordered = others.sort().values
+    smaller, not_larger = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    return (smaller + not_larger).double() / (2 * max(1, len(others)))
 
 
 def _draws(n: int, resamples: int, seed: int) -> Iterator[Tensor]:

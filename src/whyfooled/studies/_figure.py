@@ -43,7 +43,8 @@ def curves_figure(panels: Mapping[str, Curves], *, x: str, y: str, references: S
         panel.set_title(heading, fontsize=10)
         # Side by side, so that the intervals of one share of pixels do not hide each other.
         for number, (name, points) in enumerate(curves.items()):
-            _curve(panel, name, points, *looks[name], shift=_DODGE ** (number - len(curves) / 2))
+            bars = len(names) <= _CROWDED or name in references or number == 0
+            _curve(panel, name, points, *looks[name], shift=_DODGE ** (number - len(curves) / 2), bars=bars)
         panel.set_xscale("log")
         ticks = sorted({place for points in curves.values() for place, _ in points})
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -61,8 +62,10 @@ def curves_figure(panels: Mapping[str, Curves], *, x: str, y: str, references: S
     return figure
 
 
-_DODGE = 1.015
+_DODGE = 1.008
 """How far the next curve stands to the right, as a factor."""
+_CROWDED = 10
+"""With more curves, only the first and the references show their intervals: the others would hide each other."""
 
 
 def _looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[str, object, float]]:
@@ -90,13 +93,14 @@ def _curve(
     width: float,
     *,
     shift: float,
+    bars: bool,
 ) -> None:
     places = [place * shift for place, _ in points]
     values = [value.mean for _, value in points]
     panel.plot(
         places, values, label=_plain(name), color=colour, linestyle=dash, linewidth=width, marker="o", markersize=2.5
     )
-    for place, (_, value) in zip(places, points, strict=True):
+    for place, (_, value) in zip(places, points if bars else (), strict=False):
         panel.plot([place, place], [value.low, value.high], color=colour, linewidth=0.7, alpha=0.6)
 
 
@@ -146,25 +150,41 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
         What the marks measure.
     """
     names = list(next(iter(panels.values())))
+    marks = list(dict.fromkeys(mark for lines in panels.values() for line in lines.values() for mark in line))
     columns = 2 if len(panels) > 1 else 1
     rows = -(-len(panels) // columns)
-    height = 0.34 * len(names) + 0.9
+    height = (0.2 + 0.09 * len(marks)) * len(names) + 0.9
     figure = Figure(figsize=(4.0 * columns + 2.2, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    step = 0.8 / len(marks)
     for panel, (title, lines) in zip(axes, panels.items(), strict=False):
         for place, name in enumerate(names):
-            for number, (mark, value) in enumerate(lines[name].items()):
-                _mark(panel, place + 0.2 * (number - 1), value, COLOURS[number], mark if place == 0 else None)
+            for number, mark in enumerate(marks):
+                shift = step * (number - (len(marks) - 1) / 2)
+                _mark(
+                    panel,
+                    place + shift,
+                    lines[name][mark],
+                    COLOURS[number % len(COLOURS)],
+                    mark if place == 0 else None,
+                )
         panel.set_title(title, fontsize=10)
+        panel.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=8)
+        panel.set_ylim(len(names) - 0.5, -0.5)
         panel.grid(axis="x", alpha=0.25)
-    axes[0].set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=8)
-    axes[0].invert_yaxis()
     for spare in axes[len(panels) :]:
         spare.set_visible(False)
     for panel in axes[max(0, len(panels) - columns) : len(panels)]:
         panel.set_xlabel(x, fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+    figure.legend(
+        handles,
+        list(map(_plain, labels)),
+        loc="outside lower center",
+        ncols=min(4, len(handles)),
+        frameon=False,
+        fontsize=8,
+    )
     return figure
 
 
@@ -190,24 +210,24 @@ class Line:
 
 
 def tiles_figure(blocks: Sequence[tuple[str, Sequence[Line]]]) -> Figure:
-    """Draw titled blocks of rows of pictures, one below the other."""
+    """Draw titled blocks of rows of pictures, one below the other; the labels have a column of their own."""
     columns = max(len(line.tiles) for _, block in blocks for line in block)
     rows = sum(len(block) for _, block in blocks)
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-    figure = Figure(figsize=(1.5 * columns + 1.3, 1.55 * rows + 0.6 * len(blocks)), layout=layout)
+    figure = Figure(figsize=(1.5 * columns + 1.4, 1.55 * rows + 0.7 * len(blocks)), layout=layout)
     parts = figure.subfigures(len(blocks), 1, height_ratios=[len(block) for _, block in blocks], squeeze=False)[:, 0]
     for part, (title, block) in zip(parts, blocks, strict=True):
-        part.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
-        axes = part.subplots(len(block), columns, squeeze=False)
-        for panels, line in zip(axes, block, strict=True):
-            for panel in panels:
+        part.suptitle(f"{title}\n", fontsize=9, x=0.01, ha="left", parse_math=False)
+        axes = part.subplots(len(block), columns + 1, squeeze=False, width_ratios=[0.9, *[1] * columns])
+        for (beside, *panels), line in zip(axes, block, strict=True):
+            for panel in (beside, *panels):
                 panel.set_axis_off()
+            label = "\n".join(textwrap.fill(text, 18) for text in line.label.split("\n") if text)
+            beside.text(
+                0.95, 0.5, label, transform=beside.transAxes, ha="right", va="center", fontsize=7, parse_math=False
+            )
             for panel, (heading, picture) in zip(panels, line.tiles, strict=False):
                 panel.imshow(picture)
                 if line is block[0]:
                     panel.set_title(textwrap.fill(heading, 20), fontsize=7, parse_math=False)
-            label = "\n".join(textwrap.fill(part, 16) for part in line.label.split("\n") if part)
-            panels[0].text(
-                -0.06, 0.5, label, transform=panels[0].transAxes, ha="right", va="center", fontsize=7, parse_math=False
-            )
     return figure

@@ -21,7 +21,7 @@ from whyfooled.errors import MethodError, ParameterError, at_least
 from whyfooled.measures import cosine, rank_correlation, structural_similarity, top_overlap
 from whyfooled.randomness import image_generators, uniform
 from whyfooled.registry import Card
-from whyfooled.statistics import auroc, bootstrap_difference, bootstrap_means
+from whyfooled.statistics import Interval, auroc, bootstrap_difference, bootstrap_means
 from whyfooled.studies._attacked import (
     ALREADY_WRONG,
     FAILED,
@@ -142,27 +142,34 @@ class AttackOutcome(Study):
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Means where attacks succeed and where they fail, their difference, and how they part, for every measure."""
-        check_some_attacked(table.read(["outcome"], [("attack", "!=", NOISE)])["outcome"])
+        outcome = table.read(["index", "attack", "outcome"], [("attack", "!=", NOISE)]).drop_duplicates()
+        check_some_attacked(outcome.drop_duplicates("index")["outcome"])
         rows = _measured(table)
-        counts = rows.drop_duplicates(["index", "attack"]).groupby("attack", observed=True, sort=False)["outcome"]
+        already = outcome[outcome["outcome"] == ALREADY_WRONG]["index"].nunique()
         sentences = [
-            f"{attack}: {(group == FOOLED).sum()} images fool the classifier, {(group == FAILED).sum()} do not."
-            for attack, group in counts
+            f"{outcome['index'].nunique()} images, {already} of them taken for a wrong class before any attack and "
+            f"left out. "
+            "Maps explain the class that the classifier gives; enhanced ones hold it against the true class, or "
+            "against "
+            "the strongest other one where the prediction is right.",
+            f"Images by outcome: {', '.join(_groups(rows))}.",
         ]
         tables = []
         for column, name in _TITLES.items():
             tables.append(_outcome_table(rows, column, name, seed))
-        sentences += _verdicts(rows, seed)
+        sentences += _verdicts(rows)
         return Summary(tuple(sentences), tuple(tables))
 
     @classmethod
     def draw(cls, table: Table, seed: int) -> Figure:
         """Draw each method's mean similarity to the clean map, by outcome; a panel for each measure."""
         rows = _measured(table)
-        panels = {}
+        groups, panels = _groups(rows), {}
         for column, name in _TITLES.items():
             panels[name] = {
-                method: dict(zip(_GROUPS, bootstrap_means(_values(own, column), seed=seed), strict=True))
+                method: dict(
+                    zip(groups, bootstrap_means(_values(own, column, list(groups.values())), seed=seed), strict=True)
+                )
                 for method, own in _by_method(rows)
             }
         return intervals_figure(panels, x="similarity of the maps before and after")
@@ -200,58 +207,79 @@ def _by_method(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     return ((str(name), group) for name, group in rows.groupby("method", observed=True, sort=False))
 
 
-_GROUPS = ("attack fooled the classifier", "attack failed", "random noise")
+def _groups(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Name what there is: each attack by its outcome, and noise that did not fool; with attack and outcome."""
+    known = rows.drop_duplicates(["index", "attack"]).groupby(["attack", "outcome"], observed=True, sort=False).size()
+    found = {}
+    for attack in rows["attack"].unique():
+        for outcome in (FOOLED, FAILED) if attack != NOISE else (FAILED,):
+            count = int(known.get((attack, outcome), 0))
+            if count:
+                name = f"{attack} {outcome}" if attack != NOISE else "random noise"
+                found[f"{name} (n = {count})"] = (str(attack), outcome)
+    return found
 
 
-def _groups(rows: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
-    """Part rows by what became of the image: fooled or not by an attack, or noise that did not fool."""
-    noise, attack = rows["attack"] == NOISE, rows["attack"] != NOISE
-    fooled, failed = rows["outcome"] == FOOLED, rows["outcome"] == FAILED
-    return rows[attack & fooled], rows[attack & failed], rows[noise & failed]
+def _both_outcomes(rows: pd.DataFrame) -> list[str]:
+    """Name the attacks that fooled the classifier on some images and failed on others."""
+    known = set(_groups(rows).values())
+    attacks = [str(attack) for attack in rows["attack"].unique() if attack != NOISE]
+    return [attack for attack in attacks if {(attack, FOOLED), (attack, FAILED)} <= known]
 
 
-def _values(rows: pd.DataFrame, column: str) -> Tensor:
-    """Return (n,3) each image's mean where attacks fooled, where they failed, and under noise; NaN if there is none."""
-    parts = [group.groupby("index")[column].mean() for group in _groups(rows)]
+def _values(rows: pd.DataFrame, column: str, groups: Sequence[tuple[str, str]]) -> Tensor:
+    """Return (n,g) each image's similarity in each group; NaN where it is not in it."""
+    parts = [
+        rows[(rows["attack"] == attack) & (rows["outcome"] == outcome)].set_index("index")[column]
+        for attack, outcome in groups
+    ]
     return torch.tensor(pd.concat(parts, axis=1).to_numpy(dtype="float64", copy=True))
 
 
 def _outcome_table(rows: pd.DataFrame, column: str, name: str, seed: int) -> SummaryTable:
+    groups, both = _groups(rows), _both_outcomes(rows)
+    differences = [f"{attack}: failed minus fooled" for attack in both]
     lines: list[tuple[Cell, ...]] = []
     for method, own in _by_method(rows):
-        values = _values(own, column)
+        pairs = [_values(own, column, [(attack, FAILED), (attack, FOOLED)]) for attack in both]
         lines.append(
             (
                 method,
-                *bootstrap_means(values, seed=seed),
-                bootstrap_difference(values[:, [1, 0]], seed=seed),
-                _parting(values),
+                *bootstrap_means(_values(own, column, list(groups.values())), seed=seed),
+                *(bootstrap_difference(pair, seed=seed) for pair in pairs),
+                *map(_parting, pairs),
             )
         )
-    headings = ("method", "fooled", "failed", "noise", "failed minus fooled", "AUROC")
+    headings = ("method", *groups, *differences, *(f"{attack}: AUROC" for attack in both))
     caption = (
-        f"Similarity of the map before and after, by {name}: where an attack fools the classifier, where it fails, and "
-        "under random noise. AUROC: how often the map moves further on an image that fools the classifier than on one "
-        "that does not (failed or noise); 0.5 is chance."
+        f"Similarity of the maps of the clean and of the attacked image, by {name}. Attacks are compared with "
+        f"themselves, "
+        "because a larger perturbation moves a map further whether it fools or not. AUROC: how often the map moves "
+        "further "
+        "on an image that the attack fools the classifier on than on one where it fails; 0.5 is chance (interval: "
+        "DeLong)."
     )
-    return SummaryTable(caption, headings, lines, signed=frozenset({"failed minus fooled"}))
+    return SummaryTable(caption, headings, lines, signed=frozenset(differences))
 
 
-def _parting(values: Tensor) -> float:
-    fooled, others = values[:, 0], values[:, 1:].flatten()
-    scores = -torch.cat([fooled, others])
-    positive = torch.arange(len(scores)) < len(fooled)
+def _parting(pair: Tensor) -> Interval:
+    """Tell how well the move of a map tells the second column's images from the first's."""
+    scores, positive = -pair.T.flatten(), torch.arange(2).repeat_interleave(len(pair)) == 1
     known = ~scores.isnan()
     return auroc(scores[known], positive[known])
 
 
-def _verdicts(rows: pd.DataFrame, seed: int) -> Iterator[str]:
-    parting = {}
-    for method, own in _by_method(rows):
-        parting[method] = _parting(_values(own, "cosine"))
-    known = {method: value for method, value in parting.items() if value == value}
-    if not known:
-        yield "All images have the same outcome, so nothing can be said about how maps tell outcomes apart."
-        return
-    ranked = ", ".join(f"{method} {value:.2f}" for method, value in sorted(known.items(), key=lambda pair: -pair[1]))
-    yield f"How well the map's move (by cosine) tells a fooled classifier from one that is not, AUROC: {ranked}."
+def _verdicts(rows: pd.DataFrame) -> Iterator[str]:
+    both = _both_outcomes(rows)
+    if not both:
+        yield "No attack both fooled the classifier and failed, so nothing can be said of how maps tell outcomes apart."
+    for attack in both:
+        parting = {
+            method: _parting(_values(own, "cosine", [(attack, FAILED), (attack, FOOLED)]))
+            for method, own in _by_method(rows)
+        }
+        ranked = sorted(parting.items(), key=lambda pair: -pair[1].mean)
+        yield (
+            f"{attack}: how well the move of a map (by cosine) tells success from failure, AUROC: "
+            f"{', '.join(f'{method} {value.mean:.2f}' for method, value in ranked)}."
+        )
