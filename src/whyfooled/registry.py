@@ -139,6 +139,8 @@ def describe_value(value: object) -> str:
         return f"[{', '.join(map(describe_value, value))}]"
     if hasattr(value, "card"):
         return describe(value)
+    if isinstance(value, float) and value == round(value * 255) / 255 and 0 < value < 1:
+        return f"{round(value * 255)}/255"
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     # Without the address that it happens to have in memory: a run is to be the same in another process.

@@ -71,7 +71,7 @@ def test_a_finished_study_is_drawn_again(folder, capsys, monkeypatch):
     before = (folder / "out" / "figure.png").read_bytes()
     (folder / "out" / "figure.png").unlink()
     command(monkeypatch, "figure", "out")
-    assert capsys.readouterr().out == "Written: out/figure.png\n"
+    assert capsys.readouterr().out == "Written: out: figure.png, figure.pdf, summary.md, summary.tex\n"
     assert (folder / "out" / "figure.png").read_bytes() == before
 
 
@@ -128,6 +128,9 @@ def test_methods_and_attacks_are_options_of_their_own(folder, capsys, monkeypatc
             ["study", "recovery", "--images", "photographs", "--engine", "ray", "--address", "127.0.0.1:9"],
             "`address` must be that of a running Ray cluster; got 127.0.0.1:9",
         ),
+        (["study", "recovery", "--images", "photographs", "--attack", "bim,fgsm"], "`--attack` must be one attack"),
+        (["study", "recovery", "--images", ""], "`--images` must say where the images come from; got ''"),
+        (["study", "recovery", "--images", "photographs", "-o", "photographs"], "photographs holds other files"),
         (["figure", "photographs"], "photographs holds no study"),
     ],
 )

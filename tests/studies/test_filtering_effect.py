@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests.models import linear, small
 from tests.studies.worlds import write_images
-from whyfooled import Gradient, GuidedBackprop
+from whyfooled import Enhanced, Gradient, GuidedBackprop
 from whyfooled.errors import ParameterError
 from whyfooled.measures import average_difference, binary_similarity
 from whyfooled.sources import open_source
@@ -67,6 +68,29 @@ def test_two_classes_are_the_least_that_can_be_compared():
         FilteringEffect(top=1)
     with pytest.raises(ParameterError, match="`methods`"):
         FilteringEffect(methods=())
+
+
+def test_an_enhanced_method_has_no_map_of_one_class_and_the_others_are_measured(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=2)
+    study = FilteringEffect(methods=(Enhanced(), Gradient()), top=2)
+    result = run_study(study, images, tmp_path / "out", model=small())
+    assert set(result.table.read()["method"]) == {"Gradient"}
+    assert (
+        result.table.errors()["error"].tolist()
+        == ["Enhanced guided backpropagation: It holds one class against another, so it has no map of one class alone."]
+        * 2
+    )
+
+
+def test_its_maps_are_kept_by_the_rank_of_the_class(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=3)
+    run_study(FilteringEffect(methods=(Gradient(),), top=2), images, tmp_path / "out", model=small(), keep_maps=True)
+    kept = load_file(next((tmp_path / "out" / "maps").iterdir()))
+    source, classifier = open_source(images), small()
+    image = source[1].fitted(classifier.fit, 3).unsqueeze(0)
+    second = classifier.logits(image).topk(2).indices[:, 1]
+    found = kept[f"{source.name(1)}/Gradient, class 2"]
+    torch.testing.assert_close(found, Gradient()(classifier, image, second)[0], rtol=1e-4, atol=1e-7)
 
 
 def test_two_labels_of_one_class_are_no_pair(tmp_path):

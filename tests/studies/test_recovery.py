@@ -99,7 +99,7 @@ def test_the_summary_ranks_methods_and_compares_them_in_pairs(result):
     other = rows["Points (place=5)"]
     assert other["minus Points"]["mean"] == pytest.approx(other["recovered"]["mean"] - 1)
     assert "6 of 6 images fool the classifier" in result.summary
-    assert "When pixels become black: best is Points, 1.000 [1.000, 1.000]" in result.summary
+    assert "When pixels become black: the highest is Points, 1.000 [1.000, 1.000]" in result.summary
     assert "Of 6 images nothing can be said about which methods are better" in result.summary
 
 
@@ -215,6 +215,8 @@ def test_labels_that_do_not_fit_the_model_are_suspected_when_no_image_is_right(t
         ({"methods": ()}, "at least one entry"),
         ({"methods": (Gradient(), Gradient())}, "Gradient is there twice"),
         ({"fractions": (0.5, 5.0)}, "at most 1"),
+        ({"methods": ("gradient",)}, "must be saliency methods, such as Gradient"),
+        ({"attack": "fgsm"}, "must be an attack"),
         ({"target": "far"}, "`target` must be one of random, least-likely, runner-up; got far"),
     ],
 )

@@ -57,6 +57,8 @@ def test_every_image_is_measured_and_everything_is_written(images, tmp_path):
     assert (about["images_measured"], about["images_given"], about["failures"]) == (10, 10, 0)
     assert about["results"][0]["rows"][0]["mean"] == pytest.approx(float(pixels(images).mean()))
     assert "It is bright." in result.summary
+    assert "10 of 10 images measured; source:" in result.summary
+    assert "true classes: what the model sees in the clean image" in result.summary
     assert Image.open(tmp_path / "out" / "figure.png").size[0] > 100
 
 
@@ -243,6 +245,19 @@ def test_a_count_draws_images_by_the_seed(images, tmp_path):
     assert few[0] == sorted(few[0])
     assert few[0] != few[1]
     assert study(images, tmp_path / "again", count=4).table.read()["index"].tolist() == few[0]
+
+
+def test_a_folder_with_other_files_is_refused(images, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match=r"out holds other files, such as thesis\.tex, and no study"):
+        study(images, tmp_path / "out")
+
+
+def test_what_a_drawn_sample_is_drawn_from_is_said(images, tmp_path):
+    summary = study(images, tmp_path / "out", count=4).summary
+    assert "4 of 4 images measured, drawn at random from 10; source:" in summary
+    assert "Intervals over fewer than 10 images are too narrow." in summary
 
 
 def test_maps_are_kept_beside_the_table_if_asked_for(images, tmp_path):

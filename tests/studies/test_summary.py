@@ -24,7 +24,8 @@ def test_markdown_is_a_title_findings_and_tables():
         "",
         "- All is well: 5 % of it.",
         "",
-        "Share of pixels, 30 % of all.",
+        "Share of pixels, 30 % of all. In brackets: 95 % intervals over images (bootstrap, unless said otherwise); at "
+        "most 9 images.",
         "",
         "| method | value | difference | count |",
         "| --- | --- | --- | --- |",
@@ -35,11 +36,12 @@ def test_markdown_is_a_title_findings_and_tables():
 
 
 def test_latex_escapes_what_it_would_read_as_a_command():
-    text = SUMMARY.latex()
-    assert r"\caption{Share of pixels, 30 \% of all.}" in text
-    assert r"input $\times$ gradient\_a & 0.500 [0.400, 0.600] & +0.100 [-0.100, +0.200] & 3 \\" in text
+    text = SUMMARY.latex("trial", ["Seed 0."])
+    assert r"\caption{Share of pixels, 30 \% of all. In brackets" in text
+    assert r"\label{tab:trial-1}" in text
+    assert r"input $\times$ gradient\_a & 0.500 [0.400, 0.600] & +0.100 [$-$0.100, +0.200] & 3 \\" in text
     assert r"a|b \& c & -- &  & -- \\" in text
-    assert text.startswith("% All is well: 5 % of it.\n")
+    assert text.startswith("% Needs \\usepackage{booktabs,graphicx}.\n% Seed 0.\n% All is well: 5 % of it.\n")
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
 
 

@@ -71,11 +71,17 @@ def study(
             "--images", "must say where the images come from", "nothing", "To see what it takes: --list."
         )
 
+    from whyfooled.adversaries import is_run
     from whyfooled.registry import parse
     from whyfooled.studies import run_study
 
     made = parse("studies", name, _overrides(name, attack, target, methods))
+    if not all(images):
+        raise bad_parameter("--images", "must say where the images come from", "''")
     folder = output or Path("runs") / made.card.name
+    if (attack or target) and any(is_run(Path(place)) for place in images):
+        given = "--attack" if attack else "--target"
+        raise bad_parameter(given, "has no place here: the images are saved adversarial ones", attack or target)
     with plain_warnings(), studying(quiet) as report:
         result = run_study(
             made,
@@ -105,10 +111,12 @@ def study(
 
 def _overrides(name: str, attack: str | None, target: str | None, methods: str | None) -> dict[str, object]:
     """Return the options that were given, as parameters of the study."""
-    from whyfooled.registry import available, parameters
+    from whyfooled.registry import available, parameters, split_list
 
     study = available("studies").get(name.partition("(")[0].strip())
     several = study is not None and "attacks" in parameters(study)
+    if attack is not None and not several and len(split_list(attack)) > 1:
+        raise bad_parameter("--attack", "must be one attack for this study", attack)
     given = {"attacks" if several else "attack": attack, "target": target, "methods": methods}
     return {key: value for key, value in given.items() if value is not None}
 
@@ -135,4 +143,5 @@ def figure(
     """Draw a finished study's figure and write its summary again, from its table alone."""
     from whyfooled.studies import redraw
 
-    print(f"Written: {redraw(folder)}")
+    redraw(folder)
+    print(f"Written: {folder}: figure.png, figure.pdf, summary.md, summary.tex")

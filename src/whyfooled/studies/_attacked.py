@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from whyfooled.attacks import AttackResult, run_attack
+from whyfooled.attacks import AttackResult, adapt, run_attack
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, one_of
+from whyfooled.errors import ImageError, ParameterError, one_of
 from whyfooled.goals import Goal, Untargeted
 from whyfooled.registry import describe_value
 from whyfooled.saliency.enhanced import strongest_other
@@ -61,6 +61,14 @@ def outcomes(batch: Batch, result: AttackResult) -> list[str]:
     seen = result.clean_logits.argmax(1)
     before, after = batch.right(seen, seen), batch.right(result.predictions, seen)
     return [ALREADY_WRONG if not was else FAILED if still else FOOLED for was, still in zip(before, after, strict=True)]
+
+
+def check_attacks(attacks: Sequence[Any]) -> None:
+    """Raise `ParameterError` unless there are attacks, all of which can be run."""
+    if not attacks:
+        raise ParameterError("`attacks` must have at least one entry.")
+    for attack in attacks:
+        adapt(attack)
 
 
 def check_target(target: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
@@ -51,3 +52,9 @@ def check_none_works(
         except MethodError:
             continue
         raise error
+
+
+def spread(maps: Tensor, places: Sequence[int], count: int) -> Tensor:
+    """Put maps of some images of a batch of `count` at their places; 0 for the others."""
+    whole = maps.new_zeros(count, *maps.shape[1:])
+    return whole.index_copy_(0, torch.tensor(places, device=maps.device), maps)

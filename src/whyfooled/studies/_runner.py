@@ -17,7 +17,7 @@ import torch
 
 from whyfooled import __version__
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, at_least, bad_parameter, one_of
+from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, one_of
 from whyfooled.images import write_whole
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.runs import claim
@@ -189,6 +189,7 @@ def run_study(
         "threads": cores,
         "keep_maps": keep_maps,
     }
+    _check_free(folder)
     claim(folder / STUDY_FILE, run, begun=_begun(folder))
     job = Job(
         study=made,
@@ -203,7 +204,21 @@ def run_study(
     )
     workers: Engine = Local(classifier, cores) if engine == "local" else Ray(address, cores)
     _measure(job, recipe, workers, folder, report)
-    return _finish(job, run, folder, {"source": source.title, "engine": engine, "device": str(classifier.device)})
+    how = {
+        "source": source.title,
+        "images_in_source": len(source),
+        "true_classes": _truth(source, labels),
+        "engine": engine,
+        "device": str(classifier.device),
+    }
+    return _finish(job, run, folder, how)
+
+
+def _truth(source: Source, labels: str | Path | None) -> str:
+    if labels is not None:
+        return f"from {labels}"
+    known = any(source.labels(index) for index in range(len(source)))
+    return "the source's own" if known else "what the model sees in the clean image"
 
 
 def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int]) -> int:
@@ -214,6 +229,15 @@ def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int
     with suppress(OSError, ValueError, KeyError, TypeError):
         return int(json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))[key])
     return choose()
+
+
+def _check_free(folder: Path) -> None:
+    """Raise `OutputError` if a folder holds something else than a study: its files would lie among the study's."""
+    if folder.is_dir() and not (folder / STUDY_FILE).exists():
+        own = {SHARDS, MAPS}
+        other = next((path.name for path in folder.iterdir() if path.name not in own and path.name[0] != "."), None)
+        if other is not None:
+            raise OutputError(f"{folder} holds other files, such as {other}, and no study. Give a folder of its own.")
 
 
 def _begun(folder: Path) -> bool:

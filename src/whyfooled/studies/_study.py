@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ParameterError
+from whyfooled.errors import ParameterError, bad_parameter
 from whyfooled.registry import Card, title
 from whyfooled.studies._summary import Summary
 from whyfooled.studies._table import Columns, Table
@@ -84,6 +84,9 @@ class Measured:
 
 def check_methods(methods: Sequence[Any]) -> None:
     """Raise `ParameterError` unless there are saliency methods, with names that tell them apart in a table."""
+    for method in methods:
+        if not callable(method) or not hasattr(method, "card"):
+            raise bad_parameter("methods", "must be saliency methods, such as Gradient()", repr(method))
     names = [title(method) for method in methods]
     if not names:
         raise ParameterError("`methods` must have at least one entry.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -33,6 +34,16 @@ class SummaryTable:
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Cell]]
     signed: frozenset[str] = frozenset()
+
+    def whole_caption(self) -> str:
+        """Return the caption, with what stands in brackets and of how many images, where there are intervals."""
+        counts = [cell.count for row in self.rows for cell in row if isinstance(cell, Interval)]
+        if not counts:
+            return self.caption
+        return (
+            f"{self.caption} In brackets: 95 % intervals over images (bootstrap, unless said otherwise); at most "
+            f"{max(counts)} images."
+        )
 
     def texts(self) -> list[list[str]]:
         """Return the cells as text."""
@@ -65,26 +76,30 @@ class Summary:
         for table in self.tables:
             lines = [table.columns, ["---"] * len(table.columns), *table.texts()]
             body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-            text += f"\n\n{table.caption}\n\n{body}"
+            text += f"\n\n{table.whole_caption()}\n\n{body}"
         return text + "\n"
 
-    def latex(self) -> str:
-        """Write its tables in LaTeX, for the package booktabs; the sentences are comments."""
-        parts = [f"% {' '.join(sentence.split())}" for sentence in self.sentences]
-        for table in self.tables:
+    def latex(self, label: str, remarks: Sequence[str] = ()) -> str:
+        """Write its tables in LaTeX, for the packages booktabs and graphicx; the sentences are comments."""
+        comments = ["Needs \\usepackage{booktabs,graphicx}.", *remarks, *self.sentences]
+        parts = [f"% {' '.join(comment.split())}" for comment in comments]
+        for number, table in enumerate(self.tables, start=1):
             lines = [table.columns, *table.texts()]
             head, *body = (" & ".join(map(_escaped, line)) + r" \\" for line in lines)
             parts += [
                 "",
                 r"\begin{table}",
-                rf"\caption{{{_escaped(table.caption)}}}",
+                r"\centering",
+                rf"\caption{{{_escaped(table.whole_caption())}}}",
+                rf"\label{{tab:{label}-{number}}}",
+                r"\resizebox{\linewidth}{!}{%",
                 rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
                 r"\toprule",
                 head,
                 r"\midrule",
                 *body,
                 r"\bottomrule",
-                r"\end{tabular}",
+                r"\end{tabular}}",
                 r"\end{table}",
             ]
         return "\n".join(parts) + "\n"
@@ -149,4 +164,5 @@ _SIGNS = {
 
 
 def _escaped(text: str) -> str:
-    return "".join(_SIGNS.get(sign, sign) for sign in text)
+    # A hyphen before a number is a minus.
+    return re.sub(r"(?<![\w)])-(?=[\d.])", "$-$", "".join(_SIGNS.get(sign, sign) for sign in text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from whyfooled.errors import ImageError
 from whyfooled.images import write_whole
 from whyfooled.registry import available
+from whyfooled.statistics import FEWEST
 from whyfooled.studies._study import Study
 from whyfooled.studies._table import Table
 
@@ -25,9 +27,10 @@ def write_results(study: type[Study], table: Table, folder: Path, about: dict[st
     figure = study.draw(table, about["seed"])
     write_whole(
         folder / "summary.md",
-        (summary.markdown(study.card.title) + _provenance(about)).encode("utf-8", "backslashreplace"),
+        _with_lines(summary.markdown(study.card.title), _provenance(about)).encode("utf-8", "backslashreplace"),
     )
-    write_whole(folder / "summary.tex", summary.latex().encode())
+    latex = summary.latex(study.card.name, _provenance(about))
+    write_whole(folder / "summary.tex", latex.encode("utf-8", "backslashreplace"))
     for suffix in ("png", "pdf"):
         write_whole(folder / f"figure.{suffix}", _drawn(figure, suffix))
     whole = {**about, "findings": list(summary.sentences), "results": summary.plain()}
@@ -63,17 +66,29 @@ def redraw(folder: str | Path) -> Path:
     return folder / "figure.png"
 
 
-def _provenance(about: dict[str, Any]) -> str:
+def _provenance(about: dict[str, Any]) -> list[str]:
+    """Say in lines what a reader must know to do it again."""
+    images = f"{about['images_measured']} of {about['images_given']} images measured"
+    if about["images_given"] < about["images_in_source"]:
+        images += f", drawn at random from {about['images_in_source']}"
     lines = [
-        f"`{about['study']}` on {about['images_measured']} of {about['images_given']} images of {about['source']}, "
-        f"model "
-        f"{about['model']}, seed {about['seed']}, whyfooled {about['version']}.",
+        f"{about['study']}, whyfooled {about['version']}, model {about['model']}, seed {about['seed']}.",
+        f"{images}; source: {about['source']}; true classes: {about['true_classes']}.",
         f"{about['forwards']} forward and {about['backwards']} backward passes, of one image each.",
     ]
+    if about["attacked_with"] is not None:
+        lines.insert(
+            1, f"The images are saved adversarial ones, made with {about['attacked_with']}; no attack was run."
+        )
+    if about["images_measured"] < FEWEST:
+        lines.append(f"Intervals over fewer than {FEWEST} images are too narrow.")
     if about["failures"]:
         lines.append(f"{about['failures']} failures, such as: {about['failed'][0]}")
-    lines += [f"Note: {note}" for note in about["notes"]]
-    return "\n" + "\n".join(f"{line}  " for line in lines) + "\n"
+    return [*lines, *(f"Note: {note}" for note in about["notes"])]
+
+
+def _with_lines(text: str, lines: Sequence[str]) -> str:
+    return text + "\n" + "\n".join(f"{line}  " for line in lines) + "\n"
 
 
 def _drawn(figure: Figure, suffix: str) -> bytes:

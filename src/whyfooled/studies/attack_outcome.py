@@ -17,7 +17,7 @@ from torch import Tensor
 
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, at_least
+from whyfooled.errors import MethodError, at_least
 from whyfooled.measures import cosine, rank_correlation, structural_similarity, top_overlap
 from whyfooled.randomness import image_generators, uniform
 from whyfooled.registry import Card
@@ -27,6 +27,7 @@ from whyfooled.studies._attacked import (
     FAILED,
     FOOLED,
     attacked,
+    check_attacks,
     check_some_attacked,
     check_target,
     explained,
@@ -103,8 +104,7 @@ class AttackOutcome(Study):
         at_least("noise", self.noise, 0)
         check_methods(self.methods)
         check_target(self.target)
-        if not self.attacks:
-            raise ParameterError("`attacks` must have at least one entry.")
+        check_attacks(self.attacks)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and compare every method's maps before and after."""

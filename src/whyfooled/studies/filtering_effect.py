@@ -12,14 +12,15 @@ from typing import Any, ClassVar, final
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, at_least
 from whyfooled.measures import average_difference, binary_similarity, chance_similarity
 from whyfooled.registry import Card, title
-from whyfooled.saliency import Deconvnet, Gradient, GuidedBackprop
+from whyfooled.saliency import Deconvnet, Enhanced, Gradient, GuidedBackprop
 from whyfooled.studies._figure import histograms_figure
-from whyfooled.studies._maps import check_none_works
+from whyfooled.studies._maps import check_none_works, spread
 from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Summary, SummaryTable
@@ -39,7 +40,7 @@ class FilteringEffect(Study):
     Parameters
     ----------
     methods
-        Saliency methods that explain classes one by one.
+        Saliency methods that explain classes one by one; enhanced ones do not, and are named as failures.
     top
         How many of the strongest classes stand for those of an image that does not have several labels. [ours]
     """
@@ -72,13 +73,14 @@ class FilteringEffect(Study):
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Compute each image's maps for its classes, and compare them two by two."""
         rows: list[dict[str, Any]] = []
+        maps: dict[str, Tensor] = {}
         # Images with equally many classes go through the classifier together.
         groups: dict[int, list[tuple[int, str, list[int]]]] = defaultdict(list)
         for place, (origin, classes) in enumerate(self._classes(classifier.logits(batch.images), batch)):
             groups[len(classes)].append((place, origin, classes))
         for group in groups.values():
-            rows += self._compare(classifier, batch, group)
-        return Measured(rows)
+            rows += self._compare(classifier, batch, group, maps)
+        return Measured(rows, maps)
 
     def _classes(self, logits: Logits, batch: Batch) -> Iterator[tuple[str, list[int]]]:
         strongest = logits.topk(min(self.top, logits.shape[1]), dim=1).indices.tolist()
@@ -86,7 +88,11 @@ class FilteringEffect(Study):
             yield (LABELS, list(labels)) if len(labels) > 1 else (PREDICTED, predicted)
 
     def _compare(
-        self, classifier: Classifier, batch: Batch, group: Sequence[tuple[int, str, list[int]]]
+        self,
+        classifier: Classifier,
+        batch: Batch,
+        group: Sequence[tuple[int, str, list[int]]],
+        kept: dict[str, Tensor],
     ) -> Iterator[dict[str, Any]]:
         places = [place for place, _, _ in group]
         images = batch.images[places]
@@ -94,11 +100,17 @@ class FilteringEffect(Study):
         for method in self.methods:
             name = title(method)
             try:
+                if isinstance(method, Enhanced):
+                    raise MethodError("It holds one class against another, so it has no map of one class alone.")
                 maps = method(classifier, images, classes)
             except MethodError as error:
-                check_none_works(error, method, classifier, images, classes)
+                if not isinstance(method, Enhanced):
+                    check_none_works(error, method, classifier, images, classes)
                 yield from ({"place": place, "method": name, "error": f"{name}: {error}"} for place in places)
                 continue
+            for k in range(classes.shape[1]):
+                key = f"{name}, class {k + 1}"
+                kept[key] = kept.get(key, 0) + spread(maps[:, k], places, len(batch.images))
             for a, b in combinations(range(classes.shape[1]), 2):
                 pair = maps[:, a], maps[:, b]
                 numbers = [

@@ -23,13 +23,14 @@ from whyfooled.studies._attacked import (
     ALREADY_WRONG,
     FOOLED,
     attacked,
+    check_attacks,
     check_some_fooled,
     check_target,
     outcomes,
 )
 from whyfooled.studies._defaults import METHODS
 from whyfooled.studies._figure import curves_figure
-from whyfooled.studies._maps import titled_maps
+from whyfooled.studies._maps import spread, titled_maps
 from whyfooled.studies._reading import by_image, check_some_method, differences, highest, means
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Summary, SummaryTable
@@ -90,6 +91,7 @@ class Recovery(Study):
 
     def __post_init__(self) -> None:
         check_methods(self.methods)
+        check_attacks([self.attack])
         check_target(self.target)
         for fill in self.fills:
             one_of("fills", fill, FILLS)
@@ -123,7 +125,7 @@ class Recovery(Study):
                     continue
                 maps[name] = orders[0]
                 rows += self._recover(classifier, fooled, true[chosen], name, orders, common, batch.seed)
-        return Measured(rows, _spread(maps, places, len(found)))
+        return Measured(rows, {name: spread(one, places, len(found)) for name, one in maps.items()})
 
     def _orders(
         self, classifier: Classifier, result: AttackResult, true: Tensor, seed: int
@@ -208,14 +210,6 @@ class Recovery(Study):
         )
 
 
-def _spread(maps: dict[str, Tensor], places: list[int], count: int) -> dict[str, Tensor]:
-    """Put maps of some images of a batch at their places; 0 for the others."""
-    return {
-        name: one.new_zeros(count, *one.shape[1:]).index_copy_(0, torch.tensor(places, device=one.device), one)
-        for name, one in maps.items()
-    }
-
-
 def _fills(table: Table) -> list[str]:
     fills = table.read(["fill"])["fill"].dropna().unique()
     return [str(fill) for fill in fills]
@@ -289,12 +283,14 @@ def _verdict(fill: str, found: dict[str, Interval], chance: dict[str, Interval])
     best = _best(found)
     if found[best].count < FEWEST:
         return (
-            f"When pixels become {_FILL_TITLES[fill]}: best is {best}, {found[best]} (random order {found[RANDOM]}). "
+            f"When pixels become {_FILL_TITLES[fill]}: the highest is {best}, {found[best]} (random order "
+            f"{found[RANDOM]}). "
             f"Of "
             f"{found[best].count} images nothing can be said about which methods are better than a random order."
         )
     return (
-        f"When pixels become {_FILL_TITLES[fill]}: best is {best}, {found[best]} (random order {found[RANDOM]}). Of "
+        f"When pixels become {_FILL_TITLES[fill]}: the highest is {best}, {found[best]} (random order "
+        f"{found[RANDOM]}). Of "
         f"{len(methods)} methods {better} are better than a random order and {worse} worse, by intervals of the paired "
         "difference that leave out 0."
     )

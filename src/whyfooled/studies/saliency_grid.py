@@ -15,12 +15,12 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, at_least
+from whyfooled.errors import MethodError, at_least
 from whyfooled.images import to_picture
 from whyfooled.measures import cosine
 from whyfooled.registry import Card
 from whyfooled.report.pictures import Scale, scale_of, scaled_picture
-from whyfooled.studies._attacked import FOOLED, attacked, check_target, explained, outcomes
+from whyfooled.studies._attacked import FOOLED, attacked, check_attacks, check_target, explained, outcomes
 from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import Line, tiles_figure
 from whyfooled.studies._maps import titled_maps
@@ -85,8 +85,7 @@ class SaliencyGrid(Study):
     def __post_init__(self) -> None:
         check_methods(self.methods)
         check_target(self.target)
-        if not self.attacks:
-            raise ParameterError("`attacks` must have at least one entry.")
+        check_attacks(self.attacks)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and draw every method's maps."""
