@@ -77,8 +77,7 @@ def test_an_enhanced_method_has_no_map_of_one_class_and_the_others_are_measured(
     assert set(result.table.read()["method"]) == {"Gradient"}
     assert (
         result.table.errors()["error"].tolist()
-        == ["Enhanced guided backpropagation: It holds one class against another, so it has no map of one class alone."]
-        * 2
+        == ["Enhanced guided backpropagation: It holds a class against another, so it has no map of a class alone."] * 2
     )
 
 

@@ -81,8 +81,7 @@ def check_some_attacked(outcome: pd.Series) -> None:
     """Raise `ImageError` if every image (each with its outcome) was wrong before."""
     if (outcome == ALREADY_WRONG).all():
         raise ImageError(
-            f"None of the {len(outcome)} images is given its true class by the classifier, so there is nothing to "
-            f"attack. "
+            f"None of the {len(outcome)} images is given its true class by the classifier: there is nothing to attack. "
             "Do the labels fit the model?"
         )
 

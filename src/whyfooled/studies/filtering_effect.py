@@ -25,7 +25,7 @@ from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
-from whyfooled.types import Logits
+from whyfooled.types import Images, Logits
 
 LABELS, PREDICTED = "its labels", "the classifier's top classes"
 
@@ -73,60 +73,45 @@ class FilteringEffect(Study):
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Compute each image's maps for its classes, and compare them two by two."""
         rows: list[dict[str, Any]] = []
-        maps: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
         # Images with equally many classes go through the classifier together.
-        groups: dict[int, list[tuple[int, str, list[int]]]] = defaultdict(list)
-        for place, (origin, classes) in enumerate(self._classes(classifier.logits(batch.images), batch)):
-            groups[len(classes)].append((place, origin, classes))
+        groups: dict[int, list[_Asked]] = defaultdict(list)
+        for asked in self._classes(classifier.logits(batch.images), batch):
+            groups[len(asked.classes)].append(asked)
         for group in groups.values():
-            rows += self._compare(classifier, batch, group, maps)
-        return Measured(rows, maps)
+            places = [asked.place for asked in group]
+            for name, maps in self._maps(classifier, batch.images[places], group):
+                if isinstance(maps, MethodError):
+                    rows += [{"place": place, "method": name, "error": f"{name}: {maps}"} for place in places]
+                    continue
+                rows += _compared(name, group, maps)
+                for rank, one in enumerate(maps.unbind(1), start=1):
+                    key = f"{name}, class {rank}"
+                    kept[key] = kept.get(key, 0) + spread(one, places, len(batch.images))
+        return Measured(rows, kept)
 
-    def _classes(self, logits: Logits, batch: Batch) -> Iterator[tuple[str, list[int]]]:
+    def _classes(self, logits: Logits, batch: Batch) -> Iterator[_Asked]:
         strongest = logits.topk(min(self.top, logits.shape[1]), dim=1).indices.tolist()
-        for labels, predicted in zip(batch.labels, strongest, strict=True):
-            yield (LABELS, list(labels)) if len(labels) > 1 else (PREDICTED, predicted)
+        for place, (labels, predicted) in enumerate(zip(batch.labels, strongest, strict=True)):
+            yield _Asked(place, LABELS, labels) if len(labels) > 1 else _Asked(place, PREDICTED, tuple(predicted))
 
-    def _compare(
-        self,
-        classifier: Classifier,
-        batch: Batch,
-        group: Sequence[tuple[int, str, list[int]]],
-        kept: dict[str, Tensor],
-    ) -> Iterator[dict[str, Any]]:
-        places = [place for place, _, _ in group]
-        images = batch.images[places]
-        classes = torch.tensor([classes for _, _, classes in group], device=images.device)
+    def _maps(
+        self, classifier: Classifier, images: Images, group: Sequence[_Asked]
+    ) -> Iterator[tuple[str, Tensor | MethodError]]:
+        """Compute (n,k,d,h,w) the maps of every method, or say why it has none."""
+        classes = torch.tensor([asked.classes for asked in group], device=images.device)
         for method in self.methods:
-            name = title(method)
-            try:
-                if isinstance(method, Enhanced):
-                    raise MethodError("It holds one class against another, so it has no map of one class alone.")
-                maps = method(classifier, images, classes)
-            except MethodError as error:
-                if not isinstance(method, Enhanced):
-                    check_none_works(error, method, classifier, images, classes)
-                yield from ({"place": place, "method": name, "error": f"{name}: {error}"} for place in places)
+            if isinstance(method, Enhanced):
+                yield (
+                    title(method),
+                    MethodError("It holds one class against another, so it has no map of one class alone."),
+                )
                 continue
-            for k in range(classes.shape[1]):
-                key = f"{name}, class {k + 1}"
-                kept[key] = kept.get(key, 0) + spread(maps[:, k], places, len(batch.images))
-            for a, b in combinations(range(classes.shape[1]), 2):
-                pair = maps[:, a], maps[:, b]
-                numbers = [
-                    measure(*pair).tolist() for measure in (binary_similarity, chance_similarity, average_difference)
-                ]
-                for (place, origin, own), similarity, chance, difference in zip(group, *numbers, strict=True):
-                    yield {
-                        "place": place,
-                        "classes": origin,
-                        "method": name,
-                        "class_a": own[a],
-                        "class_b": own[b],
-                        "similarity": similarity,
-                        "chance": chance,
-                        "avg_diff": difference,
-                    }
+            try:
+                yield title(method), method(classifier, images, classes)
+            except MethodError as error:
+                check_none_works(error, method, classifier, images, classes)
+                yield title(method), error
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
@@ -185,6 +170,32 @@ class FilteringEffect(Study):
             for method, group in rows.groupby("method", observed=True, sort=False)
         }
         return histograms_figure(panels, y="pairs of classes", marked="chance")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The classes that an image is asked about, and where they come from."""
+
+    place: int
+    origin: str
+    classes: tuple[int, ...]
+
+
+def _compared(name: str, group: Sequence[_Asked], maps: Tensor) -> Iterator[dict[str, Any]]:
+    for a, b in combinations(range(maps.shape[1]), 2):
+        pair = maps[:, a], maps[:, b]
+        numbers = [measure(*pair).tolist() for measure in (binary_similarity, chance_similarity, average_difference)]
+        for asked, similarity, chance, difference in zip(group, *numbers, strict=True):
+            yield {
+                "place": asked.place,
+                "classes": asked.origin,
+                "method": name,
+                "class_a": asked.classes[a],
+                "class_b": asked.classes[b],
+                "similarity": similarity,
+                "chance": chance,
+                "avg_diff": difference,
+            }
 
 
 def _where_classes_come_from(rows: pd.DataFrame) -> str:
