@@ -102,10 +102,7 @@ class FilteringEffect(Study):
         classes = torch.tensor([asked.classes for asked in group], device=images.device)
         for method in self.methods:
             if isinstance(method, Enhanced):
-                yield (
-                    title(method),
-                    MethodError("It holds one class against another, so it has no map of one class alone."),
-                )
+                yield title(method), MethodError("It holds a class against another, so it has no map of a class alone.")
                 continue
             try:
                 yield title(method), method(classifier, images, classes)
