@@ -55,6 +55,7 @@ def fooled(image):
         (Enhanced(LIME()), "Enhanced LIME"),
         (Enhanced(GradCAMPlusPlus()), "Enhanced Grad-CAM++"),
         (Enhanced(GuidedGradCAM()), "Enhanced guided Grad-CAM"),
+        (Enhanced(LRP()), "Enhanced layer-wise relevance propagation"),
         (DeepLIFT(), "DeepLIFT"),
         (SmoothGrad(), "SmoothGrad"),
         (SmoothGrad(GuidedBackprop(), noise=0.2), "SmoothGrad guided backpropagation (noise=0.2)"),

@@ -139,8 +139,9 @@ def describe_value(value: object) -> str:
         return f"[{', '.join(map(describe_value, value))}]"
     if hasattr(value, "card"):
         return describe(value)
-    if isinstance(value, float) and value == round(value * 255) / 255 and 0 < value < 1:
-        return f"{round(value * 255)}/255"
+    if isinstance(value, float) and 0 < value < 1 and value == round(value * 255) / 255:
+        # As people write it, unless it is a short number, such as 0.2.
+        return min(f"{round(value * 255)}/255", str(value), key=len)
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     # Without the address that it happens to have in memory: a run is to be the same in another process.
@@ -156,7 +157,7 @@ def title(method: Any) -> str:
     if base is not None:
         of = title(base)
         # A word like "Guided" loses its capital in the middle of a title; a name like "LIME" or "Grad-CAM" keeps it.
-        words += f" {of[0].lower()}{of[1:]}" if of.split()[0].istitle() else f" {of}"
+        words += f" {of[0].lower()}{of[1:]}" if of.split()[0][1:].islower() else f" {of}"
     texts = [value if isinstance(value, str) else f"{name}={describe_value(value)}" for name, value in given.items()]
     return f"{words} ({', '.join(texts)})" if texts else words
 
