@@ -106,7 +106,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             _knock(address)
             ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
         except Exception as error:  # each kind of address fails in its own way
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            reason = _first_line(error)
             if address is None:
                 raise WhyfooledError(f"Ray cannot be started on this machine: {reason}.") from None
             raise ParameterError(
@@ -245,13 +245,17 @@ class _Crew:
         deaths[number] += 1
         if deaths[number] < MOST_DEATHS:
             return
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = _first_line(error)
         what = "starting" if shard is None else f"measuring shard {shard}"
         raise WhyfooledError(
             f"A Ray worker died while {what}, {MOST_DEATHS} times. Is there memory enough on every machine, and are "
             f"the model and the "
             f"images there under the same paths? Ray says: {reason}."
         )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _own_error(error: Any) -> Exception:
