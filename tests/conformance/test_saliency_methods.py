@@ -1,6 +1,7 @@
 """What holds for every saliency method, whichever it is."""
 
 import dataclasses
+from copy import deepcopy
 from functools import cache
 
 import pytest
@@ -22,6 +23,9 @@ CHEAP = {
     "prediction-difference": {"window": 0.5, "samples": 1},
     "meaningful-perturbation": {"steps": 4, "fill": "zero", "l1": 0.0, "tv": 0.1},
 }
+# The difference of two maps that are nearly equal on a network with random weights, so that single precision leaves it
+# too few digits to be compared.
+CANCELLING = {"contrastive-lrp"}
 EVERY = [method(**CHEAP.get(method.card.name, {})) for method in METHODS]
 METHOD = pytest.mark.parametrize("method", EVERY, ids=lambda method: method.card.name)
 ONE_CLASS = [method for method in EVERY if not isinstance(method, Enhanced)]
@@ -186,8 +190,10 @@ class TestOnModels:
         assert maps.dtype == images.dtype
 
     def test_a_map_does_not_depend_on_the_batch(self, method, name):
-        together = maps_on(method, name)[1]
         classifier, images = model(name)
+        if method.card.name in CANCELLING:
+            classifier, images = deepcopy(classifier).double(), images.double()
+        together = mapped(method, classifier, images)[1]
         alone = mapped(method, classifier, images[1:])[0]
         torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-4 * float(together.abs().max()))
 
