@@ -54,7 +54,7 @@ def test_a_study_that_is_killed_twice_ends_in_the_same_table(folder):
         assert enough <= shards(folder, "out") < 5
         assert not (folder / "out" / "table.parquet").exists()
     assert run(folder, *COMMAND, *SMALL)[0] == 0
-    for name in ("table.parquet", "summary.md", "summary.tex", "figure.png", "figure.pdf"):
+    for name in ("table.parquet", "summary.md", "summary.tex", "figure.png"):
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
 

@@ -93,7 +93,7 @@ def _with_lines(text: str, lines: Sequence[str]) -> str:
 
 def _drawn(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
-    # No dates, so that equal tables give equal files; text in a PDF as text.
+    # No dates, so that equal tables give equal figures; text in a PDF as text.
     without_date = {"CreationDate": None} if suffix == "pdf" else {}
     with matplotlib.rc_context({"pdf.fonttype": 42}):
         figure.savefig(buffer, format=suffix, dpi=150, facecolor="white", metadata=without_date)
