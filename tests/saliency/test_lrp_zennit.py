@@ -6,14 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from zennit import attribution, composites, rules, types
+from zennit import torchvision as canonizers
 
 from whyfooled import LRP, Classifier
-
-attribution = pytest.importorskip("zennit.attribution")
-composites = pytest.importorskip("zennit.composites")
-rules = pytest.importorskip("zennit.rules")
-canonizers = pytest.importorskip("zennit.torchvision")
-types = pytest.importorskip("zennit.types")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPSILON = 1e-12
