@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 _INK = "#010203"
 """Stands for the colour of the page's text, and is replaced by it."""
 
-_COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c2255c", "#5c940d")
-_DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
+COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c2255c", "#5c940d")
+DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
 _FILL_TITLES = {"zero": "black", "mean": "image mean", "noise": "uniform noise", "blur": "blurred"}
 
 
@@ -52,8 +52,8 @@ def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], found: di
             panel.plot(share, probability, color="#868e96", linewidth=2, label=label)
         else:
             style: dict[str, Any] = {
-                "color": _COLOURS[number % len(_COLOURS)],
-                "linestyle": _DASHES[number % len(_DASHES)],
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": DASHES[number % len(DASHES)],
             }
             panel.plot(share, probability, linewidth=2.4 if number == 0 else 1.4, label=title, **style)
     panel.set_ylim(-0.02, 1.02)

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image as PILImage
 
+from whyfooled.report.figure import COLOURS, DASHES
 from whyfooled.statistics import Interval
 
-COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c2255c", "#5c940d")
-DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
 GREY = "#868e96"
 Curves = Mapping[str, Sequence[tuple[float, Interval]]]
 """For each name, points (x, mean with interval)."""

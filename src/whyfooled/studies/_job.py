@@ -210,11 +210,11 @@ def _reason(error: Exception) -> str:
 
 
 def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch:
-    channels = classifier.mean.shape[1]
     saved = [sample.adversary for sample in samples if sample.adversary is not None]
+    images = torch.stack([sample.fitted(classifier.fit, classifier.channels) for sample in samples])
     return Batch(
         names=tuple(sample.name for sample in samples),
-        images=torch.stack([sample.fitted(classifier.fit, channels) for sample in samples]).to(classifier.mean),
+        images=images.to(classifier.mean),
         labels=tuple(_classes(job, sample.labels) for sample in samples),
         adversaries=AttackResult.join(saved).to(classifier.device) if saved else None,
         attack=job.source.attack,

@@ -36,7 +36,7 @@ def kept_by_a_forward_pass(classifier: Classifier) -> int:
             kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    size = (1, classifier.mean.shape[1], *classifier.size)
+    size = (1, classifier.channels, *classifier.size)
     # Once where a model that needs another size says so in a sentence.
     classifier.logits(torch.zeros(size).to(classifier.mean))
     blank = torch.zeros(size).to(classifier.mean).requires_grad_()

@@ -203,7 +203,7 @@ def run_study(
         keep_maps=keep_maps,
     )
     workers: Engine = Local(classifier, cores) if engine == "local" else Ray(address, cores)
-    _measure(job, recipe, workers, folder, report)
+    abouts = _measure(job, recipe, workers, folder, report)
     how = {
         "source": source.title,
         "images_in_source": len(source),
@@ -211,7 +211,7 @@ def run_study(
         "engine": engine,
         "device": str(classifier.device),
     }
-    return _finish(job, run, folder, how)
+    return _finish(job, run, folder, how, abouts)
 
 
 def _truth(source: Source, labels: str | Path | None) -> str:
@@ -254,20 +254,26 @@ def _chosen(total: int, count: int | None, seed: int) -> Sequence[int]:
     return sorted(order[:count].tolist())
 
 
-def _measure(job: Job, model: Model, engine: Engine, folder: Path, report: Callable[[Progress], None]) -> None:
-    """Measure the shards that are not there yet, and write each as it is finished."""
+def _measure(
+    job: Job, model: Model, engine: Engine, folder: Path, report: Callable[[Progress], None]
+) -> list[Mapping[str, Any]]:
+    """Measure the shards that are not there yet, write each as it is finished, and return what is kept beside all."""
     clock = _Clock(job, report)
+    abouts: list[Mapping[str, Any]] = []
     waiting = []
     for shard in job.shards:
         about = read_about(_shard_file(folder, shard))
         if about is not None and about["run"] == job.run:
             clock.found(shard, about)
+            abouts.append(about)
         else:
             waiting.append(shard)
     clock.start()
     for finished in engine.run(job, model, waiting, clock.tick) if waiting else ():
         _write(finished, folder)
         clock.measured(finished.about)
+        abouts.append(finished.about)
+    return abouts
 
 
 def _shard_file(folder: Path, shard: int) -> Path:
@@ -322,17 +328,17 @@ class _Clock:
         self.report(Progress(self.done, len(self.job.indices), rate, self.job.study.headline, value))
 
 
-def _finish(job: Job, run: dict[str, Any], folder: Path, how: dict[str, Any]) -> StudyResult:
+def _finish(
+    job: Job, run: dict[str, Any], folder: Path, how: dict[str, Any], abouts: Sequence[Mapping[str, Any]]
+) -> StudyResult:
     """Join the shards, write the study up, and say what the run was."""
-    files = [_shard_file(folder, shard) for shard in job.shards]
-    join(files, folder / TABLE_FILE)
+    join([_shard_file(folder, shard) for shard in job.shards], folder / TABLE_FILE)
     table = Table(folder / TABLE_FILE)
     failed = table.errors()
     measured = table.read(["index"])["index"].nunique()
     if not measured:
         first = failed.iloc[0]
         raise ImageError(f"None of the {len(job.indices)} images could be measured. {first['image']}: {first['error']}")
-    abouts = [about for file in files if (about := read_about(file)) is not None]
     about = {
         **run,
         **how,

@@ -109,16 +109,18 @@ class AttackOutcome(Study):
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and compare every method's maps before and after."""
         logits = classifier.logits(batch.images)
-        seen, against = explained(logits, batch.true_classes(logits.argmax(1)))
+        true = batch.true_classes(logits.argmax(1))
+        seen, against = explained(logits, true)
         before = self._maps(classifier, batch.images, seen, against)
         rows: list[dict[str, Any]] = []
         maps = {f"clean/{name}": found for name, found in before.items() if isinstance(found, Tensor)}
         for attack, result in self._attacks(classifier, batch):
-            now, against = explained(result.logits, batch.true_classes(result.clean_logits.argmax(1)))
+            now, against = explained(result.logits, true)
+            kinds = outcomes(batch, result)
             after = self._maps(classifier, result.attempted, now, against)
             maps |= {f"{attack}/{name}": found for name, found in after.items() if isinstance(found, Tensor)}
             for name, found in after.items():
-                rows += _compared(attack, name, outcomes(batch, result), seen, now, before[name], found)
+                rows += _compared(attack, name, kinds, seen, now, before[name], found)
         return Measured(rows, maps)
 
     def _attacks(self, classifier: Classifier, batch: Batch) -> Iterator[tuple[str, AttackResult]]:
@@ -148,10 +150,8 @@ class AttackOutcome(Study):
         already = outcome[outcome["outcome"] == ALREADY_WRONG]["index"].nunique()
         sentences = [
             f"{outcome['index'].nunique()} images, {already} of them taken for a wrong class before any attack and "
-            f"left out. "
-            "Maps explain the class that the classifier gives; enhanced ones hold it against the true class, or "
-            "against "
-            "the strongest other one where the prediction is right.",
+            "left out. Maps explain the class that the classifier gives; enhanced ones hold it against the true class, "
+            "or against the strongest other one where the prediction is right.",
             f"Images by outcome: {', '.join(_groups(rows))}.",
         ]
         tables = []
@@ -253,11 +253,9 @@ def _outcome_table(rows: pd.DataFrame, column: str, name: str, seed: int) -> Sum
     headings = ("method", *groups, *differences, *(f"{attack}: AUROC" for attack in both))
     caption = (
         f"Similarity of the maps of the clean and of the attacked image, by {name}. Attacks are compared with "
-        f"themselves, "
-        "because a larger perturbation moves a map further whether it fools or not. AUROC: how often the map moves "
-        "further "
-        "on an image that the attack fools the classifier on than on one where it fails; 0.5 is chance (interval: "
-        "DeLong)."
+        "themselves, because a larger perturbation moves a map further whether it fools or not. AUROC: how often the "
+        "map moves further on an image that the attack fools the classifier on than on one where it fails; 0.5 is "
+        "chance (interval: DeLong)."
     )
     return SummaryTable(caption, headings, lines, signed=frozenset(differences))
 

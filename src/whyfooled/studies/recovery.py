@@ -255,8 +255,7 @@ def _fill_table(
     return SummaryTable(
         f"Pixels become {_FILL_TITLES[fill]}. Recovered: the share of the adversarial images that are given their true "
         "class again, averaged over the shares of perturbed pixels; its paired differences; and the area under the "
-        "curve "
-        f"from 0 to {last:g} % of the pixels (trapezoids; 1 if every image recovered at once).",
+        f"curve from 0 to {last:g} % of the pixels (trapezoids; 1 if every image recovered at once).",
         ("order of the pixels", "recovered", first, second, "area"),
         [
             (
@@ -281,18 +280,15 @@ def _verdict(fill: str, found: dict[str, Interval], chance: dict[str, Interval])
     better = sum(chance[name].low > 0 for name in methods)
     worse = sum(chance[name].high < 0 for name in methods)
     best = _best(found)
+    text = (
+        f"When pixels become {_FILL_TITLES[fill]}: the highest is {best}, {found[best]} (random order {found[RANDOM]})."
+    )
     if found[best].count < FEWEST:
-        return (
-            f"When pixels become {_FILL_TITLES[fill]}: the highest is {best}, {found[best]} (random order "
-            f"{found[RANDOM]}). "
-            f"Of "
-            f"{found[best].count} images nothing can be said about which methods are better than a random order."
-        )
+        count = found[best].count
+        return f"{text} Of {count} images nothing can be said about which methods are better than a random order."
     return (
-        f"When pixels become {_FILL_TITLES[fill]}: the highest is {best}, {found[best]} (random order "
-        f"{found[RANDOM]}). Of "
-        f"{len(methods)} methods {better} are better than a random order and {worse} worse, by intervals of the paired "
-        "difference that leave out 0."
+        f"{text} Of {len(methods)} methods {better} are better than a random order and {worse} worse, by intervals of "
+        "the paired difference that leave out 0."
     )
 
 
