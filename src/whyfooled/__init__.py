@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
     from whyfooled.saliency import (
+        CAM,
         LIME,
         LRP,
         ContrastiveLRP,
@@ -79,6 +80,7 @@ _HOME = {
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
     "saliency": (
+        "CAM",
         "LIME",
         "LRP",
         "ContrastiveLRP",
@@ -107,6 +109,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BIM",
+    "CAM",
     "EAD",
     "FGSM",
     "FMN",
