@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from whyfooled.goals import Targeted, Untargeted
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
+    from whyfooled.perturbation import interpretability_curve, interpretability_score
     from whyfooled.saliency import (
         CAM,
         LIME,
@@ -79,6 +80,7 @@ _HOME = {
     "goals": ("Targeted", "Untargeted"),
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
+    "perturbation": ("interpretability_curve", "interpretability_score"),
     "saliency": (
         "CAM",
         "LIME",
@@ -147,6 +149,8 @@ __all__ = [
     "count_passes",
     "enhance",
     "explain",
+    "interpretability_curve",
+    "interpretability_score",
     "load_adversaries",
     "load_classifier",
     "open_source",
