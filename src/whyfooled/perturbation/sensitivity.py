@@ -225,6 +225,8 @@ def sensitivity(
     positive("floor", floor)
     if not 0 <= inert <= 1:
         raise bad_parameter("inert", "must be a share, from 0 to 1", inert)
+    if batch_size is not None:
+        at_least("batch_size", batch_size, 1)
     check_pair(classifier, clean, adversarial, true, target)
     labels = region_labels(Grid() if regions is None else regions, clean)
     l2, linf = region_norms(adversarial - clean, labels)
@@ -232,8 +234,7 @@ def sensitivity(
     if method == "gradient":
         changes = _gradient_changes(classifier, clean, adversarial, pair, labels)
     else:
-        size = batch_size or (8 if clean.device.type == "cpu" else 64)
-        at_least("batch_size", size, 1)
+        size = (8 if clean.device.type == "cpu" else 64) if batch_size is None else batch_size
         changes = _exact_changes(classifier, clean, adversarial, pair, labels, linf > 0, size, progress)
     return Sensitivity(labels, changes[..., 0], changes[..., 1], l2, linf, inert, floor)
 
