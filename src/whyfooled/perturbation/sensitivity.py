@@ -204,7 +204,7 @@ def sensitivity(
     floor
         Logits that both effects are raised to before their ratio is taken, ζ.
     batch_size
-        How many images are evaluated at once, of whichever regions and images; 8 on a CPU, whose caches they should
+        How many images are evaluated at once, of whichever regions and images; 4 on a CPU, whose caches they should
         fit, and 64 elsewhere if None. Memory grows with it, not with the number of regions.
     progress
         Called with the evaluations done, those in all, and what is being done.
@@ -234,7 +234,7 @@ def sensitivity(
     if method == "gradient":
         changes = _gradient_changes(classifier, clean, adversarial, pair, labels)
     else:
-        size = (8 if clean.device.type == "cpu" else 64) if batch_size is None else batch_size
+        size = (4 if clean.device.type == "cpu" else 64) if batch_size is None else batch_size
         changes = _exact_changes(classifier, clean, adversarial, pair, labels, linf > 0, size, progress)
     return Sensitivity(labels, changes[..., 0], changes[..., 1], l2, linf, inert, floor)
 
