@@ -215,6 +215,13 @@ def test_superpixels_and_label_maps_are_regions():
     assert torch.equal(found.on_image(found.l2)[:, 0, 8], found.l2[:, 3])
 
 
+@pytest.mark.parametrize(("side", "cell", "cells"), [(224, 13, 18), (32, 2, 16), (299, 17, 18), (4, 1, 4)])
+def test_a_grid_takes_the_papers_part_of_the_image(side, cell, cells):
+    images = torch.zeros(2, 3, side, side)
+    assert torch.equal(Grid()(images), Grid(cell)(images))
+    assert Grid()(images).max() == cells**2 - 1
+
+
 def test_the_norms_of_the_parts_are_those_of_the_whole():
     clean, adversarial = pair(side=16)
     found = sensitivity(small(), clean, adversarial, TRUE, TARGET, Grid(5), method="gradient")

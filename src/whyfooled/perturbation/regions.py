@@ -28,13 +28,15 @@ class Grid:
     Parameters
     ----------
     cell
-        Side of a cell, in pixels. The paper takes 13 for images of ImageNet's size and 2 for CIFAR's.
+        Side of a cell, in pixels; if None, 13 of every 224 pixels of the image's shorter side, rounded: 13 for images of
+        ImageNet's size and 2 for CIFAR's, as in the paper.
     """
 
-    cell: int = 13
+    cell: int | None = None
 
     def __post_init__(self) -> None:
-        at_least("cell", self.cell, 1)
+        if self.cell is not None:
+            at_least("cell", self.cell, 1)
 
     def __call__(self, images: Images) -> Labels:
         """Return (n,h,w) the cell of every pixel.
@@ -45,10 +47,12 @@ class Grid:
             If a cell is larger than the images.
         """
         n, _, height, width = images.shape
-        if self.cell > min(height, width):
+        shorter = min(height, width)
+        cell = max(1, round(shorter * 13 / 224)) if self.cell is None else self.cell
+        if cell > shorter:
             fix = "Take 13 for images of 224 pixels, 2 for 32."
-            raise bad_parameter("cell", f"must fit into the image of {height} × {width} pixels", self.cell, fix)
-        rows, columns = (torch.arange(side, device=images.device) // self.cell for side in (height, width))
+            raise bad_parameter("cell", f"must fit into the image of {height} × {width} pixels", cell, fix)
+        rows, columns = (torch.arange(side, device=images.device) // cell for side in (height, width))
         return (rows.unsqueeze(1) * (int(columns[-1]) + 1) + columns).expand(n, -1, -1)
 
 

@@ -166,13 +166,16 @@ class Sensitivity:
         return frame[frame["pixels"] > 0].reset_index(drop=True)
 
 
+_GRID = Grid()
+
+
 def sensitivity(
     classifier: Classifier,
     clean: Images,
     adversarial: Images,
     true: Classes,
     target: Classes,
-    regions: Regions | None = None,
+    regions: Regions = _GRID,
     *,
     method: Method = "exact",
     inert: float = 0.01,
@@ -193,7 +196,7 @@ def sensitivity(
     true, target
         (n,) The classes t0 and t that the effect is measured on.
     regions
-        How the images are parted: a `Grid`, `Superpixels`, or label maps; `Grid` with cells of 13 pixels if None.
+        How the images are parted: a `Grid`, `Superpixels`, or label maps.
     method
         ``"exact"``: the perturbation is taken out of each region in turn, one evaluation for each region that it
         touches (and one for the whole image). ``"gradient"``: to first order along the perturbation, at the adversarial
@@ -228,7 +231,7 @@ def sensitivity(
     if batch_size is not None:
         at_least("batch_size", batch_size, 1)
     check_pair(classifier, clean, adversarial, true, target)
-    labels = region_labels(Grid() if regions is None else regions, clean)
+    labels = region_labels(regions, clean)
     l2, linf = region_norms(adversarial - clean, labels)
     pair = torch.stack([true, target], dim=1).long()
     if method == "gradient":
