@@ -28,7 +28,7 @@ class Grid:
     Parameters
     ----------
     cell
-        Side of a cell, in pixels; if None, 13 of every 224 pixels of the image's shorter side, rounded: 13 for images of
+        Side of a cell, in pixels; if None, 13 of every 224 pixels of the image's shorter side, rounded: 13 for those of
         ImageNet's size and 2 for CIFAR's, as in the paper.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, final
 
 import pandas as pd
@@ -130,6 +130,12 @@ class Sensitivity:
         # Rounding must not ask for a region more.
         short = scores.cumsum(1) < share * total * (1 - 1e-9)
         return torch.where(total[:, 0] > 0, short.sum(1) + 1, 0)
+
+    def to(self, device: torch.device | str) -> Sensitivity:
+        """Move everything to a device."""
+        moved = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved |= {name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)}
+        return Sensitivity(**moved)
 
     def on_image(self, values: Tensor) -> Tensor:
         """Give (n,h,w) every pixel its region's entry of values (n,r)."""
