@@ -69,5 +69,15 @@ def studies(
     import_module("benchmarks.studies").run(data, model, weights, few, many, repeats)
 
 
+@app.command()
+def regions(
+    repeats: Annotated[int, typer.Option(help="Timed pairs of runs; the median counts.")] = 5,
+    cell: Annotated[int, typer.Option(help="Side of a region, in pixels.")] = 32,
+    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = "lite0,resnet50,vgg16",
+) -> None:
+    """Compare exact sensitivity with Captum's FeatureAblation: logits, time, forward passes, memory."""
+    import_module("benchmarks.regions").run(repeats, cell, models)
+
+
 if __name__ == "__main__":
     sys.exit(app())

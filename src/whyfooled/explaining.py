@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +13,11 @@ from torch import Tensor
 
 from whyfooled.case import Case, attacked, clean_image
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
+from whyfooled.errors import MethodError, ParameterError
 from whyfooled.explanation import Evidence, Explanation, Recovery
 from whyfooled.fills import FILLS
 from whyfooled.measures import random_maps, recovery_curve
-from whyfooled.passes import Passes, count_passes
+from whyfooled.provenance import Stages, pass_on, versions
 from whyfooled.registry import describe, parse, title, with_seed
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.pairs import pair_maps
@@ -83,7 +79,7 @@ def explain(
     """
     if attack is not None and adversarial is not None:
         raise ParameterError("`attack` and `adversarial` exclude each other: the image is attacked, or was. Give one.")
-    stages = _Stages(classifier, progress)
+    stages = Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clean = clean_image(classifier, image)
@@ -91,7 +87,7 @@ def explain(
             case = attacked(classifier, clean, attack, adversarial, label, target, seed, progress)
         headline, evidence, remarks = _evidence(classifier, case, methods, seed, stages)
         recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
-    notes = [*case.notes, *remarks, *_pass_on(caught)]
+    notes = [*case.notes, *remarks, *pass_on(caught)]
     return Explanation(
         clean=clean[0].cpu(),
         adversarial=case.adversarial[0].cpu(),
@@ -113,36 +109,18 @@ def explain(
             **case.parameters,
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
-            "versions": _versions(),
+            "versions": versions(),
         },
         seconds=stages.seconds,
         passes=stages.passes,
     )
 
 
-class _Stages:
-    """Times and counts the stages of one explanation, and reports their progress."""
-
-    def __init__(self, classifier: Classifier, progress: Progress) -> None:
-        self.classifier = classifier
-        self.progress = progress
-        self.seconds: dict[str, float] = {}
-        self.passes: dict[str, Passes] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        with count_passes(self.classifier) as passes:
-            yield
-        self.seconds[name] = time.perf_counter() - started
-        self.passes[name] = passes
-
-
 _DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())
 
 
 def _evidence(
-    classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: _Stages
+    classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
 ) -> tuple[Evidence, list[Evidence], list[str]]:
     """Compute the maps of every method; methods with the same base share its passes."""
     named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or _DEFAULT_METHODS]
@@ -194,7 +172,7 @@ def _why_skipped(method: Any, error: MethodError, first: Any) -> str:
 
 
 def _recovery(
-    classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: _Stages
+    classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: Stages
 ) -> list[Recovery]:
     """Perturb the adversarial image in the order of every map, of the perturbation's size, and at random."""
     image = case.adversarial
@@ -219,17 +197,3 @@ def _recovery(
             found.append(Recovery(name, curves))
         stages.progress(len(orders), len(orders), "recovery")
     return found
-
-
-def _pass_on(caught: list[warnings.WarningMessage]) -> Iterator[str]:
-    """Turn our warnings into notes, and let everybody else's go where they were going."""
-    for one in caught:
-        if issubclass(one.category, WhyfooledWarning):
-            yield str(one.message)
-        else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("whyfooled", "torch", "torchvision", "timm")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}

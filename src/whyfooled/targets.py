@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._problem import check_classifier, check_images
+from whyfooled.checks import check_classifier, check_images
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import ParameterError, bad_parameter, one_of
 from whyfooled.goals import Targeted, Untargeted

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from whyfooled.checks import SLACK, check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.errors import ImageError, MethodError, ModelError, ParameterError, bad_parameter
+from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter
 from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.types import Flags, Images, Logits, PerImage
 
 Box = tuple[float, float]
 Mask = Tensor
-
-_SLACK = 1e-6
 
 
 @final
@@ -104,7 +103,7 @@ class Problem:
         """Raise unless images that an attack made have the shape, the box and, outside the mask, the very pixels."""
         check_attempted(self.images, attempted)
         kept = (attempted == self.images) | (self.high > self.low)
-        inside = (attempted >= self.low - _SLACK) & (attempted <= self.high + _SLACK)
+        inside = (attempted >= self.low - SLACK) & (attempted <= self.high + SLACK)
         if not (kept & inside).all():
             raise MethodError("The attack must keep its box, and leave the pixels outside its mask as they are.")
 
@@ -140,48 +139,6 @@ class Problem:
             return
         bad = self.numbers[(~torch.isfinite(values)).flatten(1).any(1)].tolist()
         raise ModelError(f"The model must have finite {what}; they are NaN or infinite for {name_images(bad)}. {fix}")
-
-
-def name_images(numbers: list[int]) -> str:
-    """Write which images of the batch are meant, the first few by number."""
-    most = 5
-    listed = ", ".join(map(str, numbers[:most]))
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return f"image{'s' if len(numbers) > 1 else ''} {listed}{more} of the batch (counted from 0)"
-
-
-def check_classifier(classifier: object) -> None:
-    """Raise `ParameterError` for anything but a `Classifier`."""
-    if not isinstance(classifier, Classifier):
-        fix = "Wrap the model: Classifier(module, mean=..., std=...)." if isinstance(classifier, nn.Module) else ""
-        raise bad_parameter("classifier", "must be a Classifier", type(classifier).__name__, fix)
-
-
-def check_images(images: Tensor, low: float = 0.0, high: float = 1.0) -> None:
-    """Raise `ImageError` unless the images are a float32 batch of finite values in the box."""
-    if not isinstance(images, Tensor) or images.dtype != torch.float32:
-        found = f"a tensor of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise ImageError(f"Images must be a tensor of torch.float32; got {found}.")
-    if images.ndim != 4:
-        raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(images.shape)}.")
-    if not images.numel():
-        return
-    least, most = float(images.min()), float(images.max())
-    if not torch.isfinite(images).all() or least < low - _SLACK or most > high + _SLACK:
-        fix = " Divide them by 255." if least >= 0 and 2 < most <= 255 else ""
-        raise ImageError(
-            f"Images must have finite values in [{low:g}, {high:g}]; got values from {least:.4g} to {most:.4g}.{fix}"
-        )
-
-
-def check_attempted(clean: Tensor, attempted: Tensor) -> None:
-    """Raise `ImageError` unless adversarial images have the shape of the clean ones, and values in [0, 1]."""
-    if clean.shape != attempted.shape:
-        raise ImageError(
-            f"Adversarial images must have the shape of the clean ones, {tuple(clean.shape)}; "
-            f"got {tuple(attempted.shape)}."
-        )
-    check_images(attempted)
 
 
 def check_goal(goal: Goal, clean_logits: Logits) -> None:

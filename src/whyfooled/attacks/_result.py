@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from whyfooled.attacks._attack import Attempt, attempt_open
-from whyfooled.attacks._problem import Box, Mask, Problem, check_attempted, check_images
+from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
+from whyfooled.checks import check_attempted, check_images
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError
 from whyfooled.goals import Goal, Targeted, Untargeted

@@ -1,4 +1,4 @@
-"""What a perturbation does where: measures of the difference between an image and its adversarial one."""
+"""What a perturbation does: its effect on the logits, region by region, and how it lies to class activation maps."""
 
 from whyfooled.perturbation.interpretability import (
     InterpretabilityScore,
@@ -6,10 +6,19 @@ from whyfooled.perturbation.interpretability import (
     interpretability_curve,
     interpretability_score,
 )
+from whyfooled.perturbation.regions import Grid, Regions, Superpixels, region_labels
+from whyfooled.perturbation.sensitivity import KINDS, Sensitivity, sensitivity
 
 __all__ = [
+    "KINDS",
+    "Grid",
     "InterpretabilityScore",
+    "Regions",
+    "Sensitivity",
+    "Superpixels",
     "discriminative_region",
     "interpretability_curve",
     "interpretability_score",
+    "region_labels",
+    "sensitivity",
 ]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, final
 
@@ -19,6 +17,7 @@ from whyfooled import __version__
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, one_of
 from whyfooled.images import write_whole
+from whyfooled.provenance import versions
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.runs import claim
 from whyfooled.sources import Source, class_map, open_source
@@ -349,15 +348,10 @@ def _finish(
         "forwards": sum(one["forwards"] for one in abouts),
         "backwards": sum(one["backwards"] for one in abouts),
         "notes": sorted({note for one in abouts for note in one["notes"]}),
-        "versions": _versions(),
+        "versions": versions(),
     }
     return StudyResult(folder, table, write_results(type(job.study), table, folder, about))
 
 
 _NAMED = 100
 """How many failures are named in ``study.json``; the table has all."""
-
-
-def _versions() -> dict[str, str]:
-    packages = ("whyfooled", "torch", "torchvision", "timm", "pandas", "pyarrow", "numpy")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
