@@ -7,10 +7,11 @@ from whyfooled.studies._table import Table
 from whyfooled.studies._write import redraw
 from whyfooled.studies.attack_outcome import AttackOutcome
 from whyfooled.studies.filtering_effect import FilteringEffect
+from whyfooled.studies.interpretability import InterpretabilityScores
 from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.saliency_grid import SaliencyGrid
 
-STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome)
+STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome, InterpretabilityScores)
 """Every study of this package. The command line and the tests take them from here."""
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "AttackOutcome",
     "Batch",
     "FilteringEffect",
+    "InterpretabilityScores",
     "Measured",
     "Progress",
     "Recovery",

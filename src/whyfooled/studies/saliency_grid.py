@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -16,7 +14,6 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, at_least
-from whyfooled.images import to_picture
 from whyfooled.measures import cosine
 from whyfooled.registry import Card
 from whyfooled.report.pictures import Scale, scale_of, scaled_picture
@@ -24,6 +21,7 @@ from whyfooled.studies._attacked import FOOLED, attacked, check_attacks, check_t
 from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import Line, tiles_figure
 from whyfooled.studies._maps import titled_maps
+from whyfooled.studies._pictures import from_levels, from_png, to_levels, to_png
 from whyfooled.studies._reading import check_some_method
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
@@ -32,7 +30,6 @@ from whyfooled.studies._table import Columns, Table
 CLEAN = "clean"
 SHOWN = 3
 """How many images the figure shows: the most telling ones. [ours]"""
-_LEVELS = 127
 
 
 @final
@@ -185,7 +182,7 @@ class _Round:
                 "probability": float(probabilities[seen]),
                 "l2": float(self.delta[place].norm()),
                 "linf": float(self.delta[place].abs().max()),
-                "picture": _png(to_picture(self.images[place])),
+                "picture": to_png(self.images[place]),
             }
 
     def common(self, place: int) -> dict[str, Any]:
@@ -197,32 +194,24 @@ def _map_rows(lines: Sequence[_Round], name: str, maps: Tensor) -> Iterator[dict
         scale = scale_of(own)
         moved = 1 - cosine(own, own[:1].expand_as(own))
         for line, one, distance in zip(lines, own, moved.tolist(), strict=True):
-            levels = (one.sum(0).double() / scale.end).clamp(-1, 1).mul(_LEVELS).round().to("cpu", torch.int8)
             yield line.common(place) | {
                 "method": name,
                 "moved": distance,
                 "scale": scale.end,
                 "signed": scale.signed,
-                "height": len(levels),
-                "map": levels.numpy().tobytes(),
+                "height": one.shape[-2],
+                "map": to_levels(one, scale),
             }
-
-
-def _png(picture: PILImage.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _line(rows: pd.DataFrame) -> Line:
     """Turn what is known of one image under one attack into pictures: the image, then the maps."""
     image = rows[rows["method"].isna()].iloc[0]
     label = f"{image['attack']}\n{image['outcome']}\n{image['prediction']} {image['probability']:.0%}"
-    pictures = [("", PILImage.open(io.BytesIO(image["picture"])))]
+    pictures = [("", from_png(image["picture"]))]
     maps = rows[rows["method"].notna()].to_dict("records")
     return Line(label, [*pictures, *((str(row["method"]), _picture(row)) for row in maps)])
 
 
 def _picture(row: Mapping[Any, Any]) -> PILImage.Image:
-    levels = np.frombuffer(row["map"], dtype=np.int8).reshape(int(row["height"]), -1)
-    return scaled_picture(torch.from_numpy(levels / _LEVELS), Scale(1.0, bool(row["signed"])))
+    return scaled_picture(from_levels(row["map"], int(row["height"])), Scale(1.0, bool(row["signed"])))
