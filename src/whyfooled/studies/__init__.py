@@ -6,18 +6,20 @@ from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Table
 from whyfooled.studies._write import redraw
 from whyfooled.studies.attack_outcome import AttackOutcome
+from whyfooled.studies.cam_pairs import CAMPairs
 from whyfooled.studies.filtering_effect import FilteringEffect
 from whyfooled.studies.interpretability import InterpretabilityScores
 from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.saliency_grid import SaliencyGrid
 
-STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome, InterpretabilityScores)
+STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome, CAMPairs, InterpretabilityScores)
 """Every study of this package. The command line and the tests take them from here."""
 
 __all__ = [
     "STUDIES",
     "AttackOutcome",
     "Batch",
+    "CAMPairs",
     "FilteringEffect",
     "InterpretabilityScores",
     "Measured",

@@ -21,7 +21,7 @@ from whyfooled.studies._attacked import FOOLED, attacked, check_attacks, check_t
 from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import Line, tiles_figure
 from whyfooled.studies._maps import titled_maps
-from whyfooled.studies._pictures import from_levels, from_png, to_levels, to_png
+from whyfooled.studies._pictures import PICTURE_COLUMNS, from_levels, from_png, picture_rows, to_levels
 from whyfooled.studies._reading import check_some_method
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
@@ -65,17 +65,13 @@ class SaliencyGrid(Study):
     columns: ClassVar[Columns] = {
         "attack": "text",
         "outcome": "text",
-        "prediction": "text",
-        "probability": "real",
-        "l2": "real",
-        "linf": "real",
+        **PICTURE_COLUMNS,
         "method": "text",
         "moved": "real",
         "scale": "real",
         "signed": "flag",
         "height": "whole",
         "map": "bytes",
-        "picture": "bytes",
     }
     headline: ClassVar[str] = "fooled"
 
@@ -128,17 +124,11 @@ class SaliencyGrid(Study):
         chosen = most_telling(table, SHOWN)
         columns = ["index", "image", "method", "attack", "outcome", "prediction", "probability", "l2", "linf"]
         rows = table.read(columns, [("index", "in", chosen)])
-        rows = rows[rows["method"].isna()]
-        headings = ("image", "attack", "prediction", "probability", "outcome", "l2", "linf")
-        lines: list[tuple[Cell, ...]] = [
-            tuple(row[heading] for heading in headings)
-            for index in chosen
-            for row in rows[rows["index"] == index].to_dict("records")
-        ]
+        shown = shown_table(rows[rows["method"].isna()], chosen)
         sentence = (
             f"Shown are {len(chosen)} of {table.images} images: those on which most attacks succeed and maps move most."
         )
-        return Summary((sentence,), (SummaryTable("What the classifier makes of the images shown.", headings, lines),))
+        return Summary((sentence,), (shown,))
 
     @classmethod
     def draw(cls, table: Table, seed: int) -> Figure:
@@ -149,6 +139,17 @@ class SaliencyGrid(Study):
             attacks = rows["attack"].dropna().unique()
             blocks.append((str(rows["image"].iloc[0]), [_line(rows[rows["attack"] == attack]) for attack in attacks]))
         return tiles_figure(blocks)
+
+
+def shown_table(rows: pd.DataFrame, chosen: Sequence[int]) -> SummaryTable:
+    """List what the classifier makes of the images that are shown, from the rows of their pictures."""
+    headings = ("image", "attack", "prediction", "probability", "outcome", "l2", "linf")
+    lines: list[tuple[Cell, ...]] = [
+        tuple(row[heading] for heading in headings)
+        for index in chosen
+        for row in rows[rows["index"] == index].to_dict("records")
+    ]
+    return SummaryTable("What the classifier makes of the images shown.", headings, lines)
 
 
 def most_telling(table: Table, count: int) -> list[int]:
@@ -175,15 +176,8 @@ class _Round:
 
     def rows(self, classifier: Classifier) -> Iterator[dict[str, Any]]:
         """Give what is known of each image, and the image itself."""
-        for place, probabilities in enumerate(self.logits.softmax(1)):
-            seen = int(probabilities.argmax())
-            yield self.common(place) | {
-                "prediction": classifier.class_name(seen),
-                "probability": float(probabilities[seen]),
-                "l2": float(self.delta[place].norm()),
-                "linf": float(self.delta[place].abs().max()),
-                "picture": to_png(self.images[place]),
-            }
+        for place, facts in enumerate(picture_rows(classifier, self.images, self.logits, self.delta)):
+            yield self.common(place) | facts
 
     def common(self, place: int) -> dict[str, Any]:
         return {"place": place, "attack": self.attack, "outcome": self.outcomes[place]}
