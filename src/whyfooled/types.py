@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -39,6 +40,9 @@ Flags = Bool[Tensor, " n"]
 
 Counts = Int[Tensor, " n"]
 """One count for each image."""
+
+Outcome = Literal["fooled", "failed", "already wrong"]
+"""Whether an image fools the classifier, does not, or was given a wrong class before any attack."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is being done); the second may shrink when work ends early."""
