@@ -24,7 +24,7 @@ QUANTILES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 @final
 @dataclass(frozen=True, eq=False)
 class IS:
-    """Interpretability score: how much of each of n perturbations lies in the discriminative region, for one size of the region or q of them.
+    """The interpretability score: how much of a perturbation lies in the discriminative region; of one size, or of q.
 
     Parameters
     ----------

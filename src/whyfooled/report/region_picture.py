@@ -45,7 +45,7 @@ class Palette:
 
 
 PALETTES = {
-    "paper": Palette((1, 1, 1), (0, 0, 0), (0.5, 0.5, 0.5), ("white", "black", "grey"), "inferno"),
+    "paper": Palette((1, 1, 1), (0, 0, 0), (0.5, 0.5, 0.5), ("white", "black", "grey"), "turbo"),
     # Three of Okabe and Ito's colours, on grey.
     "colour-blind": Palette(
         (0.34, 0.71, 0.91), (0.84, 0.37, 0), (0.94, 0.89, 0.26), ("blue", "vermilion", "yellow"), "gray"
