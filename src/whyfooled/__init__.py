@@ -25,11 +25,20 @@ if TYPE_CHECKING:
     )
     from whyfooled.classifier import Classifier, Fit
     from whyfooled.explaining import explain
+    from whyfooled.explaining_perturbation import PerturbationExplanation, explain_perturbation
     from whyfooled.explanation import Explanation
     from whyfooled.goals import Targeted, Untargeted
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
-    from whyfooled.perturbation import interpretability_curve, interpretability_score
+    from whyfooled.perturbation import (
+        IS,
+        Grid,
+        Sensitivity,
+        Superpixels,
+        interpretability_curve,
+        interpretability_score,
+        sensitivity,
+    )
     from whyfooled.saliency import (
         CAM,
         LIME,
@@ -76,11 +85,20 @@ _HOME = {
     ),
     "classifier": ("Classifier", "Fit"),
     "explaining": ("explain",),
+    "explaining_perturbation": ("PerturbationExplanation", "explain_perturbation"),
     "explanation": ("Explanation",),
     "goals": ("Targeted", "Untargeted"),
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
-    "perturbation": ("interpretability_curve", "interpretability_score"),
+    "perturbation": (
+        "IS",
+        "Grid",
+        "Sensitivity",
+        "Superpixels",
+        "interpretability_curve",
+        "interpretability_score",
+        "sensitivity",
+    ),
     "saliency": (
         "CAM",
         "LIME",
@@ -115,6 +133,7 @@ __all__ = [
     "EAD",
     "FGSM",
     "FMN",
+    "IS",
     "LIME",
     "LRP",
     "PGD",
@@ -132,15 +151,19 @@ __all__ = [
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",
+    "Grid",
     "GuidedBackprop",
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
     "MeaningfulPerturbation",
+    "PerturbationExplanation",
     "PredictionDifference",
+    "Sensitivity",
     "SmoothGrad",
     "Source",
     "StrAttack",
+    "Superpixels",
     "Targeted",
     "Untargeted",
     "adapt",
@@ -149,6 +172,7 @@ __all__ = [
     "count_passes",
     "enhance",
     "explain",
+    "explain_perturbation",
     "interpretability_curve",
     "interpretability_score",
     "load_adversaries",
@@ -157,6 +181,7 @@ __all__ = [
     "recovery_curve",
     "run_attack",
     "run_study",
+    "sensitivity",
 ]
 
 

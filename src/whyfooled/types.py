@@ -26,6 +26,9 @@ ManyClasses = Int[Tensor, " n"] | Int[Tensor, "n k"]
 Maps = Float[Tensor, "n d h w"]
 """One saliency map for each image; d is c, or 1 for class activation maps."""
 
+Map = Float[Tensor, "d h w"]
+"""One saliency map; d is c, or 1 for class activation maps."""
+
 ManyMaps = Float[Tensor, "n d h w"] | Float[Tensor, "n k d h w"]
 """One saliency map for each class that was asked for: (n,d,h,w) for classes (n,), (n,k,d,h,w) for classes (n,k)."""
 

@@ -141,9 +141,10 @@ def effect_sentences(found: dict[str, Any], true: str, wrong: str) -> list[str]:
         return [f"In no region alone does the perturbation hold {true} down or lift {wrong}."]
     what, how_much = (f"holds {true} down", share) if share >= 0.5 else (f"lifts {wrong}", 1 - share)
     where = f", mostly in the {found['place']} of the image" if found["place"] else ", all over the image"
+    few = regions["carry_80_percent"]
     sentence = (
-        f"{100 * how_much:.0f} % of the effect {what}{where}; {regions['carry_80_percent']} of {regions['count']} "
-        f"regions carry {100 * CARRIED:.0f} % of it."
+        f"{100 * how_much:.0f} % of the effect {what}{where}; {few} of {regions['count']} regions "
+        f"{'carries' if few == 1 else 'carry'} {100 * CARRIED:.0f} % of it."
     )
     return [sentence, *_on_the_maps(found["cam"], true, wrong)]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whyfooled.perturbation import KINDS, Sensitivity
 from whyfooled.report.pictures import Scale
-from whyfooled.types import Image
+from whyfooled.types import Image, Map
 
 Colour = tuple[float, float, float]
 
@@ -45,10 +45,10 @@ class Palette:
 
 
 PALETTES = {
-    "paper": Palette((1, 1, 1), (0, 0, 0), (0.5, 0.5, 0.5), ("white", "black", "grey"), "turbo"),
+    "paper": Palette((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), ("white", "black", "grey"), "turbo"),
     # Three of Okabe and Ito's colours, on grey.
     "colour-blind": Palette(
-        (0.34, 0.71, 0.91), (0.84, 0.37, 0), (0.94, 0.89, 0.26), ("blue", "vermilion", "yellow"), "gray"
+        (0.34, 0.71, 0.91), (0.84, 0.37, 0.0), (0.94, 0.89, 0.26), ("blue", "vermilion", "yellow"), "gray"
     ),
 }
 """As Xu et al. (2019, fig. 1) draw them; and one that does not need colour vision to be read."""
@@ -60,7 +60,7 @@ _FAINTEST, _STRONGEST = 0.3, 0.95
 
 
 def region_picture(
-    found: Sensitivity, image: Image, cam: Image | None, scale: Scale | None, palette: Palette
+    found: Sensitivity, image: Image, cam: Map | None, scale: Scale | None, palette: Palette
 ) -> PILImage.Image:
     """Draw the regions that are not inert over an image (c,h,w) and its class activation map (1,h,w), if there is one.
 
