@@ -169,7 +169,7 @@ def test_saved_adversarial_images_can_be_studied(name, tmp_path):
     assert "fooled" in set(table["outcome"])
     if "attack" in table:
         assert set(table["attack"].dropna()) <= {"clean", "noise", "fmn(steps=30)"}
-    assert open_source(tmp_path / "adversaries").attack == "fmn(steps=30)"
+    assert open_source(tmp_path / "adversaries").attacks == ("fmn(steps=30)",)
 
 
 def test_figures_are_figures(results):
