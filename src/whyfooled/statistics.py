@@ -148,8 +148,8 @@ def variance_explained(values: Float[Tensor, "n k"]) -> float:
         return float("nan")
     within = whole - whole.mean(1, keepdim=True)
     total = float(within.square().sum())
-    # What rounding leaves of equal values is no variance.
-    if total <= 1e-24 * float(whole.square().sum()):
+    # What rounding to single precision leaves of equal values is no variance.
+    if total <= 1e-10 * float(whole.square().sum()):
         return float("nan")
     return len(whole) * float(within.mean(0).square().sum()) / total
 

@@ -35,8 +35,8 @@ CHEAP = {
     "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
     "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
-    "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), cell=4),
-    "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), cell=4),
+    "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
+    "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
 }
 STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
 STUDY_OF_METHODS = pytest.mark.parametrize(

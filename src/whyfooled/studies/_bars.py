@@ -12,7 +12,7 @@ from whyfooled.statistics import Interval
 from whyfooled.studies._figure import Intervals, _mark, _plain
 
 Bars = Mapping[str, Mapping[str, Interval]]
-"""For each entry, its shares by name, which add up to 1."""
+"""For each entry, by name, where a share ends in its bar: the sum of the shares up to it."""
 
 
 def bars_figure(bars: Bars, panels: Intervals, *, title: str, colours: Mapping[str, str]) -> Figure:
@@ -21,7 +21,7 @@ def bars_figure(bars: Bars, panels: Intervals, *, title: str, colours: Mapping[s
     Parameters
     ----------
     bars
-        The shares of each entry. An interval is drawn about the end of its share.
+        The shares of each entry, cumulated. An interval is that of the sum of the shares to its left.
     panels
         For each title, for each entry, its numbers by name.
     title
@@ -51,16 +51,14 @@ def bars_figure(bars: Bars, panels: Intervals, *, title: str, colours: Mapping[s
     return figure
 
 
-def _bar(
-    panel: Axes, place: int, shares: Mapping[str, Interval], colours: Mapping[str, str], *, labelled: bool
-) -> None:
+def _bar(panel: Axes, place: int, ends: Mapping[str, Interval], colours: Mapping[str, str], *, labelled: bool) -> None:
     start = 0.0
-    for number, (name, share) in enumerate(shares.items()):
-        if not share.count:
+    for number, (name, end) in enumerate(ends.items()):
+        if not end.count:
             continue
         panel.barh(
             place,
-            share.mean,
+            end.mean - start,
             left=start,
             height=0.66,
             color=colours[name],
@@ -68,16 +66,15 @@ def _bar(
             linewidth=0.6,
             label=_plain(name) if labelled else None,
         )
-        start += share.mean
-        if number < len(shares) - 1:
-            # One below the other, so that intervals of neighbours do not hide each other.
-            at = place + 0.4 * ((number + 1) / len(shares) - 0.5)
-            low, high = start - (share.mean - share.low), start + (share.high - share.mean)
-            panel.plot([low, high], [at, at], color="black", linewidth=1.2, marker="|", markersize=4)
+        start = end.mean
+        # One below the other, so that intervals of neighbours do not hide each other.
+        at = place + 0.4 * ((number + 1) / len(ends) - 0.5)
+        if number < len(ends) - 1:
+            panel.plot([end.low, end.high], [at, at], color="black", linewidth=1.2, marker="|", markersize=4)
 
 
 def _finish(panel: Axes, title: str) -> None:
     panel.set_title(title, fontsize=10)
-    handles, _ = panel.get_legend_handles_labels()
-    if handles:
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=8)
+    if panel.get_legend_handles_labels()[0]:
+        # Away from the axis by a distance that does not depend on the panel's height.
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.4, ncols=2, frameon=False, fontsize=8)

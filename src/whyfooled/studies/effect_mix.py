@@ -206,8 +206,11 @@ class EffectMix(Study):
     def draw(cls, table: Table, seed: int) -> Figure:
         """Draw how the kinds share each attack's effect, how few regions carry it, and what it does to both classes."""
         rows = _measured(table)
-        shares = {kind: means(*by_image(rows, "attack", kind), seed) for kind in _SHOWN}
-        bars = {attack: {kind: shares[kind][attack] for kind in _SHOWN} for attack in shares["inert"]}
+        spread = [by_image(rows, "attack", kind) for kind in _SHOWN]
+        attacks = spread[0][0]
+        cumulated = torch.stack([values for _, values in spread]).cumsum(0)
+        ends = {kind: means(attacks, values, seed) for kind, values in zip(_SHOWN, cumulated, strict=True)}
+        bars = {attack: {kind: ends[kind][attack] for kind in _SHOWN} for attack in attacks}
         marks = {
             "share of the regions": {
                 "half of the effect": "half_share",
@@ -318,17 +321,18 @@ def _complete(compared: Compared) -> int:
 
 def _mixes(found: Mapping[str, Mapping[str, Interval]]) -> Iterator[str]:
     for attack, held in found["held_down"].items():
-        shares = ", ".join(f"{found[kind][attack].mean:.0%} in {kind}" for kind in _SHOWN if kind in found)
+        shares = ", ".join(f"{100 * found[kind][attack].mean:.0f} % in {kind}" for kind in _SHOWN if kind in found)
         yield (
             f"{attack}: {held} of the effect holds the true class down, the rest lifts the target; it lies {shares} "
-            f"regions, and 80 % of it in {found['most_share'][attack].mean:.1%} of all regions."
+            f"regions, and 80 % of it in {100 * found['most_share'][attack].mean:.1f} % of all regions."
         )
 
 
 def _additivity(found: Mapping[str, Mapping[str, Interval]]) -> Iterator[str]:
     known = [value.mean for value in found["explained"].values() if value.count]
     if known:
-        span = f"{min(known):.2f}" if len(known) == 1 else f"{min(known):.2f} to {max(known):.2f} (by attack)"
+        low, high = f"{min(known):.2f}", f"{max(known):.2f}"
+        span = low if low == high else f"{low} to {high} (by attack)"
         yield (
             f"The effects of single regions add up to {span} of what the whole perturbation changes between target and "
             "true class; the difference to 1 is interaction between regions, which no single region's score shows."

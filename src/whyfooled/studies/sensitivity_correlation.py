@@ -134,9 +134,8 @@ class SensitivityCorrelation(Study):
         """Mean correlations of each attack, paired differences to noise and to the highest, and the gradient's."""
         sentences = [
             who_was_fooled(table),
-            "Of a perturbation whose effect has nothing to do with its size the expected correlation is 0; of noise of "
-            "the same size in every region it need not be, because a larger change moves the logits further whatever "
-            "it is.",
+            "Where the effect has nothing to do with the size of the perturbation, the expected correlation is 0. It "
+            "is above 0 for plain noise too, because a larger change moves the logits further whatever it is.",
         ]
         rows = _measured(table)
         tables = [
