@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from whyfooled.report.figure import COLOURS
+from whyfooled.report.drawing import COLOURS, plain_text
 from whyfooled.statistics import Interval
-from whyfooled.studies._figure import Intervals, _mark, _plain
+from whyfooled.studies._figure import Intervals, interval_mark
 
 Bars = Mapping[str, Mapping[str, Interval]]
 """For each entry, by name, where a share ends in its bar: the sum of the shares up to it."""
@@ -37,7 +37,7 @@ def bars_figure(bars: Bars, panels: Intervals, *, title: str, colours: Mapping[s
         _bar(first, place, bars[entry], colours, labelled=place == 0)
     first.set_xlim(0, 1)
     _finish(first, title)
-    first.set_yticks(range(len(entries)), [_plain(entry) for entry in entries], fontsize=8)
+    first.set_yticks(range(len(entries)), [plain_text(entry) for entry in entries], fontsize=8)
     first.set_ylim(len(entries) - 0.5, -0.5)
     for panel, (heading, lines) in zip(others, panels.items(), strict=True):
         marks = list(dict.fromkeys(mark for line in lines.values() for mark in line))
@@ -45,7 +45,7 @@ def bars_figure(bars: Bars, panels: Intervals, *, title: str, colours: Mapping[s
             for number, mark in enumerate(marks):
                 shift = 0.5 * (number - (len(marks) - 1) / 2) / len(marks)
                 colour = COLOURS[number % len(COLOURS)]
-                _mark(panel, place + shift, lines[entry][mark], colour, mark if place == 0 else None)
+                interval_mark(panel, place + shift, lines[entry][mark], colour, mark if place == 0 else None)
         _finish(panel, heading)
         panel.grid(axis="x", alpha=0.25)
     return figure
@@ -64,7 +64,7 @@ def _bar(panel: Axes, place: int, ends: Mapping[str, Interval], colours: Mapping
             color=colours[name],
             edgecolor="black",
             linewidth=0.6,
-            label=_plain(name) if labelled else None,
+            label=plain_text(name) if labelled else None,
         )
         start = end.mean
         # One below the other, so that intervals of neighbours do not hide each other.

@@ -18,10 +18,10 @@ from whyfooled.errors import bad_parameter, one_of, positive
 from whyfooled.perturbation import KINDS, Grid, Sensitivity, sensitivity
 from whyfooled.perturbation.sensitivity import Method
 from whyfooled.registry import Card
+from whyfooled.report.effect_figure import KIND_COLOURS
 from whyfooled.statistics import FEWEST, Interval, variance_explained
 from whyfooled.studies._attacked import FOOLED, check_attacks, check_target
 from whyfooled.studies._bars import bars_figure
-from whyfooled.studies._figure import GREY
 from whyfooled.studies._fooled import Fooled, fooled_by, fooled_headline, who_was_fooled
 from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study
@@ -31,7 +31,6 @@ from whyfooled.types import PerImage
 
 _SHOWN = ("suppression", "balanced", "promotion", "inert")
 """The kinds in the order of their ratio, and what has none."""
-_COLOURS = {"suppression": "#1c7ed6", "balanced": "#ced4da", "promotion": "#d9480f", "inert": GREY}
 _CONCENTRATION = {
     "half": "regions with half of the effect",
     "most": "regions with 80 % of the effect",
@@ -78,7 +77,7 @@ class EffectMix(Study):
         ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None. Without a target, the class that
         is given now stands for it.
     cell
-        Side of the square regions, in pixels.
+        Side of the square regions, in pixels; as in `whyfooled.perturbation.Grid` if None.
     method
         ``"exact"``: by taking the perturbation out of each region in turn; ``"gradient"``: to first order, at a few
         passes in all.
@@ -90,7 +89,7 @@ class EffectMix(Study):
 
     attacks: tuple[Any, ...] = (BIM(), CarliniWagner(), EAD(), StrAttack())
     target: str | None = "random"
-    cell: int = 13
+    cell: int | None = None
     method: Method = "exact"
     inert: float = 0.01
     floor: float = 1e-3
@@ -223,7 +222,7 @@ class EffectMix(Study):
         for title, columns in marks.items():
             own = {mark: means(*by_image(rows, "attack", column), seed) for mark, column in columns.items()}
             panels[title] = {attack: {mark: own[mark][attack] for mark in own} for attack in bars}
-        return bars_figure(bars, panels, title="effect in regions of each kind", colours=_COLOURS)
+        return bars_figure(bars, panels, title="effect in regions of each kind", colours=KIND_COLOURS)
 
 
 def _kinds(prefix: str, shares: Tensor) -> dict[str, PerImage]:

@@ -61,7 +61,7 @@ class SensitivityCorrelation(Study):
     target
         ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     cell
-        Side of the square regions, in pixels.
+        Side of the square regions, in pixels; as in `whyfooled.perturbation.Grid` if None.
     check_gradient
         Whether to compare the sensitivity with that to first order, which takes two backward passes and no evaluation
         of any region. [ours]
@@ -72,7 +72,7 @@ class SensitivityCorrelation(Study):
 
     attacks: tuple[Any, ...] = (BIM(), CarliniWagner(), EAD(), StrAttack())
     target: str | None = "random"
-    cell: int = 13
+    cell: int | None = None
     check_gradient: bool = True
     control: bool = True
 
