@@ -8,7 +8,7 @@ from whyfooled.perturbation import KINDS, Sensitivity
 from whyfooled.report.drawing import plain_panel, plain_text
 
 _MARKS = {"suppression": "v", "promotion": "^", "balanced": "o", "inert": "."}
-_COLOURS = {"suppression": "#1c7ed6", "promotion": "#d9480f", "balanced": "#e8a600", "inert": "#868e96"}
+KIND_COLOURS = {"suppression": "#1c7ed6", "promotion": "#d9480f", "balanced": "#e8a600", "inert": "#868e96"}
 
 
 def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black") -> Figure:
@@ -29,8 +29,10 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
     places = range(1, len(order) + 1)
     gain, drop = found.target_gain[0][order], found.true_drop[0][order]
-    above.fill_between(places, gain, step="mid", color=_COLOURS["promotion"], label=plain_text(f"lifts {wrong}"))
-    above.fill_between(places, -drop, step="mid", color=_COLOURS["suppression"], label=plain_text(f"holds {true} down"))
+    above.fill_between(places, gain, step="mid", color=KIND_COLOURS["promotion"], label=plain_text(f"lifts {wrong}"))
+    above.fill_between(
+        places, -drop, step="mid", color=KIND_COLOURS["suppression"], label=plain_text(f"holds {true} down")
+    )
     above.axhline(0, color=ink, linewidth=0.8)
     carriers = int(found.carriers())
     for panel in (above, below):
@@ -45,7 +47,7 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
     for code, kind in enumerate(KINDS):
         chosen = (kinds == code).nonzero()[:, 0]
         below.scatter(
-            chosen + 1, ratios[chosen], s=14, marker=_MARKS[kind], color=_COLOURS[kind], linewidths=0, label=kind
+            chosen + 1, ratios[chosen], s=14, marker=_MARKS[kind], color=KIND_COLOURS[kind], linewidths=0, label=kind
         )
     for line in (-1, 1):
         below.axhline(line, color=ink, linewidth=0.9, linestyle="--")

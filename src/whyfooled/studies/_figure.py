@@ -162,7 +162,7 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
         for place, name in enumerate(names):
             for number, mark in enumerate(marks):
                 shift = step * (number - (len(marks) - 1) / 2)
-                _mark(
+                interval_mark(
                     panel,
                     place + shift,
                     lines[name][mark],
@@ -189,7 +189,8 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
     return figure
 
 
-def _mark(panel: Axes, place: float, value: Interval, colour: str, label: str | None) -> None:
+def interval_mark(panel: Axes, place: float, value: Interval, colour: str, label: str | None) -> None:
+    """Draw a mean with its interval on a line of a panel."""
     panel.errorbar(
         value.mean,
         place,
