@@ -1,6 +1,16 @@
 """What a perturbation does: its effect on the logits, region by region, and how it lies to class activation maps."""
 
+from whyfooled.perturbation.attack_region import attack_region
 from whyfooled.perturbation.regions import Grid, Regions, Superpixels, region_labels
 from whyfooled.perturbation.sensitivity import KINDS, Sensitivity, sensitivity
 
-__all__ = ["KINDS", "Grid", "Regions", "Sensitivity", "Superpixels", "region_labels", "sensitivity"]
+__all__ = [
+    "KINDS",
+    "Grid",
+    "Regions",
+    "Sensitivity",
+    "Superpixels",
+    "attack_region",
+    "region_labels",
+    "sensitivity",
+]
