@@ -12,7 +12,7 @@ from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks.adapters import Adapted
 from whyfooled.attacks.carlini_wagner import CarliniWagner
-from whyfooled.errors import at_least, bad_parameter, one_of
+from whyfooled.errors import bad_parameter, one_of
 from whyfooled.goals import Targeted
 from whyfooled.passes import count_passes
 from whyfooled.perturbation.attack_region import (
@@ -57,7 +57,7 @@ class Refined(Attack):
     cam
         The saliency method of the maps. Grad-CAM is, on a head that allows CAM, its positive part.
     cell
-        Side of a cell, in pixels. The paper takes 13 for images of ImageNet's size and 2 for CIFAR's.
+        Side of a cell, in pixels; the paper's part of the image if None, as for `Grid`.
     seed
         Seed of the random choice; each image has its own, made from this and its content.
     """
@@ -66,7 +66,7 @@ class Refined(Attack):
     where: Where = "cam"
     keep: float = 0.3
     cam: Any = field(default_factory=GradCAM)
-    cell: int = 13
+    cell: int | None = None
     seed: int = 0
 
     card: ClassVar[Card] = Card(
@@ -80,7 +80,7 @@ class Refined(Attack):
     def __post_init__(self) -> None:
         one_of("where", self.where, WHERE)
         check_keep(self.keep)
-        at_least("cell", self.cell, 1)
+        Grid(self.cell)  # made once here, so that it checks its value
         if not isinstance(self.attack, Attack) or isinstance(self.attack, Adapted):
             fix = "Attacks of other libraries do not know where they may act."
             raise bad_parameter("attack", "must be an attack of whyfooled, such as BIM()", repr(self.attack), fix)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import bad_parameter, one_of
-from whyfooled.perturbation.regions import Regions
+from whyfooled.perturbation.regions import Grid, Regions
 from whyfooled.perturbation.sensitivity import Method, Sensitivity, check_pair, sensitivity
 from whyfooled.randomness import image_generators
 from whyfooled.saliency.cam import GradCAM
@@ -23,6 +23,8 @@ WHERE: tuple[Where, ...] = get_args(Where)
 Region = Bool[Tensor, "n 1 h w"]
 """Which pixels belong to a region, for each image."""
 
+_CAM, _GRID = GradCAM(), Grid()
+
 
 def attack_region(
     classifier: Classifier,
@@ -33,8 +35,8 @@ def attack_region(
     where: Where = "cam",
     *,
     keep: float = 0.3,
-    cam: Any = None,
-    regions: Regions | None = None,
+    cam: Any = _CAM,
+    regions: Regions = _GRID,
     method: Method = "exact",
     seed: int = 0,
 ) -> Region:
@@ -60,11 +62,10 @@ def attack_region(
         many, or of the image's regions, at least one. Regions without an effect are never chosen for their sensitivity,
         so it may be fewer.
     cam
-        A saliency method, for ``"cam"``; summed over channels. `GradCAM()` if None, which on a head that allows CAM is
-        its positive part.
+        A saliency method, for ``"cam"``; summed over channels. Grad-CAM is, on a head that allows CAM, its positive
+        part.
     regions
-        How the images are parted, but for ``"cam"``: a `Grid`, `Superpixels`, or label maps; `Grid` with cells of 13
-        pixels if None.
+        How the images are parted, but for ``"cam"``: a `Grid`, `Superpixels`, or label maps.
     method
         ``"exact"`` or ``"gradient"``, how sensitivity is measured.
     seed
