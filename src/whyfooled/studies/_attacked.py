@@ -11,7 +11,7 @@ import torch
 from whyfooled.attacks import AttackResult, adapt, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, ParameterError, one_of
-from whyfooled.goals import Goal, Untargeted
+from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.registry import describe_value
 from whyfooled.saliency.enhanced import strongest_other
 from whyfooled.studies._study import Batch
@@ -104,3 +104,14 @@ def explained(logits: Logits, true: Classes) -> tuple[Classes, Classes]:
     """
     predicted = logits.argmax(1)
     return predicted, torch.where(predicted == true, strongest_other(logits, predicted), true)
+
+
+def promoted(result: AttackResult, true: Classes) -> Classes:
+    """Return (n,) the class that each perturbation promotes at the cost of the true one, (n,).
+
+    The target of a targeted attack, whether it was reached or not; else the class that is given now or, where that is
+    still the true one, the strongest other.
+    """
+    if isinstance(result.goal, Targeted):
+        return result.goal.classes
+    return torch.where(result.predictions == true, strongest_other(result.logits, true), result.predictions)
