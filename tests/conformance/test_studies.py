@@ -15,7 +15,17 @@ from tests.studies.worlds import write_images
 from whyfooled import BIM, FGSM, FMN
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 from whyfooled.sources import open_source
-from whyfooled.studies import STUDIES, AttackOutcome, FilteringEffect, Recovery, SaliencyGrid, Study, redraw, run_study
+from whyfooled.studies import (
+    STUDIES,
+    AttackOutcome,
+    FilteringEffect,
+    Recovery,
+    RefinedAttack,
+    SaliencyGrid,
+    Study,
+    redraw,
+    run_study,
+)
 from whyfooled.studies._table import SHARED, read_about
 
 # Attacks that take little, and leave some images right.
@@ -24,8 +34,10 @@ CHEAP = {
     "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
     "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
+    "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
 }
 STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
+OF_METHODS = pytest.mark.parametrize("name", [study.card.name for study in STUDIES if "methods" in parameters(study)])
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +127,7 @@ def test_it_is_drawn_again_from_its_table_to_the_same_bytes(name, results):
     assert (folder / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
-@STUDY
+@OF_METHODS
 def test_a_method_that_does_not_work_on_the_model_is_recorded_and_the_others_are_measured(name, images, tmp_path):
     study = dataclasses.replace(CHEAP[name], methods=(*CHEAP[name].methods[-1:], *parse_refused()))
     result = run_study(study, images, tmp_path / "out", model=small(), shard_size=7)

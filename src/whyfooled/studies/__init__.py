@@ -8,9 +8,10 @@ from whyfooled.studies._write import redraw
 from whyfooled.studies.attack_outcome import AttackOutcome
 from whyfooled.studies.filtering_effect import FilteringEffect
 from whyfooled.studies.recovery import Recovery
+from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
 
-STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome)
+STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome, RefinedAttack)
 """Every study of this package. The command line and the tests take them from here."""
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Measured",
     "Progress",
     "Recovery",
+    "RefinedAttack",
     "SaliencyGrid",
     "Study",
     "StudyResult",
