@@ -10,7 +10,7 @@ from whyfooled.attacks import BIM, FGSM, CarliniWagner, Problem
 from whyfooled.errors import ImageError
 from whyfooled.goals import Untargeted
 from whyfooled.passes import Passes, count_passes
-from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop
+from whyfooled.saliency import CAM, Enhanced, GradCAM, Gradient, GuidedBackprop
 
 
 @pytest.fixture
@@ -75,6 +75,7 @@ class TestBackwards:
             (GuidedBackprop(), CLASSES, Passes(3, 3)),
             (GuidedBackprop(), PAIRS, Passes(3, 6)),
             (GradCAM(), CLASSES, Passes(3, 0)),
+            (CAM(), PAIRS, Passes(3, 0)),
             (Enhanced(), CLASSES, Passes(6, 6)),
         ],
     )

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from whyfooled.goals import Targeted, Untargeted
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
+    from whyfooled.perturbation import interpretability_curve, interpretability_score
     from whyfooled.saliency import (
+        CAM,
         LIME,
         LRP,
         ContrastiveLRP,
@@ -80,7 +82,9 @@ _HOME = {
     "goals": ("Targeted", "Untargeted"),
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
+    "perturbation": ("interpretability_curve", "interpretability_score"),
     "saliency": (
+        "CAM",
         "LIME",
         "LRP",
         "ContrastiveLRP",
@@ -109,6 +113,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BIM",
+    "CAM",
     "EAD",
     "FGSM",
     "FMN",
@@ -147,6 +152,8 @@ __all__ = [
     "count_passes",
     "enhance",
     "explain",
+    "interpretability_curve",
+    "interpretability_score",
     "load_adversaries",
     "load_classifier",
     "open_source",

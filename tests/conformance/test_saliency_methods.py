@@ -11,7 +11,7 @@ from torchvision import models
 import whyfooled.saliency
 from tests.models import resnet20, small
 from whyfooled import Classifier, Enhanced, enhance, load_classifier
-from whyfooled.errors import ParameterError
+from whyfooled.errors import MethodError, ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.saliency import METHODS
 
@@ -26,6 +26,8 @@ CHEAP = {
 # The difference of two maps that are nearly equal on a network with random weights, so that single precision leaves it
 # too few digits to be compared.
 CANCELLING = {"contrastive-lrp"}
+# Methods that say that they do not work on a network.
+REFUSING = {("cam", "vgg16")}
 EVERY = [method(**CHEAP.get(method.card.name, {})) for method in METHODS]
 METHOD = pytest.mark.parametrize("method", EVERY, ids=lambda method: method.card.name)
 ONE_CLASS = [method for method in EVERY if not isinstance(method, Enhanced)]
@@ -177,8 +179,25 @@ def state(classifier):
     )
 
 
-@METHOD
-@pytest.mark.parametrize("name", ["small", "resnet20", "vgg16", "resnet18", "lite0"])
+NETWORKS = ("small", "resnet20", "vgg16", "resnet18", "lite0")
+PAIRS = [(method, name) for method in EVERY for name in NETWORKS]
+WORKING = [pair for pair in PAIRS if (pair[0].card.name, pair[1]) not in REFUSING]
+
+
+def named(pairs):
+    return {"argvalues": pairs, "ids": [f"{name}-{method.card.name}" for method, name in pairs]}
+
+
+@pytest.mark.parametrize(("method", "name"), **named([pair for pair in PAIRS if pair not in WORKING]))
+def test_a_refusal_says_why_and_leaves_the_model_alone(method, name):
+    classifier, _ = model(name)
+    before = state(classifier)
+    with pytest.raises(MethodError, match=rf"^{method.card.title} .*\. Use "):
+        maps_on(method, name)
+    assert state(classifier) == before
+
+
+@pytest.mark.parametrize(("method", "name"), **named(WORKING))
 class TestOnModels:
     def test_maps_have_the_images_size_and_leave_the_model_alone(self, method, name):
         classifier, images = model(name)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import bad_parameter, one_of
+from whyfooled.perturbation.interpretability import discriminative_region
 from whyfooled.perturbation.regions import Grid, Regions
 from whyfooled.perturbation.sensitivity import Method, Sensitivity, check_pair, sensitivity
 from whyfooled.randomness import image_generators
@@ -152,17 +153,7 @@ def _pixels(found: Sensitivity, chosen: Bool[Tensor, "n r"]) -> Region:
 
 
 def _largest(maps: Maps, keep: float) -> Region:
-    """Tell where a map, summed over channels, has its largest values; nowhere if it is the same everywhere."""
-    values = maps.sum(1, keepdim=True)
-    flat = values.flatten(1)
-    count = max(1, round(keep * flat.shape[1]))
-    threshold = flat.topk(count, dim=1).values[:, -1].view(-1, 1, 1, 1)
-    above, reached = values > threshold, values >= threshold
-    # Values that tie do not make the region larger: where Grad-CAM is 0, nothing speaks for the class.
-    enough = _any(above) & (reached.sum((1, 2, 3), keepdim=True) > count)
+    """Tell where a map has its largest values; nowhere, if it is the same everywhere and so points at no place."""
+    flat = maps.sum(1).flatten(1)
     varied = flat.amax(1) > flat.amin(1)
-    return torch.where(enough, above, reached) & varied.view(-1, 1, 1, 1)
-
-
-def _any(flags: Region) -> Tensor:
-    return flags.flatten(1).any(1).view(-1, 1, 1, 1)
+    return (discriminative_region(maps, keep) & varied.view(-1, 1, 1)).unsqueeze(1)

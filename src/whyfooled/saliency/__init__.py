@@ -1,6 +1,6 @@
 """Saliency methods: ``(classifier, images, classes) -> maps``, one value for each input element."""
 
-from whyfooled.saliency.cam import GradCAM, GradCAMPlusPlus, GuidedGradCAM
+from whyfooled.saliency.cam import CAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM
 from whyfooled.saliency.deeplift import DeepLIFT
 from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhance
 from whyfooled.saliency.gradient import Gradient, InputXGradient
@@ -20,6 +20,7 @@ METHODS = (
     Deconvnet,
     GuidedBackprop,
     Enhanced,
+    CAM,
     GradCAM,
     GradCAMPlusPlus,
     GuidedGradCAM,
@@ -40,6 +41,7 @@ REFUSED = {
 """Methods that are known but not offered, by the name that they would have, and why."""
 
 __all__ = [
+    "CAM",
     "LIME",
     "LRP",
     "METHODS",

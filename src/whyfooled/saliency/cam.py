@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, bad_parameter, did_you_mean
+from whyfooled.classifier import Classifier, check_classes
 from whyfooled.registry import Card
 from whyfooled.saliency._gradients import check_pairs, logit_gradients, ruled_logits
+from whyfooled.saliency._pooling import pooled_linear
+from whyfooled.saliency._spatial import at_image_size, choose_spatial, layers_of, watched
 from whyfooled.saliency.guided import GuidedBackprop
 from whyfooled.types import Images, ManyClasses, ManyMaps
+
+
+@final
+@dataclass(frozen=True)
+class CAM:
+    """Class activation mapping: the last spatial layer's channels, weighted by the linear layer that gives the logit.
+
+    ``Σ_k w_ck A_k`` (Zhou et al. 2016, sec. 2), signed, upsampled bilinearly to the images' size. It speaks of the
+    logit: the mean of the map over the layer's places, plus the bias, is the logit. Where the images' height and width
+    are multiples of the layer's, so is the mean of the upsampled map.
+
+    That is exact, and offered, only where the logits are a linear layer (``nn.Linear``, or ``nn.Conv2d`` of 1 × 1) of
+    the mean over the places of ``A``; there it is what Grad-CAM is before its positive part is taken, times the number
+    of places. The paper trains such a head on networks that have another; here a network is used as it is.
+
+    Parameters
+    ----------
+    layer
+        Name of the layer whose output is ``A`` (as in ``module.named_modules()``); if None, the last tensor whose mean
+        the linear layer takes is found in the forward pass.
+    """
+
+    layer: str | None = None
+
+    card: ClassVar[Card] = Card(
+        name="cam",
+        title="CAM",
+        summary="Which places of the last spatial layer raise the class's logit, which lower it; for pooled features.",
+        source="Zhou, Khosla, Lapedriza, Oliva, Torralba 2016, arXiv 1512.04150, sec. 2",
+        cost="1 forward, for all classes",
+    )
+
+    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+        """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
+
+        Raises
+        ------
+        ParameterError
+            If the model has no layer of that name.
+        MethodError
+            If the logits are not a linear layer of the mean of a spatial layer's channels, or of the named one's.
+        """
+        check_pairs(images, classes)
+        logits, features, weight = pooled_linear(classifier, images, self.layer, self.card)
+        check_classes(classes, logits)
+        chosen = weight.detach()[classes.long().to(weight.device)]
+        with torch.autocast(features.device.type, enabled=False):
+            cams = torch.einsum("n...d,ndhw->n...hw", chosen, features)
+        return at_image_size(cams, images).unsqueeze(-3)
 
 
 @final
@@ -53,9 +100,7 @@ class GradCAM:
         MethodError
             If no layer is spatial, or the named one is not.
         """
-        activation, gradients = _layer_gradients(classifier, images, classes, self.layer)
-        weights = gradients.mean((-2, -1), keepdim=True)
-        return _at_image_size(weights * activation, images)
+        return _grad_cam(classifier, images, classes, self)
 
 
 @final
@@ -93,12 +138,12 @@ class GradCAMPlusPlus:
         MethodError
             If no layer is spatial, or the named one is not.
         """
-        activation, gradients = _layer_gradients(classifier, images, classes, self.layer)
+        activation, gradients = _layer_gradients(classifier, images, classes, self)
         # α is g² over a multiple of g²: divided by it, nothing underflows where gradients are small.
         below = 2 + activation.sum((-2, -1), keepdim=True) * gradients
         alphas = torch.where(below == 0, 0, 1 / below)
         weights = (alphas * gradients.clamp_min(0)).sum((-2, -1), keepdim=True)
-        return _at_image_size(weights * activation, images)
+        return _positive_sum(weights * activation, images)
 
 
 @final
@@ -134,70 +179,37 @@ class GuidedGradCAM:
         MethodError
             If no layer is spatial, or the named one is not.
         """
-        where = GradCAM(self.layer)(classifier, images, classes)
+        where = _grad_cam(classifier, images, classes, self)
         return GuidedBackprop()(classifier, images, classes) * where
 
 
+def _grad_cam(classifier: Classifier, images: Images, classes: ManyClasses, method: _OfLayer) -> ManyMaps:
+    activation, gradients = _layer_gradients(classifier, images, classes, method)
+    return _positive_sum(gradients.mean((-2, -1), keepdim=True) * activation, images)
+
+
+_OfLayer = GradCAM | GradCAMPlusPlus | GuidedGradCAM
+
+
 def _layer_gradients(
-    classifier: Classifier, images: Images, classes: ManyClasses, layer: str | None
+    classifier: Classifier, images: Images, classes: ManyClasses, method: _OfLayer
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's output (n,d,h,w), or (n,1,d,h,w) for classes (n,k), and the logits' gradients there."""
     check_pairs(images, classes)
+    outputs: list[tuple[str, Tensor]] = []
+
+    def keep(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        outputs.append((name, output))
+
     with torch.enable_grad():
-        with _record(classifier.module, layer) as outputs:
+        with watched(layers_of(classifier.module, method.layer), keep):
             logits = ruled_logits(classifier, images.detach().clone().requires_grad_(), None)
-        activation = _choose(outputs, layer)
+        activation = choose_spatial(outputs, method.layer, method.card)
         gradients = logit_gradients(logits, classes, activation)
     activation = activation.detach()
     return activation.unsqueeze(1) if classes.ndim == 2 else activation, gradients
 
 
-def _at_image_size(weighted: Tensor, images: Images) -> Tensor:
-    """Sum the weighted channels, keep the positive part, and enlarge it bilinearly to the images' size."""
-    cams = weighted.sum(-3, keepdim=True).clamp_min(0)
-    size = images.shape[-2:]
-    upsampled = F.interpolate(cams.flatten(0, -4), size=size, mode="bilinear", align_corners=False)
-    return upsampled.view(*cams.shape[:-3], 1, *size)
-
-
-@contextmanager
-def _record(module: nn.Module, layer: str | None) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collect (name, output) of one layer, or of all, in the order in which they finish; no hook stays behind."""
-    layers = {name: part for name, part in module.named_modules() if name}
-    if layer is not None:
-        if layer not in layers:
-            raise bad_parameter("layer", "must be a layer of the model", repr(layer), did_you_mean(layer, layers))
-        layers = {layer: layers[layer]}
-    outputs: list[tuple[str, Tensor]] = []
-
-    def keep(name: str) -> Any:
-        def hook(part: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                outputs.append((name, output))
-
-        return hook
-
-    with ExitStack() as stack:
-        for name, part in layers.items():
-            stack.callback(part.register_forward_hook(keep(name)).remove)
-        yield outputs
-
-
-def _choose(outputs: list[tuple[str, Tensor]], layer: str | None) -> Tensor:
-    spatial = [(place, output) for place, (_, output) in enumerate(outputs) if _is_spatial(output)]
-    if not spatial:
-        where = f"the layer {layer!r}" if layer else "every layer"
-        raise MethodError(
-            f"Grad-CAM needs a layer whose output is (n, channels, height, width); {where} of this model has another."
-        )
-    place, chosen = spatial[-1]
-    if layer is None and any(output.ndim == 3 for _, output in outputs[place + 1 :]):
-        raise MethodError(
-            "Grad-CAM finds no late layer of this model whose output is (n, channels, height, width): it goes on with "
-            f"tokens after {outputs[place][0]!r}. Name a layer with gradcam(layer=...)."
-        )
-    return chosen
-
-
-def _is_spatial(output: Tensor) -> bool:
-    return output.ndim == 4 and min(output.shape[-2:]) > 1 and output.requires_grad
+def _positive_sum(weighted: Tensor, images: Images) -> ManyMaps:
+    """Sum the weighted channels, keep the positive part, and bring it to the images' size."""
+    return at_image_size(weighted.sum(-3).clamp_min(0), images).unsqueeze(-3)

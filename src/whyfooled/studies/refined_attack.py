@@ -315,8 +315,8 @@ def _reached_table(attacks: Mapping[str, pd.DataFrame], seed: int) -> SummaryTab
             )
     caption = (
         "How often the goal is reached inside each region, the paired difference to the attack without one, the share "
-        "of the pixels that the region holds, the norms where the goal is reached (on other images than the original's, "
-        "if it is not reached equally often), and the mean passes of that run alone."
+        "of the pixels that the region holds, the norms where the goal is reached, and the mean passes of that run "
+        "alone. Where it is not reached equally often the norms are of different images: see the ratios."
     )
     headings = ("attack", "region", "goal reached", minus, "pixels", *NORMS.values(), *passes)
     return SummaryTable(caption, headings, lines, signed=frozenset({minus}))
