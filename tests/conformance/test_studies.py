@@ -21,6 +21,7 @@ from whyfooled.studies import (
     EffectMix,
     FilteringEffect,
     Recovery,
+    RefinedAttack,
     SaliencyGrid,
     SensitivityCorrelation,
     Study,
@@ -37,6 +38,7 @@ CHEAP = {
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
     "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
+    "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
 }
 STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
 STUDY_OF_METHODS = pytest.mark.parametrize(

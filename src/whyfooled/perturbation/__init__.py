@@ -1,5 +1,6 @@
 """What a perturbation does: its effect on the logits, region by region, and how it lies to class activation maps."""
 
+from whyfooled.perturbation.attack_region import attack_region
 from whyfooled.perturbation.interpretability import (
     IS,
     discriminative_region,
@@ -16,6 +17,7 @@ __all__ = [
     "Regions",
     "Sensitivity",
     "Superpixels",
+    "attack_region",
     "discriminative_region",
     "interpretability_curve",
     "interpretability_score",
