@@ -9,7 +9,7 @@ from typing import ClassVar
 import jaxtyping
 import pytest
 
-from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner
+from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner, Refined
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
 from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
@@ -19,10 +19,13 @@ EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) fo
 # A value other than the default for every parameter of every method.
 OTHER = {
     "alpha": 2.0,
+    "attack": BIM(steps=5),
     "ball": "l2",
     "base": GradCAM("features.3"),
     "baseline": "mean",
     "beta": 0.5,
+    "cam": GradCAM("features.3"),
+    "cell": 2,
     "cells": 7,
     "bias": True,
     "confidence": 0.5,
@@ -37,6 +40,7 @@ OTHER = {
     "group_size": 8,
     "initial_constant": 1e-3,
     "jitter": 0.1,
+    "keep": 0.2,
     "kernel_width": 0.5,
     "l1": 0.3,
     "layer": "features.3",
@@ -59,6 +63,7 @@ OTHER = {
     "superpixels": 9,
     "tau": 0.7,
     "tv": 0.9,
+    "where": "sensitivity",
     "window": 0.2,
     "variant": "clrp2",
 }
@@ -93,6 +98,8 @@ class TestParse:
             ("bim(step_size=1/255)", BIM(step_size=1 / 255)),
             ("bim(step_size=none)", BIM()),
             ("pgd(ball=l2, epsilon=1/2, seed=-3)", PGD(0.5, ball="l2", seed=-3)),
+            ("refined(attack=bim(steps=5), where=sensitivity, keep=0.2)", Refined(BIM(steps=5), "sensitivity", 0.2)),
+            ("refined(cam=gradcam(layer=conv1), attack=fgsm)", Refined(FGSM(), cam=GradCAM("conv1"))),
         ],
     )
     def test_an_attack_is_made_from_its_name_and_parameters(self, text, expected):

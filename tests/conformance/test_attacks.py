@@ -11,7 +11,7 @@ from torch import nn
 
 import whyfooled.attacks
 from tests.models import linear, small
-from whyfooled import Classifier, Targeted, Untargeted, count_passes, run_attack
+from whyfooled import CarliniWagner, Classifier, Targeted, Untargeted, count_passes, run_attack
 from whyfooled.attacks import ATTACKS, Problem
 from whyfooled.attacks._attack import Attack
 from whyfooled.errors import ImageError, ModelError, ParameterError
@@ -26,11 +26,14 @@ BUDGET = {
     "cw": {"initial_constant": 10.0, "learning_rate": 0.02, "steps": 25, "rounds": 3},
     "ead": {"initial_constant": 100.0, "learning_rate": 0.02, "steps": 25, "rounds": 3},
     "strattack": {"group_size": 5, "initial_constant": 100.0, "steps": 20, "rounds": 2},
+    "refined": {"attack": CarliniWagner(steps=25, rounds=3, learning_rate=0.02, initial_constant=10.0), "keep": 0.6},
 }
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
 EVERY += [parse("attacks", "pgd(epsilon=5, ball=l2)"), parse("attacks", "fmn(ball=linf)")]
 EVERY += [parse("attacks", "ead(decision=l1, initial_constant=100, learning_rate=0.02, steps=25, rounds=3)")]
 EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, initial_constant=100, steps=20, rounds=2)")]
+EVERY += [parse("attacks", "refined(attack=bim(epsilon=0.5), where=sensitivity, cell=3, keep=0.6)")]
+EVERY += [parse("attacks", "refined(attack=fmn, where=random, cell=3, keep=0.6)")]
 ATTACK = pytest.mark.parametrize("attack", EVERY, ids=describe)
 
 

@@ -61,8 +61,8 @@ def test_images_that_are_not_fooled_have_their_outcome_alone(result):
 
 
 def test_what_it_says(images, result, tmp_path):
-    assert "14 images, 1 of them taken for a wrong class" in result.summary
-    assert "patch on 12 of 13 (its goal reached on 12)" in result.summary
+    assert "Measured are the images that fool the classifier: patch 12 of 13. Of 14 images 1 were" in result.summary
+    assert "Their goal was reached on 12 (patch)." in result.summary
     assert f"the map of the {AFTER} is high? Not in general: it is more than half in 2 of 3" in result.summary
     for method, answer in ((There(), "Yes"), (Opposite(), "No")):
         said = run_study(study(method), images, tmp_path / answer, model=classifier()).summary
@@ -84,7 +84,7 @@ def test_a_target_is_the_promoted_class_though_another_was_reached(images, tmp_p
     assert len(rows) == 24
     assert set(rows["promoted_class"]) == {2}
     assert not rows["reached"].astype(bool).any()
-    assert "patch on 12 of 13 (its goal reached on 0)" in result.summary
+    assert "Their goal was reached on 0 (patch)." in result.summary
 
 
 def test_attacks_that_never_fool_are_said(tmp_path):

@@ -9,9 +9,10 @@ from whyfooled.attacks.ead import EAD
 from whyfooled.attacks.fmn import FMN
 from whyfooled.attacks.gradient_sign import BIM, FGSM
 from whyfooled.attacks.pgd import PGD
+from whyfooled.attacks.refined import Refined
 from whyfooled.attacks.str_attack import StrAttack
 
-ATTACKS = (FGSM, BIM, PGD, FMN, CarliniWagner, EAD, StrAttack)
+ATTACKS = (FGSM, BIM, PGD, FMN, CarliniWagner, EAD, StrAttack, Refined)
 """Every attack of this package. The command line and the conformance tests take them from here."""
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Attempt",
     "CarliniWagner",
     "Problem",
+    "Refined",
     "StrAttack",
     "adapt",
     "run_attack",

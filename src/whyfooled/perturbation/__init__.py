@@ -1,7 +1,8 @@
 """What a perturbation does: its effect on the logits, region by region, and how it lies to class activation maps."""
 
+from whyfooled.perturbation.attack_region import attack_region
 from whyfooled.perturbation.interpretability import (
-    InterpretabilityScore,
+    IS,
     discriminative_region,
     interpretability_curve,
     interpretability_score,
@@ -10,12 +11,13 @@ from whyfooled.perturbation.regions import Grid, Regions, Superpixels, region_la
 from whyfooled.perturbation.sensitivity import KINDS, Sensitivity, sensitivity
 
 __all__ = [
+    "IS",
     "KINDS",
     "Grid",
-    "InterpretabilityScore",
     "Regions",
     "Sensitivity",
     "Superpixels",
+    "attack_region",
     "discriminative_region",
     "interpretability_curve",
     "interpretability_score",

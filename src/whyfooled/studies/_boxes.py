@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from whyfooled.report.figure import COLOURS
-from whyfooled.studies._figure import GREY, plain
+from whyfooled.report.drawing import COLOURS, plain_text
+from whyfooled.studies._figure import GREY
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +53,14 @@ def boxes_figure(panels: Boxes, *, y: str, control: str, chance: str) -> Figure:
             for number, name in enumerate(names):
                 if name in own.get(group, {}):
                     _box(panel, place + step * (number - (len(names) - 1) / 2), step, own[group][name], colours[name])
-        panel.set_title(plain(heading), fontsize=10)
+        panel.set_title(plain_text(heading), fontsize=10)
         panel.set_ylabel(y, fontsize=9)
         panel.set_ylim(-0.02, 1.02)
         panel.grid(axis="y", alpha=0.25)
     axes[-1].set_xlim(-0.5, len(groups) - 0.5)
-    axes[-1].set_xticks(range(len(groups)), [plain(textwrap.fill(group, 28)) for group in groups], fontsize=8)
+    axes[-1].set_xticks(range(len(groups)), [plain_text(textwrap.fill(group, 28)) for group in groups], fontsize=8)
     handles = [
-        *(Patch(facecolor=colours[name], alpha=0.75, label=plain(name)) for name in names),
+        *(Patch(facecolor=colours[name], alpha=0.75, label=plain_text(name)) for name in names),
         Patch(facecolor=GREY, alpha=0.75, label=control),
         Line2D([], [], color="black", linewidth=1.4, label=chance),
     ]

@@ -18,25 +18,15 @@ from whyfooled.perturbation import interpretability_curve
 from whyfooled.randomness import image_generators, normal
 from whyfooled.registry import Card
 from whyfooled.statistics import FEWEST, Interval, bootstrap_means
-from whyfooled.studies._attacked import (
-    ALREADY_WRONG,
-    FOOLED,
-    attacked,
-    best_outcomes,
-    check_attacks,
-    check_some_fooled,
-    check_target,
-    outcomes,
-    promoted,
-)
+from whyfooled.studies._attacked import check_attacks, check_target
 from whyfooled.studies._boxes import Box, boxes_figure
 from whyfooled.studies._defaults import CAMS, NORM_ATTACKS
+from whyfooled.studies._fooled import Fooled, fooled_by, who_was_fooled
 from whyfooled.studies._maps import spread, titled_maps
 from whyfooled.studies._reading import check_some_method
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
-from whyfooled.types import Classes
 
 BEFORE, AFTER = "true class on the clean image", "promoted class on the adversarial image"
 _NUMBERS = ("score", "chance", "random", "mirrored")
@@ -106,55 +96,51 @@ class InterpretabilityScores(Study):
         """Attack the batch, and score the perturbations of the images that were fooled."""
         rows: list[dict[str, Any]] = []
         kept: dict[str, Tensor] = {}
-        for attack, result in attacked(classifier, batch, self.attacks, self.target):
-            found = outcomes(batch, result)
-            common = [{"place": place, "attack": attack, "outcome": one} for place, one in enumerate(found)]
-            rows += (one for one in common if one["outcome"] != FOOLED)
-            places = [place for place, one in enumerate(found) if one == FOOLED]
-            if not places:
+        for fooled in fooled_by(classifier, batch, self.attacks, self.target):
+            rows += fooled.others()
+            if not fooled.places:
                 continue
-            fooled = result.select(torch.tensor(places, device=batch.images.device))
-            true = batch.true_classes(result.clean_logits.argmax(1))[places]
-            facts = _facts(fooled, true, [common[place] for place in places])
-            for name, kind, maps in self._maps(classifier, fooled, true):
+            facts = {
+                "reached": fooled.result.success,
+                "true_class": fooled.true,
+                "promoted_class": fooled.target,
+                "l2": (fooled.result.attempted - fooled.result.clean).flatten(1).norm(dim=1),
+            }
+            for name, kind, maps in self._maps(classifier, fooled):
                 if isinstance(maps, MethodError):
-                    rows += [{**one, "method": name, "error": f"{name}: {maps}"} for one in facts]
+                    rows += fooled.rows(facts, method=name, error=f"{name}: {maps}")
                     continue
-                kept[f"{attack}/{name}/{kind}"] = spread(maps, places, len(found))
-                rows += self._scores(fooled, maps, [one | {"method": name, "map": kind} for one in facts], batch.seed)
+                kept[f"{fooled.attack}/{name}/{kind}"] = spread(maps, fooled.places, len(batch.images))
+                for size, numbers in self._scores(fooled.result, maps, batch.seed):
+                    main = size == self.quantile
+                    rows += fooled.rows(facts | numbers, method=name, map=kind, quantile=size, main=main)
         return Measured(rows, kept)
 
-    def _maps(
-        self, classifier: Classifier, fooled: AttackResult, true: Classes
-    ) -> Iterator[tuple[str, str, Tensor | MethodError]]:
-        """Compute (n,d,h,w) the two maps of every method; enhanced ones hold one of the classes against the other."""
-        towards = promoted(fooled, true)
+    def _maps(self, classifier: Classifier, fooled: Fooled) -> Iterator[tuple[str, str, Tensor | MethodError]]:
+        """Compute (m,d,h,w) the two maps of every method; enhanced ones hold one of the classes against the other."""
         refused = set()
-        for name, maps in titled_maps(self.methods, classifier, fooled.clean, true, towards):
+        for name, maps in titled_maps(self.methods, classifier, fooled.result.clean, fooled.true, fooled.target):
             yield name, BEFORE, maps
             if isinstance(maps, MethodError):
                 refused.add(name)
-        for name, maps in titled_maps(self.methods, classifier, fooled.attempted, towards, true):
+        for name, maps in titled_maps(self.methods, classifier, fooled.result.attempted, fooled.target, fooled.true):
             # A reason is given once.
             if name not in refused:
                 yield name, AFTER, maps
 
-    def _scores(
-        self, fooled: AttackResult, maps: Tensor, facts: Sequence[Mapping[str, Any]], seed: int
-    ) -> Iterator[dict[str, Any]]:
+    def _scores(self, result: AttackResult, maps: Tensor, seed: int) -> Iterator[tuple[float, dict[str, Tensor]]]:
+        """Score the perturbations by maps (m,d,h,w): for each size of the region, (m,) each of `_NUMBERS`."""
         sizes = tuple(sorted({*self.quantiles, self.quantile}))
-        delta = fooled.attempted - fooled.clean
+        delta = result.attempted - result.clean
         # The score does not depend on a perturbation's norm, so a direction is enough.
-        direction = normal(fooled.clean, image_generators(fooled.clean, seed))
+        direction = normal(result.clean, image_generators(result.clean, seed))
         own, random, mirrored = (
             interpretability_curve(one, cam, sizes)
             for one, cam in ((delta, maps), (direction, maps), (delta, maps.flip(-1)))
         )
-        numbers = torch.stack([own.score, own.chance, random.score, mirrored.score], dim=-1).tolist()
-        for fact, curve in zip(facts, numbers, strict=True):
-            for size, values in zip(sizes, curve, strict=True):
-                main = size == self.quantile
-                yield {**fact, "quantile": size, "main": main, **dict(zip(_NUMBERS, values, strict=True))}
+        columns = (own.score, own.chance, random.score, mirrored.score)
+        for number, size in enumerate(sizes):
+            yield size, {name: values[:, number] for name, values in zip(_NUMBERS, columns, strict=True)}
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
@@ -165,14 +151,13 @@ class InterpretabilityScores(Study):
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Means of scores and of what they are held against, for every attack, method and map; curves over the size."""
-        outcome = table.read(["index", "attack", "outcome", "reached"]).drop_duplicates(["index", "attack"])
-        check_some_fooled(best_outcomes(outcome))
+        who = who_was_fooled(table)
         check_some_method(table)
         rows = _measured(table)
         size = float(rows.loc[rows["main"], "quantile"].iloc[0])
         found = [_compared(labels, own, seed) for labels, own in _groups(rows[rows["main"]])]
         sentences = [
-            _who_was_fooled(outcome),
+            f"{who} {_goals_reached(rows)}",
             f"A map's discriminative region is the top {100 * size:g} % of its pixels, less where many tie. "
             "Chance is the share of the pixels that are in it; a random perturbation is as large as the attack's; and "
             "the mirrored map keeps what maps and perturbations have in common because objects stand in the middle.",
@@ -191,18 +176,8 @@ class InterpretabilityScores(Study):
         return boxes_figure(panels, y="interpretability score", control="random perturbation", chance="chance")
 
 
-def _facts(fooled: AttackResult, true: Classes, common: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    sizes = (fooled.attempted - fooled.clean).flatten(1).norm(dim=1).tolist()
-    columns = (fooled.success.tolist(), true.tolist(), promoted(fooled, true).tolist(), sizes)
-    names = ("reached", "true_class", "promoted_class", "l2")
-    return [
-        one | dict(zip(names, values, strict=True))
-        for one, values in zip(common, zip(*columns, strict=True), strict=True)
-    ]
-
-
 def _measured(table: Table) -> pd.DataFrame:
-    rows = table.read(["index", "attack", "method", "map", "quantile", "main", *_NUMBERS])
+    rows = table.read(["index", "attack", "reached", "method", "map", "quantile", "main", *_NUMBERS])
     rows = rows[rows["method"].notna()]
     return rows.assign(main=rows["main"].astype(bool))
 
@@ -233,19 +208,10 @@ def _compared(labels: tuple[str, str, str], rows: pd.DataFrame, seed: int) -> _C
     return _Compared(*labels, *bootstrap_means(values, seed=seed))
 
 
-def _who_was_fooled(outcome: pd.DataFrame) -> str:
-    texts = []
-    for attack, own in outcome.groupby("attack", observed=True, sort=False):
-        fooled = own[own["outcome"] == FOOLED]
-        reached = int(fooled["reached"].fillna(False).astype(bool).sum())
-        tried = int((own["outcome"] != ALREADY_WRONG).sum())
-        texts.append(f"{attack} on {len(fooled)} of {tried} (its goal reached on {reached})")
-    images = outcome["index"].nunique()
-    already = int((best_outcomes(outcome) == ALREADY_WRONG).sum())
-    return (
-        f"{images} images, {already} of them taken for a wrong class before any attack and left out. The classifier is "
-        f"fooled by {'; '.join(texts)}. Only these are measured."
-    )
+def _goals_reached(rows: pd.DataFrame) -> str:
+    images = rows.drop_duplicates(["index", "attack"]).assign(reached=lambda own: own["reached"].astype(bool))
+    reached = images.groupby("attack", observed=True)["reached"].sum()
+    return f"Their goal was reached on {', '.join(f'{count} ({attack})' for attack, count in reached.items())}."
 
 
 def _verdict(kind: str, found: Sequence[_Compared]) -> str:
