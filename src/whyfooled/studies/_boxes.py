@@ -1,4 +1,4 @@
-"""Box plots: how values spread over images, with a control beside each box and its chance level drawn through both."""
+"""Box plots: how values spread over images, with controls beside each box and its chance level drawn through them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from whyfooled.studies._figure import GREY
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """The values of a box, those of its control, and what chance would give on average."""
+    """The values of a box, those of its controls by their names, and what chance would give on average."""
 
     values: np.ndarray
-    control: np.ndarray
+    controls: Mapping[str, np.ndarray]
     chance: float
 
 
@@ -29,7 +29,7 @@ Boxes = Mapping[str, Mapping[str, Mapping[str, Box]]]
 """For each panel, for each group on its axis, a box for each name; a name has one colour throughout."""
 
 
-def boxes_figure(panels: Boxes, *, y: str, control: str, chance: str) -> Figure:
+def boxes_figure(panels: Boxes, *, y: str, chance: str) -> Figure:
     """Draw groups of boxes from 0 to 1 (quartiles; whiskers at 5 % and 95 %), a panel below another for each entry.
 
     Parameters
@@ -38,11 +38,14 @@ def boxes_figure(panels: Boxes, *, y: str, control: str, chance: str) -> Figure:
         For each title, the groups and their boxes.
     y
         What the values are.
-    control, chance
-        What the narrow box beside each one is, and the line through both.
+    chance
+        What the line through a box and its controls is.
     """
     names = list(dict.fromkeys(name for groups in panels.values() for boxes in groups.values() for name in boxes))
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+    controls = dict.fromkeys(
+        name for own in panels.values() for boxes in own.values() for box in boxes.values() for name in box.controls
+    )
     groups = list(dict.fromkeys(group for own in panels.values() for group in own))
     width = max(6.0, 1.2 + len(groups) * (0.5 + 0.55 * len(names)))
     figure = Figure(figsize=(width, 3.0 * len(panels) + 0.6), layout="constrained")
@@ -61,18 +64,20 @@ def boxes_figure(panels: Boxes, *, y: str, control: str, chance: str) -> Figure:
     axes[-1].set_xticks(range(len(groups)), [plain_text(textwrap.fill(group, 28)) for group in groups], fontsize=8)
     handles = [
         *(Patch(facecolor=colours[name], alpha=0.75, label=plain_text(name)) for name in names),
-        Patch(facecolor=GREY, alpha=0.75, label=control),
-        Line2D([], [], color="black", linewidth=1.4, label=chance),
+        *(Patch(facecolor=grey, alpha=0.75, label=name) for name, grey in zip(controls, _GREYS, strict=False)),
+        Line2D([], [], color="black", linewidth=0.8, label=chance),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=8)
     return figure
 
 
+_GREYS = (GREY, "#343a40")
+
+
 def _box(panel: Axes, place: float, step: float, box: Box, colour: str) -> None:
-    parts = (
-        (box.values, place - 0.13 * step, 0.5 * step, colour),
-        (box.control, place + 0.27 * step, 0.16 * step, GREY),
-    )
+    parts = [(box.values, place - 0.18 * step, 0.44 * step, colour)]
+    for number, (values, grey) in enumerate(zip(box.controls.values(), _GREYS, strict=False)):
+        parts.append((values, place + (0.16 + 0.2 * number) * step, 0.14 * step, grey))
     for values, centre, width, own in parts:
         panel.boxplot(
             [values],
@@ -87,4 +92,4 @@ def _box(panel: Axes, place: float, step: float, box: Box, colour: str) -> None:
             whiskerprops={"color": own, "linewidth": 1.0},
             capprops={"color": own, "linewidth": 1.0},
         )
-    panel.plot([place - 0.43 * step, place + 0.4 * step], [box.chance] * 2, color="black", linewidth=1.4, zorder=5)
+    panel.plot([place - 0.45 * step, place + 0.45 * step], [box.chance] * 2, color="black", linewidth=0.8, zorder=1)

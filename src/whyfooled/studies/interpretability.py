@@ -171,9 +171,13 @@ class InterpretabilityScores(Study):
         rows = _measured(table)
         panels: dict[str, dict[str, dict[str, Box]]] = {}
         for (attack, method, kind), own in _groups(rows[rows["main"]]):
-            box = Box(own["score"].to_numpy(), own["random"].to_numpy(), float(own["chance"].mean()))
+            controls = {
+                "random perturbation": own["random"].to_numpy(),
+                "the perturbation on the mirrored map": own["mirrored"].to_numpy(),
+            }
+            box = Box(own["score"].to_numpy(), controls, float(own["chance"].mean()))
             panels.setdefault(f"map of the {kind}", {}).setdefault(attack, {})[method] = box
-        return boxes_figure(panels, y="interpretability score", control="random perturbation", chance="chance")
+        return boxes_figure(panels, y="interpretability score", chance="chance")
 
 
 def _measured(table: Table) -> pd.DataFrame:
