@@ -12,14 +12,16 @@ from PIL import Image
 import whyfooled.studies
 from tests.models import small
 from tests.studies.worlds import write_images
-from whyfooled import BIM, FGSM, FMN
+from whyfooled import BIM, FGSM, FMN, GradCAM
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 from whyfooled.sources import open_source
 from whyfooled.studies import (
     STUDIES,
     AttackOutcome,
+    CAMPairs,
     EffectMix,
     FilteringEffect,
+    InterpretabilityScores,
     Recovery,
     RefinedAttack,
     SaliencyGrid,
@@ -36,6 +38,8 @@ CHEAP = {
     "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
     "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
+    "cam-pairs": CAMPairs(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), methods=(GradCAM(),)),
+    "interpretability-score": InterpretabilityScores(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), quantiles=(0.1, 0.5)),
     "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),

@@ -93,6 +93,13 @@ def check_some_fooled(outcome: pd.Series) -> None:
         )
 
 
+def best_outcomes(rows: pd.DataFrame) -> pd.Series:
+    """Say of each image whether any attack fooled the classifier on it, from rows with ``index`` and ``outcome``."""
+    ranks = {FOOLED: 2, FAILED: 1, ALREADY_WRONG: 0}
+    best = rows["outcome"].astype(object).map(ranks).groupby(rows["index"]).max()
+    return best.map({rank: outcome for outcome, rank in ranks.items()})
+
+
 def explained(logits: Logits, true: Classes) -> tuple[Classes, Classes]:
     """Choose (n,) which class a map explains and (n,) which it is held against (Gu & Tresp 2019, sec. 4).
 

@@ -17,6 +17,7 @@ from whyfooled.studies._attacked import (
     FAILED,
     FOOLED,
     attacked,
+    best_outcomes,
     check_some_fooled,
     outcomes,
     promoted,
@@ -85,7 +86,7 @@ def fooled_headline(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 def who_was_fooled(table: Table) -> str:
     """Say in a sentence how many images each attack fools the classifier on; raise `ImageError` if there is none."""
     rows = table.read(["index", "attack", "outcome"]).drop_duplicates()
-    check_some_fooled(_best_outcomes(rows))
+    check_some_fooled(best_outcomes(rows))
     images, already = rows["index"].nunique(), rows[rows["outcome"] == ALREADY_WRONG]["index"].nunique()
     counts = rows.groupby(["attack", "outcome"], observed=True, sort=False).size()
     parts = [_counted(str(attack), counts) for attack in rows["attack"].unique()]

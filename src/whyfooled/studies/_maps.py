@@ -31,13 +31,25 @@ def titled_maps(
     MethodError
         If a method works on some of the images only: the runner then measures each on its own.
     """
-    for method, maps in pair_maps(methods, classifier, images, classes, contrast):
+    for name, maps in titled_pairs(methods, classifier, images, classes, contrast, both=False):
+        yield name, maps if isinstance(maps, MethodError) else maps[:, 0]
+
+
+def titled_pairs(
+    methods: Sequence[Any],
+    classifier: Classifier,
+    images: Images,
+    classes: Classes,
+    contrast: Classes,
+    *,
+    both: bool = True,
+) -> Iterator[tuple[str, Tensor | MethodError]]:
+    """Compute (n,2,d,h,w) the maps of `classes` and of `contrast`, or (n,1,d,h,w) the first; else as `titled_maps`."""
+    for method, maps in pair_maps(methods, classifier, images, classes, contrast, both=both):
         if isinstance(maps, MethodError):
             base = method.base if isinstance(method, Enhanced) else method
             check_none_works(maps, base, classifier, images, classes)
-            yield title(method), maps
-        else:
-            yield title(method), maps[:, 0]
+        yield title(method), maps
 
 
 def check_none_works(

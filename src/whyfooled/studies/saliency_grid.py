@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -16,7 +14,6 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, at_least
-from whyfooled.images import to_picture
 from whyfooled.measures import cosine
 from whyfooled.registry import Card
 from whyfooled.report.pictures import Scale, scale_of, scaled_picture
@@ -24,6 +21,7 @@ from whyfooled.studies._attacked import FOOLED, attacked, check_attacks, check_t
 from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import Line, tiles_figure
 from whyfooled.studies._maps import titled_maps
+from whyfooled.studies._pictures import PICTURE_COLUMNS, from_levels, from_png, picture_rows, to_levels
 from whyfooled.studies._reading import check_some_method
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
 from whyfooled.studies._summary import Cell, Summary, SummaryTable
@@ -32,7 +30,6 @@ from whyfooled.studies._table import Columns, Table
 CLEAN = "clean"
 SHOWN = 3
 """How many images the figure shows: the most telling ones. [ours]"""
-_LEVELS = 127
 
 
 @final
@@ -68,17 +65,13 @@ class SaliencyGrid(Study):
     columns: ClassVar[Columns] = {
         "attack": "text",
         "outcome": "text",
-        "prediction": "text",
-        "probability": "real",
-        "l2": "real",
-        "linf": "real",
+        **PICTURE_COLUMNS,
         "method": "text",
         "moved": "real",
         "scale": "real",
         "signed": "flag",
         "height": "whole",
         "map": "bytes",
-        "picture": "bytes",
     }
     headline: ClassVar[str] = "fooled"
 
@@ -131,17 +124,11 @@ class SaliencyGrid(Study):
         chosen = most_telling(table, SHOWN)
         columns = ["index", "image", "method", "attack", "outcome", "prediction", "probability", "l2", "linf"]
         rows = table.read(columns, [("index", "in", chosen)])
-        rows = rows[rows["method"].isna()]
-        headings = ("image", "attack", "prediction", "probability", "outcome", "l2", "linf")
-        lines: list[tuple[Cell, ...]] = [
-            tuple(row[heading] for heading in headings)
-            for index in chosen
-            for row in rows[rows["index"] == index].to_dict("records")
-        ]
+        shown = shown_table(rows[rows["method"].isna()], chosen)
         sentence = (
             f"Shown are {len(chosen)} of {table.images} images: those on which most attacks succeed and maps move most."
         )
-        return Summary((sentence,), (SummaryTable("What the classifier makes of the images shown.", headings, lines),))
+        return Summary((sentence,), (shown,))
 
     @classmethod
     def draw(cls, table: Table, seed: int) -> Figure:
@@ -152,6 +139,17 @@ class SaliencyGrid(Study):
             attacks = rows["attack"].dropna().unique()
             blocks.append((str(rows["image"].iloc[0]), [_line(rows[rows["attack"] == attack]) for attack in attacks]))
         return tiles_figure(blocks)
+
+
+def shown_table(rows: pd.DataFrame, chosen: Sequence[int]) -> SummaryTable:
+    """List what the classifier makes of the images that are shown, from the rows of their pictures."""
+    headings = ("image", "attack", "prediction", "probability", "outcome", "l2", "linf")
+    lines: list[tuple[Cell, ...]] = [
+        tuple(row[heading] for heading in headings)
+        for index in chosen
+        for row in rows[rows["index"] == index].to_dict("records")
+    ]
+    return SummaryTable("What the classifier makes of the images shown.", headings, lines)
 
 
 def most_telling(table: Table, count: int) -> list[int]:
@@ -178,15 +176,8 @@ class _Round:
 
     def rows(self, classifier: Classifier) -> Iterator[dict[str, Any]]:
         """Give what is known of each image, and the image itself."""
-        for place, probabilities in enumerate(self.logits.softmax(1)):
-            seen = int(probabilities.argmax())
-            yield self.common(place) | {
-                "prediction": classifier.class_name(seen),
-                "probability": float(probabilities[seen]),
-                "l2": float(self.delta[place].norm()),
-                "linf": float(self.delta[place].abs().max()),
-                "picture": _png(to_picture(self.images[place])),
-            }
+        for place, facts in enumerate(picture_rows(classifier, self.images, self.logits, self.delta)):
+            yield self.common(place) | facts
 
     def common(self, place: int) -> dict[str, Any]:
         return {"place": place, "attack": self.attack, "outcome": self.outcomes[place]}
@@ -197,32 +188,24 @@ def _map_rows(lines: Sequence[_Round], name: str, maps: Tensor) -> Iterator[dict
         scale = scale_of(own)
         moved = 1 - cosine(own, own[:1].expand_as(own))
         for line, one, distance in zip(lines, own, moved.tolist(), strict=True):
-            levels = (one.sum(0).double() / scale.end).clamp(-1, 1).mul(_LEVELS).round().to("cpu", torch.int8)
             yield line.common(place) | {
                 "method": name,
                 "moved": distance,
                 "scale": scale.end,
                 "signed": scale.signed,
-                "height": len(levels),
-                "map": levels.numpy().tobytes(),
+                "height": one.shape[-2],
+                "map": to_levels(one, scale),
             }
-
-
-def _png(picture: PILImage.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _line(rows: pd.DataFrame) -> Line:
     """Turn what is known of one image under one attack into pictures: the image, then the maps."""
     image = rows[rows["method"].isna()].iloc[0]
     label = f"{image['attack']}\n{image['outcome']}\n{image['prediction']} {image['probability']:.0%}"
-    pictures = [("", PILImage.open(io.BytesIO(image["picture"])))]
+    pictures = [("", from_png(image["picture"]))]
     maps = rows[rows["method"].notna()].to_dict("records")
     return Line(label, [*pictures, *((str(row["method"]), _picture(row)) for row in maps)])
 
 
 def _picture(row: Mapping[Any, Any]) -> PILImage.Image:
-    levels = np.frombuffer(row["map"], dtype=np.int8).reshape(int(row["height"]), -1)
-    return scaled_picture(torch.from_numpy(levels / _LEVELS), Scale(1.0, bool(row["signed"])))
+    return scaled_picture(from_levels(row["map"], int(row["height"])), Scale(1.0, bool(row["signed"])))
