@@ -355,7 +355,10 @@ def _verdicts(attack: str, own: pd.DataFrame, seed: int) -> Iterator[str]:
     if RANDOM in _wheres(own):
         for where in _wheres(own):
             if where != RANDOM:
-                yield f"{attack}, {where} against random cells: {_needs(own, where, RANDOM, seed)}."
+                yield (
+                    f"{attack}, {where} ({allowed[where].mean:.0%} of the pixels) against random cells "
+                    f"({allowed[RANDOM].mean:.0%}): {_needs(own, where, RANDOM, seed)}."
+                )
 
 
 def _needs(own: pd.DataFrame, where: str, against: str, seed: int) -> str:
@@ -364,11 +367,11 @@ def _needs(own: pd.DataFrame, where: str, against: str, seed: int) -> str:
     count = found["ℓ0"].count
     if count < FEWEST:
         return f"both reach it on {count} images, of which nothing can be said about what they need"
-    parts = [f"{_compared(ratio)} {norm}, {ratio} times as much" for norm, ratio in found.items()]
+    parts = [f"{ratio} times the {norm} ({_compared(ratio)})" for norm, ratio in found.items()]
     return f"on the {count} images where both reach it, it needs {' and '.join(parts)}"
 
 
 def _compared(ratio: Interval) -> str:
     if ratio.high < 1:
         return "less"
-    return "more" if ratio.low > 1 else "about the same"
+    return "more" if ratio.low > 1 else "no difference to be seen"
