@@ -284,11 +284,13 @@ def test_saving_writes_everything_and_the_page_needs_nothing_else(fooled, tmp_pa
         "report.html",
         "explanation.json",
         "tensors.safetensors",
+        "regions.csv",
         "pictures",
     }
     pictures = {path.name for path in (folder / "pictures").iterdir()}
     assert {"clean.png", "adversarial.png", "delta.png", "recovery.png"} <= pictures
-    assert len(pictures) == 4 + 4 * (1 + len(fooled.evidence))
+    assert len([name for name in pictures if not name.startswith("regions")]) == 4 + 4 * (1 + len(fooled.evidence))
+    assert {"regions.png", "regions-clean-paper.png", "regions-adversarial-colour-blind.png"} <= pictures
     page = (folder / "report.html").read_text()
     references = References()
     references.feed(page)
@@ -313,7 +315,9 @@ def test_every_number_on_the_page_is_in_the_json(fooled, tmp_path):
 def test_saved_tensors_are_float32_and_can_be_explained_again(fooled, tmp_path):
     path = fooled.save(tmp_path / "out") / "tensors.safetensors"
     tensors = load_file(path)
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    whole = {"regions/labels", "regions/kind"}
+    assert {tensor.dtype for name, tensor in tensors.items() if name not in whole} == {torch.float32}
+    assert {tensors[name].dtype for name in whole} == {torch.int64}
     torch.testing.assert_close(tensors["adversarial"] - tensors["clean"], tensors["delta"])
     assert torch.equal(tensors["maps/enhanced/adversarial/wrong"], fooled.headline.maps[1, 0])
     again = explain(named(), tensors["clean"][None], adversarial=path)

@@ -18,6 +18,8 @@ from whyfooled.measures import (
     binary_similarity,
     chance_similarity,
     cosine,
+    kendall_correlation,
+    pearson_correlation,
     random_maps,
     rank_correlation,
     structural_similarity,
@@ -235,3 +237,71 @@ def test_structural_similarity_is_scikit_images():
         )
         assert found[number].item() == pytest.approx(expected, abs=1e-9)
     assert structural_similarity(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8)).isnan().item()
+
+
+def numbers(n, r, levels=None, seed=0):
+    """Make two related rows of numbers for each image; of few levels, so that there are ties."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, r, generator=generator)
+    y = x + torch.rand(n, r, generator=generator)
+    return (x, y) if levels is None else ((x * levels).round(), (y * levels).round())
+
+
+CORRELATIONS = pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(pearson_correlation, scipy.stats.pearsonr), (kendall_correlation, scipy.stats.kendalltau)],
+    ids=["pearson", "kendall"],
+)
+
+
+@CORRELATIONS
+@pytest.mark.parametrize("levels", [None, 3])
+def test_correlations_of_regions_are_scipys(ours, theirs, levels, monkeypatch):
+    x, y = numbers(4, 60, levels)
+    expected = [theirs(a, b).statistic for a, b in zip(x.double().numpy(), y.double().numpy(), strict=True)]
+    torch.testing.assert_close(ours(x, y), torch.tensor(expected, dtype=torch.float64))
+    monkeypatch.setattr("whyfooled.measures._COMPARISONS", 130)
+    torch.testing.assert_close(ours(x, y), torch.tensor(expected, dtype=torch.float64))
+
+
+@CORRELATIONS
+def test_only_chosen_regions_count(ours, theirs):
+    x, y = numbers(3, 40)
+    where = numbers(3, 40, seed=1)[0] < torch.tensor([[0.2], [0.5], [0.9]])
+    rows = zip(x.double(), y.double(), where, strict=True)
+    expected = [theirs(a[chosen].numpy(), b[chosen].numpy()).statistic for a, b, chosen in rows]
+    found = ours(torch.where(where, x, 1e9), torch.where(where, y, torch.nan), where)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+@CORRELATIONS
+def test_there_is_no_correlation_with_what_does_not_vary(ours, theirs):
+    x = torch.tensor([[0.1, 0.1, 0.1], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    y = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [3.0, 2.0, 3.0]])
+    where = torch.tensor([[True] * 3, [False] * 3, [True, False, False]])
+    assert ours(x, y).isnan().tolist() == [True, False, False]
+    assert ours(x, y, where).isnan().tolist() == [True, True, True]
+
+
+@given(st.integers(0, 10_000), st.integers(2, 30))
+@settings(max_examples=30, deadline=None)
+def test_correlations_do_not_change_with_order_scale_or_image(seed, r):
+    x, y = numbers(2, r, levels=20, seed=seed)
+    order = torch.randperm(r, generator=torch.Generator().manual_seed(seed))
+    for ours in (pearson_correlation, kendall_correlation):
+        found = ours(x, y)
+        kept = {"equal_nan": True, "rtol": 1e-9, "atol": 1e-9}
+        torch.testing.assert_close(ours(y, x), found, **kept)
+        torch.testing.assert_close(ours(x[:, order], y[:, order]), found, **kept)
+        torch.testing.assert_close(ours(3 * x.double() + 1, -y.double()), -found, **kept)
+        torch.testing.assert_close(ours(x[1:], y[1:]), found[1:], **kept)
+    torch.testing.assert_close(kendall_correlation(x.exp(), y), kendall_correlation(x, y), **kept)
+
+
+@CORRELATIONS
+def test_correlations_of_other_shapes_are_refused(ours, theirs, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ParameterError, match=r"`others` must have the shape of `values`, \(2, 3\); got \(2, 4\)"):
+        ours(torch.rand(2, 3), torch.rand(2, 4))
+    with pytest.raises(ParameterError, match="`where` must have the shape of `values`"):
+        ours(torch.rand(2, 3), torch.rand(2, 3), torch.ones(1, 3, dtype=torch.bool))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyfooled.errors import ParameterError
-from whyfooled.statistics import auroc, bootstrap_difference, bootstrap_means
+from whyfooled.statistics import auroc, bootstrap_difference, bootstrap_means, variance_explained
 
 
 def draws(n, m=1, seed=0):
@@ -132,3 +132,30 @@ def test_auroc_of_one_kind_is_not_a_number(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ParameterError, match="positive"):
         auroc(torch.rand(3), torch.ones(4, dtype=torch.bool))
+
+
+def test_conditions_that_differ_by_the_same_on_every_image_explain_all_variance_within_images():
+    assert variance_explained(torch.tensor([[1.0, 2.0, 5.0], [3.0, 4.0, 7.0], [0.5, 1.5, 4.5]])) == pytest.approx(1)
+    assert variance_explained(torch.tensor([[1.0, 2.0], [2.0, 1.0]])) == pytest.approx(0)
+
+
+def test_the_variance_explained_is_that_of_an_analysis_of_variance_with_repeated_measures():
+    values = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + torch.arange(3)
+    image, condition, whole = values.mean(1, keepdim=True), values.mean(0, keepdim=True), values.mean()
+    between = 9 * float((condition - whole).square().sum())
+    residual = float((values - image - condition + whole).square().sum())
+    assert variance_explained(values) == pytest.approx(between / (between + residual))
+    missing = torch.cat([values, torch.tensor([[1.0, torch.nan, 3.0]])])
+    assert variance_explained(missing) == pytest.approx(variance_explained(values))
+
+
+def test_by_chance_the_share_is_one_over_the_number_of_images():
+    generator = torch.Generator().manual_seed(0)
+    found = [variance_explained(torch.randn(5, 4, generator=generator)) for _ in range(400)]
+    assert sum(found) / len(found) == pytest.approx(1 / 5, abs=0.015)
+
+
+def test_where_nothing_varies_within_images_nothing_is_explained():
+    assert math.isnan(variance_explained(torch.tensor([[0.1, 0.1], [0.3, 0.3]])))
+    assert math.isnan(variance_explained(torch.tensor([[0.1, 0.1 + 1e-7], [0.3, 0.3 + 1e-7]])))
+    assert math.isnan(variance_explained(torch.tensor([[0.1, 0.2]])))

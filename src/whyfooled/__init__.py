@@ -26,11 +26,20 @@ if TYPE_CHECKING:
     )
     from whyfooled.classifier import Classifier, Fit
     from whyfooled.explaining import explain
+    from whyfooled.explaining_perturbation import PerturbationExplanation, explain_perturbation
     from whyfooled.explanation import Explanation
     from whyfooled.goals import Targeted, Untargeted
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
-    from whyfooled.perturbation import interpretability_curve, interpretability_score
+    from whyfooled.perturbation import (
+        IS,
+        Grid,
+        Sensitivity,
+        Superpixels,
+        interpretability_curve,
+        interpretability_score,
+        sensitivity,
+    )
     from whyfooled.saliency import (
         CAM,
         LIME,
@@ -78,11 +87,20 @@ _HOME = {
     ),
     "classifier": ("Classifier", "Fit"),
     "explaining": ("explain",),
+    "explaining_perturbation": ("PerturbationExplanation", "explain_perturbation"),
     "explanation": ("Explanation",),
     "goals": ("Targeted", "Untargeted"),
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
-    "perturbation": ("interpretability_curve", "interpretability_score"),
+    "perturbation": (
+        "IS",
+        "Grid",
+        "Sensitivity",
+        "Superpixels",
+        "interpretability_curve",
+        "interpretability_score",
+        "sensitivity",
+    ),
     "saliency": (
         "CAM",
         "LIME",
@@ -117,6 +135,7 @@ __all__ = [
     "EAD",
     "FGSM",
     "FMN",
+    "IS",
     "LIME",
     "LRP",
     "PGD",
@@ -134,16 +153,20 @@ __all__ = [
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",
+    "Grid",
     "GuidedBackprop",
     "GuidedGradCAM",
     "InputXGradient",
     "IntegratedGradients",
     "MeaningfulPerturbation",
+    "PerturbationExplanation",
     "PredictionDifference",
     "Refined",
+    "Sensitivity",
     "SmoothGrad",
     "Source",
     "StrAttack",
+    "Superpixels",
     "Targeted",
     "Untargeted",
     "adapt",
@@ -152,6 +175,7 @@ __all__ = [
     "count_passes",
     "enhance",
     "explain",
+    "explain_perturbation",
     "interpretability_curve",
     "interpretability_score",
     "load_adversaries",
@@ -160,6 +184,7 @@ __all__ = [
     "recovery_curve",
     "run_attack",
     "run_study",
+    "sensitivity",
 ]
 
 

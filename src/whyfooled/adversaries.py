@@ -146,10 +146,11 @@ def is_finished(folder: Path, name: str, photograph: str) -> bool:
         return False
 
 
-def write_adversary(folder: Path, name: str, result: AttackResult, photograph: str) -> None:
+def write_adversary(folder: Path, name: str, result: AttackResult, true: int, photograph: str) -> None:
     """Write one image's result (a batch of one): clean, adversarial and, where it failed, attempted; both logits.
 
-    `photograph` tells the photograph's content, so that a changed one is noticed.
+    `true` is the class that it shows, which a target does not tell. `photograph` tells the photograph's content, so
+    that a changed one is noticed.
     """
     tensors = {
         "clean": result.clean[0],
@@ -165,6 +166,7 @@ def write_adversary(folder: Path, name: str, result: AttackResult, photograph: s
         "backwards": int(result.backwards[0]),
         "goal": "targeted" if isinstance(result.goal, Targeted) else "untargeted",
         "class": int(result.goal.classes[0]),
+        "true": true,
         "photograph": photograph,
     }
     # One key: the format writes several in no fixed order, and equal runs are to give equal files.
@@ -196,13 +198,25 @@ def read_adversary(path: Path) -> AttackResult:
     )
 
 
-def read_true_class(path: Path) -> int:
-    """Read what a saved image shows: its goal's true class; for a target, the class predicted on the clean image."""
+def read_true_class(path: Path) -> int | None:
+    """Read what a saved image shows, as its run was told; None if that was not recorded."""
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[_KEY])
-            return int(file.get_tensor("clean_logits").argmax() if about["goal"] == "targeted" else about["class"])
+            if "true" in about:
+                return int(about["true"])
+            # Earlier versions wrote the goal alone.
+            return None if about["goal"] == "targeted" else int(about["class"])
     except (SafetensorError, OSError, KeyError, ValueError):
+        raise _damaged(path) from None
+
+
+def read_seen_class(path: Path) -> int:
+    """Read which class was predicted on the clean image."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.get_tensor("clean_logits").argmax())
+    except (SafetensorError, OSError, ValueError):
         raise _damaged(path) from None
 
 

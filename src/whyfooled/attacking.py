@@ -36,6 +36,7 @@ from whyfooled.registry import describe_value
 from whyfooled.runs import claim
 from whyfooled.sources import common_folder
 from whyfooled.targets import TARGET_CHOICES, choose_targets
+from whyfooled.types import Classes
 
 TABLE_FILE = "table.csv"
 
@@ -163,8 +164,8 @@ def _finish(
         if photographs:
             results, failed = _attack(attack, truth, photographs, tally.within(len(batch)))
             errors |= failed
-            for name, result in results.items():
-                write_adversary(folder, name, result, contents[name])
+            for name, (result, true) in results.items():
+                write_adversary(folder, name, result, true, contents[name])
         for name, reason in errors.items():
             write_left_out(folder, name, reason, contents[name])
     tally.add(len(batch), (read_adversary(adversary_file(folder, name)) for name in batch if name not in errors))
@@ -221,13 +222,17 @@ class _Truth:
         if self.target is not None and self.target not in TARGET_CHOICES:
             self.classifier.class_index(self.target, argument="target")
 
-    def goal(self, names: Sequence[str], images: Tensor) -> Goal:
-        predicted = self.classifier.predict(images)
-        true = predicted.clone()
+    def classes(self, names: Sequence[str], images: Tensor) -> Classes:
+        """Return (n,) what each photograph shows."""
+        true = self.classifier.predict(images).clone()
         for number, name in enumerate(names):
             label = self._label(name)
             if label is not None:
                 true[number] = self.classifier.class_index(label, argument="label")
+        return true
+
+    def goal(self, images: Tensor, true: Classes) -> Goal:
+        """Return what is to be reached, given what the images show."""
         if self.target is None:
             return Untargeted(true)
         if self.target in TARGET_CHOICES:
@@ -248,23 +253,28 @@ class _Truth:
 
 def _attack(
     attack: Any, truth: _Truth, photographs: Mapping[str, Tensor], progress: Callable[[int, int, str], None]
-) -> tuple[dict[str, AttackResult], dict[str, str]]:
-    """Attack a batch; if one of it cannot be attacked, each on its own, so that the others are not lost."""
+) -> tuple[dict[str, tuple[AttackResult, int]], dict[str, str]]:
+    """Attack a batch; if one of it cannot be attacked, each on its own, so that the others are not lost.
+
+    Returns the results, each with what the photograph shows, and the reasons of those that failed.
+    """
     names = list(photographs)
     images = torch.cat(list(photographs.values()))
     try:
-        result = run_attack(attack, truth.classifier, images, truth.goal(names, images), progress=progress)
+        true = truth.classes(names, images)
+        result = run_attack(attack, truth.classifier, images, truth.goal(images, true), progress=progress)
     except WhyfooledError as error:
         if len(names) == 1:
             return {}, {names[0]: str(error)}
-        results: dict[str, AttackResult] = {}
+        results: dict[str, tuple[AttackResult, int]] = {}
         errors: dict[str, str] = {}
         for name in names:
             one, failed = _attack(attack, truth, {name: photographs[name]}, progress)
             results |= one
             errors |= failed
         return results, errors
-    return {name: result.select(torch.tensor([number])) for number, name in enumerate(names)}, {}
+    pairs = enumerate(zip(names, true.tolist(), strict=True))
+    return {name: (result.select(torch.tensor([number])), shown) for number, (name, shown) in pairs}, {}
 
 
 class _Tally:

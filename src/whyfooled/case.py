@@ -14,12 +14,11 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import bad_parameter
-from whyfooled.explanation import Outcome
 from whyfooled.goals import Goal, Targeted, Untargeted
-from whyfooled.images import read_adversarial, read_photograph
+from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.saliency.enhanced import strongest_other
-from whyfooled.types import Images, Progress
+from whyfooled.types import Images, Outcome, Progress
 
 SUSPICIOUS_CHANGE = 0.1
 """Mean absolute change of a value above which two images are hardly an adversarial pair. [ours]"""
@@ -41,7 +40,9 @@ class Case:
 
 
 def clean_image(classifier: Classifier, image: str | Path | PILImage.Image | Images) -> Images:
-    """Read a photograph and bring it to the classifier's input size, or check a tensor of that size."""
+    """Read a photograph and bring it to the classifier's input size, or read or check a tensor of that size."""
+    if isinstance(image, (str, Path)) and is_tensor_file(Path(image)):
+        return read_clean(Path(image), _input_shape(classifier)).to(classifier.mean)
     if isinstance(image, (str, Path)):
         image = read_photograph(image)
     if isinstance(image, PILImage.Image):

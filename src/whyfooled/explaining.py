@@ -13,8 +13,10 @@ from torch import Tensor
 
 from whyfooled.case import Case, attacked, clean_image
 from whyfooled.classifier import Classifier
+from whyfooled.effect import Effect, find_effect
 from whyfooled.errors import MethodError, ParameterError
-from whyfooled.explanation import Evidence, Explanation, Recovery
+from whyfooled.evidence import Evidence
+from whyfooled.explanation import Explanation, Recovery
 from whyfooled.fills import FILLS
 from whyfooled.measures import random_maps, recovery_curve
 from whyfooled.provenance import Stages, pass_on, versions
@@ -86,8 +88,9 @@ def explain(
         with stages.stage("attack"):
             case = attacked(classifier, clean, attack, adversarial, label, target, seed, progress)
         headline, evidence, remarks = _evidence(classifier, case, methods, seed, stages)
+        effect = _effect(classifier, case, stages)
         recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
-    notes = [*case.notes, *remarks, *pass_on(caught)]
+    notes = [*case.notes, *remarks, *(effect.notes if effect else ()), *pass_on(caught)]
     return Explanation(
         clean=clean[0].cpu(),
         adversarial=case.adversarial[0].cpu(),
@@ -100,6 +103,7 @@ def explain(
         headline=headline,
         evidence=tuple(evidence),
         recovery=tuple(recovery),
+        effect=effect,
         notes=tuple(dict.fromkeys(notes)),
         parameters={
             "model": classifier.name,
@@ -169,6 +173,13 @@ def _why_skipped(method: Any, error: MethodError, first: Any) -> str:
     if method != first:
         return f"{title(method)} is not shown. {error}"
     return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
+
+
+def _effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
+    if torch.equal(case.clean, case.adversarial):
+        return None
+    with stages.stage("regions"):
+        return find_effect(classifier, case.clean, case.adversarial, case.true, case.wrong, progress=stages.progress)
 
 
 def _recovery(

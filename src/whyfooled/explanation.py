@@ -4,54 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
-import torch
 from torch import Tensor
 
+from whyfooled.effect import Effect
+from whyfooled.evidence import Evidence
 from whyfooled.images import output_folder
 from whyfooled.measures import RecoveryCurve
 from whyfooled.passes import Passes
-from whyfooled.types import Image, Maps
-
-Outcome = Literal["fooled", "failed", "already wrong"]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What one saliency method shows, for both images and both classes.
-
-    Parameters
-    ----------
-    method
-        The method, as on the command line.
-    title
-        The method's name in a report.
-    summary
-        What it computes, in one sentence.
-    contrastive
-        Whether each map holds its class against the other one.
-    maps
-        (2,2,c,h,w): the clean and the adversarial image × the wrong and the true class.
-    """
-
-    method: str
-    title: str
-    summary: str
-    contrastive: bool
-    maps: Tensor
-
-    @property
-    def wrong(self) -> Maps:
-        """(1,c,h,w) The map of the wrong class on the adversarial image."""
-        return self.maps[1, :1]
-
-    def similarity(self) -> tuple[float, float]:
-        """Compare the clean image's map with the adversarial one's, by cosine: of the wrong class, of the true one."""
-        clean, adversarial = self.maps.flatten(2).double()
-        wrong, true = torch.cosine_similarity(clean, adversarial, dim=1).tolist()
-        return wrong, true
+from whyfooled.types import Image, Outcome
 
 
 @final
@@ -96,6 +58,8 @@ class Explanation:
         What the other methods show.
     recovery
         One for each map, then for the size of the perturbation, then for random orders.
+    effect
+        What the perturbation does, region by region; None where there is none.
     notes
         What a reader should know before believing the rest, in sentences.
     parameters
@@ -117,6 +81,7 @@ class Explanation:
     headline: Evidence
     evidence: tuple[Evidence, ...]
     recovery: tuple[Recovery, ...]
+    effect: Effect | None
     notes: tuple[str, ...]
     parameters: dict[str, Any]
     seconds: dict[str, float]
@@ -157,6 +122,7 @@ class Explanation:
         return f"Explanation({self.outcome}: {self.names[self.true]} -> {self.names[self.wrong]})"
 
     def _repr_html_(self) -> str:
-        from whyfooled.report.page import notebook_frame
+        from whyfooled.report.html import notebook_frame
+        from whyfooled.report.page import page
 
-        return notebook_frame(self)
+        return notebook_frame(page(self, self.to_dict()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -44,7 +44,11 @@ def read_photograph(path: str | Path) -> PILImage.Image:
     ImageError
         If the file is missing, is not such an image, is damaged, or has a side under 8 pixels or over 100 megapixels.
     """
-    path = Path(path)
+    return read_picture(Path(path), lambda file: _to_rgb(Path(path), ImageOps.exif_transpose(file)))
+
+
+def read_picture(path: Path, convert: Callable[[PILImage.Image], PILImage.Image]) -> PILImage.Image:
+    """Read an image file and convert it; `ImageError` says what is wrong with a file that cannot be read."""
     if not is_file(path):
         raise ImageError(f"There is no image file {path}{': it is a folder' if is_folder(path) else ''}.")
     try:
@@ -54,7 +58,7 @@ def read_photograph(path: str | Path) -> PILImage.Image:
             with PILImage.open(path, formats=FORMATS) as file:
                 _check_size(path, *file.size)
                 file.load()
-                return _to_rgb(path, ImageOps.exif_transpose(file))
+                return convert(file)
     except PILImage.DecompressionBombError:
         raise ImageError(
             f"{path} is larger than {_MEGAPIXELS} megapixels, the most that is read. Shrink it first."
@@ -79,6 +83,11 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def is_tensor_file(path: Path) -> bool:
+    """Tell by its suffix whether a file holds a tensor."""
+    return path.suffix.lower() in TENSOR_SUFFIXES
 
 
 def is_folder(path: Path) -> bool:
@@ -194,8 +203,9 @@ def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:
     path = Path(path)
     if not is_file(path):
         raise ImageError(f"There is no file {path} with an adversarial image.")
-    if path.suffix.lower() in TENSOR_SUFFIXES:
-        tensor = _read_tensor(path)
+    if is_tensor_file(path):
+        # Of a failed attack, what it tried last: its adversarial image is the clean one.
+        tensor = _read_tensor(path, ("attempted", "adversarial"))
     else:
         tensor = to_tensor(read_photograph(path))
         warnings.warn(
@@ -204,10 +214,30 @@ def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:
             WhyfooledWarning,
             stacklevel=2,
         )
-    return _check_adversarial(path, tensor, shape)
+    return _check_input(path, tensor, shape)
 
 
-def _read_tensor(path: Path) -> Tensor:
+def read_clean(path: Path, shape: tuple[int, int, int]) -> Images:
+    """Read a clean image that goes into the model as it is: the tensor ``clean``, or the only one, values in [0, 1].
+
+    Parameters
+    ----------
+    path
+        ``.safetensors``, ``.npy`` or ``.pt`` (tensors only, nothing is unpickled).
+    shape
+        Channels, height and width of the classifier's input, which the image must have.
+
+    Returns
+    -------
+    Tensor
+        (1,c,h,w) float32.
+    """
+    if not is_file(path):
+        raise ImageError(f"There is no file {path} with a clean image.")
+    return _check_input(path, _read_tensor(path, ("clean",)), shape)
+
+
+def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
     try:
         if path.suffix.lower() == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False))
@@ -222,14 +252,13 @@ def _read_tensor(path: Path) -> Tensor:
         raise ImageError(f"{path} must hold a tensor and nothing else; it was not unpickled.") from None
     if isinstance(found, dict):
         tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
-        # Of a failed attack, what it tried last: its adversarial image is the clean one.
-        for name in ("attempted", "adversarial"):
+        for name in wanted:
             if name in tensors:
                 return tensors[name]
         if len(tensors) == 1:
             return next(iter(tensors.values()))
         names = ", ".join(map(str, found)) or "none"
-        raise ImageError(f"{path} must hold one tensor, or one called 'adversarial'; found {names}.")
+        raise ImageError(f"{path} must hold one tensor, or one called '{wanted[-1]}'; found {names}.")
     if not isinstance(found, Tensor):
         raise ImageError(f"{path} must hold a tensor; found {type(found).__name__}.")
     return found
@@ -240,7 +269,7 @@ def _first_line(error: Exception) -> str:
     return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
 
 
-def _check_adversarial(path: Path, tensor: Tensor, shape: tuple[int, int, int]) -> Images:
+def _check_input(path: Path, tensor: Tensor, shape: tuple[int, int, int]) -> Images:
     if tensor.ndim == 4 and len(tensor) == 1:
         tensor = tensor[0]
     if tuple(tensor.shape) != shape and tensor.ndim == 3 and tuple(tensor.permute(2, 0, 1).shape) == shape:

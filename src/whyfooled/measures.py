@@ -18,6 +18,12 @@ from whyfooled.fills import FILLS, Fill, filled
 from whyfooled.randomness import image_generators, uniform
 from whyfooled.types import Classes, Images, Maps, PerImage
 
+PerRegion = Float[Tensor, "n r"]
+"""One number for each region of each image."""
+
+Regions = Bool[Tensor, "n r"]
+"""Which regions of each image count."""
+
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """Shares of the pixels at which recovery is measured unless told otherwise."""
 
@@ -190,6 +196,86 @@ def rank_correlation(maps: Maps, others: Maps) -> PerImage:
     first, second = (ranks - ranks.mean(1, keepdim=True) for ranks in (first, second))
     correlation: Tensor = (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
     return correlation
+
+
+def pearson_correlation(values: PerRegion, others: PerRegion, where: Regions | None = None) -> PerImage:
+    """Return (n,) Pearson's correlation over the regions of each image, from −1 to 1.
+
+    Parameters
+    ----------
+    values, others
+        (n,r) Two numbers of each region.
+    where
+        (n,r) Which regions count; all if None.
+
+    Returns
+    -------
+    Tensor
+        (n,), in double precision; NaN where one of the numbers does not vary.
+    """
+    chosen = _chosen(values, others, where)
+    x, y = values.double(), others.double()
+    varied = [
+        one.masked_fill(~chosen, -torch.inf).amax(1) > one.masked_fill(~chosen, torch.inf).amin(1) for one in (x, y)
+    ]
+    count = chosen.sum(1, keepdim=True)
+    x, y = (one.masked_fill(~chosen, 0) for one in (x, y))
+    x, y = ((one - one.sum(1, keepdim=True) / count).masked_fill(~chosen, 0) for one in (x, y))
+    correlation = (F.normalize(x, dim=1, eps=0) * F.normalize(y, dim=1, eps=0)).sum(1).clamp(-1, 1)
+    return torch.where(varied[0] & varied[1], correlation, torch.nan)
+
+
+def kendall_correlation(values: PerRegion, others: PerRegion, where: Regions | None = None) -> PerImage:
+    """Return (n,) Kendall's rank correlation over the regions of each image, from −1 to 1.
+
+    It is tau-b (Kendall 1945), in which ties are no disagreement: pairs that both numbers put in the same order, minus
+    those that they put in opposite orders, over the geometric mean of the pairs that each number tells apart. It takes
+    r² comparisons, a bounded number of them at once.
+
+    Parameters
+    ----------
+    values, others
+        (n,r) Two numbers of each region.
+    where
+        (n,r) Which regions count; all if None.
+
+    Returns
+    -------
+    Tensor
+        (n,), in double precision; NaN where one of the numbers does not vary.
+    """
+    found = values.new_empty(len(values), dtype=torch.float64)
+    for number, chosen in enumerate(_chosen(values, others, where)):
+        found[number] = _tau_b(values[number, chosen], others[number, chosen])
+    return found
+
+
+_COMPARISONS = 4_000_000
+"""How many pairs of regions are compared at once."""
+
+
+def _tau_b(x: Tensor, y: Tensor) -> Tensor:
+    agreement, apart_x, apart_y = x.new_zeros(3, dtype=torch.float64)
+    for rows in torch.split(torch.arange(len(x), device=x.device), max(1, _COMPARISONS // max(1, len(x)))):
+        first, second = (_order(one[rows].unsqueeze(1), one) for one in (x, y))
+        agreement = agreement + (first * second).sum()
+        apart_x, apart_y = apart_x + first.abs().sum(), apart_y + second.abs().sum()
+    correlation: Tensor = agreement / (apart_x * apart_y).sqrt()
+    return correlation
+
+
+def _order(values: Tensor, others: Tensor) -> Tensor:
+    """Tell which value is larger: 1, −1, or 0 for a tie."""
+    return (values > others).to(torch.int8) - (values < others).to(torch.int8)
+
+
+def _chosen(values: Tensor, others: Tensor, where: Tensor | None) -> Tensor:
+    for name, other in (("others", others), ("where", where)):
+        if other is not None and other.shape != values.shape:
+            raise ParameterError(
+                f"`{name}` must have the shape of `values`, {tuple(values.shape)}; got {tuple(other.shape)}."
+            )
+    return torch.ones_like(values, dtype=torch.bool) if where is None else where
 
 
 def top_overlap(maps: Maps, others: Maps, share: float = 0.05) -> PerImage:

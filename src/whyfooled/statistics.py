@@ -135,6 +135,25 @@ def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Interval
     return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach), count)
 
 
+def variance_explained(values: Float[Tensor, "n k"]) -> float:
+    """Return which share of the variance within images their k conditions explain, from 0 to 1.
+
+    Partial eta squared of an analysis of variance with repeated measures: the sum of squares between the conditions,
+    over that and the residual one, once each image's own mean is taken off. Of n images it is 1/n by chance. Images
+    that miss a value (NaN) do not count; NaN where nothing varies within images, or there are fewer than two of them.
+    """
+    whole = values.double().cpu()
+    whole = whole[~whole.isnan().any(1)]
+    if len(whole) < 2:
+        return float("nan")
+    within = whole - whole.mean(1, keepdim=True)
+    total = float(within.square().sum())
+    # What rounding to single precision leaves of equal values is no variance.
+    if total <= 1e-10 * float(whole.square().sum()):
+        return float("nan")
+    return len(whole) * float(within.mean(0).square().sum()) / total
+
+
 def _shares_below(values: Tensor, others: Tensor) -> Tensor:
     """Return which share of the others is smaller than each value, equal ones counting half."""
     ordered = others.sort().values

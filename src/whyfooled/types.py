@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -25,6 +26,9 @@ ManyClasses = Int[Tensor, " n"] | Int[Tensor, "n k"]
 Maps = Float[Tensor, "n d h w"]
 """One saliency map for each image; d is c, or 1 for class activation maps."""
 
+Map = Float[Tensor, "d h w"]
+"""One saliency map; d is c, or 1 for class activation maps."""
+
 ManyMaps = Float[Tensor, "n d h w"] | Float[Tensor, "n k d h w"]
 """One saliency map for each class that was asked for: (n,d,h,w) for classes (n,), (n,k,d,h,w) for classes (n,k)."""
 
@@ -39,6 +43,9 @@ Flags = Bool[Tensor, " n"]
 
 Counts = Int[Tensor, " n"]
 """One count for each image."""
+
+Outcome = Literal["fooled", "failed", "already wrong"]
+"""Whether an image fools the classifier, does not, or was given a wrong class before any attack."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is being done); the second may shrink when work ends early."""

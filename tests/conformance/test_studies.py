@@ -18,10 +18,12 @@ from whyfooled.sources import open_source
 from whyfooled.studies import (
     STUDIES,
     AttackOutcome,
+    EffectMix,
     FilteringEffect,
     Recovery,
     RefinedAttack,
     SaliencyGrid,
+    SensitivityCorrelation,
     Study,
     redraw,
     run_study,
@@ -34,10 +36,14 @@ CHEAP = {
     "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
     "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
+    "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
+    "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
 }
 STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
-OF_METHODS = pytest.mark.parametrize("name", [study.card.name for study in STUDIES if "methods" in parameters(study)])
+STUDY_OF_METHODS = pytest.mark.parametrize(
+    "name", [study.card.name for study in STUDIES if "methods" in parameters(study)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +133,7 @@ def test_it_is_drawn_again_from_its_table_to_the_same_bytes(name, results):
     assert (folder / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
-@OF_METHODS
+@STUDY_OF_METHODS
 def test_a_method_that_does_not_work_on_the_model_is_recorded_and_the_others_are_measured(name, images, tmp_path):
     study = dataclasses.replace(CHEAP[name], methods=(*CHEAP[name].methods[-1:], *parse_refused()))
     result = run_study(study, images, tmp_path / "out", model=small(), shard_size=7)
@@ -181,7 +187,7 @@ def test_saved_adversarial_images_can_be_studied(name, tmp_path):
     assert "fooled" in set(table["outcome"])
     if "attack" in table:
         assert set(table["attack"].dropna()) <= {"clean", "noise", "fmn(steps=30)"}
-    assert open_source(tmp_path / "adversaries").attack == "fmn(steps=30)"
+    assert open_source(tmp_path / "adversaries").attacks == ("fmn(steps=30)",)
 
 
 def test_figures_are_figures(results):

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from whyfooled.report.figure import recovery_svg
+from whyfooled.report.drawing import INK, as_svg
 from whyfooled.report.pictures import Scale, delta_picture, magnification, map_picture, scale_of
+from whyfooled.report.recovery_figure import recovery_figure
 
 
 def test_a_row_has_one_scale_of_its_strongest_values():
@@ -66,8 +67,8 @@ def test_the_figure_takes_on_the_colour_of_the_text_around_it():
             {"title": "Random", "orders": 5, "fills": fills},
         ],
     }
-    drawing = recovery_svg(found)
+    drawing = as_svg(recovery_figure(found, ink=INK))
     assert drawing.startswith("<svg")
     assert "currentColor" in drawing
     assert "#010203" not in drawing
-    assert drawing == recovery_svg(found)
+    assert drawing == as_svg(recovery_figure(found, ink=INK))

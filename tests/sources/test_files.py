@@ -18,7 +18,7 @@ class TestPhotographs:
         assert source.title == str(photographs)
         assert_shows(source[2], 0)
         assert source[0].name == "a/one.jpg"
-        assert source[-1].adversary is None
+        assert source[-1].adversaries == {}
 
     def test_files_and_folders_are_named_below_what_they_have_in_common(self, photographs):
         source = open_source([photographs / "b" / "one.png", str(photographs / "a" / ".." / "a"), photographs / "a"])

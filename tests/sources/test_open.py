@@ -28,7 +28,9 @@ class TestKinds:
             open_source("imagenet:")
 
     def test_sources_of_other_kinds_come_alone(self, photographs):
-        with pytest.raises(ParameterError, match="must be photographs, or one source of another kind"):
+        with pytest.raises(
+            ParameterError, match="must be photographs, or folders of adversarial images, or one source of another kind"
+        ):
             open_source([str(photographs), f"folder:{photographs}"])
         assert len(open_source([f"folder:{photographs}"])) == 3
 

@@ -79,7 +79,7 @@ def explain(
     from dataclasses import replace
 
     from whyfooled.explaining import explain as explain_image
-    from whyfooled.images import example_photograph, output_folder, read_photograph
+    from whyfooled.images import example_photograph, is_tensor_file, output_folder, read_photograph
     from whyfooled.registry import parse, split_list
     from whyfooled.report.page import write_files
     from whyfooled.zoo import RANDOM, load_classifier
@@ -87,7 +87,9 @@ def explain(
     with output_folder(output) as staging, plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
         chosen = None if methods is None else [parse("saliency", name) for name in split_list(methods)]
-        photograph = example_photograph() if image is None else read_photograph(image)
+        photograph: Any = image
+        if image is None or not is_tensor_file(image):
+            photograph = example_photograph() if image is None else read_photograph(image)
         with stages(quiet) as report:
             report(0, 1, "loading")
             classifier = load_classifier(model, weights=weights, device=device, seed=seed)

@@ -25,7 +25,8 @@ def study(
     images: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where the images come from: a file, a folder, imagenet:ROOT, ... Can be given several times."
+            help="Where the images come from: a file, a folder, imagenet:ROOT, ... Can be given several times: "
+            "photographs, or folders of adversarial images, each of another attack on the same photographs."
         ),
     ] = None,
     labels: Annotated[

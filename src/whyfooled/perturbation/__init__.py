@@ -2,7 +2,7 @@
 
 from whyfooled.perturbation.attack_region import attack_region
 from whyfooled.perturbation.interpretability import (
-    InterpretabilityScore,
+    IS,
     discriminative_region,
     interpretability_curve,
     interpretability_score,
@@ -11,9 +11,9 @@ from whyfooled.perturbation.regions import Grid, Regions, Superpixels, region_la
 from whyfooled.perturbation.sensitivity import KINDS, Sensitivity, sensitivity
 
 __all__ = [
+    "IS",
     "KINDS",
     "Grid",
-    "InterpretabilityScore",
     "Regions",
     "Sensitivity",
     "Superpixels",

@@ -23,8 +23,8 @@ QUANTILES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
 @final
 @dataclass(frozen=True, eq=False)
-class InterpretabilityScore:
-    """How much of each of n perturbations lies in the discriminative region, for one size of the region or q of them.
+class IS:
+    """The interpretability score: how much of a perturbation lies in the discriminative region; of one size, or of q.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class InterpretabilityScore:
         )
 
 
-def interpretability_score(delta: Images, cam: Maps, quantile: float = QUANTILE) -> InterpretabilityScore:
+def interpretability_score(delta: Images, cam: Maps, quantile: float = QUANTILE) -> IS:
     """Measure how much of a perturbation lies where a map is high: ``IS = ‖B∘δ‖² / ‖δ‖²`` (Xu et al. 2019, fig. 5).
 
     ``B`` is the map's `discriminative_region`. A score says little by itself: hold it against its chance level.
@@ -71,7 +71,7 @@ def interpretability_score(delta: Images, cam: Maps, quantile: float = QUANTILE)
 
     Returns
     -------
-    InterpretabilityScore
+    IS
         With scores (n,).
 
     Raises
@@ -80,10 +80,10 @@ def interpretability_score(delta: Images, cam: Maps, quantile: float = QUANTILE)
         If there is not a map of its size for each perturbation, or the quantile is out of range.
     """
     curve = interpretability_curve(delta, cam, (quantile,))
-    return InterpretabilityScore(curve.score[:, 0], curve.chance[:, 0], curve.quantiles)
+    return IS(curve.score[:, 0], curve.chance[:, 0], curve.quantiles)
 
 
-def interpretability_curve(delta: Images, cam: Maps, quantiles: Sequence[float] = QUANTILES) -> InterpretabilityScore:
+def interpretability_curve(delta: Images, cam: Maps, quantiles: Sequence[float] = QUANTILES) -> IS:
     """Measure the `interpretability_score` for several sizes of the region: a curve that never falls as it grows.
 
     Parameters
@@ -95,7 +95,7 @@ def interpretability_curve(delta: Images, cam: Maps, quantiles: Sequence[float] 
 
     Returns
     -------
-    InterpretabilityScore
+    IS
         With scores (n,q).
 
     Raises
@@ -115,7 +115,7 @@ def interpretability_curve(delta: Images, cam: Maps, quantiles: Sequence[float] 
     inside = (energy.unsqueeze(1) * regions).sum((-2, -1))
     # 0 / 0 is NaN: where nothing was changed, no share of the change is anywhere.
     score = inside / energy.sum((-2, -1)).unsqueeze(1)
-    return InterpretabilityScore(score, regions.double().mean((-2, -1)), tuple(quantiles))
+    return IS(score, regions.double().mean((-2, -1)), tuple(quantiles))
 
 
 def discriminative_region(cam: Maps, quantile: float = QUANTILE) -> Bool[Tensor, "n h w"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from whyfooled.report.effect import effect_sentences
+
 SAME = 0.9
 """Cosine from which two maps are called nearly the same. [ours]"""
 
@@ -20,12 +22,24 @@ NOTICEABLE = 0.01
 
 def account(found: dict[str, Any]) -> str:
     """Write a short account, one sentence a line."""
-    return "\n".join([*sentences(found), *(f"Note: {note}" for note in found["notes"])])
+    return with_notes(sentences(found), found)
+
+
+def with_notes(account: list[str], found: dict[str, Any]) -> str:
+    """Write sentences and then the notes, one a line."""
+    return "\n".join([*account, *(f"Note: {note}" for note in found["notes"])])
 
 
 def sentences(found: dict[str, Any]) -> list[str]:
     """Write the account: what was seen, what was added, which evidence changed, and what removing it does."""
-    return [_seen(found), *_added(found), *_changed(found), _removed(found)]
+    return [*happened(found), *_changed(found), _removed(found)]
+
+
+def happened(found: dict[str, Any]) -> list[str]:
+    """Write what was seen, what was added, and what that does, region by region."""
+    effect = found["effect"]
+    names = (found["true"]["name"], found["wrong"]["name"])
+    return [_seen(found), *_added(found), *([] if effect is None else effect_sentences(effect, *names))]
 
 
 def percent(share: float) -> str:

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._result import l0
-from whyfooled.explanation import Evidence, Explanation, Recovery
-from whyfooled.report.pictures import magnification, scale_of
-
-TOP = 5
-"""How many classes are listed for each image."""
+from whyfooled.evidence import Evidence
+from whyfooled.explanation import Explanation, Recovery
+from whyfooled.report.common import common_numbers
+from whyfooled.report.pictures import scale_of
 
 TOP_SHARE = 0.05
 """Share of the pixels taken as the evidence's strongest when it is compared with the perturbation. [ours]"""
@@ -22,59 +20,10 @@ TOP_SHARE = 0.05
 def numbers(explanation: Explanation) -> dict[str, Any]:
     """Collect everything that the report says in figures."""
     return {
-        "outcome": explanation.outcome,
-        "true": _class(explanation, explanation.true),
-        "wrong": _class(explanation, explanation.wrong),
-        "predictions": {
-            "clean": _top(explanation, explanation.clean_logits),
-            "adversarial": _top(explanation, explanation.logits),
-        },
-        "perturbation": _perturbation(explanation.delta),
+        **common_numbers(explanation),
         "headline": _evidence(explanation, explanation.headline),
         "evidence": [_evidence(explanation, one) for one in explanation.evidence],
         "recovery": [_recovery(one) for one in explanation.recovery],
-        "notes": list(explanation.notes),
-        "parameters": explanation.parameters,
-        "seconds": {stage: round(seconds, 3) for stage, seconds in explanation.seconds.items()},
-        "seconds_in_all": round(sum(explanation.seconds.values()), 3),
-        "passes": {stage: asdict(passes) for stage, passes in explanation.passes.items()},
-    }
-
-
-def _class(explanation: Explanation, index: int) -> dict[str, Any]:
-    clean, adversarial = explanation.clean_logits, explanation.logits
-    return {
-        "index": index,
-        "name": explanation.names[index],
-        "logit": {"clean": float(clean[index]), "adversarial": float(adversarial[index])},
-        "probability": {"clean": float(clean.softmax(0)[index]), "adversarial": float(adversarial.softmax(0)[index])},
-    }
-
-
-def _top(explanation: Explanation, logits: Tensor) -> list[dict[str, Any]]:
-    """List the classes with the largest logits, and the two that the explanation is about wherever they are."""
-    probabilities = logits.softmax(0)
-    strongest = logits.topk(min(TOP, len(logits))).indices.tolist()
-    about = sorted({explanation.true, explanation.wrong} - set(strongest), key=lambda index: -float(logits[index]))
-    return [
-        {
-            "index": index,
-            "name": explanation.names[index],
-            "probability": float(probabilities[index]),
-            "logit": float(logits[index]),
-        }
-        for index in [*strongest, *about]
-    ]
-
-
-def _perturbation(delta: Tensor) -> dict[str, Any]:
-    return {
-        "l0": int(l0(delta.unsqueeze(0))),
-        "l1": float(delta.abs().sum()),
-        "l2": float(delta.norm()),
-        "linf": float(delta.abs().max()),
-        "pixels": delta[0].numel(),
-        "magnification": magnification(delta),
     }
 
 

@@ -43,13 +43,19 @@ def _photographs(place: str, title: str) -> Source:
     return open_photographs([place], None, title)
 
 
+def _adversaries(place: str, title: str) -> Source:
+    return open_saved([place], title)
+
+
 SOURCES: dict[str, SourceCard] = {
     "photographs": SourceCard(
         "PHOTOGRAPHS", "files and folders of photographs; labels from a CSV file, if there is one", _photographs
     ),
     "folder": SourceCard("folder:ROOT", "a folder with a folder of photographs for each class", open_tree),
     "npz": SourceCard("FILE.npz[:PREFIX]", "arrays images (n,h,w,3 or 1) and labels (n,), or PREFIX_images", open_npz),
-    "adversaries": SourceCard("ADVERSARIES", "a folder that `whyfooled attack` wrote", open_saved),
+    "adversaries": SourceCard(
+        "ADVERSARIES", "a folder that `whyfooled attack` wrote; several: the photographs that are in all", _adversaries
+    ),
     "imagenet": SourceCard("imagenet:ROOT", "ImageNet's validation images, in folders named by synset", open_imagenet),
     "tiny-imagenet": SourceCard("tiny-imagenet:ROOT", "Tiny ImageNet's validation images", open_tiny_imagenet),
     "voc2012": SourceCard(
@@ -75,7 +81,7 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
     place
         * Files and folders of photographs, one or several; folders are searched through.
         * An ``.npz`` file, or ``"file.npz:eval"`` for its arrays ``eval_images`` and ``eval_labels``.
-        * A folder that ``whyfooled attack`` wrote.
+        * A folder that ``whyfooled attack`` wrote; or several, for the photographs that every attack has finished.
         * ``"folder:ROOT"``, a folder with a folder for each class; a published data set: ``"imagenet:ROOT"``,
           ``"tiny-imagenet:ROOT"``, ``"voc2012:ROOT"``, ``"voc2012-train:ROOT"``, ``"cifar10:ROOT"``, ``"mnist:ROOT"``,
           ``"fashion-mnist:ROOT"``. See `SOURCES`.
@@ -91,26 +97,31 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
     Raises
     ------
     ImageError
-        If there is nothing of that kind at the place.
+        If there is nothing of that kind at the place; if several folders of adversarial images have no photograph in
+        common, or do not agree about what one shows.
     ParameterError
-        If there is no such kind, or the labels do not fit.
+        If there is no such kind, places of several kinds are mixed, or the labels do not fit.
 
     Warns
     -----
     WhyfooledWarning
-        If labels belong to no photograph, or photographs to no class.
+        If labels belong to no photograph, or photographs to no class; if a photograph is not in every folder of
+        adversarial images.
     """
     places = [place] if isinstance(place, str | Path) else list(place)
     title = ", ".join(map(str, places))
     kinds = [_kind(one) for one in places]
+    rest = [rest for _, rest in kinds]
     other = next((kind for kind, _ in kinds if kind != "photographs"), None)
     if other is None:
-        return open_photographs([rest for _, rest in kinds], labels, title)
-    if len(places) > 1:
-        raise bad_parameter("images", "must be photographs, or one source of another kind", title)
+        return open_photographs(rest, labels, title)
+    alike = all(kind == other for kind, _ in kinds)
+    if len(places) > 1 and not (alike and other == "adversaries"):
+        rule = "must be photographs, or folders of adversarial images, or one source of another kind"
+        raise bad_parameter("images", rule, title)
     if labels is not None:
         raise bad_parameter("labels", "are for files and folders of photographs", labels, f"{title} has its own.")
-    return SOURCES[other].open(kinds[0][1], title)
+    return open_saved(rest, title) if other == "adversaries" else SOURCES[other].open(rest[0], title)
 
 
 def _kind(place: str | Path) -> tuple[str, str]:

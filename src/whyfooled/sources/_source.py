@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
@@ -33,15 +33,15 @@ class Sample:
         A picture of any size, or a tensor (c,h,w) with values in [0, 1] that goes into the classifier as it is.
     labels
         What it shows, as indices into the source's class names; empty if that is not known.
-    adversary
-        The attack on it, as a batch of one, if the source is a folder of saved adversarial images; `image` is then the
-        clean one.
+    adversaries
+        For each attack, as on the command line, what it made of the image, as a batch of one, if the source is saved
+        adversarial images; `image` is then the clean one. Empty for other sources.
     """
 
     name: str
     image: PILImage.Image | Image
     labels: tuple[int, ...]
-    adversary: AttackResult | None = None
+    adversaries: Mapping[str, AttackResult] = field(default_factory=dict)
 
     def fitted(self, fit: Fit, channels: int = 3) -> Image:
         """Bring the image to a classifier's input: (c,h,w), values in [0, 1], on the CPU.
@@ -71,8 +71,8 @@ class Sample:
 class Reader(Protocol):
     """What reads the images of a source."""
 
-    def read(self, index: int) -> PILImage.Image | Image | AttackResult:
-        """Read one image; raise `ImageError` if it cannot be read."""
+    def read(self, index: int) -> PILImage.Image | Image | Mapping[str, AttackResult]:
+        """Read one image, or what attacks made of it; raise `ImageError` if it cannot be read."""
 
     def files(self) -> Iterable[Path]:
         """Name the files that the images are in: a source's digest changes with their sizes."""
@@ -100,8 +100,8 @@ class Source:
         The names of the classes; None if labels are the classifier's own indices, or there are none.
     synsets
         The classes' WordNet ids, such as ``"n01440764"``, where they have them.
-    attack
-        What the images were attacked with, as on the command line, if they are saved adversarial images.
+    attacks
+        What the images were attacked with, as on the command line, if they are saved adversarial images; else empty.
     """
 
     title: str
@@ -110,7 +110,7 @@ class Source:
     reader: Reader
     class_names: tuple[str, ...] | None = None
     synsets: tuple[str, ...] | None = None
-    attack: str | None = None
+    attacks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -136,10 +136,11 @@ class Source:
             If it cannot be read.
         """
         place = range(len(self))[index]
-        image = self.reader.read(place)
-        if isinstance(image, AttackResult):
-            return Sample(self.names[place], image.clean[0], self.all_labels[place], image)
-        return Sample(self.names[place], image, self.all_labels[place])
+        found = self.reader.read(place)
+        if isinstance(found, Mapping):
+            clean = next(iter(found.values())).clean[0]
+            return Sample(self.names[place], clean, self.all_labels[place], found)
+        return Sample(self.names[place], found, self.all_labels[place])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -148,7 +149,7 @@ class Source:
         """Return a digest that changes when names, labels, class names or files change.
 
         Pictures are not read: one that is replaced by another of the same number of bytes goes unnoticed. The arrays of
-        ``.npz`` files are known by their checksums, saved adversarial images by what their run was.
+        ``.npz`` files are known by their checksums, saved adversarial images by what their runs were.
         """
         digest = hashlib.blake2b(json.dumps([self.class_names, self.synsets]).encode(), digest_size=16)
         for name, labels in zip(self.names, self.all_labels, strict=True):

@@ -6,24 +6,28 @@ from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Table
 from whyfooled.studies._write import redraw
 from whyfooled.studies.attack_outcome import AttackOutcome
+from whyfooled.studies.effect_mix import EffectMix
 from whyfooled.studies.filtering_effect import FilteringEffect
 from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
+from whyfooled.studies.sensitivity_correlation import SensitivityCorrelation
 
-STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome, RefinedAttack)
+STUDIES = (FilteringEffect, SaliencyGrid, Recovery, AttackOutcome, SensitivityCorrelation, EffectMix, RefinedAttack)
 """Every study of this package. The command line and the tests take them from here."""
 
 __all__ = [
     "STUDIES",
     "AttackOutcome",
     "Batch",
+    "EffectMix",
     "FilteringEffect",
     "Measured",
     "Progress",
     "Recovery",
     "RefinedAttack",
     "SaliencyGrid",
+    "SensitivityCorrelation",
     "Study",
     "StudyResult",
     "Summary",

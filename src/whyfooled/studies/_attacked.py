@@ -31,13 +31,10 @@ def attacked(
     tuple
         The attack, as on the command line, and its result.
     """
-    if batch.adversaries is not None:
-        saved = batch.adversaries
+    for attack, saved in batch.adversaries.items():
         goal = saved.goal.to(batch.images.device)
-        yield (
-            batch.attack or "saved",
-            AttackResult.from_images(classifier, batch.images, saved.attempted.to(batch.images), goal),
-        )
+        yield attack, AttackResult.from_images(classifier, batch.images, saved.attempted.to(batch.images), goal)
+    if batch.adversaries:
         return
     true = batch.true_classes(classifier.predict(batch.images))
     for attack in attacks:

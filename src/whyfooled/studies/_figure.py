@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image as PILImage
 
-from whyfooled.report.figure import COLOURS, DASHES
+from whyfooled.report.drawing import COLOURS, DASHES, plain_text
 from whyfooled.statistics import Interval
 
 GREY = "#868e96"
@@ -78,11 +78,6 @@ def _looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[s
     return looks
 
 
-def _plain(name: str) -> str:
-    """Keep what stands between two dollar signs from being read as mathematics."""
-    return name.replace("$", r"\$")
-
-
 def _curve(
     panel: Axes,
     name: str,
@@ -97,7 +92,14 @@ def _curve(
     places = [place * shift for place, _ in points]
     values = [value.mean for _, value in points]
     panel.plot(
-        places, values, label=_plain(name), color=colour, linestyle=dash, linewidth=width, marker="o", markersize=2.5
+        places,
+        values,
+        label=plain_text(name),
+        color=colour,
+        linestyle=dash,
+        linewidth=width,
+        marker="o",
+        markersize=2.5,
     )
     for place, (_, value) in zip(places, points if bars else (), strict=False):
         panel.plot([place, place], [value.low, value.high], color=colour, linewidth=0.7, alpha=0.6)
@@ -160,7 +162,7 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
         for place, name in enumerate(names):
             for number, mark in enumerate(marks):
                 shift = step * (number - (len(marks) - 1) / 2)
-                _mark(
+                interval_mark(
                     panel,
                     place + shift,
                     lines[name][mark],
@@ -168,7 +170,7 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
                     mark if place == 0 else None,
                 )
         panel.set_title(title, fontsize=10)
-        panel.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=8)
+        panel.set_yticks(range(len(names)), [plain_text(name) for name in names], fontsize=8)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.grid(axis="x", alpha=0.25)
     for spare in axes[len(panels) :]:
@@ -178,7 +180,7 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles,
-        list(map(_plain, labels)),
+        list(map(plain_text, labels)),
         loc="outside lower center",
         ncols=min(4, len(handles)),
         frameon=False,
@@ -187,7 +189,8 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
     return figure
 
 
-def _mark(panel: Axes, place: float, value: Interval, colour: str, label: str | None) -> None:
+def interval_mark(panel: Axes, place: float, value: Interval, colour: str, label: str | None) -> None:
+    """Draw a mean with its interval on a line of a panel."""
     panel.errorbar(
         value.mean,
         place,

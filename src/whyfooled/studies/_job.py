@@ -210,14 +210,16 @@ def _reason(error: Exception) -> str:
 
 
 def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch:
-    saved = [sample.adversary for sample in samples if sample.adversary is not None]
+    saved = {
+        attack: AttackResult.join([sample.adversaries[attack] for sample in samples]).to(classifier.device)
+        for attack in job.source.attacks
+    }
     images = torch.stack([sample.fitted(classifier.fit, classifier.channels) for sample in samples])
     return Batch(
         names=tuple(sample.name for sample in samples),
         images=images.to(classifier.mean),
         labels=tuple(_classes(job, sample.labels) for sample in samples),
-        adversaries=AttackResult.join(saved).to(classifier.device) if saved else None,
-        attack=job.source.attack,
+        adversaries=saved,
         seed=job.seed,
     )
 

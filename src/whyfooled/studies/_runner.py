@@ -18,7 +18,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, one_of
 from whyfooled.images import write_whole
 from whyfooled.provenance import versions
-from whyfooled.registry import describe, parse, with_seed
+from whyfooled.registry import describe, parameters, parse, with_seed
 from whyfooled.runs import claim
 from whyfooled.sources import Source, class_map, open_source
 from whyfooled.studies._engines import ENGINES, Engine, Local, Ray
@@ -165,6 +165,7 @@ def run_study(
     made: Study = parse("studies", study) if isinstance(study, str) else study
     made = with_seed(made, seed)
     source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
+    _check_attacks(made, source)
     recipe = Model(model, weights, seed)
     classifier = recipe.load(device)
     folder = Path(folder)
@@ -180,7 +181,7 @@ def run_study(
         "fit": str(classifier.fit),
         "images_digest": source.digest(),
         "class_map": classes,
-        "attacked_with": source.attack,
+        "attacked_with": ", ".join(source.attacks) or None,
         "count": count,
         "seed": seed,
         "batch_size": size,
@@ -211,6 +212,13 @@ def run_study(
         "device": str(classifier.device),
     }
     return _finish(job, run, folder, how, abouts)
+
+
+def _check_attacks(study: Study, source: Source) -> None:
+    """Raise `ParameterError` if images are saved adversarial ones of several attacks, and a study is about one."""
+    if len(source.attacks) > 1 and "attack" in parameters(type(study)):
+        rule = f"must be adversarial images of one attack for {study.card.name}"
+        raise bad_parameter("images", rule, ", ".join(source.attacks), "Give one folder.")
 
 
 def _truth(source: Source, labels: str | Path | None) -> str:

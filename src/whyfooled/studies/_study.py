@@ -33,9 +33,8 @@ class Batch:
     labels
         For each image, the classes that it shows; none if that is not known.
     adversaries
-        What an attack made of the images, where the study was given saved adversarial images; else None.
-    attack
-        What that attack was, as on the command line.
+        For each attack, as on the command line, what it made of the images, where the study was given saved adversarial
+        images; else empty.
     seed
         Seed of everything random; each image draws from its own generator, made from this and its content.
     """
@@ -43,8 +42,7 @@ class Batch:
     names: tuple[str, ...]
     images: Images
     labels: tuple[tuple[int, ...], ...]
-    adversaries: AttackResult | None = None
-    attack: str | None = None
+    adversaries: Mapping[str, AttackResult] = field(default_factory=dict)
     seed: int = 0
 
     def true_classes(self, seen: Classes) -> Classes:

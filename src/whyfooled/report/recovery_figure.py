@@ -1,20 +1,15 @@
-"""The figure of the recovery curves, as PNG for a folder and as SVG that takes on its page's colours."""
+"""The figure of the recovery curves."""
 
 from __future__ import annotations
 
-import io
 from itertools import pairwise
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_INK = "#010203"
-"""Stands for the colour of the page's text, and is replaced by it."""
+from whyfooled.report.drawing import COLOURS, DASHES, plain_panel
 
-COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c2255c", "#5c940d")
-DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
 _FILL_TITLES = {"zero": "black", "mean": "image mean", "noise": "uniform noise", "blur": "blurred"}
 
 
@@ -34,7 +29,6 @@ def recovery_figure(found: dict[str, Any], ink: str = "black") -> Figure:
         panel.set_xlabel("perturbed pixels, most salient first", color=ink)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, labelcolor=ink, fontsize=9)
-    figure.patch.set_alpha(0 if ink == _INK else 1)
     return figure
 
 
@@ -64,25 +58,4 @@ def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], found: di
     labels = ["" if tick in crowded else f"{100 * tick:g} %" for tick in ticks]
     panel.set_xticks([0, *ticks], ["0", *labels], fontsize=8)
     panel.minorticks_off()
-    panel.tick_params(colors=ink)
-    panel.patch.set_alpha(0)
-    panel.grid(alpha=0.25)
-    for side, spine in panel.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(ink)
-
-
-def recovery_png(found: dict[str, Any]) -> bytes:
-    """Draw the figure as PNG."""
-    buffer = io.BytesIO()
-    recovery_figure(found).savefig(buffer, format="png", dpi=150, facecolor="white")
-    return buffer.getvalue()
-
-
-def recovery_svg(found: dict[str, Any]) -> str:
-    """Draw the figure as an SVG element whose text and lines have the colour of the text around it."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "whyfooled"}):
-        recovery_figure(found, ink=_INK).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    drawing = buffer.getvalue()
-    return drawing[drawing.index("<svg") :].replace(_INK, "currentColor")
+    plain_panel(panel, ink)

@@ -1,0 +1,100 @@
+"""``whyfooled perturbation``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._progress import stages
+from whyfooled.errors import bad_parameter
+
+
+@app.command()
+@interruptible("Stopped. Nothing was written.")
+def perturbation(
+    clean: Annotated[
+        Path,
+        typer.Argument(
+            help="The image before: a photograph, or the tensor that went into the model (.safetensors, …)."
+        ),
+    ],
+    adversarial: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The image after: .safetensors, .npy, .pt, or a picture. If left out, CLEAN is a file of "
+            "`whyfooled attack` and has both."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="The class that is promoted; what the model sees in the adversarial image if left out."),
+    ] = None,
+    cell: Annotated[
+        int | None,
+        typer.Option(help="Side of a region, in pixels.  [default: 13 of every 224 pixels of the shorter side]"),
+    ] = None,
+    superpixels: Annotated[
+        int | None, typer.Option(help="Take about so many superpixels as regions, in place of a grid.")
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(help="Take the regions of a label map, in place of a grid: .npy, or a picture of whole numbers."),
+    ] = None,
+    cam: Annotated[
+        str | None,
+        typer.Option(help="The maps below the regions, such as gradcam, gradcampp or cam.  [default: gradcam]"),
+    ] = None,
+    model: Model = "lite0",
+    weights: Weights = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a perturbation does, region by region: where it holds the true class down, where it lifts the other."""
+    given = {"--cell": cell, "--superpixels": superpixels, "--regions": regions}
+    chosen = [option for option, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        raise bad_parameter(chosen[1], f"excludes {chosen[0]}", given[chosen[1]], "Give one.")
+
+    from whyfooled.explaining_perturbation import explain_perturbation
+    from whyfooled.images import is_tensor_file, output_folder, read_photograph
+    from whyfooled.label_maps import read_label_map
+    from whyfooled.perturbation import Grid, Superpixels
+    from whyfooled.registry import parse
+    from whyfooled.report.perturbation_page import write_files
+    from whyfooled.zoo import load_classifier
+
+    with output_folder(output) as staging, plain_warnings():
+        maps: Any = None if cam is None else parse("saliency", cam)
+        parts: Any = Grid(cell) if superpixels is None else Superpixels(superpixels)
+        if regions is not None:
+            parts = read_label_map(regions)
+        if adversarial is None and not is_tensor_file(clean):
+            fix = "Give the adversarial image too, or a file of `whyfooled attack`."
+            raise bad_parameter("ADVERSARIAL", "must be given where CLEAN is a photograph", "none", fix)
+        before = clean if is_tensor_file(clean) else read_photograph(clean)
+        with stages(quiet) as report:
+            report(0, 1, "loading")
+            classifier = load_classifier(model, weights=weights, device=device, seed=seed)
+            report(1, 1, "loading")
+            explanation = explain_perturbation(
+                classifier,
+                before,
+                clean if adversarial is None else adversarial,
+                label=label,
+                target=target,
+                regions=parts,
+                cam=maps,
+                progress=report,
+            )
+        write_files(explanation, staging)
+    if not quiet:
+        print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

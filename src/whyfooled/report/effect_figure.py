@@ -1,0 +1,59 @@
+"""The figure of a perturbation's effect over its regions, the strongest first."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from whyfooled.perturbation import KINDS, Sensitivity
+from whyfooled.report.drawing import plain_panel, plain_text
+
+_MARKS = {"suppression": "v", "promotion": "^", "balanced": "o", "inert": "."}
+KIND_COLOURS = {"suppression": "#1c7ed6", "promotion": "#d9480f", "balanced": "#e8a600", "inert": "#868e96"}
+
+
+def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black") -> Figure:
+    """Draw both effects of every touched region, and below them the promotion-suppression ratio with its ±1 lines.
+
+    Parameters
+    ----------
+    found
+        The sensitivity of one image's regions.
+    true, wrong
+        The names of the two classes.
+    ink
+        Colour of text and lines.
+    """
+    score = found.score[0]
+    order = score.argsort(descending=True, stable=True)[: int(found.touched.sum())]
+    figure = Figure(figsize=(8.4, 5.0), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
+    places = range(1, len(order) + 1)
+    gain, drop = found.target_gain[0][order], found.true_drop[0][order]
+    above.fill_between(places, gain, step="mid", color=KIND_COLOURS["promotion"], label=plain_text(f"lifts {wrong}"))
+    above.fill_between(
+        places, -drop, step="mid", color=KIND_COLOURS["suppression"], label=plain_text(f"holds {true} down")
+    )
+    above.axhline(0, color=ink, linewidth=0.8)
+    carriers = int(found.carriers())
+    for panel in (above, below):
+        panel.axvline(carriers + 0.5, color=ink, linewidth=0.9, linestyle=":")
+    above.annotate(
+        f"{carriers} carry 80 %", (carriers + 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+        textcoords="offset points", color=ink, fontsize=8,
+    )  # fmt: skip
+    above.set_ylabel("logits", color=ink)
+    above.legend(frameon=False, labelcolor=ink, fontsize=9, loc="lower right")
+    ratios, kinds = found.ratio[0][order], found.kind[0][order]
+    for code, kind in enumerate(KINDS):
+        chosen = (kinds == code).nonzero()[:, 0]
+        below.scatter(
+            chosen + 1, ratios[chosen], s=14, marker=_MARKS[kind], color=KIND_COLOURS[kind], linewidths=0, label=kind
+        )
+    for line in (-1, 1):
+        below.axhline(line, color=ink, linewidth=0.9, linestyle="--")
+    below.set_ylabel("promotion-suppression\nratio (log2)", color=ink)
+    below.set_xlabel("regions, the most sensitive first", color=ink)
+    below.legend(frameon=False, labelcolor=ink, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    for panel in (above, below):
+        plain_panel(panel, ink)
+    return figure
