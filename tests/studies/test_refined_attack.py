@@ -206,6 +206,27 @@ def test_a_saved_attack_of_another_kind_cannot_be_run_again_and_is_named(tmp_pat
         run_study(RefinedAttack(cell=4), tmp_path / "saved", tmp_path / "out", model=classifier)
 
 
+def test_of_several_saved_attacks_those_that_are_known_are_run_again(tmp_path):
+    classifier, folder = small(), photographs(tmp_path / "p")
+    attack_files(classifier, folder, FMN(steps=20), tmp_path / "any")
+    attack_files(classifier, folder, FMN(steps=20), tmp_path / "second", target="random")
+    attack_files(classifier, folder, adapt(noise), tmp_path / "foreign")
+    places = [tmp_path / name for name in ("any", "second", "foreign")]
+    study = RefinedAttack(where=("sensitivity",), cell=4)
+    result = run_study(study, places, tmp_path / "out", model=classifier)
+    rows, errors = result.table.read(), result.table.errors()
+    again = rows[rows["where"] == "sensitivity"]
+    assert again["attack"].astype(str).value_counts().to_dict() == {
+        "fmn(steps=20) (any)": 4,
+        "fmn(steps=20) (second)": 4,
+    }
+    assert (rows["where"] == "original").sum() == 12
+    assert len(errors) == 4
+    assert errors["error"].str.contains("must be the name of a known method|must look like name").all()
+    lines = RefinedAttack.draw(result.table, 0).axes[0].get_yticklabels()
+    assert [line.get_text() for line in lines] == ["fmn(steps=20) (any)", "fmn(steps=20) (second)"]
+
+
 def test_a_map_that_the_model_does_not_have_is_named_and_the_rest_is_measured(tmp_path):
     result = result_of(tmp_path, RefinedAttack((FMN(steps=20),), cell=2), count=5)
     errors = result.table.errors()

@@ -38,6 +38,7 @@ from whyfooled.studies._table import Columns, Table
 from whyfooled.types import Classes
 
 ORIGINAL, RANDOM = "original", "random"
+_NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 NORMS = {"l0": "ℓ0", "l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}
 
 
@@ -127,7 +128,8 @@ class RefinedAttack(Study):
         """Return the attack of a name as on the command line, or the error that says why it cannot be run again."""
         own = {describe_value(attack): attack for attack in self.attacks}
         try:
-            return Refined(own[name] if name in own else parse("attacks", name)).attack
+            # Behind a blank stands the folder, where several have saved images of one attack.
+            return Refined(own[name] if name in own else parse("attacks", name.partition(" (")[0])).attack
         except WhyfooledError as error:
             return error
 
@@ -191,8 +193,9 @@ class RefinedAttack(Study):
         wheres = _wheres(rows)
         panels = {
             title: {
-                str(attack): {where: _ratios(own, norm, ORIGINAL, seed)[where] for where in wheres}
+                str(attack): {where: _ratios(own, norm, ORIGINAL, seed).get(where, _NOTHING) for where in wheres}
                 for attack, own in rows.groupby("attack", observed=True, sort=False)
+                if _wheres(own)
             }
             for norm, title in NORMS.items()
         }
