@@ -85,12 +85,19 @@ def fooled_headline(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 def who_was_fooled(table: Table) -> str:
     """Say in a sentence how many images each attack fools the classifier on; raise `ImageError` if there is none."""
     rows = table.read(["index", "attack", "outcome"]).drop_duplicates()
-    check_some_fooled(rows["outcome"])
+    check_some_fooled(_best_outcomes(rows))
     images, already = rows["index"].nunique(), rows[rows["outcome"] == ALREADY_WRONG]["index"].nunique()
     counts = rows.groupby(["attack", "outcome"], observed=True, sort=False).size()
     parts = [_counted(str(attack), counts) for attack in rows["attack"].unique()]
     text = f"Measured are the images that fool the classifier: {', '.join(parts)}."
     return f"{text} Of {images} images {already} were taken for a wrong class before any attack." if already else text
+
+
+def _best_outcomes(rows: pd.DataFrame) -> pd.Series:
+    """Return one outcome for each image: fooled, if any attack fooled the classifier on it."""
+    flags = {outcome: rows["outcome"].eq(outcome).groupby(rows["index"]).any() for outcome in (FAILED, FOOLED)}
+    best = pd.Series(ALREADY_WRONG, index=flags[FAILED].index)
+    return best.mask(flags[FAILED], FAILED).mask(flags[FOOLED], FOOLED)
 
 
 def _counted(attack: str, counts: pd.Series) -> str:
