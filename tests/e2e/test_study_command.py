@@ -107,6 +107,34 @@ def test_methods_and_attacks_are_options_of_their_own(folder, capsys, monkeypatc
     assert "Written: runs/attack-outcome" in capsys.readouterr().out
 
 
+NEAR = """
+from torch import nn
+
+
+class Near(nn.Module):
+    def forward(self, x):
+        return 100 * x.mean((2, 3))
+"""
+
+
+def test_folders_of_several_attacks_are_compared_on_the_same_photographs(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "near.py").write_text(NEAR)
+    model = ["--model", "near.py:Near", "--quiet"]
+    for name, attack in (("first", "fgsm(epsilon=0.2)"), ("second", "fmn(steps=10)")):
+        assert command(monkeypatch, "attack", "photographs", "--attack", attack, "-o", name, *model) == 0
+    images = ["--images", "first", "--images", "second"]
+    assert command(monkeypatch, "study", "effect-mix(cell=56)", *images, "-o", "out", *model) == 0
+    about = json.loads((folder / "out" / "study.json").read_text())
+    assert about["attacked_with"] == "fgsm(epsilon=0.2), fmn(steps=10)"
+    assert [row["attack"] for row in about["results"][0]["rows"]] == ["fgsm(epsilon=0.2)", "fmn(steps=10)"]
+    capsys.readouterr()
+    assert command(monkeypatch, "study", "recovery", *images, *model) == 2
+    assert "must be adversarial images of one attack for recovery" in capsys.readouterr().err
+    assert command(monkeypatch, "study", "effect-mix", *images, "--attack", "bim", *model) == 2
+    assert "`--attack` has no place here: the images are saved adversarial ones" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

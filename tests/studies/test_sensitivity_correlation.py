@@ -10,7 +10,7 @@ import torch
 
 from tests.models import linear, small
 from tests.studies.worlds import write_images
-from whyfooled import FMN, choose_targets, run_attack
+from whyfooled import FGSM, FMN, choose_targets, run_attack
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.perturbation import Grid, region_labels
 from whyfooled.perturbation.regions import region_norms
@@ -121,6 +121,17 @@ def test_where_every_pixel_counts_alike_size_is_all_there_is_and_noise_has_none_
     assert "the effect goes with size more than under noise of the same size in every region" in run.summary
 
 
+def test_with_a_norm_that_is_the_same_in_every_region_there_is_no_correlation(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=4, side=8)
+    # A radius that single precision cannot hold, so that it comes out differently at every pixel.
+    study = SensitivityCorrelation(attacks=(FGSM(epsilon=0.1234567),), target=None, cell=1, control=False)
+    rows = run_study(study, images, tmp_path / "out", model=linear(WEIGHT)).table.read()
+    assert (rows["outcome"] == "fooled").all()
+    assert rows["pearson_linf_all"].isna().all()
+    assert rows["kendall_linf_touched"].isna().all()
+    assert rows["pearson_l2_all"].notna().all()
+
+
 def test_noise_is_as_large_as_the_perturbation_in_every_region():
     clean = torch.full((2, 3, 9, 9), 0.5)
     delta = 0.02 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -156,10 +167,15 @@ def nothing(classifier, images, goal):
     return images
 
 
+def nothing_either(classifier, images, goal):
+    """Leave them as they are too."""
+    return images
+
+
 def test_without_any_adversarial_image_it_says_so(tmp_path):
     images = write_images(tmp_path / "i.npz", count=3)
     with pytest.raises(ImageError, match="No attack fooled the classifier on any of the 3 images"):
-        run_study(SensitivityCorrelation(attacks=(nothing,)), images, tmp_path / "out", model=small())
+        run_study(SensitivityCorrelation(attacks=(nothing, nothing_either)), images, tmp_path / "out", model=small())
 
 
 def test_a_cell_that_is_larger_than_the_image_is_said(tmp_path):

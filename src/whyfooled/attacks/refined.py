@@ -74,7 +74,7 @@ class Refined(Attack):
         title="Refined attack",
         summary="An attack run again, on the pixels alone that class activation maps or sensitive cells point at.",
         source="Xu et al. 2019, arXiv 1904.02057",
-        cost="`attack` twice, 1 forward, and 2 maps or 1 forward for each cell that was changed and 1 more",
+        cost="`attack` twice, 1 forward, and for the region 2 maps, or 1 forward and 1 for each cell that was changed",
     )
 
     def __post_init__(self) -> None:

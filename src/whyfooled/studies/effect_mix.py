@@ -34,10 +34,10 @@ _SHOWN = ("suppression", "balanced", "promotion", "inert")
 _CONCENTRATION = {
     "half": "regions with half of the effect",
     "most": "regions with 80 % of the effect",
-    "half_share": "share of the regions with half of it",
-    "most_share": "share with 80 %",
-    "untouched": "untouched regions",
-    "idle": "touched but inert",
+    "half_share": "share of the regions with half",
+    "most_share": "with 80 %",
+    "untouched": "untouched",
+    "idle": "share of the touched that are inert",
 }
 _LOGITS = {
     "true_fall": "true class falls by",

@@ -38,6 +38,7 @@ from whyfooled.studies._table import Columns, Table
 from whyfooled.types import Classes
 
 ORIGINAL, RANDOM = "original", "random"
+_NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 NORMS = {"l0": "ℓ0", "l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}
 
 
@@ -127,7 +128,8 @@ class RefinedAttack(Study):
         """Return the attack of a name as on the command line, or the error that says why it cannot be run again."""
         own = {describe_value(attack): attack for attack in self.attacks}
         try:
-            return Refined(own[name] if name in own else parse("attacks", name)).attack
+            # Behind a blank stands the folder, where several have saved images of one attack.
+            return Refined(own[name] if name in own else parse("attacks", name.partition(" (")[0])).attack
         except WhyfooledError as error:
             return error
 
@@ -191,8 +193,9 @@ class RefinedAttack(Study):
         wheres = _wheres(rows)
         panels = {
             title: {
-                str(attack): {where: _ratios(own, norm, ORIGINAL, seed)[where] for where in wheres}
+                str(attack): {where: _ratios(own, norm, ORIGINAL, seed).get(where, _NOTHING) for where in wheres}
                 for attack, own in rows.groupby("attack", observed=True, sort=False)
+                if _wheres(own)
             }
             for norm, title in NORMS.items()
         }
@@ -355,7 +358,10 @@ def _verdicts(attack: str, own: pd.DataFrame, seed: int) -> Iterator[str]:
     if RANDOM in _wheres(own):
         for where in _wheres(own):
             if where != RANDOM:
-                yield f"{attack}, {where} against random cells: {_needs(own, where, RANDOM, seed)}."
+                yield (
+                    f"{attack}, {where} ({allowed[where].mean:.0%} of the pixels) against random cells "
+                    f"({allowed[RANDOM].mean:.0%}): {_needs(own, where, RANDOM, seed)}."
+                )
 
 
 def _needs(own: pd.DataFrame, where: str, against: str, seed: int) -> str:
@@ -364,11 +370,11 @@ def _needs(own: pd.DataFrame, where: str, against: str, seed: int) -> str:
     count = found["ℓ0"].count
     if count < FEWEST:
         return f"both reach it on {count} images, of which nothing can be said about what they need"
-    parts = [f"{_compared(ratio)} {norm}, {ratio} times as much" for norm, ratio in found.items()]
+    parts = [f"{ratio} times the {norm} ({_compared(ratio)})" for norm, ratio in found.items()]
     return f"on the {count} images where both reach it, it needs {' and '.join(parts)}"
 
 
 def _compared(ratio: Interval) -> str:
     if ratio.high < 1:
         return "less"
-    return "more" if ratio.low > 1 else "about the same"
+    return "more" if ratio.low > 1 else "no difference to be seen"

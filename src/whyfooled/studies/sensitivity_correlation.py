@@ -44,6 +44,10 @@ _MEASURES = {
 _MAIN, _MAIN_NAME, _MAIN_OVER = "pearson_l2_touched", "Pearson, ℓ2", "touched"
 
 
+_RESOLUTION = 1e-6
+"""Norms that differ by less, of values in [0, 1] in single precision, are ties. [ours]"""
+
+
 @final
 @dataclass(frozen=True)
 class SensitivityCorrelation(Study):
@@ -52,7 +56,8 @@ class SensitivityCorrelation(Study):
     For each image that fools the classifier: Pearson's and Kendall's correlation of the sensitivity score (how far the
     perturbation in a region holds the true class down and lifts the target) with the ℓ2 and with the ℓ∞ norm of the
     perturbation in the region. Over all regions, as in the paper, and over the regions that the perturbation touches
-    alone: where it is 0 its effect is 0 too, so that every untouched region of a sparse attack raises the former.
+    alone: where it is 0 its effect is 0 too, so that every untouched region of a sparse attack raises the former. There
+    is no correlation with a norm that is the same in all regions, as ℓ∞ is where a perturbation fills its ball.
 
     Parameters
     ----------
@@ -179,6 +184,8 @@ def _numbers(found: Sensitivity) -> dict[str, Tensor]:
         "touched": touched.sum(1),
     }
     for norm, size in (("l2", found.l2), ("linf", found.linf)):
+        # A perturbation that fills its ball is equally large everywhere, but for the rounding of the image's values.
+        size = (size.double() / _RESOLUTION).round()
         for statistic, (_, correlation) in _STATISTICS.items():
             numbers[f"{statistic}_{norm}_touched"] = correlation(score, size, touched)
             numbers[f"{statistic}_{norm}_all"] = correlation(score, size, exists)
