@@ -94,13 +94,6 @@ def who_was_fooled(table: Table) -> str:
     return f"{text} Of {images} images {already} were taken for a wrong class before any attack." if already else text
 
 
-def _best_outcomes(rows: pd.DataFrame) -> pd.Series:
-    """Return one outcome for each image: fooled, if any attack fooled the classifier on it."""
-    flags = {outcome: rows["outcome"].eq(outcome).groupby(rows["index"]).any() for outcome in (FAILED, FOOLED)}
-    best = pd.Series(ALREADY_WRONG, index=flags[FAILED].index)
-    return best.mask(flags[FAILED], FAILED).mask(flags[FOOLED], FOOLED)
-
-
 def _counted(attack: str, counts: pd.Series) -> str:
     fooled, failed = (int(counts.get((attack, outcome), 0)) for outcome in (FOOLED, FAILED))
     return f"{attack} {fooled} of {fooled + failed}"

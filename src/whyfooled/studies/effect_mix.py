@@ -12,7 +12,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from whyfooled.attacks import BIM, EAD, CarliniWagner, StrAttack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import bad_parameter, one_of, positive
 from whyfooled.perturbation import KINDS, Grid, Sensitivity, sensitivity
@@ -22,6 +21,7 @@ from whyfooled.report.effect_figure import KIND_COLOURS
 from whyfooled.statistics import FEWEST, Interval, variance_explained
 from whyfooled.studies._attacked import FOOLED, check_attacks, check_target
 from whyfooled.studies._bars import bars_figure
+from whyfooled.studies._defaults import NORM_ATTACKS
 from whyfooled.studies._fooled import Fooled, fooled_by, fooled_headline, who_was_fooled
 from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study
@@ -87,7 +87,7 @@ class EffectMix(Study):
         Logits that both effects are raised to before their ratio is taken. [ours]
     """
 
-    attacks: tuple[Any, ...] = (BIM(), CarliniWagner(), EAD(), StrAttack())
+    attacks: tuple[Any, ...] = NORM_ATTACKS
     target: str | None = "random"
     cell: int | None = None
     method: Method = "exact"

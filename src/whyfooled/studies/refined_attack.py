@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from whyfooled.attacks import BIM, EAD, AttackResult, CarliniWagner, Refined, StrAttack, run_attack
+from whyfooled.attacks import AttackResult, Refined, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, MethodError, ParameterError, WhyfooledError
 from whyfooled.perturbation.attack_region import WHERE, Region, Where, cam_region, random_region, sensitive_region
@@ -30,6 +30,7 @@ from whyfooled.studies._attacked import (
     outcomes,
     promoted,
 )
+from whyfooled.studies._defaults import NORM_ATTACKS
 from whyfooled.studies._figure import intervals_figure
 from whyfooled.studies._maps import check_none_works
 from whyfooled.studies._study import Batch, Measured, Study
@@ -68,7 +69,7 @@ class RefinedAttack(Study):
         Side of a cell, in pixels; the paper's part of the image if None.
     """
 
-    attacks: tuple[Any, ...] = (BIM(), CarliniWagner(), EAD(), StrAttack())
+    attacks: tuple[Any, ...] = NORM_ATTACKS
     target: str | None = "random"
     where: tuple[Where, ...] = WHERE
     keep: float = 0.3

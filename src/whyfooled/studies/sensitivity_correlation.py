@@ -15,7 +15,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from whyfooled.attacks import BIM, EAD, CarliniWagner, StrAttack
 from whyfooled.classifier import Classifier
 from whyfooled.measures import kendall_correlation, pearson_correlation
 from whyfooled.perturbation import Grid, Sensitivity, region_labels, sensitivity
@@ -24,6 +23,7 @@ from whyfooled.randomness import image_generators, normal
 from whyfooled.registry import Card
 from whyfooled.statistics import FEWEST, Interval
 from whyfooled.studies._attacked import FOOLED, check_attacks, check_target
+from whyfooled.studies._defaults import NORM_ATTACKS
 from whyfooled.studies._figure import intervals_figure
 from whyfooled.studies._fooled import Fooled, fooled_by, fooled_headline, who_was_fooled
 from whyfooled.studies._reading import by_image, differences, highest, means
@@ -75,7 +75,7 @@ class SensitivityCorrelation(Study):
         image) and nothing else in common with it; on the same classes. [ours]
     """
 
-    attacks: tuple[Any, ...] = (BIM(), CarliniWagner(), EAD(), StrAttack())
+    attacks: tuple[Any, ...] = NORM_ATTACKS
     target: str | None = "random"
     cell: int | None = None
     check_gradient: bool = True
