@@ -10,9 +10,10 @@ import torch
 from tests.studies.patched import PATCH, Patch, There, classifier, write_dark_images
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card
+from whyfooled.statistics import Interval
 from whyfooled.studies import CAMPairs, run_study
 from whyfooled.studies._pictures import from_levels, from_png
-from whyfooled.studies.cam_pairs import _KINDS, _compared
+from whyfooled.studies.cam_pairs import _KINDS, _compared, _way
 
 FOUR = {
     "true_clean": PATCH,
@@ -114,11 +115,19 @@ def test_what_it_says(result):
     assert "Shown are 3 of 14 images" in result.summary
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.1, 0.2, "rises"), (-0.2, -0.1, "falls"), (-0.1, 0.1, "is not seen to change"), (0, 0, "is not seen to change")],
+)
+def test_no_more_is_said_than_the_interval_shows(low, high, said):
+    assert _way(Interval((low + high) / 2, low, high, 20)) == said
+
+
 def test_maps_that_do_not_change_neither_fall_nor_rise(tmp_path):
     study = CAMPairs(attacks=(Patch(),), methods=(There(),), target=None)
     said = run_study(study, write_dark_images(tmp_path / "i.npz"), tmp_path / "out", model=classifier()).summary
     assert "becomes 1 times what it was" in said
-    assert "The first does not fall, the second does not rise" in said
+    assert "The first is not seen to change, the second is not seen to change" in said
 
 
 def test_where_nothing_is_fooled_the_pictures_are_shown_all_the_same(tmp_path):

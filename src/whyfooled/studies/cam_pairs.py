@@ -251,10 +251,14 @@ def _verdicts(rows: pd.DataFrame, seed: int) -> Iterator[str]:
             f"the promoted class's {rise} times (medians of {len(own)} images)."
         )
         if min(true.count, towards.count) >= FEWEST:
-            falls = "falls" if true.high < 0 else "does not fall"
-            rises = "rises" if towards.low > 0 else "does not rise"
-            text += f" The first {falls}, the second {rises}, by the interval of the mean relative change."
+            text += f" The first {_way(true)}, the second {_way(towards)}, by the interval of the mean relative change."
         yield text
+
+
+def _way(change: Interval) -> str:
+    if change.low <= 0 <= change.high:
+        return "is not seen to change"
+    return "rises" if change.low > 0 else "falls"
 
 
 def _change_table(rows: pd.DataFrame, seed: int) -> SummaryTable:
