@@ -13,6 +13,7 @@ from tests.models import SmallNet, linear, small
 from whyfooled import Classifier, GradCAM, count_passes, explain, explain_perturbation
 from whyfooled.errors import ImageError, MethodError, OutputError, ParameterError
 from whyfooled.perturbation import Grid, sensitivity
+from whyfooled.report.effect_figure import effect_figure
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,16 @@ def test_nothing_about_the_classifier_changes(pair):
     assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
     assert not classifier._forward_pre_hooks
     assert not any(part._forward_hooks for part in classifier.modules())
+
+
+def test_maps_that_hold_one_class_against_the_other_are_called_so(pair):
+    assert explain_perturbation(named(), *pair, cam="enhanced").to_dict()["effect"]["cam"]["contrastive"]
+    assert not explain_perturbation(named(), *pair, cam="gradcam").to_dict()["effect"]["cam"]["contrastive"]
+
+
+def test_long_names_leave_the_figure_its_room(pair):
+    found = explain_perturbation(named(), *pair).effect.sensitivity
+    figure = effect_figure(found, "a_long_name_" * 12, "another_" * 20)
+    figure.canvas.draw()
+    assert all(panel.get_position().width > 0.6 for panel in figure.axes)
+    assert figure.axes[0].get_legend().get_window_extent().x0 > 0

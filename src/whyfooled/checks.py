@@ -28,7 +28,7 @@ def check_images(images: Tensor, low: float = 0.0, high: float = 1.0) -> None:
         raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(images.shape)}.")
     if not images.numel():
         return
-    least, most = float(images.min()), float(images.max())
+    least, most = (float(extreme.detach()) for extreme in images.aminmax())
     if not torch.isfinite(images).all() or least < low - SLACK or most > high + SLACK:
         fix = " Divide them by 255." if least >= 0 and 2 < most <= 255 else ""
         raise ImageError(

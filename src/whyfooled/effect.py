@@ -14,7 +14,7 @@ from whyfooled.errors import MethodError
 from whyfooled.evidence import Evidence
 from whyfooled.perturbation import Grid, Regions, Sensitivity, Superpixels, sensitivity
 from whyfooled.registry import describe, title
-from whyfooled.saliency import GradCAM
+from whyfooled.saliency import Enhanced, GradCAM
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Images, Progress, silent
 
@@ -109,7 +109,7 @@ def _cams(
     ((method, maps),) = pair_maps([cam], classifier, images, *pair, both=True)
     if isinstance(maps, MethodError):
         return maps
-    return Evidence(describe(method), title(method), method.card.summary, False, maps.cpu())
+    return Evidence(describe(method), title(method), method.card.summary, isinstance(method, Enhanced), maps.cpu())
 
 
 def _in_words(regions: Regions, found: Sensitivity) -> str:

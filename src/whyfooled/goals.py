@@ -12,7 +12,8 @@ from whyfooled.errors import bad_parameter
 from whyfooled.types import Classes, Flags, Logits, PerImage
 
 
-def _check_classes(argument: str, classes: object) -> None:
+def check_class_vector(argument: str, classes: object) -> None:
+    """Raise `ParameterError` unless classes are a vector of whole numbers."""
     if not isinstance(classes, Tensor):
         fix = "Make a tensor of them: torch.tensor([...])."
         raise bad_parameter(argument, "must be a tensor of class indices", type(classes).__name__, fix)
@@ -35,7 +36,7 @@ class Untargeted:
     labels: Classes
 
     def __post_init__(self) -> None:
-        _check_classes("labels", self.labels)
+        check_class_vector("labels", self.labels)
 
     @property
     def classes(self) -> Classes:
@@ -81,7 +82,7 @@ class Targeted:
     classes: Classes
 
     def __post_init__(self) -> None:
-        _check_classes("classes", self.classes)
+        check_class_vector("classes", self.classes)
 
     def select(self, images: Tensor) -> Targeted:
         """Keep the goal for some of the images only (an index or a mask)."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import small
-from whyfooled import BIM, explain
+from tests.models import SmallNet, small
+from whyfooled import BIM, Classifier, explain, explain_perturbation
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -62,6 +62,14 @@ def test_nothing_runs_off_the_screen(folder, width):
     assert int(scroll) <= width
     assert int(images) > 20
     assert drawn == "true"
+
+
+def test_long_names_of_classes_do_not_run_off_the_screen(tmp_path):
+    names = [f"{'a_name_without_a_blank_' * 4}{number}" for number in range(5)]
+    classifier = Classifier(SmallNet().eval(), size=(16, 16), class_names=names)
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    folder = explain_perturbation(classifier, image, 1 - image).save(tmp_path / "out")
+    assert int(in_frame(folder, 360, "d.documentElement.scrollWidth")) <= 360
 
 
 def test_the_page_requests_nothing(folder):

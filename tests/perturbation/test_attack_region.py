@@ -187,5 +187,7 @@ def test_bad_parameters_are_named(monkeypatch):
         attack_region(*args, "nowhere")
     with pytest.raises(ParameterError, match="`cell` must fit into the image of 16 × 16 pixels; got 17"):
         attack_region(*args, "random", regions=Grid(17))
+    with pytest.raises(ParameterError, match=r"`cam` must be a saliency method, such as GradCAM\(\); got 'gradcam'"):
+        attack_region(*args, cam="gradcam")
     with pytest.raises(MethodError, match="Grad-CAM needs a layer"):
         attack_region(linear(torch.zeros(4, 768)), *args[1:])

@@ -134,6 +134,13 @@ def test_bad_parameters_are_refused():
         interpretability_curve(delta, cam, ())
 
 
+def test_a_map_that_is_no_number_is_refused():
+    delta, cam = torch.rand(2, 3, 4, 4), torch.rand(2, 1, 4, 4)
+    cam[1, 0, 2, 2] = math.nan
+    with pytest.raises(ParameterError, match="`cam` must not have NaN"):
+        interpretability_score(delta, cam)
+
+
 def test_maps_of_another_size_or_number_are_refused():
     delta, cam = torch.rand(2, 3, 4, 4), torch.rand(2, 1, 4, 4)
     # The tests' own check of shapes would come first.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.models import linear, small
 from whyfooled import count_passes
 from whyfooled.errors import ImageError, ParameterError
-from whyfooled.perturbation import KINDS, Grid, Superpixels, sensitivity
+from whyfooled.perturbation import KINDS, Grid, Superpixels, region_labels, sensitivity
 
 INERT, SUPPRESSION, PROMOTION, BALANCED = range(4)
 
@@ -284,6 +284,58 @@ def test_what_cannot_be_explained_is_said(monkeypatch):
     found = sensitivity(small(), clean, adversarial, TRUE, TARGET, Grid(4))
     with pytest.raises(ParameterError, match="`share`"):
         found.carriers(0)
+
+
+def test_classes_and_regions_of_another_kind_are_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    clean, adversarial = pair(side=16)
+    with pytest.raises(ParameterError, match="`true` must be a tensor of class indices; got list"):
+        sensitivity(small(), clean, adversarial, [0, 1, 2], TARGET, Grid(4))
+    for bad in (TARGET.float(), TARGET.unsqueeze(1)):
+        with pytest.raises(ParameterError, match="`target` must be a vector of class indices"):
+            sensitivity(small(), clean, adversarial, TRUE, bad, Grid(4))
+    for regions in (torch.zeros(16, 16).numpy(), None):
+        with pytest.raises(ParameterError, match="`regions` must be a Grid, Superpixels, or a tensor"):
+            sensitivity(small(), clean, adversarial, TRUE, TARGET, regions)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.uint16])
+def test_label_maps_may_be_of_any_whole_numbers(dtype):
+    # 200 is more than fits into int8, and 256 (the pixels) more than fits into uint8.
+    numbers = torch.zeros(16, 16, dtype=torch.int64)
+    numbers[8:] = 200
+    labels = region_labels(numbers.to(dtype), torch.zeros(2, 3, 16, 16))
+    assert torch.equal(labels, numbers.expand(2, -1, -1))
+
+
+@pytest.mark.parametrize("regions", [Grid(4), Superpixels(8), torch.zeros(16, 16, dtype=torch.int64)])
+@pytest.mark.parametrize("method", ["exact", "gradient"])
+def test_of_no_images_there_are_no_regions(method, regions):
+    nothing = torch.zeros(0, 3, 16, 16)
+    found = sensitivity(small(), nothing, nothing, TRUE[:0], TARGET[:0], regions, method=method)
+    assert found.score.shape == (0, 0)
+    assert found.kind.shape == (0, 0)
+    assert found.effect_by_kind.shape == (0, 4)
+    assert found.rank_correlation(found).shape == (0,)
+    assert len(found.to_frame()) == 0
+
+
+@pytest.mark.parametrize("method", ["exact", "gradient"])
+def test_images_that_require_a_gradient_get_numbers_without_one(method):
+    clean, adversarial = pair(side=16)
+    adversarial.requires_grad_()
+    found = sensitivity(small(), clean, adversarial, TRUE, TARGET, Grid(4), method=method)
+    assert not found.score.requires_grad
+    assert not found.l2.requires_grad
+
+
+@pytest.mark.parametrize("method", ["exact", "gradient"])
+def test_a_model_in_double_precision_works(method):
+    clean, adversarial = pair(side=16)
+    wanted = sensitivity(small(), clean, adversarial, TRUE, TARGET, Grid(4), method=method)
+    found = sensitivity(small().double(), clean, adversarial, TRUE, TARGET, Grid(4), method=method)
+    torch.testing.assert_close(found.true_change, wanted.true_change, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(found.target_change, wanted.target_change, atol=1e-5, rtol=1e-3)
 
 
 def test_nothing_about_the_classifier_changes():

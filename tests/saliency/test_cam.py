@@ -9,7 +9,7 @@ from torchvision import models
 
 from tests.models import SmallNet, small
 from tests.oracles import grad_cam_by_hand, grad_cam_plus_plus_by_derivatives
-from whyfooled import Classifier, GradCAM, GradCAMPlusPlus, GuidedBackprop, GuidedGradCAM, count_passes
+from whyfooled import CAM, Classifier, GradCAM, GradCAMPlusPlus, GuidedBackprop, GuidedGradCAM, count_passes
 from whyfooled.errors import MethodError, ParameterError
 
 
@@ -96,6 +96,14 @@ def test_guided_grad_cam_is_a_product():
     classifier, x, y = small(), torch.rand(2, 3, 16, 16), torch.tensor([[0, 1], [2, 3]])
     product = GuidedBackprop()(classifier, x, y) * GradCAM()(classifier, x, y)
     assert torch.equal(GuidedGradCAM()(classifier, x, y), product)
+
+
+@pytest.mark.parametrize("method", [CAM(), GradCAM(), GradCAMPlusPlus(), GuidedGradCAM()])
+@pytest.mark.parametrize("shape", [(0,), (0, 2)])
+def test_of_no_images_there_are_no_maps(method, shape):
+    maps = method(small(), torch.zeros(0, 3, 16, 16), torch.zeros(shape, dtype=torch.int64))
+    assert maps.shape[: len(shape)] == shape
+    assert maps.shape[-2:] == (16, 16)
 
 
 def test_no_hook_stays_behind():

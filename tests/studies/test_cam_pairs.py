@@ -10,9 +10,10 @@ import torch
 from tests.studies.patched import PATCH, Patch, There, classifier, write_dark_images
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card
+from whyfooled.statistics import Interval
 from whyfooled.studies import CAMPairs, run_study
 from whyfooled.studies._pictures import from_levels, from_png
-from whyfooled.studies.cam_pairs import _KINDS, _compared
+from whyfooled.studies.cam_pairs import _KINDS, _compared, _times, _way
 
 FOUR = {
     "true_clean": PATCH,
@@ -107,18 +108,36 @@ def test_pictures_are_those_of_both_images(result):
 def test_what_it_says(result):
     text = (
         "patch, Moving: the positive part of the true class's map becomes 0.25 times what it was, that of the promoted "
-        "class's 2 times (medians of 12 images). The first falls, the second rises"
+        "class's 2 times what it was (medians of 12 images). The first falls, the second rises"
     )
     assert text in result.summary
     assert "Two independent regions of 30 % of the pixels overlap by about 0.18" in result.summary
     assert "Shown are 3 of 14 images" in result.summary
+    # The method fails on the image of a third class.
+    assert "Measured are the images that fool the classifier: patch 12 of 13." in result.summary
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.1, 0.2, "rises"), (-0.2, -0.1, "falls"), (-0.1, 0.1, "is not seen to change"), (0, 0, "is not seen to change")],
+)
+def test_no_more_is_said_than_the_interval_shows(low, high, said):
+    assert _way(Interval((low + high) / 2, low, high, 20)) == said
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [(0.25, "0.25 times what it was"), (float("inf"), "more than the 0 that it was"), (float("nan"), "0 as it was")],
+)
+def test_an_empty_map_has_no_multiple(ratio, said):
+    assert _times(ratio) == said
 
 
 def test_maps_that_do_not_change_neither_fall_nor_rise(tmp_path):
     study = CAMPairs(attacks=(Patch(),), methods=(There(),), target=None)
     said = run_study(study, write_dark_images(tmp_path / "i.npz"), tmp_path / "out", model=classifier()).summary
     assert "becomes 1 times what it was" in said
-    assert "The first does not fall, the second does not rise" in said
+    assert "The first is not seen to change, the second is not seen to change" in said
 
 
 def test_where_nothing_is_fooled_the_pictures_are_shown_all_the_same(tmp_path):
@@ -126,6 +145,8 @@ def test_where_nothing_is_fooled_the_pictures_are_shown_all_the_same(tmp_path):
     images = write_dark_images(tmp_path / "i.npz", count=2)
     result = run_study(study, images, tmp_path / "out", model=classifier())
     assert "No attack fooled the classifier on any image" in result.summary
+    assert "patch 0 of 1. Of 2 images 1 were taken for a wrong class before any attack." in result.summary
+    assert "where most attacks succeed" not in result.summary
     assert (result.folder / "figure.png").exists()
 
 

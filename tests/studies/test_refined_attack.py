@@ -183,7 +183,11 @@ def test_the_attack_of_saved_images_is_run_again_inside_the_region(tmp_path):
     classifier = small()
     attack_files(classifier, photographs(tmp_path / "p"), FMN(steps=30), tmp_path / "saved")
     study = RefinedAttack((BIM(),), where=("sensitivity",), cell=4)
-    rows = run_study(study, tmp_path / "saved", tmp_path / "out", model=classifier).table.read()
+    result = run_study(study, tmp_path / "saved", tmp_path / "out", model=classifier)
+    assert "made with fmn(steps=30); those that are known here were run again." in result.summary
+    assert "no attack was run" not in result.summary
+    assert "Each attack is held against itself, run again from the clean image" in result.summary
+    rows = result.table.read()
     assert set(rows["attack"]) == {"fmn(steps=30)"}
     original, refined = (rows[rows["where"] == where] for where in ("original", "sensitivity"))
     assert original["success"].all()

@@ -15,8 +15,9 @@ from whyfooled.errors import ImageError, ParameterError
 from whyfooled.perturbation import Grid, region_labels
 from whyfooled.perturbation.regions import region_norms
 from whyfooled.sources import open_source
+from whyfooled.statistics import Interval
 from whyfooled.studies import SensitivityCorrelation, run_study
-from whyfooled.studies.sensitivity_correlation import _noisy
+from whyfooled.studies.sensitivity_correlation import _noisy, _side
 
 WEIGHT = torch.randn(4, 3 * 8 * 8, generator=torch.Generator().manual_seed(0))
 
@@ -119,6 +120,18 @@ def test_where_every_pixel_counts_alike_size_is_all_there_is_and_noise_has_none_
     assert touched[1]["perturbation"].startswith("noise as large as")
     assert touched[0]["Pearson, ℓ2: minus noise"]["low"] > 0.2
     assert "the effect goes with size more than under noise of the same size in every region" in run.summary
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.1, 0.2, "the effect goes with size more than under"),
+        (-0.2, -0.1, "the effect goes with size less than under"),
+        (-0.1, 0.1, "no difference is seen between how the effect goes with size and how it does under"),
+    ],
+)
+def test_no_more_is_said_than_the_interval_shows(low, high, said):
+    assert _side(Interval((low + high) / 2, low, high, 20)) == said
 
 
 def test_with_a_norm_that_is_the_same_in_every_region_there_is_no_correlation(tmp_path):

@@ -115,6 +115,8 @@ def cam_region(
 ) -> Region:
     """Unite (n,1,h,w) where the map of the clean image for t0 is largest, and that of the adversarial one for t."""
     check_keep(keep)
+    if not callable(cam):
+        raise bad_parameter("cam", "must be a saliency method, such as GradCAM()", repr(cam))
     check_pair(classifier, clean, adversarial, true, target)
     parts = [_largest(cam(classifier, *pair), keep) for pair in ((clean, true), (adversarial, target))]
     return parts[0] | parts[1]

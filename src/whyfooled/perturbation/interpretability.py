@@ -77,7 +77,7 @@ def interpretability_score(delta: Images, cam: Maps, quantile: float = QUANTILE)
     Raises
     ------
     ParameterError
-        If there is not a map of its size for each perturbation, or the quantile is out of range.
+        If there is not a map of its size for each perturbation, a map has NaN, or the quantile is out of range.
     """
     curve = interpretability_curve(delta, cam, (quantile,))
     return IS(curve.score[:, 0], curve.chance[:, 0], curve.quantiles)
@@ -101,7 +101,7 @@ def interpretability_curve(delta: Images, cam: Maps, quantiles: Sequence[float] 
     Raises
     ------
     ParameterError
-        If there is not a map of its size for each perturbation, or a quantile is out of range.
+        If there is not a map of its size for each perturbation, a map has NaN, or a quantile is out of range.
     """
     if len(cam) != len(delta) or cam.shape[-2:] != delta.shape[-2:]:
         raise ParameterError(
@@ -136,11 +136,13 @@ def discriminative_region(cam: Maps, quantile: float = QUANTILE) -> Bool[Tensor,
     Raises
     ------
     ParameterError
-        If the quantile is out of range.
+        If the quantile is out of range, or a map has NaN.
     """
     if not 0 < quantile <= 1:
         raise bad_parameter("quantile", "must be a share of the pixels, above 0 and at most 1", quantile)
     saliency = cam.double().sum(1)
+    if saliency.isnan().any():
+        raise ParameterError("`cam` must not have NaN: a map that is not a number points at no place.")
     flat = saliency.flatten(1)
     count = max(1, round(quantile * flat.shape[1]))
     threshold = flat.kthvalue(flat.shape[1] - count + 1, dim=1).values.view(-1, 1, 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from whyfooled.errors import at_least, bad_parameter
@@ -74,10 +74,13 @@ class Superpixels:
 
     def __call__(self, images: Images) -> Labels:
         """Return (n,h,w) the superpixel of every pixel."""
-        return torch.stack([superpixels_of(image, self.count) for image in images])
+        labels = torch.zeros_like(images[:, 0], dtype=torch.int64)
+        for number, image in enumerate(images):
+            labels[number] = superpixels_of(image, self.count)
+        return labels
 
 
-Regions = Grid | Superpixels | Int[Tensor, "h w"] | Int[Tensor, "n h w"]
+Regions = Grid | Superpixels | Integer[Tensor, "h w"] | Integer[Tensor, "n h w"]
 """How images are parted: by a rule, or by the region of every pixel, one map for all images or one for each."""
 
 
@@ -101,17 +104,22 @@ def region_labels(regions: Regions, images: Images) -> Labels:
     ParameterError
         If a cell is larger than the images, or label maps have another size or numbers that are no regions.
     """
-    if not isinstance(regions, Tensor):
+    if isinstance(regions, Grid | Superpixels):
         return regions(images)
+    if not isinstance(regions, Tensor):
+        rule = "must be a Grid, Superpixels, or a tensor with the number of every pixel's region"
+        raise bad_parameter("regions", rule, type(regions).__name__)
     n, _, height, width = images.shape
     if tuple(regions.shape) not in {(height, width), (n, height, width)}:
         rule = f"must have the shape {(height, width)}, or {(n, height, width)} for parts of its own for each image"
         raise bad_parameter("regions", rule, tuple(regions.shape))
-    if regions.is_floating_point() or regions.min() < 0 or regions.max() >= height * width:
+    labels = regions.to(images.device, torch.int64)
+    least, most = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+    if regions.is_floating_point() or least < 0 or most >= height * width:
         fix = "Number the regions from 0."
-        found = f"{regions.dtype}, from {regions.min()} to {regions.max()}"
+        found = f"{regions.dtype}, from {least} to {most}"
         raise bad_parameter("regions", f"must be whole numbers from 0 to {height * width - 1}", found, fix)
-    return regions.to(images.device, torch.int64).expand(n, -1, -1)
+    return labels.expand(n, -1, -1)
 
 
 def region_count(labels: Labels) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from whyfooled.checks import check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import ImageError, ParameterError, at_least, bad_parameter, one_of, positive
+from whyfooled.goals import check_class_vector
 from whyfooled.measures import rank_correlation
 from whyfooled.perturbation.regions import (
     Grid,
@@ -92,6 +93,8 @@ class Sensitivity:
         kinds = torch.full_like(ratio, KINDS.index("balanced"), dtype=torch.int64)
         kinds[ratio < -1] = KINDS.index("suppression")
         kinds[ratio > 1] = KINDS.index("promotion")
+        if not score.numel():
+            return kinds
         weak = (score == 0) | (score < self.inert * score.amax(1, keepdim=True))
         return kinds.masked_fill(weak, KINDS.index("inert"))
 
@@ -149,8 +152,11 @@ class Sensitivity:
         if self.score.shape != other.score.shape:
             rule = f"must have scores of the shape {tuple(self.score.shape)}"
             raise bad_parameter("other", rule, tuple(other.score.shape))
-        pairs = zip(self.score, other.score, self.touched, strict=True)
-        return torch.cat([rank_correlation(a[t].view(1, 1, 1, -1), b[t].view(1, 1, 1, -1)) for a, b, t in pairs])
+        found = self.score.new_zeros(len(self.score), dtype=torch.float64)
+        for number, touched in enumerate(self.touched):
+            pair = (scores[number][touched].view(1, 1, 1, -1) for scores in (self.score, other.score))
+            found[number] = rank_correlation(*pair)[0]
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each region of each image: size, norms, both effects, score, ratio and kind."""
@@ -237,6 +243,7 @@ def sensitivity(
     if batch_size is not None:
         at_least("batch_size", batch_size, 1)
     check_pair(classifier, clean, adversarial, true, target)
+    clean, adversarial = clean.detach(), adversarial.detach()
     labels = region_labels(regions, clean)
     l2, linf = region_norms(adversarial - clean, labels)
     pair = torch.stack([true, target], dim=1).long()
@@ -262,6 +269,7 @@ def check_pair(classifier: Classifier, clean: Images, adversarial: Images, true:
     check_images(clean)
     check_attempted(clean, adversarial)
     for name, classes in (("true", true), ("target", target)):
+        check_class_vector(name, classes)
         if len(classes) != len(clean):
             raise ParameterError(f"`{name}` must have a class for each of the {len(clean)} images; got {len(classes)}.")
     same = (true == target).nonzero()[:, 0].tolist()
@@ -290,7 +298,7 @@ def _exact_changes(
     logits = torch.cat([classifier.logits(batch) for batch in torch.split(adversarial, batch_size)])
     check_classes(pair, logits)
     whole = logits.gather(1, pair)
-    changes = adversarial.new_zeros(*touched.shape, 2)
+    changes = whole.new_zeros(*touched.shape, 2)
     places = touched.nonzero()
     for start in range(0, len(places), batch_size):
         image, region = places[start : start + batch_size].unbind(1)
@@ -298,7 +306,7 @@ def _exact_changes(
         without = classifier.logits(torch.where(inside, clean[image], adversarial[image]))
         changes[image, region] = whole[image] - without.gather(1, pair[image])
         progress(min(start + batch_size, len(places)), len(places), "regions")
-    return changes
+    return changes.to(clean.dtype)
 
 
 def _gradient_changes(

@@ -95,7 +95,7 @@ def _cam_numbers(effect: Effect, delta: Image) -> dict[str, Any]:
         "method": cams.method,
         "title": cams.title,
         "summary": cams.summary,
-        "contrastive": False,
+        "contrastive": cams.contrastive,
         "scale": {"end": scale.end, "signed": scale.signed},
         "interpretability": {
             cls: {

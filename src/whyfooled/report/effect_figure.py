@@ -10,6 +10,9 @@ from whyfooled.report.drawing import plain_panel, plain_text
 _MARKS = {"suppression": "v", "promotion": "^", "balanced": "o", "inert": "."}
 KIND_COLOURS = {"suppression": "#1c7ed6", "promotion": "#d9480f", "balanced": "#e8a600", "inert": "#868e96"}
 
+_LONGEST = 40
+"""Letters of a class's name in the legend: a longer one would leave no room for the panels."""
+
 
 def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black") -> Figure:
     """Draw both effects of every touched region, and below them the promotion-suppression ratio with its ±1 lines.
@@ -29,9 +32,9 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
     places = range(1, len(order) + 1)
     gain, drop = found.target_gain[0][order], found.true_drop[0][order]
-    above.fill_between(places, gain, step="mid", color=KIND_COLOURS["promotion"], label=plain_text(f"lifts {wrong}"))
+    above.fill_between(places, gain, step="mid", color=KIND_COLOURS["promotion"], label=_label("lifts ", wrong))
     above.fill_between(
-        places, -drop, step="mid", color=KIND_COLOURS["suppression"], label=plain_text(f"holds {true} down")
+        places, -drop, step="mid", color=KIND_COLOURS["suppression"], label=_label("holds ", true, " down")
     )
     above.axhline(0, color=ink, linewidth=0.8)
     carriers = int(found.carriers())
@@ -57,3 +60,8 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
     for panel in (above, below):
         plain_panel(panel, ink)
     return figure
+
+
+def _label(before: str, name: str, after: str = "") -> str:
+    short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return plain_text(f"{before}{short}{after}")

@@ -113,7 +113,8 @@ def plain_logits(classifier: Classifier, images: Images) -> Logits:
 def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor) -> Tensor:
     """Differentiate the classes' logits with respect to anything they were computed from, (n,…) -> (n,…) or (n,k,…)."""
     check_classes(classes, logits)
-    columns = classes.long().to(logits.device).reshape(len(classes), -1)
+    columns = classes.long().to(logits.device)
+    columns = columns.unsqueeze(1) if classes.ndim == 1 else columns
     chosen = logits.gather(1, columns)
     last = chosen.shape[1] - 1
     gradients = [

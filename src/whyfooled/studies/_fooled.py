@@ -87,6 +87,11 @@ def who_was_fooled(table: Table) -> str:
     """Say in a sentence how many images each attack fools the classifier on; raise `ImageError` if there is none."""
     rows = table.read(["index", "attack", "outcome"]).drop_duplicates()
     check_some_fooled(best_outcomes(rows))
+    return counted_outcomes(rows)
+
+
+def counted_outcomes(rows: pd.DataFrame) -> str:
+    """Say in a sentence how many images each attack fools the classifier on, from a row for each image and attack."""
     images, already = rows["index"].nunique(), rows[rows["outcome"] == ALREADY_WRONG]["index"].nunique()
     counts = rows.groupby(["attack", "outcome"], observed=True, sort=False).size()
     parts = [_counted(str(attack), counts) for attack in rows["attack"].unique()]

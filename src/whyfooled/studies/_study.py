@@ -106,6 +106,8 @@ class Study(ABC):
     """The columns of the rows."""
     headline: ClassVar[str]
     """What `headline_values` are, in a few words."""
+    attacks_again: ClassVar[bool] = False
+    """Whether it runs attacks even where it is given saved adversarial images."""
 
     @abstractmethod
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:

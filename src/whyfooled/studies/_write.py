@@ -25,11 +25,10 @@ def write_results(study: type[Study], table: Table, folder: Path, about: dict[st
     """Write ``summary.md``, ``summary.tex``, ``figure.png``, ``figure.pdf`` and, last, ``study.json``; return that."""
     summary = study.summarise(table, about["seed"])
     figure = study.draw(table, about["seed"])
-    write_whole(
-        folder / "summary.md",
-        _with_lines(summary.markdown(study.card.title), _provenance(about)).encode("utf-8", "backslashreplace"),
-    )
-    latex = summary.latex(study.card.name, _provenance(about))
+    origin = _provenance(study, about)
+    text = _with_lines(summary.markdown(study.card.title), origin)
+    write_whole(folder / "summary.md", text.encode("utf-8", "backslashreplace"))
+    latex = summary.latex(study.card.name, origin)
     write_whole(folder / "summary.tex", latex.encode("utf-8", "backslashreplace"))
     for suffix in ("png", "pdf"):
         write_whole(folder / f"figure.{suffix}", _drawn(figure, suffix))
@@ -66,7 +65,7 @@ def redraw(folder: str | Path) -> Path:
     return folder / "figure.png"
 
 
-def _provenance(about: dict[str, Any]) -> list[str]:
+def _provenance(study: type[Study], about: dict[str, Any]) -> list[str]:
     """Say in lines what a reader must know to do it again."""
     images = f"{about['images_measured']} of {about['images_given']} images measured"
     if about["images_given"] < about["images_in_source"]:
@@ -77,9 +76,8 @@ def _provenance(about: dict[str, Any]) -> list[str]:
         f"{about['forwards']} forward and {about['backwards']} backward passes, of one image each.",
     ]
     if about["attacked_with"] is not None:
-        lines.insert(
-            1, f"The images are saved adversarial ones, made with {about['attacked_with']}; no attack was run."
-        )
+        then = "those that are known here were run again" if study.attacks_again else "no attack was run"
+        lines.insert(1, f"The images are saved adversarial ones, made with {about['attacked_with']}; {then}.")
     if about["images_measured"] < FEWEST:
         lines.append(f"Intervals over fewer than {FEWEST} images are too narrow.")
     if about["failures"]:

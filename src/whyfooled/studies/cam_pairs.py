@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -24,6 +25,7 @@ from whyfooled.statistics import FEWEST, Interval, bootstrap_means
 from whyfooled.studies._attacked import FOOLED, attacked, check_attacks, check_target, outcomes, promoted
 from whyfooled.studies._defaults import NORM_ATTACKS
 from whyfooled.studies._figure import Line, tiles_figure
+from whyfooled.studies._fooled import counted_outcomes
 from whyfooled.studies._maps import titled_pairs
 from whyfooled.studies._pictures import PICTURE_COLUMNS, from_levels, from_png, picture_rows, to_levels
 from whyfooled.studies._reading import check_some_method
@@ -169,16 +171,17 @@ class CAMPairs(Study):
         listed = table.read(pictures, [("index", "in", chosen)])
         names = ["index", "attack", "outcome", "method", "quantile", *_KINDS, *_CHANGES, *_OVERLAPS]
         rows = table.read(names)
+        measured = rows[rows["attack"] != CLEAN][["index", "attack", "outcome"]].drop_duplicates()
         rows = rows[(rows["outcome"] == FOOLED) & rows["method"].notna()]
         sentences = [
             f"Shown are {len(chosen)} of {table.images} images: where most attacks succeed and then maps move most.",
-            "The promoted class is the target, or the class reached. Numbers are of the images that the attack fools "
-            "the classifier on.",
+            f"The promoted class is the target, or the class reached. {counted_outcomes(measured)}",
             *_verdicts(rows, seed),
         ]
         shown = shown_table(listed[listed["method"].isna()], chosen)
         if not len(rows):
-            return Summary((sentences[0], "No attack fooled the classifier on any image."), (shown,))
+            said = f"No attack fooled the classifier on any image. {counted_outcomes(measured)}"
+            return Summary((f"Shown are {len(chosen)} of {table.images} images.", said), (shown,))
         return Summary(tuple(sentences), (_change_table(rows, seed), _overlap_table(rows, seed), shown))
 
     @classmethod
@@ -245,16 +248,27 @@ def _verdicts(rows: pd.DataFrame, seed: int) -> Iterator[str]:
     for attack, method, own in _groups(rows):
         true, towards = _means(own, ("true_change", "promoted_change"), seed)
         ratios = (own[f"{which}_attacked"] / own[f"{which}_clean"] for which in ("true", "promoted"))
-        fall, rise = (f"{ratio.median():.3g}" for ratio in ratios)
+        fall, rise = (_times(ratio.median()) for ratio in ratios)
         text = (
-            f"{attack}, {method}: the positive part of the true class's map becomes {fall} times what it was, that of "
-            f"the promoted class's {rise} times (medians of {len(own)} images)."
+            f"{attack}, {method}: the positive part of the true class's map becomes {fall}, that of the promoted "
+            f"class's {rise} (medians of {len(own)} images)."
         )
         if min(true.count, towards.count) >= FEWEST:
-            falls = "falls" if true.high < 0 else "does not fall"
-            rises = "rises" if towards.low > 0 else "does not rise"
-            text += f" The first {falls}, the second {rises}, by the interval of the mean relative change."
+            text += f" The first {_way(true)}, the second {_way(towards)}, by the interval of the mean relative change."
         yield text
+
+
+def _times(ratio: float) -> str:
+    # A Grad-CAM may be 0 everywhere, and nothing is a multiple of that.
+    if math.isfinite(ratio):
+        return f"{ratio:.3g} times what it was"
+    return "0 as it was" if math.isnan(ratio) else "more than the 0 that it was"
+
+
+def _way(change: Interval) -> str:
+    if change.low <= 0 <= change.high:
+        return "is not seen to change"
+    return "rises" if change.low > 0 else "falls"
 
 
 def _change_table(rows: pd.DataFrame, seed: int) -> SummaryTable:

@@ -94,6 +94,7 @@ class RefinedAttack(Study):
         "backwards": "whole",
     }
     headline: ClassVar[str] = "goal reached again"
+    attacks_again: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_attacks(self.attacks)
@@ -178,7 +179,7 @@ class RefinedAttack(Study):
         already = given - rows["index"].nunique()
         sentences = [
             f"{given} images, {already} of them taken for a wrong class before any attack and left out. Each attack is "
-            "run as it is, and from the clean image again inside the regions that its first perturbation gives."
+            "held against itself, run again from the clean image inside the regions that its first perturbation gives."
         ]
         for attack, own in attacks.items():
             sentences += _verdicts(attack, own, seed)

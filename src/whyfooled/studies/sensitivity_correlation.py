@@ -279,8 +279,10 @@ def _verdicts(rows: pd.DataFrame, seed: int) -> Iterator[str]:
         yield f"Of fewer than {FEWEST} images nothing can be said about which attacks differ from noise of their size."
     for side, attacks in sides.items():
         names = ", ".join(attacks)
-        yield f"Under {names} the effect goes with size {side} under noise of the same size in every region."
+        yield f"Under {names} {side} noise of the same size in every region."
 
 
 def _side(value: Interval) -> str:
-    return "more than" if value.low > 0 else "less than" if value.high < 0 else "neither more nor less than"
+    if value.low <= 0 <= value.high:
+        return "no difference is seen between how the effect goes with size and how it does under"
+    return f"the effect goes with size {'more' if value.low > 0 else 'less'} than under"
