@@ -1,5 +1,7 @@
 """Sensitivity, on classifiers whose answer is known."""
 
+import math
+
 import jaxtyping
 import pytest
 import torch
@@ -61,23 +63,45 @@ def test_on_a_linear_classifier_everything_is_the_closed_form(method, cell):
 def test_the_ratio_is_exact_to_five_digits_where_logits_are(method):
     # Powers of two, so that no rounding stands between the classifier and the closed form.
     weight = torch.zeros(2, 12)
-    weight[0, 0], weight[1, 0] = -4.0, 8.0
+    weight[0, 0], weight[1, 0] = -4.0, 12.0
     weight[0, 1], weight[1, 1] = -8.0, 0.0
     clean = torch.full((1, 3, 2, 2), 0.5)
     adversarial = clean.clone()
     adversarial[0, 0, 0] += 0.25
     classifier = linear(weight, side=2)
     found = sensitivity(
-        classifier, clean, adversarial, torch.tensor([0]), torch.tensor([1]), Grid(1), method=method, floor=2**-10
+        classifier, clean, adversarial, torch.tensor([0]), torch.tensor([1]), Grid(1), method=method, floor=2**-9
     )
     assert found.true_drop.tolist() == [[1.0, 2.0, 0.0, 0.0]]
-    assert found.target_gain.tolist() == [[2.0, 0.0, 0.0, 0.0]]
-    assert found.ratio.tolist() == [[1.0, -11.0, 0.0, 0.0]]
-    # At a ratio of exactly 1 a region is balanced still.
-    assert found.kind.tolist() == [[BALANCED, SUPPRESSION, INERT, INERT]]
-    assert found.suppression_share.item() == pytest.approx(0.6)
-    torch.testing.assert_close(found.effect_by_kind, torch.tensor([[0, 0.4, 0, 0.6]]))
-    assert [found.carriers(share).item() for share in (0.5, 0.6, 0.61, 1.0)] == [1, 1, 2, 2]
+    assert found.target_gain.tolist() == [[3.0, 0.0, 0.0, 0.0]]
+    # The floor is 4 · 2⁻⁹ logits.
+    torch.testing.assert_close(found.ratio, torch.tensor([[math.log2(3), -8.0, 0.0, 0.0]]), atol=1e-6, rtol=1e-6)
+    assert found.kind.tolist() == [[PROMOTION, SUPPRESSION, INERT, INERT]]
+    assert found.suppression_share.item() == pytest.approx(0.5)
+    torch.testing.assert_close(found.effect_by_kind, torch.tensor([[0, 1 / 3, 2 / 3, 0]]))
+    assert [found.carriers(share).item() for share in (0.5, 2 / 3, 0.67, 1.0)] == [1, 1, 2, 2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.floats(1e-3, 1e3))
+def test_kinds_and_ratios_do_not_change_with_the_scale_of_the_logits(seed, scale):
+    weight, (clean, adversarial) = weights(seed=seed), pair(seed=seed)
+    one, other = (
+        sensitivity(linear(factor * weight), clean, adversarial, TRUE, TARGET, Grid(3), method="gradient")
+        for factor in (1.0, scale)
+    )
+    torch.testing.assert_close(one.ratio, other.ratio, atol=1e-3, rtol=1e-3)
+    assert (one.kind == other.kind).float().mean() > 0.97
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_a_region_with_one_effect_only_is_never_called_balanced(seed):
+    weight, (clean, adversarial) = weights(seed=seed), pair(seed=seed)
+    found = sensitivity(linear(weight), clean, adversarial, TRUE, TARGET, Grid(1), method="gradient")
+    alone = (found.true_drop == 0) != (found.target_gain == 0)
+    assert alone.any()
+    assert not (found.kind[alone] == BALANCED).any()
 
 
 def test_kinds_follow_the_thresholds():
@@ -278,7 +302,7 @@ def test_what_cannot_be_explained_is_said(monkeypatch):
         sensitivity(small(), clean, adversarial, TRUE[:2], TARGET, Grid(4))
     with pytest.raises(ParameterError, match="`classes` must be class indices from 0 to 4"):
         sensitivity(small(), clean, adversarial, TRUE, torch.tensor([3, 5, 1]), Grid(4))
-    for name, value in (("inert", 1.5), ("floor", 0.0), ("method", "guess"), ("batch_size", 0)):
+    for name, value in (("inert", 1.5), ("floor", 0.0), ("floor", 0.003), ("method", "guess"), ("batch_size", 0)):
         with pytest.raises(ParameterError, match=f"`{name}`"):
             sensitivity(small(), clean, adversarial, TRUE, TARGET, Grid(4), **{name: value})
     found = sensitivity(small(), clean, adversarial, TRUE, TARGET, Grid(4))

@@ -192,8 +192,8 @@ def test_of_few_images_it_is_not_said_what_attacks_differ_in(tmp_path):
         ({"attacks": ()}, "at least one entry"),
         ({"target": "far"}, "`target` must be one of"),
         ({"cell": 0}, "`cell` must be at least 1"),
-        ({"inert": 2.0}, "`inert` must be a share, from 0 to 1; got 2"),
-        ({"floor": 0.0}, "`floor` must be a finite number above 0"),
+        ({"inert": 2.0}, "`inert` must be a share, above 0 and at most 1; got 2"),
+        ({"floor": 0.0}, "`floor` must be above 0 and under a quarter of `inert`, 0.0025; got 0"),
         ({"method": "fast"}, "`method` must be one of exact, gradient; got fast"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whyfooled.checks import check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.errors import ImageError, ParameterError, at_least, bad_parameter, one_of, positive
+from whyfooled.errors import ImageError, ParameterError, at_least, bad_parameter, one_of
 from whyfooled.goals import check_class_vector
 from whyfooled.measures import rank_correlation
 from whyfooled.perturbation.regions import (
@@ -51,7 +51,7 @@ class Sensitivity:
     inert
         Share of an image's largest score under which a region counts as inert.
     floor
-        Logits that both effects are raised to before their ratio is taken, ζ.
+        Share of an image's largest score that both effects are raised to before their ratio is taken.
     """
 
     labels: Labels
@@ -79,8 +79,15 @@ class Sensitivity:
 
     @property
     def ratio(self) -> PerRegion:
-        """(n,r) The promotion-suppression ratio: log2 of `target_gain` over `true_drop`, both at least `floor`."""
-        return (self.target_gain.clamp_min(self.floor) / self.true_drop.clamp_min(self.floor)).log2()
+        """(n,r) The promotion-suppression ratio: log2 of `target_gain` over `true_drop`, both at least ζ.
+
+        ζ is the share `floor` of the image's largest score, so that the ratio does not change with the scale of the
+        logits, and so that it is under `inert`: no region that counts has its kind from ζ. Without any effect it is 0.
+        """
+        score = self.score
+        least = self.floor * score.amax(1, keepdim=True) if score.numel() else score
+        ratio = self.target_gain.maximum(least).log2() - self.true_drop.maximum(least).log2()
+        return ratio.nan_to_num(0)
 
     @property
     def kind(self) -> Int[Tensor, "n r"]:
@@ -217,7 +224,7 @@ def sensitivity(
     inert
         Share of an image's largest score under which a region counts as inert.
     floor
-        Logits that both effects are raised to before their ratio is taken, ζ.
+        Share of an image's largest score that both effects are raised to before their ratio is taken; under `inert`.
     batch_size
         How many images are evaluated at once, of whichever regions and images; 4 on a CPU, whose caches they should
         fit, and 64 elsewhere if None. Memory grows with it, not with the number of regions.
@@ -237,9 +244,7 @@ def sensitivity(
         If both classes are the same, or the regions do not fit.
     """
     one_of("method", method, ("exact", "gradient"))
-    positive("floor", floor)
-    if not 0 <= inert <= 1:
-        raise bad_parameter("inert", "must be a share, from 0 to 1", inert)
+    check_shares(inert, floor)
     if batch_size is not None:
         at_least("batch_size", batch_size, 1)
     check_pair(classifier, clean, adversarial, true, target)
@@ -253,6 +258,15 @@ def sensitivity(
         size = (4 if clean.device.type == "cpu" else 64) if batch_size is None else batch_size
         changes = _exact_changes(classifier, clean, adversarial, pair, labels, linf > 0, size, progress)
     return Sensitivity(labels, changes[..., 0], changes[..., 1], l2, linf, inert, floor)
+
+
+def check_shares(inert: float, floor: float) -> None:
+    """Raise `ParameterError` unless the shares of the largest score are such that no kind comes from the floor."""
+    if not 0 < inert <= 1:
+        raise bad_parameter("inert", "must be a share, above 0 and at most 1", inert)
+    # A region that counts has one effect of at least half of `inert`; its ratio to the floor is then over 2.
+    if not 0 < floor < inert / 4:
+        raise bad_parameter("floor", f"must be above 0 and under a quarter of `inert`, {inert / 4:g}", floor)
 
 
 def check_pair(classifier: Classifier, clean: Images, adversarial: Images, true: Classes, target: Classes) -> None:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import bad_parameter, one_of, positive
+from whyfooled.errors import one_of
 from whyfooled.perturbation import KINDS, Grid, Sensitivity, sensitivity
-from whyfooled.perturbation.sensitivity import Method
+from whyfooled.perturbation.sensitivity import Method, check_shares
 from whyfooled.registry import Card
 from whyfooled.report.effect_figure import KIND_COLOURS
 from whyfooled.statistics import FEWEST, Interval, variance_explained
@@ -84,7 +84,7 @@ class EffectMix(Study):
     inert
         Share of an image's largest score under which a region counts as inert. [ours]
     floor
-        Logits that both effects are raised to before their ratio is taken. [ours]
+        Share of an image's largest score that both effects are raised to before their ratio is taken. [ours]
     """
 
     attacks: tuple[Any, ...] = NORM_ATTACKS
@@ -121,9 +121,7 @@ class EffectMix(Study):
         check_target(self.target)
         Grid(self.cell)
         one_of("method", self.method, ("exact", "gradient"))
-        positive("floor", self.floor)
-        if not 0 <= self.inert <= 1:
-            raise bad_parameter("inert", "must be a share, from 0 to 1", self.inert)
+        check_shares(self.inert, self.floor)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and measure what each perturbation does in each region."""
