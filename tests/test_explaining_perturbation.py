@@ -3,6 +3,7 @@
 import json
 
 import jaxtyping
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.models import SmallNet, linear, small
-from whyfooled import Classifier, GradCAM, count_passes, explain, explain_perturbation
+from whyfooled import Classifier, Fit, GradCAM, count_passes, explain, explain_perturbation
 from whyfooled.errors import ImageError, MethodError, OutputError, ParameterError
 from whyfooled.perturbation import Grid, sensitivity
 from whyfooled.report.effect_figure import effect_figure
@@ -91,6 +92,24 @@ def test_files_are_read(pair, tmp_path):
     assert any("too much for one perturbation" in note for note in photograph.notes)
 
 
+def test_a_picture_of_the_inputs_size_goes_in_as_it_is_where_that_is_nearer(tmp_path):
+    # Enlarged and cut, as photographs are, it would be another picture.
+    fit = Fit((16, 16), shorter_side=24)
+    classifier = Classifier(SmallNet().eval(), (0.5,) * 3, (0.25,) * 3, fit=fit, size=(16, 16))
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.save(tmp_path / "clean.png")
+    as_it_is = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    fitted = classifier.prepare(picture)
+    assert not torch.equal(as_it_is, fitted)
+    for clean in (as_it_is, fitted):
+        adversarial = (clean + 0.01).clamp(0, 1)
+        found = explain_perturbation(classifier, tmp_path / "clean.png", adversarial, target=0, label=1)
+        torch.testing.assert_close(found.clean, clean[0])
+    with pytest.raises(ImageError, match="there is no perturbation to explain"):
+        explain_perturbation(classifier, tmp_path / "clean.png", tmp_path / "clean.png")
+
+
 def test_a_model_without_spatial_maps_has_its_regions_drawn_on_the_image(tmp_path):
     generator = torch.Generator().manual_seed(0)
     classifier = linear(torch.randn(3, 192, generator=generator))
@@ -118,7 +137,7 @@ def test_what_cannot_be_explained_is_said(pair, monkeypatch):
         explain_perturbation(classifier, clean, adversarial[..., :8])
     with pytest.raises(ParameterError, match="`cell` must fit into the image"):
         explain_perturbation(classifier, clean, adversarial, regions=Grid(17))
-    with pytest.raises(ParameterError, match="must be the name of a known method"):
+    with pytest.raises(ParameterError, match="`cam` must be the name of a known saliency method"):
         explain_perturbation(classifier, clean, adversarial, cam="gradcamm")
 
 

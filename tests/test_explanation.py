@@ -148,7 +148,9 @@ def test_an_attack_that_fails_is_said_and_explained(image):
     assert found.outcome == "failed"
     assert found.wrong != found.true
     assert any("attack failed" in note for note in found.notes)
-    assert "still does not see" in found.summary()
+    name = found.names[found.true]
+    assert re.search(f"The model saw {name} .* and still sees {name} ", found.summary())
+    assert found.summary().startswith("Note: The attack failed")
     assert found.headline.maps.any()
 
 

@@ -197,8 +197,8 @@ class TestRefusals:
         [
             ("pdg", "Did you mean pgd"),
             ("PGD", "Did you mean pgd"),
-            ("deepfool", "`attack` must be the name of a known method; got 'deepfool'"),
-            ("guided", "known method"),
+            ("deepfool", "`attack` must be the name of a known attack; got 'deepfool'"),
+            ("guided", "known attack"),
             ("", "must look like name"),
             ("bim(steps=3", "must look like name"),
             ("bim steps=3", "must look like name"),
@@ -225,7 +225,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("text", "fragment"),
         [
-            ("gided", "`methods` must be the name of a known method; got 'gided'. Did you mean guided"),
+            ("gided", "`methods` must be the name of a known saliency method; got 'gided'. Did you mean guided"),
             ("real-time-saliency", "got 'real-time-saliency'. Real-time image saliency (Dabkowski & Gal 2017"),
             ("enhanced(base=real-time-saliency)", "must first be trained for each classifier"),
             ("gradient(layer=a)", "`layer` must be a parameter of gradient; got 'layer'. gradient has no parameters."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from whyfooled.attacks import AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import bad_parameter
 from whyfooled.goals import Goal, Targeted, Untargeted
-from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph
+from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.saliency.enhanced import strongest_other
 from whyfooled.types import Images, Outcome, Progress
@@ -39,15 +40,31 @@ class Case:
     notes: tuple[str, ...]
 
 
-def clean_image(classifier: Classifier, image: str | Path | PILImage.Image | Images) -> Images:
-    """Read a photograph and bring it to the classifier's input size, or read or check a tensor of that size."""
+def clean_image(
+    classifier: Classifier,
+    image: str | Path | PILImage.Image | Images,
+    adversarial: str | Path | Images | None = None,
+) -> Images:
+    """Read a photograph and bring it to the classifier's input size, or read or check a tensor of that size.
+
+    A picture that has that size already, such as one that an adversarial image was made from, goes in as it is where
+    that is nearer to the adversarial image.
+    """
     if isinstance(image, (str, Path)) and is_tensor_file(Path(image)):
         return read_clean(Path(image), _input_shape(classifier)).to(classifier.mean)
     if isinstance(image, (str, Path)):
         image = read_photograph(image)
-    if isinstance(image, PILImage.Image):
-        return classifier.prepare(image)
-    return _of_input_size(classifier, "image", image)
+    if not isinstance(image, PILImage.Image):
+        return _of_input_size(classifier, "image", image)
+    fitted = classifier.prepare(image)
+    if adversarial is None or (image.height, image.width) != classifier.size:
+        return fitted
+    as_it_is = to_tensor(image, classifier.channels).unsqueeze(0).to(fitted)
+    with warnings.catch_warnings():
+        # What is wrong with the other image is said when it is explained.
+        warnings.simplefilter("ignore")
+        other = _made_elsewhere(classifier, adversarial)
+    return as_it_is if (as_it_is - other).norm() < (fitted - other).norm() else fitted
 
 
 def _of_input_size(classifier: Classifier, argument: str, image: Images) -> Images:
@@ -139,7 +156,8 @@ def _case_notes(
     if outcome == "failed":
         wanted = name(aim) if aim is not None else f"any class other than {name(true)}"
         if made_elsewhere:
-            yield f"The adversarial image does not fool the model: it is taken for {name(now)}, not for {wanted}."
+            instead = "still" if aim is None else f"and not for {wanted}"
+            yield f"The adversarial image does not fool the model: it is taken for {name(now)} {instead}."
         else:
             yield (
                 f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "

@@ -48,7 +48,8 @@ def explain(
     classifier
         The classifier to fool.
     image
-        A photograph (file or PIL image), brought to the classifier's input size; or a tensor (1,c,h,w) of that size.
+        A photograph (file or PIL image), brought to the classifier's input size; or a tensor (1,c,h,w) of that size, or
+        a file with one.
     attack
         An attack, or its name as on the command line; or anything that `run_attack` takes; `CarliniWagner` if None. Not
         together with `adversarial`.
@@ -84,7 +85,7 @@ def explain(
     stages = Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        clean = clean_image(classifier, image)
+        clean = clean_image(classifier, image, adversarial)
         with stages.stage("attack"):
             case = attacked(classifier, clean, attack, adversarial, label, target, seed, progress)
         headline, evidence, remarks = _evidence(classifier, case, methods, seed, stages)

@@ -121,8 +121,8 @@ def explain_perturbation(
     classifier
         The classifier that was attacked.
     clean
-        A photograph (file or PIL image), brought to the classifier's input size; or a tensor (1,c,h,w) of that size, or
-        a file with one.
+        A photograph (file or PIL image), brought to the classifier's input size (one that has it goes in as it is, if
+        that is nearer to the adversarial image); or a tensor (1,c,h,w) of that size, or a file with one.
     adversarial
         A tensor (1,c,h,w) of the classifier's input size, or a file with one.
     label
@@ -149,11 +149,11 @@ def explain_perturbation(
     stages = Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        before = clean_image(classifier, clean)
+        before = clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
             case = attacked(classifier, before, None, adversarial, label, target, 0, progress)
         with stages.stage("regions"):
-            maps = parse("saliency", cam) if isinstance(cam, str) else cam
+            maps = parse("saliency", cam, argument="cam") if isinstance(cam, str) else cam
             effect = find_effect(
                 classifier,
                 case.clean,

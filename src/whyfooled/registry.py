@@ -162,7 +162,7 @@ def title(method: Any) -> str:
     return f"{words} ({', '.join(texts)})" if texts else words
 
 
-def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) -> Any:
+def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, *, argument: str | None = None) -> Any:
     """Make a method from its name, with parameters in parentheses where they differ from the defaults.
 
     Parameters
@@ -174,6 +174,8 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) 
         ``"recovery(methods=[guided, enhanced], fills=[zero])"``.
     overrides
         Parameters given elsewhere (the command line's own options); refused if the method has no such parameter.
+    argument
+        What the user calls the argument, for errors; by its kind if None.
 
     Raises
     ------
@@ -182,12 +184,14 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None) 
     """
     match = re.fullmatch(r"\s*([\w:-]+)\s*(?:\((.*)\))?\s*", text, flags=re.DOTALL)
     if match is None:
-        raise bad_parameter(_ARGUMENT[kind], "must look like name or name(parameter=value, ...)", repr(text))
+        raise bad_parameter(
+            argument or _ARGUMENT[kind], "must look like name or name(parameter=value, ...)", repr(text)
+        )
     name, inside = match[1], match[2] or ""
     methods = available(kind)
     if name not in methods:
         fix = refused(kind).get(name) or did_you_mean(name, methods)
-        raise bad_parameter(_ARGUMENT[kind], "must be the name of a known method", repr(name), fix)
+        raise bad_parameter(argument or _ARGUMENT[kind], f"must be the name of a known {_NOUN[kind]}", repr(name), fix)
     return build(kind, methods[name], dict(_pairs(name, inside)) | dict(overrides or {}))
 
 
@@ -204,6 +208,7 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
 
 
 _ARGUMENT = {"attacks": "attack", "saliency": "methods", "studies": "study"}
+_NOUN = {"attacks": "attack", "saliency": "saliency method", "studies": "study"}
 
 
 def split_list(text: str) -> list[str]:

@@ -140,7 +140,7 @@ def test_folders_of_several_attacks_are_compared_on_the_same_photographs(folder,
     [
         (["study"], "`NAME` must be the name of a study; got none. To see them: --list."),
         (["study", "recovery"], "`--images` must say where the images come from; got nothing."),
-        (["study", "recover", "--images", "photographs"], "`study` must be the name of a known method; got 'recover'"),
+        (["study", "recover", "--images", "photographs"], "`study` must be the name of a known study; got 'recover'"),
         (["study", "recovery", "--images", "nowhere"], "There is no image file or folder nowhere."),
         (["study", "recovery", "--images", "empty"], "No photographs"),
         (["study", "recovery", "--images", "photographs", "--attack", "bam"], "`attack` must be the name of a known"),

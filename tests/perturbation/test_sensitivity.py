@@ -247,7 +247,11 @@ def test_superpixels_and_label_maps_are_regions():
     found = sensitivity(small(), clean, adversarial, TRUE, TARGET, halves)
     assert found.sizes.tolist() == [[128, 0, 0, 128]] * 3
     assert (found.kind[:, 1:3] == INERT).all()
-    assert len(found.to_frame()) == 6
+    frame = found.to_frame()
+    assert frame[["image", "region", "row", "column"]].to_numpy().tolist() == [
+        [image, region, 7.5, column] for image in range(3) for region, column in ((0, 3.5), (3, 11.5))
+    ]
+    assert repr(found) == "Sensitivity(3 images of 4 regions)"
     assert torch.equal(found.on_image(found.l2)[:, 0, 8], found.l2[:, 3])
 
 
@@ -293,6 +297,8 @@ def test_what_cannot_be_explained_is_said(monkeypatch):
         Grid(0)
     with pytest.raises(ParameterError, match="`count` must be at least 2"):
         Superpixels(1)
+    with pytest.raises(ParameterError, match="`count` must be at most 64 superpixels for these images; got 65"):
+        sensitivity(small(), clean, adversarial, TRUE, TARGET, Superpixels(65))
     with pytest.raises(ParameterError, match=r"`regions` must have the shape \(16, 16\), or \(3, 16, 16\)"):
         sensitivity(small(), clean, adversarial, TRUE, TARGET, torch.zeros(8, 8, dtype=torch.int64))
     for bad in (torch.full((16, 16), -1), torch.full((16, 16), 256), torch.zeros(16, 16)):

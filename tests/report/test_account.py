@@ -23,9 +23,9 @@ def found(evidence, chance, spread):
     [
         (0.8, 0.5, 0.1, "back better than"),
         (0.2, 0.5, 0.1, "back worse than"),
-        (0.55, 0.5, 0.1, "back no better than"),
+        (0.55, 0.5, 0.1, "back about as well as"),
         # Both next to nothing, and hardly any spread between the random orders.
-        (0.0001, 0.0002, 0.00001, "back no better than"),
+        (0.0001, 0.0002, 0.00001, "back about as well as"),
     ],
 )
 def test_a_difference_counts_when_random_orders_differ_less(evidence, chance, spread, verdict):

@@ -103,9 +103,18 @@ def test_a_sentence_says_how_the_perturbation_lies_to_the_maps():
     shares = re.findall(r"(\d+) %", said)
     at = found["cam"]["interpretability"]["true"]["quantile"].index(0.3)
     expected = [100 * found["cam"]["interpretability"][cls]["score"][at] for cls in ("true", "wrong")]
-    assert shares == [f"{value:.0f}" for value in (*expected, 30)]
-    assert "sees oak in the clean image" in said
-    assert "sees elm in the adversarial one" in said
+    assert shares == [f"{value:.0f}" for value in (expected[0], 30, expected[1], 30)]
+    assert "sees most of oak in the clean image" in said
+    assert "sees most of elm in the adversarial one" in said
+
+
+def test_a_sentence_says_if_the_regions_together_do_something_else():
+    _, found = known([1] * 9, [1] * 9)
+    assert len(effect_sentences(found, "oak", "elm")) == 1
+    found["sum_over_regions"] = {"true": -3.0, "wrong": 2.4}
+    assert found["logit_change"] == {"true": pytest.approx(-9), "wrong": pytest.approx(9)}
+    said = effect_sentences(found, "oak", "elm")[1]
+    assert said.startswith("Taken out one at a time, the regions account for 30 % of what the whole perturbation")
 
 
 def test_regions_have_the_colours_of_their_kinds_and_inert_ones_none():

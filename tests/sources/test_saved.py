@@ -152,5 +152,7 @@ class TestSeveralRuns:
         assert len({open_source(one).digest() for one in sources}) == 5
 
     def test_they_are_not_mixed_with_photographs(self, saved, photographs):
-        with pytest.raises(ParameterError, match="must be photographs, or folders of adversarial images, or one"):
+        with pytest.raises(
+            ParameterError, match="must be all photographs, or all folders of adversarial images, or one"
+        ):
             open_source([saved(), photographs])

@@ -83,7 +83,12 @@ class Refined(Attack):
         Grid(self.cell)  # made once here, so that it checks its value
         if not isinstance(self.attack, Attack) or isinstance(self.attack, Adapted):
             fix = "Attacks of other libraries do not know where they may act."
-            raise bad_parameter("attack", "must be an attack of whyfooled, such as BIM()", repr(self.attack), fix)
+            raise bad_parameter(
+                "attack",
+                "must be an attack of whyfooled, such as BIM()",
+                repr(self.attack),
+                fix,
+            )
         if not callable(self.cam) or not hasattr(self.cam, "card"):
             raise bad_parameter("cam", "must be a saliency method, such as GradCAM()", repr(self.cam))
 

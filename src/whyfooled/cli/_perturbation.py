@@ -73,14 +73,14 @@ def perturbation(
     from whyfooled.zoo import load_classifier
 
     with output_folder(output) as staging, plain_warnings():
-        maps: Any = None if cam is None else parse("saliency", cam)
+        maps: Any = None if cam is None else parse("saliency", cam, argument="--cam")
         parts: Any = Grid(cell) if superpixels is None else Superpixels(superpixels)
         if regions is not None:
             parts = read_label_map(regions)
+        before = clean if is_tensor_file(clean) else read_photograph(clean)
         if adversarial is None and not is_tensor_file(clean):
             fix = "Give the adversarial image too, or a file of `whyfooled attack`."
             raise bad_parameter("ADVERSARIAL", "must be given where CLEAN is a photograph", "none", fix)
-        before = clean if is_tensor_file(clean) else read_photograph(clean)
         with stages(quiet) as report:
             report(0, 1, "loading")
             classifier = load_classifier(model, weights=weights, device=device, seed=seed)

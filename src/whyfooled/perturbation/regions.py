@@ -74,11 +74,17 @@ class Superpixels:
 
     def __call__(self, images: Images) -> Labels:
         """Return (n,h,w) the superpixel of every pixel."""
+        most = images[0, 0].numel() // _FEWEST_PIXELS if len(images) else self.count
+        if self.count > most:
+            fix = f"A superpixel is to have {_FEWEST_PIXELS} pixels at least."
+            raise bad_parameter("count", f"must be at most {most} superpixels for these images", self.count, fix)
         labels = torch.zeros_like(images[:, 0], dtype=torch.int64)
         for number, image in enumerate(images):
             labels[number] = superpixels_of(image, self.count)
         return labels
 
+
+_FEWEST_PIXELS = 4
 
 Regions = Grid | Superpixels | Integer[Tensor, "h w"] | Integer[Tensor, "n h w"]
 """How images are parted: by a rule, or by the region of every pixel, one map for all images or one for each."""

@@ -33,7 +33,7 @@ KINDS = ("inert", "suppression", "promotion", "balanced")
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sensitivity:
     """What the perturbation in each region does to the logits of the true class t0 and the target t (Xu et al. 2019).
 
@@ -141,6 +141,10 @@ class Sensitivity:
         short = scores.cumsum(1) < share * total * (1 - 1e-9)
         return torch.where(total[:, 0] > 0, short.sum(1) + 1, 0)
 
+    def __repr__(self) -> str:
+        n, r = self.score.shape
+        return f"Sensitivity({n} images of {r} regions)"
+
     def to(self, device: torch.device | str) -> Sensitivity:
         """Move everything to a device."""
         moved = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -166,10 +170,19 @@ class Sensitivity:
         return found
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row for each region of each image: size, norms, both effects, score, ratio and kind."""
+        """Return one row for each region of each image: its centre, size, norms, both effects, score, ratio and kind.
+
+        The centre is the mean row and column of its pixels, from 0; the ratio is the base-2 logarithm that `ratio` is.
+        """
         n, r = self.score.shape
+        height, width = self.labels.shape[1:]
+        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        sizes = self.sizes
+        centres = [region_sums(place.to(self.l2).expand(n, -1, -1), self.labels) / sizes for place in (down, across)]
         columns = {
-            "pixels": self.sizes,
+            "row": centres[0],
+            "column": centres[1],
+            "pixels": sizes,
             "l2": self.l2,
             "linf": self.linf,
             "true_drop": self.true_drop,

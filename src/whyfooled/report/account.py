@@ -26,8 +26,8 @@ def account(found: dict[str, Any]) -> str:
 
 
 def with_notes(account: list[str], found: dict[str, Any]) -> str:
-    """Write sentences and then the notes, one a line."""
-    return "\n".join([*account, *(f"Note: {note}" for note in found["notes"])])
+    """Write the notes, which say what to know before believing the rest, and then the sentences, one a line."""
+    return "\n".join([*(f"Note: {note}" for note in found["notes"]), *account])
 
 
 def sentences(found: dict[str, Any]) -> list[str]:
@@ -58,6 +58,8 @@ def _seen(found: dict[str, Any]) -> str:
     if found["outcome"] == "already wrong":
         return f"The model sees {was}, though the image shows {found['true']['name']}."
     unsure = ", but is sure of nothing" if after["probability"] < UNSURE else ""
+    if found["outcome"] == "failed" and before["index"] == after["index"]:
+        return f"The model saw {was} and still sees {now}."
     if found["outcome"] == "failed":
         return f"The model saw {was} and still does not see what it was to see, but {now}{unsure}."
     return f"The model saw {was} and now sees {now}{unsure}."
@@ -104,10 +106,10 @@ def _removed(found: dict[str, Any]) -> str:
     # Several random orders say how much of a difference is luck.
     luck = max(NOTICEABLE, sum(chance["probability_std"]) / len(chance["probability_std"]))
     difference = evidence["mean_probability"] - chance["mean_probability"]
-    verdict = "no better than" if abs(difference) <= luck else "better than" if difference > 0 else "worse than"
+    verdict = "about as well as" if abs(difference) <= luck else "better than" if difference > 0 else "worse than"
     return (
         f"Blackening the pixels with the strongest evidence for {wrong} brings {true} back {verdict} blackening random "
         f"ones: over {shares} of the pixels its mean probability is {percent(evidence['mean_probability'])} (at random "
-        f"{percent(chance['mean_probability'])}), and it is predicted in {percent(evidence['mean'])} of the cases (at "
-        f"random {percent(chance['mean'])})."
+        f"{percent(chance['mean_probability'])}, give or take {percent(luck)} by the order), and it is predicted in "
+        f"{percent(evidence['mean'])} of the cases (at random {percent(chance['mean'])})."
     )

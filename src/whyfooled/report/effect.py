@@ -18,6 +18,9 @@ DISCRIMINATIVE = 0.3
 CARRIED = 0.8
 """Share of the effect whose carriers are counted."""
 
+ALONE = (2 / 3, 1.5)
+"""Between which shares of the whole change the sum over the regions is taken for all of it. [ours]"""
+
 MOSTLY = 0.5
 """Share of the effect that must lie in one ninth of the image to be called mostly there. [ours]"""
 MOSTLY_HALF = 2 / 3
@@ -146,7 +149,19 @@ def effect_sentences(found: dict[str, Any], true: str, wrong: str) -> list[str]:
         f"{100 * how_much:.0f} % of the effect {what}{where}; {few} of {regions['count']} regions "
         f"{'carries' if few == 1 else 'carry'} {100 * CARRIED:.0f} % of it."
     )
-    return [sentence, *_on_the_maps(found["cam"], true, wrong)]
+    return [sentence, *_together(found), *_on_the_maps(found["cam"], true, wrong)]
+
+
+def _together(found: dict[str, Any]) -> list[str]:
+    """Say how much of the logits' change the regions account for one by one, if that is far from all of it."""
+    changes, parts = found["logit_change"], found["sum_over_regions"]
+    whole = changes["wrong"] - changes["true"]
+    if whole <= 0 or ALONE[0] <= (alone := (parts["wrong"] - parts["true"]) / whole) <= ALONE[1]:
+        return []
+    return [
+        f"Taken out one at a time, the regions account for {100 * alone:.0f} % of what the whole perturbation changes "
+        "between the two logits; the difference is what they do together."
+    ]
 
 
 def _on_the_maps(cam: dict[str, Any] | None, true: str, wrong: str) -> list[str]:
@@ -158,12 +173,9 @@ def _on_the_maps(cam: dict[str, Any] | None, true: str, wrong: str) -> list[str]
         at = curve["quantile"].index(DISCRIMINATIVE)
         shares.append((100 * curve["score"][at], 100 * curve["chance"][at]))
     (on_true, chance), (on_wrong, other_chance) = shares
-    chances = (
-        f"chance: {chance:.0f} %"
-        if round(chance) == round(other_chance)
-        else (f"chance: {chance:.0f} and {other_chance:.0f} %")
-    )
+    chances = f"{chance:.0f} %" if round(chance) == round(other_chance) else f"{chance:.0f} and {other_chance:.0f} %"
     return [
-        f"{on_true:.0f} % of the perturbation's squared length lies where {cam['title']} sees {true} in the clean "
-        f"image, {on_wrong:.0f} % where it sees {wrong} in the adversarial one ({chances})."
+        f"{on_true:.0f} % of the perturbation's squared length lies on the {100 * DISCRIMINATIVE:.0f} % of the pixels "
+        f"where {cam['title']} sees most of {true} in the clean image, {on_wrong:.0f} % where it sees most of {wrong} "
+        f"in the adversarial one (by chance {chances})."
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from whyfooled.perturbation import KINDS, Sensitivity
 from whyfooled.report.drawing import plain_panel, plain_text
@@ -30,12 +32,10 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
     order = score.argsort(descending=True, stable=True)[: int(found.touched.sum())]
     figure = Figure(figsize=(8.4, 5.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
-    places = range(1, len(order) + 1)
+    edges = torch.arange(len(order) + 1) + 0.5
     gain, drop = found.target_gain[0][order], found.true_drop[0][order]
-    above.fill_between(places, gain, step="mid", color=KIND_COLOURS["promotion"], label=_label("lifts ", wrong))
-    above.fill_between(
-        places, -drop, step="mid", color=KIND_COLOURS["suppression"], label=_label("holds ", true, " down")
-    )
+    above.stairs(gain, edges, fill=True, color=KIND_COLOURS["promotion"], label=_label("lifts ", wrong))
+    above.stairs(-drop, edges, fill=True, color=KIND_COLOURS["suppression"], label=_label("holds ", true, " down"))
     above.axhline(0, color=ink, linewidth=0.8)
     carriers = int(found.carriers())
     for panel in (above, below):
@@ -44,7 +44,7 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
         f"{carriers} carry 80 %", (carriers + 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
         textcoords="offset points", color=ink, fontsize=8,
     )  # fmt: skip
-    above.set_ylabel("logits", color=ink)
+    above.set_ylabel("change of the logit", color=ink)
     above.legend(frameon=False, labelcolor=ink, fontsize=9, loc="lower right")
     ratios, kinds = found.ratio[0][order], found.kind[0][order]
     for code, kind in enumerate(KINDS):
@@ -56,7 +56,8 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
         below.axhline(line, color=ink, linewidth=0.9, linestyle="--")
     below.set_ylabel("promotion-suppression\nratio (log2)", color=ink)
     below.set_xlabel("regions, the most sensitive first", color=ink)
-    below.legend(frameon=False, labelcolor=ink, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.legend(frameon=False, labelcolor=ink, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
     for panel in (above, below):
         plain_panel(panel, ink)
     return figure

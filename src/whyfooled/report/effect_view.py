@@ -11,7 +11,7 @@ from whyfooled.report.drawing import INK, as_png, as_svg
 from whyfooled.report.effect_figure import effect_figure
 from whyfooled.report.html import CLASSES, data_uri, map_pictures, maps_row
 from whyfooled.report.pictures import Scale
-from whyfooled.report.region_picture import PALETTES, region_picture
+from whyfooled.report.region_picture import PALETTES, ramp_picture, region_picture
 from whyfooled.types import Image
 
 _SHOWN = (("clean", "true"), ("adversarial", "wrong"))
@@ -33,10 +33,13 @@ def effect_view(effect: Effect, found: dict[str, Any], images: dict[str, Image])
     facts = found["effect"]
     names = (found["true"]["name"], found["wrong"]["name"])
     pictures = _region_pictures(effect, facts, images)
+    end = None if effect.cams is None else facts["cam"]["scale"]["end"]
     return {
         "palettes": [
             {
                 "name": name,
+                "ramp": None if end is None else data_uri(ramp_picture(palette)),
+                "high": "" if end is None else f"{end:.2g}",
                 "kinds": [
                     {"name": kind, "colour": palette.of(kind), "colour_name": called}
                     for kind, called in zip(("suppression", "promotion", "balanced"), palette.names, strict=True)

@@ -45,7 +45,7 @@ class Palette:
 
 
 PALETTES = {
-    "paper": Palette((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), ("white", "black", "grey"), "turbo"),
+    "paper": Palette((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), ("white", "black", "grey"), "YlOrRd"),
     # Three of Okabe and Ito's colours, on grey.
     "colour-blind": Palette(
         (0.34, 0.71, 0.91), (0.84, 0.37, 0.0), (0.94, 0.89, 0.26), ("blue", "vermilion", "yellow"), "gray"
@@ -53,7 +53,7 @@ PALETTES = {
 }
 """As Xu et al. (2019, fig. 1) draw them; and one that does not need colour vision to be read."""
 
-_PHOTOGRAPH = 0.35
+_PHOTOGRAPH = 0.45
 """How much of the photograph's grey shows through the class activation map."""
 _FAINTEST, _STRONGEST = 0.3, 0.95
 """How opaque the weakest and the strongest regions are."""
@@ -83,6 +83,12 @@ def region_picture(
         covered = torch.where(inside, torch.where(edge, 1.0, opacity), 0.0).unsqueeze(2)
         picture = (1 - covered) * picture + covered * colour
     return PILImage.fromarray((picture * 255).round().to(torch.uint8).numpy())
+
+
+def ramp_picture(palette: Palette) -> PILImage.Image:
+    """Draw the colours of the map below the regions, from 0 to the end of its scale."""
+    values = torch.linspace(0, 1, 128).expand(1, -1)
+    return PILImage.fromarray(matplotlib.colormaps[palette.cam](values.numpy(), bytes=True)[..., :3].copy())
 
 
 def _edges(labels: Tensor) -> Tensor:

@@ -117,7 +117,10 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
         return open_photographs(rest, labels, title)
     alike = all(kind == other for kind, _ in kinds)
     if len(places) > 1 and not (alike and other == "adversaries"):
-        rule = "must be photographs, or folders of adversarial images, or one source of another kind"
+        missing = [one for kind, one in kinds if kind == "photographs" and not Path(one).exists()]
+        if missing:
+            raise ImageError(f"There is no file or folder {missing[0]}.")
+        rule = "must be all photographs, or all folders of adversarial images, or one source of another kind"
         raise bad_parameter("images", rule, title)
     if labels is not None:
         raise bad_parameter("labels", "are for files and folders of photographs", labels, f"{title} has its own.")

@@ -44,7 +44,8 @@ def bars_figure(bars: Bars, panels: Intervals, *, title: str, colours: Mapping[s
         for place, entry in enumerate(entries):
             for number, mark in enumerate(marks):
                 shift = 0.5 * (number - (len(marks) - 1) / 2) / len(marks)
-                colour = COLOURS[number % len(COLOURS)]
+                # Not the first ones, which shares have.
+                colour = COLOURS[(number + 2) % len(COLOURS)]
                 interval_mark(panel, place + shift, lines[entry][mark], colour, mark if place == 0 else None)
         _finish(panel, heading)
         panel.grid(axis="x", alpha=0.25)

@@ -140,7 +140,7 @@ Intervals = Mapping[str, Mapping[str, Mapping[str, Interval]]]
 """For each panel, for each line, for each mark on it, a mean with its interval."""
 
 
-def intervals_figure(panels: Intervals, *, x: str) -> Figure:
+def intervals_figure(panels: Intervals, *, x: str, shared: bool = False) -> Figure:
     """Draw means with their intervals as marks on a line for each name, a panel for each entry.
 
     Parameters
@@ -149,6 +149,8 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
         For each title, the lines and their marks.
     x
         What the marks measure.
+    shared
+        Whether all panels have one axis, which begins at 0 or below.
     """
     names = list(next(iter(panels.values())))
     marks = list(dict.fromkeys(mark for lines in panels.values() for line in lines.values() for mark in line))
@@ -156,7 +158,7 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
     rows = -(-len(panels) // columns)
     height = (0.2 + 0.09 * len(marks)) * len(names) + 0.9
     figure = Figure(figsize=(4.0 * columns + 2.2, height * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    axes = figure.subplots(rows, columns, sharex=shared, sharey=True, squeeze=False).flatten()
     step = 0.8 / len(marks)
     for panel, (title, lines) in zip(axes, panels.items(), strict=False):
         for place, name in enumerate(names):
@@ -173,6 +175,8 @@ def intervals_figure(panels: Intervals, *, x: str) -> Figure:
         panel.set_yticks(range(len(names)), [plain_text(name) for name in names], fontsize=8)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.grid(axis="x", alpha=0.25)
+    if shared:
+        axes[0].set_xlim(left=min(0.0, axes[0].get_xlim()[0]))
     for spare in axes[len(panels) :]:
         spare.set_visible(False)
     for panel in axes[max(0, len(panels) - columns) : len(panels)]:

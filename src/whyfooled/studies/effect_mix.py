@@ -220,7 +220,9 @@ class EffectMix(Study):
         for title, columns in marks.items():
             own = {mark: means(*by_image(rows, "attack", column), seed) for mark, column in columns.items()}
             panels[title] = {attack: {mark: own[mark][attack] for mark in own} for attack in bars}
-        return bars_figure(bars, panels, title="effect in regions of each kind", colours=KIND_COLOURS)
+        return bars_figure(
+            bars, panels, title="effect in regions of each kind (intervals: of the sums)", colours=KIND_COLOURS
+        )
 
 
 def _kinds(prefix: str, shares: Tensor) -> dict[str, PerImage]:

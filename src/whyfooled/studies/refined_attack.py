@@ -264,7 +264,13 @@ def _measured(table: Table) -> pd.DataFrame:
     check_some_attacked(rows.drop_duplicates("index")["outcome"])
     if set(rows["where"]) == {ORIGINAL}:
         raise ImageError(f"No attack could be run again. {table.errors()['error'].iloc[0]}")
-    return rows[rows["outcome"] != ALREADY_WRONG]
+    rows = rows[rows["outcome"] != ALREADY_WRONG]
+    if not rows["success"].fillna(False).any():
+        raise ImageError(
+            f"No attack reached its goal on any of the {rows['index'].nunique()} images, as it is or in a region, so "
+            "there is nothing to compare. Take a stronger one."
+        )
+    return rows
 
 
 def _wheres(rows: pd.DataFrame) -> list[str]:

@@ -172,7 +172,8 @@ class SensitivityCorrelation(Study):
             }
             attacks = next(iter(marks.values()))
             panels[name] = {attack: {mark: found[attack] for mark, found in marks.items()} for attack in attacks}
-        return intervals_figure(panels, x="correlation of a region's effect with the size of the perturbation in it")
+        x = "correlation of a region's effect with the size of the perturbation in it"
+        return intervals_figure(panels, x=x, shared=True)
 
 
 def _numbers(found: Sensitivity) -> dict[str, Tensor]:
@@ -270,6 +271,11 @@ def _verdicts(rows: pd.DataFrame, seed: int) -> Iterator[str]:
     ranked = sorted(found.items(), key=lambda pair: -pair[1].mean if pair[1].count else 1.0)
     listed = ", ".join(f"{attack} {value}" for attack, value in ranked)
     yield f"Pearson's correlation with the ℓ2 norm, over touched regions: {listed}."
+    own = _attacks_alone(rows)
+    columns = [f"{measure}_{_MAIN_OVER}" for measure in _MEASURES if measure.endswith("linf")]
+    flat = [attack for attack in found if own.loc[own["attack"] == attack, columns].isna().to_numpy().all()]
+    if flat:
+        yield f"{', '.join(flat)}: every region has the same ℓ∞ norm, with which nothing can correlate."
     noise = _minus_noise(rows, seed)
     sides: dict[str, list[str]] = {}
     for attack, value in noise.items():
