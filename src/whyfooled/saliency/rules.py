@@ -71,7 +71,7 @@ def _no_rule(gradient: Tensor, own: OwnGradient) -> Tensor:
 class Activation(Protocol):
     """An activation that a rule can hold at."""
 
-    keeps_input: bool
+    keeps_input: ClassVar[bool]
     """Whether the backward pass reads the input (which no call in place may then write into), not the output."""
 
     def value(self, inputs: Tensor, inplace: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class _SmoothCalls(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is ruled_relu:
+            _check_runs_once()
             inputs, rule, upper, inplace = args
             return ruled(inputs, rule, SmoothReLU(upper, self.beta), inplace)
         if func is report_logits:
@@ -103,8 +105,19 @@ class _SmoothCalls(TorchFunctionMode):
         call = as_relu(func, args, kwargs or {})
         if call is None:
             return func(*args, **(kwargs or {}))
+        _check_runs_once()
         inputs, upper, inplace = call
         return SmoothReLU(upper, self.beta).value(inputs, inplace)
+
+
+def _check_runs_once() -> None:
+    """Raise `MethodError` in a checkpointed part of a model: it will run again, for its values, outside of the mode."""
+    frame = inspect.currentframe()
+    # A checkpoint around the classifier is the caller's, who may have this block inside it.
+    while frame is not None and (where := frame.f_globals.get("__name__")) != "whyfooled.classifier":
+        if where == "torch.utils.checkpoint":
+            raise _unseen("a checkpoint")
+        frame = frame.f_back
 
 
 _BENT = {"LeakyRelu": "LeakyReLU", "Prelu": "PReLU", "RreluWithNoise": "RReLU", "Hardtanh": "Hardtanh"}
@@ -115,15 +128,18 @@ def _check_smooth(module: nn.Module, logits: Tensor, images: Tensor) -> None:
     names = graph_nodes(logits, images)
     unseen = sorted({name for name in names if name.startswith((*UNSEEN, "_RescaledReLU"))})
     if unseen or is_scripted(module):
-        raise MethodError(
-            "A part of this model runs where smooth_activations cannot replace its ReLUs: scripted, traced, compiled "
-            "as a function, checkpointed, in another thread or under deeplift's own rule "
-            f"({', '.join(unseen) or 'a ScriptModule'}). Give the plain Python module, and another method than "
-            "deeplift."
-        )
+        raise _unseen(", ".join(unseen) or "a ScriptModule")
     bent = sorted({title for start, title in _BENT.items() if any(name.startswith(start) for name in names)})
     if bent:
         raise MethodError(
             "smooth_activations replaces ReLU, ReLU6 and Hardtanh(0, h); this model also uses "
             f"{', '.join(bent)}, and would still be piecewise linear there."
         )
+
+
+def _unseen(found: str) -> MethodError:
+    return MethodError(
+        "A part of this model runs where smooth_activations cannot replace its ReLUs: scripted, traced, compiled as a "
+        f"function, checkpointed, in another thread or under deeplift's own rule ({found}). Give the plain Python "
+        "module, without checkpoints, and another method than deeplift."
+    )
