@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         PredictionDifference,
         SmoothGrad,
         enhance,
+        smooth_activations,
     )
     from whyfooled.sources import Source, open_source
     from whyfooled.studies import run_study
@@ -121,6 +122,7 @@ _HOME = {
         "PredictionDifference",
         "SmoothGrad",
         "enhance",
+        "smooth_activations",
     ),
     "sources": ("Source", "open_source"),
     "studies": ("run_study",),
@@ -185,6 +187,7 @@ __all__ = [
     "run_attack",
     "run_study",
     "sensitivity",
+    "smooth_activations",
 ]
 
 

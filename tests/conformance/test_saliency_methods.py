@@ -10,10 +10,10 @@ from torchvision import models
 
 import whyfooled.saliency
 from tests.models import resnet20, small
-from whyfooled import Classifier, Enhanced, enhance, load_classifier
+from whyfooled import Classifier, Enhanced, enhance, load_classifier, smooth_activations
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.registry import available, describe, parse
-from whyfooled.saliency import METHODS
+from whyfooled.saliency import METHODS, check_differentiable, differentiable
 
 # Parameters that keep the tests quick, for methods of many passes.
 CHEAP = {
@@ -139,6 +139,64 @@ def test_it_can_be_enhanced(method, images):
         maps = Enhanced(method, norm)(classifier, images, CLASSES, contrast=CLASSES + 1)
         assert torch.equal(maps, enhance(both[:, 0], both[:, 1], norm))
         assert maps.any()
+
+
+DIFFERENTIABLE = [method for method in EVERY if differentiable(method)]
+TWICE = pytest.mark.parametrize("method", DIFFERENTIABLE, ids=lambda method: method.card.name)
+ONCE = pytest.mark.parametrize(
+    "method", [method for method in EVERY if method not in DIFFERENTIABLE], ids=lambda method: method.card.name
+)
+
+
+@METHOD
+def test_maps_carry_no_graph_unless_it_is_asked_for(method, images):
+    plain = method(small(), images, CLASSES)
+    maps = method(small(), images.requires_grad_(), CLASSES)
+    assert not maps.requires_grad
+    assert torch.equal(maps, plain)
+    assert images.grad is None
+
+
+@TWICE
+def test_a_differentiable_map_has_the_same_values_and_leaves_the_model_alone(method, images):
+    assert check_differentiable(method) is method
+    classifier, before = small(), images.clone()
+    expected, state_before = method(classifier, images, CLASSES), state(classifier)
+    maps = method(classifier, images.requires_grad_(), CLASSES, create_graph=True)
+    assert torch.equal(maps, expected)
+    (change,) = torch.autograd.grad(maps.square().sum(), images)
+    assert torch.isfinite(change).all()
+    assert state(classifier) == state_before
+    assert torch.equal(images, before)
+    assert images.grad is None
+
+
+@TWICE
+def test_the_derivative_of_a_smooth_map_is_there_and_does_not_depend_on_the_batch(method, images):
+    classifier, images = small().double(), images.double()
+
+    def change(images, classes):
+        images = images.requires_grad_()
+        with smooth_activations(10):
+            maps = method(classifier, images, classes, create_graph=True)
+        return torch.autograd.grad(maps.square().sum(), images)[0]
+
+    together = change(images, CLASSES)
+    assert together.flatten(1).any(1).all()
+    order = torch.tensor([2, 0])
+    apart = change(images.detach()[order], CLASSES[order])
+    torch.testing.assert_close(apart, together[order], rtol=1e-6, atol=1e-8 * float(together.abs().max()))
+
+
+@ONCE
+def test_a_method_that_is_not_differentiable_says_so(method, images):
+    with pytest.raises(MethodError) as error:
+        check_differentiable(method)
+    names = ", ".join(one.card.name for one in DIFFERENTIABLE)
+    start = f"The maps of {describe(method)} cannot be differentiated with respect to the image; take {names}"
+    assert str(error.value).startswith(start)
+    with pytest.raises(TypeError, match="create_graph"):
+        method(small(), images.requires_grad_(), CLASSES, create_graph=True)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from whyfooled.saliency.cam import CAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM
 from whyfooled.saliency.deeplift import DeepLIFT
+from whyfooled.saliency.differentiable import DifferentiableMethod, check_differentiable, differentiable
 from whyfooled.saliency.enhanced import Enhanced, EnhancedGuidedBackprop, enhance
 from whyfooled.saliency.gradient import Gradient, InputXGradient
 from whyfooled.saliency.guided import Deconvnet, GuidedBackprop
@@ -10,6 +11,7 @@ from whyfooled.saliency.lime import LIME
 from whyfooled.saliency.lrp import LRP, ContrastiveLRP
 from whyfooled.saliency.meaningful_perturbation import MeaningfulPerturbation
 from whyfooled.saliency.prediction_difference import PredictionDifference
+from whyfooled.saliency.smooth import smooth_activations
 from whyfooled.saliency.smoothgrad import SmoothGrad
 
 METHODS = (
@@ -49,6 +51,7 @@ __all__ = [
     "ContrastiveLRP",
     "Deconvnet",
     "DeepLIFT",
+    "DifferentiableMethod",
     "Enhanced",
     "EnhancedGuidedBackprop",
     "GradCAM",
@@ -61,5 +64,8 @@ __all__ = [
     "MeaningfulPerturbation",
     "PredictionDifference",
     "SmoothGrad",
+    "check_differentiable",
+    "differentiable",
     "enhance",
+    "smooth_activations",
 ]

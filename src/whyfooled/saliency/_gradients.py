@@ -9,13 +9,18 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
-from whyfooled.saliency._graph import uncompiled
-from whyfooled.saliency.rules import Rule, check_rule_held, relu_rule
+from whyfooled.saliency._graph import report_logits, uncompiled
+from whyfooled.saliency.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
 
 def class_gradients(
-    classifier: Classifier, images: Images, classes: ManyClasses, *, rule: Rule | None = None
+    classifier: Classifier,
+    images: Images,
+    classes: ManyClasses,
+    *,
+    rule: Rule | None = None,
+    create_graph: bool = False,
 ) -> ManyMaps:
     """Compute the gradient of one logit, or several, with respect to each image, under a rule at the ReLUs.
 
@@ -33,6 +38,11 @@ def class_gradients(
         (n,) or (n,k): the classes whose logits are differentiated, for each image.
     rule
         What happens at a ReLU; the plain gradient if None.
+    create_graph
+        Whether the gradients can be differentiated with respect to the images, by a second backward pass. Take
+        ``torch.autograd.grad(..., images)`` for it: ``backward()`` would leave gradients on the model's parameters. A
+        rule is a part of the map and no derivative, so the second pass differentiates what the rule does with the
+        gradient and with the activations, and these as they are.
 
     Returns
     -------
@@ -42,27 +52,43 @@ def class_gradients(
     Raises
     ------
     ParameterError
-        If the images or the classes have another shape, or a class is out of range.
+        If the images or the classes have another shape, or a class is out of range, or `create_graph` is True and the
+        images have no gradient.
     MethodError
         If the rule cannot hold on this model.
     ModelError
         If the logits are not finite, or do not depend on the images.
     """
-    gradients = quiet_gradients(classifier, images, classes, rule=rule)
+    gradients = quiet_gradients(classifier, images, classes, rule=rule, create_graph=create_graph)
     warn_of_empty(gradients, stacklevel=4)
     return gradients
 
 
 def quiet_gradients(
-    classifier: Classifier, images: Images, classes: ManyClasses, *, rule: Rule | None = None
+    classifier: Classifier,
+    images: Images,
+    classes: ManyClasses,
+    *,
+    rule: Rule | None = None,
+    create_graph: bool = False,
 ) -> ManyMaps:
     """Do as `class_gradients`, without its warning: for methods to which one gradient is a part of a sum."""
     check_pairs(images, classes)
-    # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
-    leaf = images.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        logits = ruled_logits(classifier, leaf, rule)
-        return logit_gradients(logits, classes, leaf)
+    leaf = _own_copy(images, create_graph)
+    with torch.enable_grad(), first_order(rule) as held:
+        logits = ruled_logits(classifier, leaf, held)
+        return logit_gradients(logits, classes, leaf, create_graph=create_graph)
+
+
+def _own_copy(images: Images, create_graph: bool) -> Images:
+    """Copy what is differentiated: a module that works in place on its input must not write into the caller's."""
+    if not create_graph:
+        return images.detach().clone().requires_grad_()
+    if not (images.requires_grad and torch.is_grad_enabled()):
+        rule = "must require a gradient, or be computed from what does, where `create_graph` is True"
+        found = "images that do not" if torch.is_grad_enabled() else "a call where gradients are switched off"
+        raise bad_parameter("images", rule, found, "Call images.requires_grad_() first, outside torch.no_grad().")
+    return images.clone()
 
 
 EMPTY = "A gradient is zero at every pixel"
@@ -96,7 +122,7 @@ def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> L
     with relu_rule(rule) if rule is not None else uncompiled() as calls:
         logits = plain_logits(classifier, images)
     if calls is not None:
-        check_rule_held(classifier.module, logits, calls)
+        check_rule_held(classifier.module, logits, images, calls)
     return logits
 
 
@@ -107,10 +133,11 @@ def plain_logits(classifier: Classifier, images: Images) -> Logits:
     check_finite(logits)
     if images.requires_grad and logits.grad_fn is None:
         raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    report_logits(classifier.module, logits, images)
     return logits
 
 
-def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor) -> Tensor:
+def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor, *, create_graph: bool = False) -> Tensor:
     """Differentiate the classes' logits with respect to anything they were computed from, (n,…) -> (n,…) or (n,k,…)."""
     check_classes(classes, logits)
     columns = classes.long().to(logits.device)
@@ -118,6 +145,12 @@ def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor) -> Ten
     chosen = logits.gather(1, columns)
     last = chosen.shape[1] - 1
     gradients = [
-        torch.autograd.grad(chosen[:, k].sum(), inputs, retain_graph=k < last)[0] for k in range(chosen.shape[1])
+        torch.autograd.grad(
+            chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph
+        )[0]
+        for k in range(chosen.shape[1])
     ]
+    if create_graph:
+        # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
+        gradients = [gradient + 0 * inputs for gradient in gradients]
     return gradients[0] if classes.ndim == 1 else torch.stack(gradients, dim=1)

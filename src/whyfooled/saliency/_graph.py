@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 
 @contextmanager
@@ -27,10 +28,17 @@ def is_scripted(module: nn.Module) -> bool:
     return any(isinstance(part, torch.jit.ScriptModule) for part in module.modules())
 
 
-def graph_nodes(output: Tensor) -> set[str]:
-    """Return the names of all nodes of the autograd graph behind a tensor."""
+def report_logits(module: nn.Module, logits: Tensor, images: Tensor) -> None:
+    """Tell the modes around that a forward pass from images to logits is done, if any has to check what ran."""
+    if has_torch_function((logits,)):
+        handle_torch_function(report_logits, (logits,), module, logits, images)
+
+
+def graph_nodes(output: Tensor, inputs: Tensor | None = None) -> set[str]:
+    """Return the names of all nodes of the autograd graph behind a tensor, as far back as the inputs."""
     names: set[str] = set()
-    seen: set[Any] = set()
+    # What the inputs were computed from is not the model's.
+    seen: set[Any] = set() if inputs is None else {inputs.grad_fn}
     waiting = [output.grad_fn]
     while waiting:
         node = waiting.pop()

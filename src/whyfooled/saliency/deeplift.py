@@ -64,7 +64,7 @@ class DeepLIFT:
         with torch.enable_grad():
             with uncompiled(), RescaledCalls(references):
                 after = plain_logits(classifier, leaf)
-            check_activations(classifier.module, after)
+            check_activations(classifier.module, after, leaf)
             slopes = logit_gradients(after, classes, leaf)
         warn_of_empty(slopes)
         way = images - start

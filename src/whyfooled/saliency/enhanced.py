@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import ParameterError, one_of
 from whyfooled.registry import Card
+from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.saliency.guided import GuidedBackprop
 from whyfooled.types import Classes, Images, Logits, ManyClasses, ManyMaps, Maps
 
@@ -25,6 +27,11 @@ class BaseMethod(Protocol):
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
         ...
+
+
+def base_maps(base: BaseMethod, create_graph: bool) -> BaseMethod:
+    """Return the base method, or what computes its maps so that they can be differentiated."""
+    return partial(check_differentiable(base), create_graph=True) if create_graph else base
 
 
 def enhance(maps: Maps, contrast: Maps, norm: Norm = "channel") -> Maps:
@@ -60,7 +67,8 @@ def _normalised(maps: Tensor, norm: Norm) -> Tensor:
     else:
         dimensions = (-2, -1) if norm == "channel" else (-3, -2, -1)
         size = positive.sum(dimensions, keepdim=True)
-    return torch.where(size > 0, positive / size, 0)
+    # Nothing is divided by 0, not even where it is not used: a second backward pass would make it NaN.
+    return positive / torch.where(size > 0, size, 1)
 
 
 @final
@@ -95,7 +103,13 @@ class Enhanced:
         one_of("norm", self.norm, NORMS)
 
     def __call__(
-        self, classifier: Classifier, images: Images, classes: Classes, *, contrast: Classes | None = None
+        self,
+        classifier: Classifier,
+        images: Images,
+        classes: Classes,
+        *,
+        contrast: Classes | None = None,
+        create_graph: bool = False,
     ) -> Maps:
         """Compute the maps.
 
@@ -109,17 +123,25 @@ class Enhanced:
             (n,) The class that each map speaks for.
         contrast
             (n,) The class that it is held against; the strongest other one if None, which costs one more forward pass.
+        create_graph
+            Whether the maps can be differentiated with respect to the images; only if the base method's can.
 
         Returns
         -------
         Tensor
             (n,c,h,w), at least 0.
+
+        Raises
+        ------
+        MethodError
+            If `create_graph` is True and the base method's maps cannot be differentiated.
         """
+        maps_of = base_maps(self.base, create_graph)
         if contrast is None:
             contrast = strongest_other(classifier.logits(images), classes)
         if classes.ndim != 1 or classes.shape != contrast.shape:
             raise ParameterError(f"`contrast` must have a class for each image; got shape {tuple(contrast.shape)}.")
-        both = self.base(classifier, images, torch.stack([classes, contrast], dim=1))
+        both = maps_of(classifier, images, torch.stack([classes, contrast], dim=1))
         return enhance(both[:, 0], both[:, 1], self.norm)
 
 

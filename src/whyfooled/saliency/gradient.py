@@ -24,9 +24,14 @@ class Gradient:
         cost="1 forward, 1 backward for each class",
     )
 
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
-        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
-        return class_gradients(classifier, images, classes)
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
+        """
+        return class_gradients(classifier, images, classes, create_graph=create_graph)
 
 
 @final
@@ -45,7 +50,13 @@ class InputXGradient:
         cost="1 forward, 1 backward for each class",
     )
 
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
-        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
-        gradients = class_gradients(classifier, images, classes)
-        return gradients * (images if classes.ndim == 1 else images.unsqueeze(1))
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
+        """
+        gradients = class_gradients(classifier, images, classes, create_graph=create_graph)
+        factors = images if create_graph else images.detach()
+        return gradients * (factors if classes.ndim == 1 else factors.unsqueeze(1))

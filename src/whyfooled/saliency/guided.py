@@ -17,6 +17,9 @@ from whyfooled.types import Images, ManyClasses, ManyMaps
 class Deconvnet:
     """The backward pass of a deconvnet: at every ReLU the positive part of the gradient goes on, ``max(G, 0)``.
 
+    Of an image, the map keeps nothing but which places the max poolings chose (and what gates let pass, if there are
+    any), so it takes no `create_graph`: there is no derivative to follow.
+
     Raises `MethodError` on networks whose activations are no ReLUs.
     """
 
@@ -49,6 +52,11 @@ class GuidedBackprop:
         cost="1 forward, 1 backward for each class",
     )
 
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
-        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
-        return class_gradients(classifier, images, classes, rule=rules.guided)
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
+        """
+        return class_gradients(classifier, images, classes, rule=rules.guided, create_graph=create_graph)

@@ -52,17 +52,27 @@ class IntegratedGradients:
         at_least("steps", self.steps, 1)
         one_of("baseline", self.baseline, BASELINES)
 
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
-        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images: all of the formula, so the baselines
+        ``"mean"`` and ``"blur"`` move with the image [ours]. The graphs of all steps are held until then: give fewer
+        images, or fewer steps, if they do not fit into memory.
+        """
         check_pairs(images, classes)
-        start = baselines(images.detach(), self.baseline)
-        way = images.detach() - start
-        gradients = _mean_gradients(classifier, start, way, classes, self.steps)
+        images = images if create_graph else images.detach()
+        start = baselines(images, self.baseline)
+        way = images - start
+        gradients = _mean_gradients(classifier, start, way, classes, self.steps, create_graph)
         warn_of_empty(gradients)
         return gradients * (way if classes.ndim == 1 else way.unsqueeze(1))
 
 
-def _mean_gradients(classifier: Classifier, start: Tensor, way: Tensor, classes: Tensor, steps: int) -> Tensor:
+def _mean_gradients(
+    classifier: Classifier, start: Tensor, way: Tensor, classes: Tensor, steps: int, create_graph: bool
+) -> Tensor:
     """Average the gradients at ``start + α·way`` over α from 0 to 1."""
     points, weights = (torch.from_numpy(values).to(way) for values in np.polynomial.legendre.leggauss(steps))
     points, weights = (points + 1) / 2, weights / 2
@@ -70,6 +80,7 @@ def _mean_gradients(classifier: Classifier, start: Tensor, way: Tensor, classes:
     for chunk in chunks(steps, len(way)):
         alphas = points[chunk].view(-1, 1, 1, 1, 1)
         between = (start + alphas * way).flatten(0, 1)
-        gradients = quiet_gradients(classifier, between, for_each_sample(classes, len(alphas)))
+        repeated = for_each_sample(classes, len(alphas))
+        gradients = quiet_gradients(classifier, between, repeated, create_graph=create_graph)
         total = total + torch.einsum("s,sn...->n...", weights[chunk], gradients.view(len(alphas), *total.shape))
     return total

@@ -14,7 +14,7 @@ from whyfooled.randomness import image_generators, normal
 from whyfooled.registry import Card, describe
 from whyfooled.saliency._gradients import EMPTY, check_pairs
 from whyfooled.saliency._samples import chunks, for_each_sample
-from whyfooled.saliency.enhanced import BaseMethod
+from whyfooled.saliency.enhanced import BaseMethod, base_maps
 from whyfooled.saliency.gradient import Gradient
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
@@ -57,20 +57,30 @@ class SmoothGrad:
         if not 0 <= self.noise < float("inf"):
             raise bad_parameter("noise", "must be a share of the image's value range, at least 0", self.noise)
 
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
-        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k), or as the base method's are."""
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k), or as the base method's are.
+
+        With `create_graph` they can be differentiated with respect to the images, if the base method's can. The noise
+        counts as given, its size as a function of the image's value range: each image has noise of its own, so that
+        one that was changed gets other noise. The graphs of all samples are held until then: give fewer images, or
+        fewer samples, if they do not fit into memory.
+        """
         check_pairs(images, classes)
+        maps_of = base_maps(self.base, create_graph)
+        images = images if create_graph else images.detach()
         generators = image_generators(images, self.seed)
         spread = self.noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         total = images.new_zeros(())
         for chunk in chunks(self.samples, len(images)):
             count = chunk.stop - chunk.start
             noise = torch.stack([normal(images, generators) for _ in range(count)])
-            noisy = (images.detach() + spread * noise).flatten(0, 1)
+            noisy = (images + spread * noise).flatten(0, 1)
             with warnings.catch_warnings():
                 # Of one noisy version a gradient may well be zero; of all of them it is said below.
                 warnings.filterwarnings("ignore", message=EMPTY, category=WhyfooledWarning)
-                maps = self.base(classifier, noisy, for_each_sample(classes, count))
+                maps = maps_of(classifier, noisy, for_each_sample(classes, count))
             total = total + maps.view(count, len(images), *maps.shape[1:]).sum(0)
         if not total.flatten(1).any(1).all():
             warnings.warn(

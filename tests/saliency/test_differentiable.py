@@ -1,0 +1,238 @@
+"""Maps that are differentiated again: closed forms, finite differences, and what is refused."""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.models import linear, small
+from whyfooled import (
+    LRP,
+    Classifier,
+    Deconvnet,
+    Enhanced,
+    GradCAM,
+    Gradient,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    SmoothGrad,
+    count_passes,
+)
+from whyfooled.errors import MethodError, ParameterError
+from whyfooled.saliency import check_differentiable, differentiable, smooth_activations, smoothgrad
+
+SIDE = 6
+BASES = [
+    Gradient(),
+    InputXGradient(),
+    IntegratedGradients(steps=3),
+    IntegratedGradients(steps=3, baseline="mean"),
+    IntegratedGradients(steps=3, baseline="blur"),
+    GuidedBackprop(),
+    SmoothGrad(samples=3),
+    SmoothGrad(GuidedBackprop(), samples=2),
+]
+ENHANCED = [Enhanced(), Enhanced(norm="energy"), Enhanced(norm="max"), Enhanced(InputXGradient())]
+
+
+class Gated(nn.Module):
+    """ReLUs and ReLU6s around a gate, whose backward pass reads the values of both its sides."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.gate = nn.Conv2d(8, 8, 1)
+        self.second = nn.Conv2d(8, 6, 3)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = F.relu(4 * self.first(x), inplace=True)
+        x = F.relu6(4 * self.second(x * torch.sigmoid(self.gate(x))))
+        return self.head(x.mean((2, 3)))
+
+
+def gated():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        return Classifier(Gated().eval(), size=(SIDE, SIDE))
+
+
+NETWORKS = {"small": small, "gated": gated}
+
+
+def random(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Quadratic(nn.Module):
+    """``z_c = ½ xᵀ A_c x`` with symmetric ``A_c``: the gradient is ``A_c x``."""
+
+    def __init__(self, forms):
+        super().__init__()
+        self.forms = nn.Parameter(forms)
+
+    def forward(self, x):
+        return torch.einsum("ni,cij,nj->nc", x.flatten(1), self.forms, x.flatten(1)) / 2
+
+
+def test_the_derivatives_of_a_quadratic_network_are_known():
+    forms = random(3, 12, 12) - 0.5
+    forms = forms + forms.mT
+    classifier = Classifier(Quadratic(forms), size=(2, 2)).double()
+    images, v = random(1, 3, 2, 2, seed=1).requires_grad_(), random(1, 3, 2, 2, seed=2)
+    x, weights, a = images.detach().flatten(), v.flatten(), forms[1]
+
+    def derivative(method):
+        maps = method(classifier, images, torch.tensor([1]), create_graph=True)
+        return torch.autograd.grad((v * maps).sum(), images)[0].flatten()
+
+    torch.testing.assert_close(derivative(Gradient()), a @ weights)
+    product = weights * (a @ x) + a @ (weights * x)
+    torch.testing.assert_close(derivative(InputXGradient()), product)
+    # On the way from black, the gradient grows from 0 to A x; its mean is half of that.
+    torch.testing.assert_close(derivative(IntegratedGradients(steps=2)), product / 2)
+    # From the mean colour m, the map is (x − m)·A(x + m)/2, and the mean is differentiated too.
+    mean = torch.block_diag(*[torch.full((4, 4), 0.25, dtype=torch.float64)] * 3)
+    away, along = torch.eye(12, dtype=torch.float64) - mean, a @ (torch.eye(12, dtype=torch.float64) + mean)
+    moving = away @ (weights * (along @ x)) / 2 + along.mT @ (weights * (away @ x)) / 2
+    torch.testing.assert_close(derivative(IntegratedGradients(steps=2, baseline="mean")), moving)
+
+
+def slope_error(compute, x, seed=7):
+    """Compare the derivative of a sum of the map, in some direction, with a central difference; relative error."""
+    direction = random(*x.shape, seed=seed) - 0.5
+    maps = compute(x.requires_grad_(), True)
+    weights = random(*maps.shape, seed=seed + 1) - 0.5
+    (found,) = torch.autograd.grad((weights * maps).sum(), x)
+    found = float((found * direction).sum())
+    x, step = x.detach(), 1e-5
+    ends = [float((weights * compute(x + sign * step * direction, False)).sum()) for sign in (1, -1)]
+    expected = (ends[0] - ends[1]) / (2 * step)
+    assert expected != 0
+    return abs(found - expected) / abs(expected)
+
+
+@pytest.fixture
+def same_noise(monkeypatch):
+    """Give every image the noise that belongs to black: the method's own changes with the last bit of an image."""
+    own = smoothgrad.image_generators
+    monkeypatch.setattr(smoothgrad, "image_generators", lambda images, seed: own(torch.zeros_like(images), seed))
+
+
+@pytest.mark.usefixtures("same_noise")
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", [*BASES, *ENHANCED], ids=repr)
+def test_derivatives_agree_with_finite_differences(method, network):
+    classifier, x = NETWORKS[network]().double(), random(2, 3, SIDE, SIDE)
+    chosen = {"classes": torch.tensor([[0, 3], [4, 1]])}
+    if isinstance(method, Enhanced):
+        chosen = {"classes": torch.tensor([0, 4]), "contrast": torch.tensor([3, 1])}
+
+    def compute(images, create_graph):
+        with smooth_activations(5):
+            return method(classifier, images, **chosen, create_graph=create_graph)
+
+    assert slope_error(compute, x) < 1e-5
+
+
+@pytest.mark.parametrize("method", [GuidedBackprop(), InputXGradient()], ids=repr)
+def test_without_smooth_activations_too(method):
+    # The gate alone makes the map of guided backpropagation change between the kinks.
+    classifier, classes = gated().double(), torch.tensor([0, 3])
+    x = random(2, 3, SIDE, SIDE)
+    assert slope_error(lambda x, graph: method(classifier, x, classes, create_graph=graph), x) < 1e-5
+
+
+@pytest.mark.parametrize("method", [Gradient(), GuidedBackprop()], ids=repr)
+def test_second_derivatives_of_relus_are_zero_and_of_smooth_activations_not(method):
+    classifier, classes = small().double(), torch.tensor([0, 3])
+    x = random(2, 3, SIDE, SIDE).requires_grad_()
+    maps = method(classifier, x, classes, create_graph=True)
+    assert maps.any()
+    assert not torch.autograd.grad(maps.square().sum(), x)[0].any()
+    with torch.no_grad():
+        assert torch.equal(method(classifier, x + 1e-9, classes), maps)
+    with smooth_activations(5):
+        maps = method(classifier, x, classes, create_graph=True)
+    assert torch.autograd.grad(maps.square().sum(), x)[0].abs().max() > 1e-6
+
+
+def test_a_deconvnet_shows_the_same_whatever_the_image():
+    # Which is why it has no derivative.
+    first, second = Deconvnet()(small(), torch.rand(2, 3, SIDE, SIDE), torch.tensor([1, 1]))
+    torch.testing.assert_close(first, second)
+
+
+def test_the_map_of_a_linear_model_has_the_derivative_zero():
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    for weight in (torch.randn(3, 192), torch.randn(3, 192).requires_grad_()):
+        maps = Gradient()(linear(weight), x, torch.tensor([0, 1]), create_graph=True)
+        assert not torch.autograd.grad(maps.sum(), x)[0].any()
+
+
+def test_the_derivative_goes_on_to_what_the_images_were_computed_from():
+    classifier, classes = small().double(), torch.tensor([1, 2])
+    weights = random(2, 3, SIDE, SIDE, seed=5)
+
+    def score(images):
+        with smooth_activations(5):
+            return (weights * GuidedBackprop()(classifier, images, classes, create_graph=True)).sum()
+
+    delta = random(1, 3, SIDE, SIDE, seed=1).sub(0.5).requires_grad_()
+    # An activation of the caller's own is none of the model's.
+    images = 0.5 + F.leaky_relu(delta, 0.1).expand(2, -1, -1, -1) + F.relu(delta)
+    leaf = images.detach().requires_grad_()
+    (at_images,) = torch.autograd.grad(score(leaf), leaf)
+    expected = at_images.sum(0, keepdim=True) * torch.where(delta > 0, 2, 0.1)
+    torch.testing.assert_close(torch.autograd.grad(score(images), delta)[0], expected)
+
+
+def test_passes_are_counted():
+    classifier, x = small(), torch.rand(2, 3, 16, 16, requires_grad=True)
+    with count_passes(classifier) as passes:
+        maps = Gradient()(classifier, x, torch.tensor([1, 2]), create_graph=True)
+        assert (passes.forwards, passes.backwards) == (2, 2)
+        torch.autograd.grad(maps.square().sum(), x)
+    assert (passes.forwards, passes.backwards) == (2, 4)
+
+
+@pytest.mark.parametrize("method", [*BASES, *ENHANCED], ids=repr)
+def test_images_without_a_gradient_are_refused(method):
+    x, y = torch.rand(1, 3, 16, 16), torch.tensor([0])
+    with pytest.raises(ParameterError, match=r"`images` must require a gradient.*; got images that do not"):
+        method(small(), x, y, create_graph=True)
+    with torch.no_grad(), pytest.raises(ParameterError, match="got a call where gradients are switched off"):
+        method(small(), x.requires_grad_(), y, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (GradCAM(), "The maps of gradcam cannot be differentiated with respect to the image; take gradient, "),
+        (Enhanced(LRP()), "maps of enhanced(base=lrp) cannot be .* because those of lrp cannot; take gradient, "),
+        (SmoothGrad(Enhanced(LRP())), "because those of lrp cannot; take "),
+        (Enhanced(Deconvnet()), "because those of deconvnet cannot; take "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_methods_are_refused_by_name(method, words):
+    assert not differentiable(method)
+    pattern = re.escape(words).replace(r"\.\*", ".*")
+    with pytest.raises(MethodError, match=pattern):
+        check_differentiable(method)
+    if hasattr(method, "base"):
+        with pytest.raises(MethodError, match="cannot be differentiated"):
+            method(small(), torch.rand(1, 3, 16, 16, requires_grad=True), torch.tensor([0]), create_graph=True)
+
+
+def test_any_callable_can_be_asked():
+    def squared(classifier, images, classes, *, create_graph=False):
+        return Gradient()(classifier, images, classes, create_graph=create_graph).square()
+
+    assert check_differentiable(squared) is squared
+    assert differentiable(SmoothGrad(squared))
+    with pytest.raises(MethodError, match=r"The maps of builtins\.len cannot"):
+        check_differentiable(len)
