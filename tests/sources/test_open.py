@@ -29,7 +29,8 @@ class TestKinds:
 
     def test_sources_of_other_kinds_come_alone(self, photographs):
         with pytest.raises(
-            ParameterError, match="must be photographs, or folders of adversarial images, or one source of another kind"
+            ParameterError,
+            match="must be all photographs, or all folders of adversarial images, or one source of another kind",
         ):
             open_source([str(photographs), f"folder:{photographs}"])
         assert len(open_source([f"folder:{photographs}"])) == 3

@@ -271,11 +271,13 @@ def _verdicts(rows: pd.DataFrame, seed: int) -> Iterator[str]:
     ranked = sorted(found.items(), key=lambda pair: -pair[1].mean if pair[1].count else 1.0)
     listed = ", ".join(f"{attack} {value}" for attack, value in ranked)
     yield f"Pearson's correlation with the ℓ2 norm, over touched regions: {listed}."
-    own = _attacks_alone(rows)
-    columns = [f"{measure}_{_MAIN_OVER}" for measure in _MEASURES if measure.endswith("linf")]
-    flat = [attack for attack in found if own.loc[own["attack"] == attack, columns].isna().to_numpy().all()]
-    if flat:
-        yield f"{', '.join(flat)}: every region has the same ℓ∞ norm, with which nothing can correlate."
+    for attack, own in _attacks_alone(rows).groupby("attack", observed=True, sort=False):
+        flat = int(own[f"pearson_linf_{_MAIN_OVER}"].isna().sum())
+        if flat:
+            yield (
+                f"{attack}: on {flat} of {len(own)} images the ℓ∞ norm is the same in every region, and nothing can "
+                "correlate with it."
+            )
     noise = _minus_noise(rows, seed)
     sides: dict[str, list[str]] = {}
     for attack, value in noise.items():
