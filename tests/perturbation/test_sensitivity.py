@@ -277,7 +277,7 @@ def test_progress_counts_the_evaluations():
     sensitivity(
         small(), clean, adversarial, TRUE, TARGET, Grid(8), batch_size=5, progress=lambda *step: seen.append(step)
     )
-    assert seen == [(5, 12, "regions"), (10, 12, "regions"), (12, 12, "regions")]
+    assert seen == [(5, 15, "regions"), (10, 15, "regions"), (15, 15, "regions")]
 
 
 def test_what_cannot_be_explained_is_said(monkeypatch):

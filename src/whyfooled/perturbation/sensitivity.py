@@ -322,17 +322,22 @@ def _exact_changes(
     progress: Progress,
 ) -> Float[Tensor, "n r 2"]:
     """Evaluate every adversarial image without the perturbation in each touched region, and take the differences."""
-    logits = torch.cat([classifier.logits(batch) for batch in torch.split(adversarial, batch_size)])
-    check_classes(pair, logits)
-    whole = logits.gather(1, pair)
-    changes = whole.new_zeros(*touched.shape, 2)
-    places = touched.nonzero()
+    n = len(adversarial)
+    # First every image whole, as one without the perturbation in a region that it does not have.
+    whole = torch.stack([torch.arange(n), torch.full((n,), -1)], dim=1).to(touched.device)
+    places = torch.cat([whole, touched.nonzero()])
+    found: list[Tensor] = []
     for start in range(0, len(places), batch_size):
         image, region = places[start : start + batch_size].unbind(1)
         inside = (labels[image] == region.view(-1, 1, 1)).unsqueeze(1)
-        without = classifier.logits(torch.where(inside, clean[image], adversarial[image]))
-        changes[image, region] = whole[image] - without.gather(1, pair[image])
+        logits = classifier.logits(torch.where(inside, clean[image], adversarial[image]))
+        check_classes(pair, logits)
+        found.append(logits.gather(1, pair[image]))
         progress(min(start + batch_size, len(places)), len(places), "regions")
+    values = torch.cat(found) if found else clean.new_zeros(0, 2)
+    changes = values.new_zeros(*touched.shape, 2)
+    image, region = places[n:].unbind(1)
+    changes[image, region] = values[:n][image] - values[n:]
     return changes.to(clean.dtype)
 
 
