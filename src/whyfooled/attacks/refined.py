@@ -121,18 +121,15 @@ class Refined(Attack):
 
     def _region(self, problem: Problem, attempted: Images) -> tuple[Region, Counts, Counts]:
         """Choose the region; with (n,) the passes that it took, forwards and backwards."""
-        with count_passes(problem.classifier) as passes:
-            true, target = _classes(problem, attempted)
-            pair = (problem.classifier, problem.images, attempted, true, target)
-            if self.where == "cam":
-                region = cam_region(*pair, keep=self.keep, cam=self.cam)
-            else:
-                found = sensitivity(*pair, Grid(self.cell))
+        pair = (problem.classifier, problem.images, attempted, *_classes(problem, attempted))
         if self.where == "cam":
+            with count_passes(problem.classifier) as passes:
+                region = cam_region(*pair, keep=self.keep, cam=self.cam)
             # A saliency method takes the same for each image.
             n = len(problem)
             every = torch.ones(n, dtype=torch.int64, device=attempted.device)
-            return region, every * -(-passes.forwards // n), every * -(-passes.backwards // n)
+            return region, every * (1 - (-passes.forwards // n)), every * -(-passes.backwards // n)
+        found = sensitivity(*pair, Grid(self.cell))
         touched = found.touched.sum(1)
         if self.where == "sensitivity":
             region = sensitive_region(found, self.keep)

@@ -154,20 +154,13 @@ def write_folder(
         picture.save(place / f"{name}.png")
     if explained.effect is not None:
         (place / "regions.png").write_bytes(effect_png(explained.effect, found))
-        (folder / "regions.csv").write_text(region_table(explained), encoding="utf-8")
+        table = explained.effect.sensitivity.to_frame().drop(columns="image")
+        (folder / "regions.csv").write_text(table.to_csv(index=False), encoding="utf-8")
     text = json.dumps(found, indent=2, ensure_ascii=False)
     (folder / numbers_file).write_text(f"{text}\n", encoding="utf-8")
     (folder / "report.html").write_text(page, encoding="utf-8")
     about = {"model": explained.parameters["model"], "whyfooled": explained.parameters["versions"]["whyfooled"]}
     write_tensors(folder / "tensors.safetensors", tensors, about)
-
-
-def region_table(explained: Explained) -> str:
-    """Write a row for each region as CSV; nothing where there is no perturbation."""
-    if explained.effect is None:
-        return ""
-    table: str = explained.effect.sensitivity.to_frame().drop(columns="image").to_csv(index=False)
-    return table
 
 
 def _images(explained: Explained) -> dict[str, Image]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.effect import Effect
+from whyfooled.evidence import Evidence
 from whyfooled.perturbation import KINDS, Sensitivity, interpretability_curve
 from whyfooled.report.pictures import scale_of
 from whyfooled.types import Image
@@ -73,7 +74,7 @@ def effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wron
             for code, kind in enumerate(KINDS)
         },
         "first_order_rank_correlation": _share(found.rank_correlation(effect.first_order)[0]),
-        "cam": None if effect.cams is None else _cam_numbers(effect, delta),
+        "cam": None if effect.cams is None else _cam_numbers(effect.cams, delta),
     }
 
 
@@ -87,10 +88,7 @@ def _density(found: Sensitivity, holds: float) -> Tensor:
     return (found.true_drop if not holds < 0.5 else found.target_gain) / found.sizes.clamp_min(1)
 
 
-def _cam_numbers(effect: Effect, delta: Image) -> dict[str, Any]:
-    cams = effect.cams
-    if cams is None:
-        return {}
+def _cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
     maps = {"true": cams.maps[0, 1:], "wrong": cams.maps[1, :1]}
     curves = {cls: interpretability_curve(delta.unsqueeze(0), cam, QUANTILES) for cls, cam in maps.items()}
     scale = scale_of(cams.maps)

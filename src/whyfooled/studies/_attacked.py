@@ -118,4 +118,4 @@ def promoted(result: AttackResult, true: Classes) -> Classes:
     """
     if isinstance(result.goal, Targeted):
         return result.goal.classes
-    return torch.where(result.predictions == true, strongest_other(result.logits, true), result.predictions)
+    return strongest_other(result.logits, true)
