@@ -10,8 +10,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.studies.worlds import write_images
+from whyfooled import engines
 from whyfooled.errors import ModelError, ParameterError, WhyfooledError
-from whyfooled.studies import _engines, run_study
+from whyfooled.studies import run_study
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = """
@@ -79,9 +80,9 @@ def deadly():
 """
     )
     options = {**options, "model": f"{folder / 'deadly.py'}:deadly"}
-    monkeypatch.setattr(_engines, "MOST_DEATHS", 1)
+    monkeypatch.setattr(engines, "MOST_DEATHS", 1)
     # The driver's own passes have one image; those of the shards have two.
-    with pytest.raises(WhyfooledError, match=r"A Ray worker died while measuring shard \d+, 1 times"):
+    with pytest.raises(WhyfooledError, match=r"A Ray worker died while working on shard \d+, 1 times"):
         run_study(STUDY, images, folder / "deadly", engine="ray", **options)
 
 

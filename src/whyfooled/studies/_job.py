@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -20,7 +18,6 @@ from whyfooled.passes import count_passes
 from whyfooled.sources import Sample, Source
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._table import encode
-from whyfooled.zoo import find_device, load_classifier
 
 
 @final
@@ -69,24 +66,13 @@ class Job:
         """Return the places in the source of a shard's images."""
         return self.indices[shard * self.shard_size : (shard + 1) * self.shard_size]
 
+    def count(self, task: int) -> int:
+        """Return how many images a shard has."""
+        return len(self.images_of(task))
 
-@final
-@dataclass(frozen=True)
-class Model:
-    """How a worker gets the classifier: by name, so that weights are read where they are used, or as it is."""
-
-    name: str | Classifier
-    weights: str | Path | None
-    seed: int
-
-    def load(self, device: str) -> Classifier:
-        """Load it onto a device; ``"auto"`` is a GPU if there is one, or where a given classifier is."""
-        if isinstance(self.name, Classifier):
-            here = self.name.device.type if device == "auto" else device
-            # Not moved: it is the user's.
-            return self.name if self.name.device == find_device(here) else deepcopy(self.name).to(here)
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return load_classifier(self.name, weights=self.weights, device=place, seed=self.seed)
+    def __call__(self, classifier: Classifier, task: int, tick: Callable[[int], None]) -> Finished:
+        """Measure a shard; `tick` is told how many more images are done."""
+        return measure_shard(self, classifier, task, tick)
 
 
 @final

@@ -15,14 +15,14 @@ import torch
 
 from whyfooled import __version__
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, one_of
+from whyfooled.engines import Engine, Model, choose_engine
+from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter
 from whyfooled.images import write_whole
 from whyfooled.provenance import versions
 from whyfooled.registry import describe, parameters, parse, with_seed
 from whyfooled.runs import claim
 from whyfooled.sources import Source, class_map, open_source
-from whyfooled.studies._engines import ENGINES, Engine, Local, Ray
-from whyfooled.studies._job import Finished, Job, Model
+from whyfooled.studies._job import Finished, Job
 from whyfooled.studies._memory import batch_size_for
 from whyfooled.studies._study import Study
 from whyfooled.studies._table import Table, join, read_about
@@ -156,7 +156,6 @@ def run_study(
     OutputError
         If the folder holds another run, or cannot be written. Finished shards stay.
     """
-    one_of("engine", engine, ENGINES)
     at_least("shard_size", shard_size, 1)
     if not 0 <= seed < 2**63:
         raise bad_parameter("seed", "must be a whole number from 0 to 2^63 − 1", seed)
@@ -171,6 +170,7 @@ def run_study(
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
     cores = _decided(threads, folder, "threads", torch.get_num_threads)
+    workers = choose_engine(engine, address, classifier, cores)
     indices = _chosen(len(source), count, seed)
     classes = class_map(source, classifier)
     run = {
@@ -202,7 +202,6 @@ def run_study(
         shard_size=shard_size,
         keep_maps=keep_maps,
     )
-    workers: Engine = Local(classifier, cores) if engine == "local" else Ray(address, cores)
     abouts = _measure(job, recipe, workers, folder, report)
     how = {
         "source": source.title,
@@ -276,10 +275,12 @@ def _measure(
         else:
             waiting.append(shard)
     clock.start()
-    for finished in engine.run(job, model, waiting, clock.tick) if waiting else ():
-        _write(finished, folder)
-        clock.measured(finished.about)
-        abouts.append(finished.about)
+    if waiting:
+        with engine.start(job, model, len(waiting)) as crew:
+            for _, finished in crew.run({shard: shard for shard in waiting}, clock.tick):
+                _write(finished, folder)
+                clock.measured(finished.about)
+                abouts.append(finished.about)
     return abouts
 
 

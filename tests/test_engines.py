@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.studies.worlds import Brightness
+from whyfooled.engines import Model, _Crew
 from whyfooled.errors import WhyfooledError
 from whyfooled.sources import Source
-from whyfooled.studies._engines import _Crew
-from whyfooled.studies._job import Finished, Job, Model
+from whyfooled.studies._job import Finished, Job
 
 
 class ActorDied(Exception):
@@ -105,8 +106,9 @@ def crew_of(ray, shards):
 
 def measured(ray, shards):
     ticks = []
-    crew = crew_of(ray, shards)
-    return sorted(one.shard for one in crew.measure(shards, ticks.append)), sum(ticks)
+    with closing(crew_of(ray, shards)) as crew:
+        found = sorted(finished.shard for _, finished in crew.run({shard: shard for shard in shards}, ticks.append))
+    return found, sum(ticks)
 
 
 @pytest.mark.parametrize("fate", [ActorDied, ObjectLost])
@@ -127,7 +129,7 @@ def test_a_cluster_without_any_place_left_is_said():
 
 
 def test_a_shard_that_kills_one_worker_after_the_other_ends_the_run():
-    with pytest.raises(WhyfooledError, match="died while measuring shard 3, 3 times"):
+    with pytest.raises(WhyfooledError, match="died while working on shard 3, 3 times"):
         measured(FakeRay(places=9, fates={3: [ActorDied] * 5}), range(6))
 
 
@@ -140,8 +142,7 @@ def test_an_error_of_a_worker_ends_the_run_and_frees_the_cluster():
 
 def test_a_run_that_is_given_up_frees_the_cluster():
     ray = FakeRay(places=2)
-    run = crew_of(ray, range(4)).measure(range(4), lambda images: None)
-    next(run)
-    run.close()
+    with closing(crew_of(ray, range(4))) as crew:
+        next(crew.run({shard: shard for shard in range(4)}))
     assert ray.workers
     assert not any(worker.alive for worker in ray.workers)
