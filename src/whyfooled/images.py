@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import warnings
@@ -182,6 +183,12 @@ def to_picture(image: Tensor) -> PILImage.Image:
     """
     pixels = (image.detach().expand(3, -1, -1).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
     return PILImage.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def content_digest(image: PILImage.Image | Image) -> str:
+    """Return a digest of the pixels, as RGB in 8 bits: the same for equal images under any name or type."""
+    picture = to_picture(image) if isinstance(image, Tensor) else image.convert("RGB")
+    return hashlib.blake2b(repr(picture.size).encode() + picture.tobytes(), digest_size=8).hexdigest()
 
 
 def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:

@@ -7,10 +7,12 @@ the result for an image is the same in any batch, order, shard or process.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from whyfooled.errors import at_least
 from whyfooled.types import Images
 
 
@@ -34,3 +36,12 @@ def normal(images: Images, generators: list[torch.Generator]) -> Tensor:
     """Draw standard normal values of the images' shape, each image's from its own generator."""
     drawn = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
     return torch.stack(drawn).to(images)
+
+
+def choose(total: int, count: int | None, seed: int) -> Sequence[int]:
+    """Draw `count` of so many places, or as many as there are, and return them in order; all if None."""
+    if count is None:
+        return range(total)
+    at_least("count", count, 1)
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return sorted(order[:count].tolist())

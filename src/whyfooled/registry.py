@@ -1,9 +1,9 @@
 """What attacks, saliency methods and studies say of themselves, and how a name on the command line becomes one of them.
 
 Each is a frozen dataclass with a ``card``; its fields are its parameters. `whyfooled.attacks.ATTACKS`,
-`whyfooled.saliency.METHODS` and `whyfooled.studies.STUDIES` list ours; other packages add theirs through the entry
-points ``whyfooled.attacks``, ``whyfooled.saliency`` and ``whyfooled.studies``. Everything that offers a choice (command
-line, report, tests) takes it from here.
+`whyfooled.saliency.METHODS`, `whyfooled.universal.UNIVERSAL` and `whyfooled.studies.STUDIES` list ours; other packages
+add theirs through the entry points ``whyfooled.attacks``, ``whyfooled.saliency``, ``whyfooled.universal`` and
+``whyfooled.studies``. Everything that offers a choice (command line, report, tests) takes it from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from whyfooled.errors import WhyfooledWarning, bad_parameter, did_you_mean
 
-Kind = Literal["attacks", "saliency", "studies"]
+Kind = Literal["attacks", "saliency", "universal", "studies"]
 EVERY = "all"
 """In a list of attacks or saliency methods: all there are, with their defaults."""
 
@@ -74,6 +74,7 @@ def available(kind: Kind) -> dict[str, type[Any]]:
 _LISTS: dict[Kind, tuple[str, str]] = {
     "attacks": ("whyfooled.attacks", "ATTACKS"),
     "saliency": ("whyfooled.saliency", "METHODS"),
+    "universal": ("whyfooled.universal", "UNIVERSAL"),
     "studies": ("whyfooled.studies", "STUDIES"),
 }
 
@@ -168,7 +169,7 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
     Parameters
     ----------
     kind
-        ``"attacks"``, ``"saliency"`` or ``"studies"``.
+        ``"attacks"``, ``"saliency"``, ``"universal"`` or ``"studies"``.
     text
         For example ``"cw"``, ``"bim(steps=20, epsilon=4/255)"``, ``"enhanced(base=gradient, norm=max)"`` or
         ``"recovery(methods=[guided, enhanced], fills=[zero])"``.
@@ -207,8 +208,13 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
     return method(**{key: _convert(key, value, known[key], hints[key]) for key, value in values.items()})
 
 
-_ARGUMENT = {"attacks": "attack", "saliency": "methods", "studies": "study"}
-_NOUN = {"attacks": "attack", "saliency": "saliency method", "studies": "study"}
+_ARGUMENT: dict[Kind, str] = {"attacks": "attack", "saliency": "methods", "universal": "method", "studies": "study"}
+_NOUN: dict[Kind, str] = {
+    "attacks": "attack",
+    "saliency": "saliency method",
+    "universal": "universal perturbation",
+    "studies": "study",
+}
 
 
 def split_list(text: str) -> list[str]:

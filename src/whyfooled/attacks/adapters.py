@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._steps import check_epsilon
+from whyfooled.balls import check_epsilon
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
 from whyfooled.goals import Targeted
 from whyfooled.passes import count_passes

@@ -12,7 +12,8 @@ from torch import Tensor
 from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Best
-from whyfooled.attacks._steps import BALLS, Ball, length, project
+from whyfooled.attacks._steps import project
+from whyfooled.balls import BALLS, Ball, length
 from whyfooled.errors import at_least, bad_parameter, one_of, positive
 from whyfooled.registry import Card
 from whyfooled.types import Progress, silent

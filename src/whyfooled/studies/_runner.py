@@ -18,12 +18,13 @@ from whyfooled.classifier import Classifier
 from whyfooled.engines import Engine, Model, choose_engine
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter
 from whyfooled.images import write_whole
+from whyfooled.memory import batch_size_for
 from whyfooled.provenance import versions
+from whyfooled.randomness import choose
 from whyfooled.registry import describe, parameters, parse, with_seed
 from whyfooled.runs import claim
 from whyfooled.sources import Source, class_map, open_source
 from whyfooled.studies._job import Finished, Job
-from whyfooled.studies._memory import batch_size_for
 from whyfooled.studies._study import Study
 from whyfooled.studies._table import Table, join, read_about
 from whyfooled.studies._write import STUDY_FILE, TABLE_FILE, write_results
@@ -171,7 +172,7 @@ def run_study(
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
     cores = _decided(threads, folder, "threads", torch.get_num_threads)
     workers = choose_engine(engine, address, classifier, cores)
-    indices = _chosen(len(source), count, seed)
+    indices = choose(len(source), count, seed)
     classes = class_map(source, classifier)
     run = {
         "version": __version__,
@@ -250,14 +251,6 @@ def _begun(folder: Path) -> bool:
     """Tell whether anything was measured in a folder; shards of nothing but errors are no loss."""
     abouts = (read_about(path) for path in (folder / SHARDS).glob("*.parquet"))
     return any(about is None or about["good"] for about in abouts)
-
-
-def _chosen(total: int, count: int | None, seed: int) -> Sequence[int]:
-    if count is None:
-        return range(total)
-    at_least("count", count, 1)
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    return sorted(order[:count].tolist())
 
 
 def _measure(

@@ -13,13 +13,13 @@ from whyfooled.classifier import Classifier
 
 MOST_ON_CPU, MOST_ON_GPU = 8, 64
 SHARE = 0.25
-"""Share of the free memory that a study may take. [ours]"""
+"""Share of the free memory that a batch may take. [ours]"""
 COPIES = 4
 """How often what a forward pass keeps is held at once by the hungriest method: gradients, several classes. [ours]"""
 
 
 def batch_size_for(classifier: Classifier) -> int:
-    """Choose how many images to measure together: as many as fit; on a CPU not more than its caches are good for."""
+    """Choose how many images to work on together: as many as fit; on a CPU not more than its caches are good for."""
     on_gpu = classifier.device.type == "cuda"
     needed = COPIES * max(1, kept_by_a_forward_pass(classifier))
     fitting = int(SHARE * _free_memory(classifier.device) // needed)

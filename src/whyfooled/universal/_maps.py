@@ -1,0 +1,89 @@
+"""Maps and their slopes: what every attack on interpretations is made of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import WhyfooledWarning, positive
+from whyfooled.saliency._gradients import EMPTY
+from whyfooled.saliency.differentiable import DifferentiableMethod
+from whyfooled.saliency.smooth import smooth_activations
+from whyfooled.types import Classes, Images, PerImage
+from whyfooled.universal.dissimilarity import Interpretations, distance, interpretation
+
+Saliency = Callable[..., Tensor]
+"""A saliency method."""
+
+
+def interpret(saliency: Saliency, classifier: Classifier, images: Images, classes: Classes) -> Interpretations:
+    """Compute the normalised maps, without a graph; one that is empty is 0 everywhere, without a warning."""
+    with quiet():
+        return interpretation(saliency(classifier, images, classes)).detach()
+
+
+def slopes(
+    saliency: DifferentiableMethod,
+    classifier: Classifier,
+    images: Images,
+    classes: Classes,
+    clean: Interpretations,
+    beta: float | None,
+) -> tuple[Images, PerImage]:
+    """Differentiate each image's dissimilarity to a clean map, with respect to the image.
+
+    Parameters
+    ----------
+    saliency
+        A method whose maps can be differentiated.
+    images
+        (n,c,h,w) Where the slopes are taken; their values may lie outside [0, 1].
+    clean
+        (n,h,w) The clean images' interpretations, with the same activations.
+    beta
+        Sharpness of the activations that take the place of ReLUs; the ReLUs themselves if None.
+
+    Returns
+    -------
+    tuple
+        (n,c,h,w) The slopes, 0 where a map is empty; (n,) the dissimilarities.
+    """
+    inputs = images.detach().requires_grad_()
+    with smoothed(beta), quiet():
+        maps = saliency(classifier, inputs, classes, create_graph=True)
+    apart = distance(clean, interpretation(maps))
+    (found,) = torch.autograd.grad(apart.sum(), inputs)
+    there = found.flatten(1).isfinite().all(1)
+    return found.nan_to_num(0) * there.view(-1, 1, 1, 1), apart.detach()
+
+
+def smoothed(beta: float | None) -> AbstractContextManager[None]:
+    """Put smooth activations in place of ReLUs inside a ``with`` block, or leave them if None."""
+    return nullcontext() if beta is None else smooth_activations(beta)
+
+
+def check_beta(beta: float | None) -> None:
+    """Raise `ParameterError` unless it is None or a finite number above 0."""
+    if beta is not None:
+        positive("beta", beta)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Say nothing of empty maps: who goes over many images counts them, and says so once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=EMPTY, category=WhyfooledWarning)
+        yield
+
+
+def describes(saliency: Any) -> str:
+    """Write a saliency method as `parse` reads it."""
+    from whyfooled.registry import describe_value
+
+    return describe_value(saliency)

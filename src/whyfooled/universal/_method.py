@@ -1,0 +1,178 @@
+"""What every way to fit a universal perturbation shares: its ball, its images, its result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from whyfooled.balls import Ball, check_epsilon, inside, length
+from whyfooled.checks import check_classifier
+from whyfooled.classifier import Classifier
+from whyfooled.engines import choose_engine
+from whyfooled.errors import bad_parameter, positive
+from whyfooled.memory import batch_size_for
+from whyfooled.provenance import versions
+from whyfooled.randomness import choose
+from whyfooled.registry import Card, describe, describe_value
+from whyfooled.saliency import Gradient
+from whyfooled.saliency.differentiable import check_differentiable
+from whyfooled.sources import class_map
+from whyfooled.types import Image, Progress, silent
+from whyfooled.universal._fitting import Fitting, fitting
+from whyfooled.universal._given import Given, as_source
+from whyfooled.universal._perturbation import UniversalPerturbation
+
+GRADIENT = Gradient()
+SCALES = (1, 255)
+
+
+@dataclass(frozen=True)
+class UniversalMethod(ABC):
+    """A way to find one perturbation for all images. Its subclasses are frozen dataclasses that add their parameters.
+
+    Parameters
+    ----------
+    epsilon
+        Radius of the ball, on the scale of `scale`: a Euclidean length (``"l2"``) or the largest change of a value
+        (``"linf"``). What is small depends on the number of pixels: 10 in l2 changes the values of a photograph of
+        224 x 224 pixels by .026 (6.6/255) on average, those of a CIFAR image by .18.
+    ball
+        ``"l2"`` or ``"linf"``.
+    scale
+        The value of white: 1 for pixel values from 0 to 1, or 255.
+    seed
+        Seed of everything random.
+    """
+
+    epsilon: float = 10.0
+    ball: Ball = "l2"
+    scale: int = 1
+    seed: int = 0
+
+    card: ClassVar[Card]
+    breaks_maps: ClassVar[bool] = True
+    """Whether it is fitted to saliency maps; if not, it is to predictions, or to nothing."""
+
+    def __post_init__(self) -> None:
+        positive("epsilon", self.epsilon)
+        if self.scale not in SCALES:
+            rule = "must be the value of white, 1 or 255"
+            raise bad_parameter("scale", rule, self.scale)
+        check_epsilon(self.radius, self.ball)
+
+    @property
+    def radius(self) -> float:
+        """The ball's radius for pixel values from 0 to 1."""
+        return self.epsilon / self.scale
+
+    @final
+    def fit(
+        self,
+        classifier: Classifier,
+        source: Given,
+        saliency: Any = GRADIENT,
+        *,
+        count: int | None = None,
+        batch_size: int | None = None,
+        engine: str = "local",
+        address: str | None = None,
+        threads: int | None = None,
+        progress: Progress = silent,
+    ) -> UniversalPerturbation:
+        """Find the perturbation on images that the classifier classifies as what they show; others are left out.
+
+        The result does not depend on the engine, nor, but for rounding, on `batch_size`.
+
+        Parameters
+        ----------
+        classifier
+            The classifier whose maps are to change.
+        source
+            The images to fit to: any source that a study takes, or a pair of tensors, images (n,c,h,w) with values in
+            [0, 1] and classes (n,). An image without a label counts as what the classifier sees in it.
+        saliency
+            The method whose maps are to change; its call must take ``create_graph``. Not used by methods that have
+            `breaks_maps` False.
+        count
+            How many of the images to draw at random, by the seed; all if None.
+        batch_size
+            Images worked on together; as many as fit into memory, at most 8 on a CPU, if None.
+        engine
+            ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, which need the images under the
+            same paths; every step is a sum over their shares.
+        address
+            The Ray cluster's address; one of this machine alone if None.
+        threads
+            Cores that a worker computes with; all of this machine's if None.
+        progress
+            Called with the images done in this step, the images in all, and what is being done.
+
+        Returns
+        -------
+        UniversalPerturbation
+
+        Raises
+        ------
+        ParameterError
+            If an argument has a value that it must not have, or a class does not fit the classifier.
+        ImageError
+            If an image cannot be read, or none can be used.
+        MethodError
+            If the method's maps cannot be differentiated, or have no slope on any image.
+        """
+        check_classifier(classifier)
+        method = check_differentiable(saliency) if self.breaks_maps else saliency
+        images = as_source(source)
+        places = choose(len(images), count, self.seed)
+        size = batch_size_for(classifier) if batch_size is None else batch_size
+        if size < 1:
+            raise bad_parameter("batch_size", "must be at least 1", size)
+        workers = choose_engine(engine, address, classifier, threads or torch.get_num_threads())
+        with fitting(
+            classifier,
+            images,
+            method,
+            places=places,
+            class_map=class_map(images, classifier),
+            batch_size=size,
+            engine=workers,
+            seed=self.seed,
+            progress=progress,
+        ) as fit:
+            delta = self.find(fit).float().cpu()
+        return UniversalPerturbation(
+            delta=delta,
+            epsilon=self.radius,
+            ball=self.ball,
+            method=describe(self),
+            saliency=describe_value(saliency) if self.breaks_maps else "",
+            model=classifier.name,
+            model_digest=classifier.digest(),
+            fitted_to=fit.digests,
+            history=tuple(fit.history),
+            passes=fit.passes,
+            versions=versions(),
+        )
+
+    @abstractmethod
+    def find(self, fit: Fitting) -> Image:
+        """Find the (c,h,w) perturbation, inside the ball."""
+
+    def largest(self, direction: Tensor) -> Image:
+        """Return the largest perturbation in the ball along a (c,h,w) direction: for ``"linf"``, its signs."""
+        if self.ball == "linf":
+            return self.radius * direction.sign()
+        return self.radius * direction / length(direction[None])[0]
+
+    def kept_inside(self, delta: Image) -> Image:
+        """Bring a perturbation back into the ball."""
+        return inside(delta[None], self.radius, self.ball)[0]
+
+    def noise_size(self, share: float, shape: tuple[int, ...]) -> float:
+        """Return the standard deviation of noise that is `share` times as long as the ball's largest perturbations."""
+        pixels = torch.Size(shape).numel()
+        return share * self.radius / (pixels**0.5 if self.ball == "l2" else 1.0)

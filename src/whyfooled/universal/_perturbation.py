@@ -1,0 +1,190 @@
+"""A universal perturbation: one for all images, with everything needed to use it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from whyfooled.balls import Ball, length
+from whyfooled.errors import ImageError, bad_parameter
+from whyfooled.images import is_file, write_tensors
+from whyfooled.passes import Passes
+from whyfooled.types import Image, Images
+
+_KEY = "whyfooled"
+_VERSION = 1
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class UniversalPerturbation:
+    """One perturbation that is added to any image.
+
+    Parameters
+    ----------
+    delta
+        (c,h,w) The perturbation, for values in [0, 1], on the CPU.
+    epsilon
+        Radius of the ball that it was kept in, for values in [0, 1].
+    ball
+        ``"l2"``: `epsilon` bounds its Euclidean length; ``"linf"``: its largest value.
+    method
+        How it was found, as on the command line; what it is called, if it was made elsewhere.
+    saliency
+        Whose maps it was fitted to break, as on the command line; "" if it was not fitted to maps.
+    model, model_digest
+        The classifier that it was fitted on, and a digest of its weights; "" if there was none.
+    fitted_to
+        Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
+        None if they are not known.
+    history
+        What every step of the fit came to, such as ``{"dissimilarity": 0.8}``.
+    passes
+        Forward and backward passes of the fit, over all images. A map that is differentiated takes two backward passes.
+    versions
+        Of Python and of the packages that numbers depend on.
+    """
+
+    delta: Image
+    epsilon: float
+    ball: Ball = "l2"
+    method: str = "made elsewhere"
+    saliency: str = ""
+    model: str = ""
+    model_digest: str = ""
+    fitted_to: frozenset[str] | None = None
+    history: tuple[Mapping[str, float], ...] = ()
+    passes: Passes = field(default_factory=Passes)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.delta.shape))
+        return f"UniversalPerturbation({self.method}, {shape}, {self.size_text()})"
+
+    @property
+    def l2(self) -> float:
+        """Its Euclidean length, for values in [0, 1]."""
+        return float(length(self.delta[None]))
+
+    @property
+    def linf(self) -> float:
+        """Its largest absolute value, for values in [0, 1]."""
+        return float(self.delta.abs().max())
+
+    def size_text(self) -> str:
+        """Write its norms on both scales of pixel values."""
+        return (
+            f"l2 {self.l2:.4g} (of values from 0 to 255: {255 * self.l2:.4g}), "
+            f"l-infinity {self.linf:.4g} ({255 * self.linf:.3g}/255)"
+        )
+
+    def apply(self, images: Images, *, clip: bool = True) -> Images:
+        """Add it to (n,c,h,w) images; `clip` brings the values back to [0, 1], and so makes it smaller in places.
+
+        Raises
+        ------
+        ImageError
+            If the images have another size.
+        """
+        self.check_fits(tuple(images.shape[1:]))
+        moved = images + self.delta.to(images)
+        return moved.clamp(0, 1) if clip else moved
+
+    def check_fits(self, shape: tuple[int, ...]) -> None:
+        """Raise `ImageError` unless images of a shape (c,h,w) have its size."""
+        found = tuple(self.delta.shape)
+        if found == shape:
+            return
+        height, width = shape[-2:]
+        fix = (
+            f" To resize it: perturbation.resized(({height}, {width})), on the command line --resize."
+            if found[0] == shape[0]
+            else ""
+        )
+        raise ImageError(f"The perturbation must have the size of the images, {shape}; got {found}.{fix}")
+
+    def resized(self, size: tuple[int, int]) -> UniversalPerturbation:
+        """Bring it to another height and width, bilinearly, and then to the norm that it had.
+
+        The paper does not resize [ours]. The norm is that of its ball, so that `epsilon` says the same as before.
+        """
+        if min(size) < 1:
+            raise bad_parameter("size", "must be a height and a width of at least 1", size)
+        delta = F.interpolate(self.delta[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+        before, after = (
+            (one.square().sum().sqrt() if self.ball == "l2" else one.abs().max()) for one in (self.delta, delta)
+        )
+        return replace(self, delta=delta * (before / after if after > 0 else 1.0))
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a safetensors file, whole or not at all; `load` reads it.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        about = {
+            "format": _VERSION,
+            "epsilon": self.epsilon,
+            "ball": self.ball,
+            "method": self.method,
+            "saliency": self.saliency,
+            "model": self.model,
+            "model_digest": self.model_digest,
+            "fitted_to": None if self.fitted_to is None else sorted(self.fitted_to),
+            "history": [dict(step) for step in self.history],
+            "forwards": self.passes.forwards,
+            "backwards": self.passes.backwards,
+            "versions": dict(self.versions),
+        }
+        # One key: the format writes several in no fixed order, and equal fits are to give equal files.
+        write_tensors(Path(path), {"delta": self.delta}, {_KEY: json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> UniversalPerturbation:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ImageError
+            If there is no such file, or it is not one of a universal perturbation, or damaged.
+        """
+        path = Path(path)
+        if not is_file(path):
+            raise ImageError(f"There is no file {path} with a universal perturbation.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})[_KEY])
+                return _from(file.get_tensor("delta"), about)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            raise ImageError(
+                f"{path} is not a universal perturbation of `whyfooled universal fit`, or is damaged."
+            ) from None
+
+
+def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
+    if delta.ndim != 3 or not torch.isfinite(delta).all():
+        raise ValueError("no perturbation")
+    fitted_to = about["fitted_to"]
+    return UniversalPerturbation(
+        delta=delta.float(),
+        epsilon=float(about["epsilon"]),
+        ball=about["ball"],
+        method=about["method"],
+        saliency=about["saliency"],
+        model=about["model"],
+        model_digest=about["model_digest"],
+        fitted_to=None if fitted_to is None else frozenset(fitted_to),
+        history=tuple(about["history"]),
+        passes=Passes(about["forwards"], about["backwards"]),
+        versions=about["versions"],
+    )

@@ -1,0 +1,133 @@
+"""UPI-Grad: gradient ascent on the dissimilarity of maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import at_least, bad_parameter
+from whyfooled.randomness import normal
+from whyfooled.registry import Card
+from whyfooled.saliency.differentiable import DifferentiableMethod
+from whyfooled.types import Classes, Image, Images
+from whyfooled.universal._fitting import FLAT, Fitting, Part
+from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
+from whyfooled.universal._method import UniversalMethod
+
+
+@final
+@dataclass(frozen=True)
+class UPIGrad(UniversalMethod):
+    """Universal perturbation of interpretations by stochastic projected gradient ascent (Ehsani Oskouie & Farnia 2022).
+
+    It makes ``mean over x of D(x, δ + Z) − μ · loss(x + δ)`` large, in the ball: `dissimilarity` of the clean map and
+    of the perturbed one with Gaussian noise Z, and, with a penalty μ, the cross-entropy of the predictions, which then
+    stay. The penalty is [ours]. Steps have a fixed length along the mean of past gradients (momentum), and shrink
+    linearly to 0 [ours].
+
+    The slopes of D are taken with smooth activations, because those of a network of ReLUs are 0 [ours]; the penalty, on
+    the true network.
+
+    Parameters
+    ----------
+    penalty
+        μ, at least 0: how much the predictions are to stay. 0 leaves them to themselves.
+    passes
+        How often each image is used. [ours]
+    images_per_step
+        Images drawn for a step. [ours]
+    step_size
+        Length of the first step, as a share of `epsilon`. [ours]
+    momentum
+        How much of the past gradients is kept, from 0 to below 1. [ours]
+    noise
+        Length of Z, as a share of that of the largest perturbations in the ball; its σ is that over the square root of
+        the number of values. [ours]
+    beta
+        Sharpness of the smooth activations, see `whyfooled.saliency.smooth_activations`; None for the true ones.
+    """
+
+    penalty: float = 0.0
+    passes: int = 4
+    images_per_step: int = 40
+    step_size: float = 0.3
+    momentum: float = 0.9
+    noise: float = 0.5
+    beta: float | None = 10.0
+
+    card: ClassVar[Card] = Card(
+        name="grad",
+        title="UPI-Grad",
+        summary="Gradient ascent on how far the maps move, over all images.",
+        source="Ehsani Oskouie & Farnia 2022, arXiv 2212.03095, sec. 4, algorithm 1",
+        cost="1 forward, then for each of `passes`: 2 maps, one of them differentiated; with `penalty` a gradient more",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("penalty", self.penalty, 0)
+        at_least("passes", self.passes, 1)
+        at_least("images_per_step", self.images_per_step, 1)
+        at_least("step_size", self.step_size, 0)
+        at_least("noise", self.noise, 0)
+        if not 0 <= self.momentum < 1:
+            raise bad_parameter("momentum", "must be at least 0 and below 1", self.momentum)
+        check_beta(self.beta)
+
+    def find(self, fit: Fitting) -> Image:
+        """Ascend from a random direction."""
+        delta = self.largest(fit.start())
+        speed = torch.zeros_like(delta)
+        sigma = self.noise_size(self.noise, fit.shape)
+        batches = list(fit.minibatches(self.images_per_step, self.passes))
+        for number, places in enumerate(batches):
+            step = AscentStep(fit.saliency, delta, sigma, self.penalty, self.beta)
+            sums = fit.total(step, places, f"step {number + 1} of {len(batches)}")
+            slope = sums["slope"] / len(places)
+            if not slope.any():
+                raise FLAT
+            speed = self.momentum * speed + (slope / slope.norm()).float()
+            rate = self.step_size * (1 - number / len(batches))
+            delta = self.kept_inside(delta + rate * self.largest(speed))
+            fit.history.append({name: float(sums[name]) / len(places) for name in ("dissimilarity", "loss")})
+        return delta
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class AscentStep:
+    """The slope of the objective on a part: of ``D(x, δ + Z) − μ · loss(x + δ)``."""
+
+    saliency: DifferentiableMethod
+    delta: Image
+    sigma: float
+    penalty: float
+    beta: float | None
+
+    def __call__(self, classifier: Classifier, part: Part) -> Mapping[str, Tensor]:
+        """Add up the slopes, the dissimilarities and, with a penalty, the losses."""
+        moved = part.images + self.delta.to(part.images)
+        with smoothed(self.beta):
+            clean = interpret(self.saliency, classifier, part.images, part.classes)
+        noisy = moved + self.sigma * normal(moved, part.generators())
+        found, apart = slopes(self.saliency, classifier, noisy, part.classes, clean, self.beta)
+        sums = {"slope": found.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "loss": apart.new_zeros(())}
+        if self.penalty:
+            pull, losses = loss_slopes(classifier, moved, part.classes)
+            sums["slope"] = sums["slope"] - self.penalty * pull.sum(0)
+            sums["loss"] = losses.sum()
+        return sums
+
+
+def loss_slopes(classifier: Classifier, images: Images, classes: Classes) -> tuple[Images, Tensor]:
+    """Differentiate each image's cross-entropy with respect to the image, on the true network; and return it, (n,)."""
+    inputs = images.detach().requires_grad_()
+    losses = F.cross_entropy(classifier(inputs), classes.long(), reduction="none")
+    (found,) = torch.autograd.grad(losses.sum(), inputs)
+    return found, losses.detach()
