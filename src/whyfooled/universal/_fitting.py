@@ -280,7 +280,7 @@ def fitting(
 FLAT = MethodError(
     "The maps do not change with any image, to first order: their slopes are 0 at every pixel. A network of ReLUs is "
     "piecewise linear, so a saliency map made of its gradients is constant nearly everywhere. Leave `beta` at a "
-    "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is tested on the true "
-    "network."
+    "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is tested on the "
+    "true network."
 )
 """The trap of piecewise linearity: with ReLUs, there is no slope to follow."""
