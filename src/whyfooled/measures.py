@@ -315,6 +315,24 @@ def structural_similarity(maps: Maps, others: Maps) -> PerImage:
     return (luminance * (2 * covariance + c2) / (var_x + var_y + c2)).flatten(1).mean(1)
 
 
+def centre_shift(maps: Maps, others: Maps) -> PerImage:
+    """Return (n,) how far apart the centres of mass of two maps lie, in pixels; NaN where a map is 0 everywhere.
+
+    Ghorbani, Abid, Zou 2019, arXiv 1710.10547, sec. 3.3. A pixel's mass is the absolute value of its saliency, summed
+    over channels.
+    """
+    _check_same_shape(maps, others)
+    first, second = (_centre(one.double().abs().sum(1)) for one in (maps, others))
+    shift: Tensor = (first - second).norm(dim=1)
+    return shift
+
+
+def _centre(mass: Tensor) -> Tensor:
+    rows, columns = (torch.arange(side, device=mass.device, dtype=mass.dtype) for side in mass.shape[-2:])
+    total = mass.sum((1, 2))
+    return torch.stack([mass.sum(2) @ rows / total, mass.sum(1) @ columns / total], dim=1)
+
+
 _WINDOW = 11
 
 

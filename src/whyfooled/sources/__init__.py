@@ -1,6 +1,6 @@
 """Where the images of a study come from: photographs, published data sets, arrays, saved adversarial images."""
 
-from whyfooled.sources._classes import class_map
+from whyfooled.sources._classes import class_map, mapped
 from whyfooled.sources._files import common_folder
 from whyfooled.sources._labels import read_labels
 from whyfooled.sources._open import SOURCES, SourceCard, open_source
@@ -14,6 +14,7 @@ __all__ = [
     "SourceCard",
     "class_map",
     "common_folder",
+    "mapped",
     "open_source",
     "read_labels",
 ]

@@ -61,6 +61,11 @@ def class_map(source: Source, classifier: Classifier) -> tuple[int, ...] | None:
     )
 
 
+def mapped(labels: Sequence[int], class_map: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return what an image shows, as the classifier's indices, each once: two labels may stand for one class."""
+    return tuple(dict.fromkeys(labels if class_map is None else (class_map[label] for label in labels)))
+
+
 def _check_range(source: Source, classifier: Classifier) -> None:
     largest = max((label for labels in source.all_labels for label in labels), default=None)
     if largest is None:

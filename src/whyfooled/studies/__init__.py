@@ -2,7 +2,6 @@
 
 from whyfooled.studies._runner import Progress, StudyResult, run_study
 from whyfooled.studies._study import Batch, Measured, Study
-from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Table
 from whyfooled.studies._write import redraw
 from whyfooled.studies.attack_outcome import AttackOutcome
@@ -14,6 +13,7 @@ from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
 from whyfooled.studies.sensitivity_correlation import SensitivityCorrelation
+from whyfooled.summary import Summary, SummaryTable
 
 STUDIES = (
     FilteringEffect,

@@ -15,7 +15,7 @@ from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.errors import WhyfooledError, WhyfooledWarning
 from whyfooled.passes import count_passes
-from whyfooled.sources import Sample, Source
+from whyfooled.sources import Sample, Source, mapped
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._table import encode
 
@@ -204,12 +204,7 @@ def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch
     return Batch(
         names=tuple(sample.name for sample in samples),
         images=images.to(classifier.mean),
-        labels=tuple(_classes(job, sample.labels) for sample in samples),
+        labels=tuple(mapped(sample.labels, job.class_map) for sample in samples),
         adversaries=saved,
         seed=job.seed,
     )
-
-
-def _classes(job: Job, labels: Sequence[int]) -> tuple[int, ...]:
-    # Two labels may stand for one class.
-    return tuple(dict.fromkeys(labels if job.class_map is None else (job.class_map[label] for label in labels)))

@@ -14,8 +14,8 @@ from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError, bad_parameter
 from whyfooled.registry import Card, title
-from whyfooled.studies._summary import Summary
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Summary
 from whyfooled.types import Classes, Images
 
 

@@ -37,8 +37,8 @@ from whyfooled.studies._defaults import ATTACKS, METHODS
 from whyfooled.studies._figure import intervals_figure
 from whyfooled.studies._maps import titled_maps
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
-from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import Classes
 
 NOISE = "noise"

@@ -30,9 +30,9 @@ from whyfooled.studies._maps import titled_pairs
 from whyfooled.studies._pictures import PICTURE_COLUMNS, from_levels, from_png, picture_rows, to_levels
 from whyfooled.studies._reading import check_some_method
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
-from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
 from whyfooled.studies.saliency_grid import CLEAN, SHOWN, most_telling, shown_table
+from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import Classes, PerImage
 
 _KINDS = ("true_clean", "promoted_clean", "true_attacked", "promoted_attacked")

@@ -25,8 +25,8 @@ from whyfooled.studies._defaults import NORM_ATTACKS
 from whyfooled.studies._fooled import Fooled, fooled_by, fooled_headline, who_was_fooled
 from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study
-from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import PerImage
 
 _SHOWN = ("suppression", "balanced", "promotion", "inert")

@@ -23,8 +23,8 @@ from whyfooled.studies._figure import histograms_figure
 from whyfooled.studies._maps import check_none_works, spread
 from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
-from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Summary, SummaryTable
 from whyfooled.types import Images, Logits
 
 LABELS, PREDICTED = "its labels", "the classifier's top classes"

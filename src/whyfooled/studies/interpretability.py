@@ -25,8 +25,8 @@ from whyfooled.studies._fooled import Fooled, fooled_by, who_was_fooled
 from whyfooled.studies._maps import spread, titled_maps
 from whyfooled.studies._reading import check_some_method
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
-from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Cell, Summary, SummaryTable
 
 BEFORE, AFTER = "true class on the clean image", "promoted class on the adversarial image"
 _NUMBERS = ("score", "chance", "random", "mirrored")

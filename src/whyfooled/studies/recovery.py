@@ -33,8 +33,8 @@ from whyfooled.studies._figure import curves_figure
 from whyfooled.studies._maps import spread, titled_maps
 from whyfooled.studies._reading import by_image, check_some_method, differences, highest, means
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
-from whyfooled.studies._summary import Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Summary, SummaryTable
 
 RANDOM, SIZE = "Random order", "Size of the perturbation"
 _FILL_TITLES = {"zero": "black", "mean": "the image's mean", "noise": "uniform noise", "blur": "blurred"}

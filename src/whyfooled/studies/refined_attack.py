@@ -34,8 +34,8 @@ from whyfooled.studies._defaults import NORM_ATTACKS
 from whyfooled.studies._figure import intervals_figure
 from whyfooled.studies._maps import check_none_works
 from whyfooled.studies._study import Batch, Measured, Study
-from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import Classes
 
 ORIGINAL, RANDOM = "original", "random"

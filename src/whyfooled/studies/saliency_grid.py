@@ -24,8 +24,8 @@ from whyfooled.studies._maps import titled_maps
 from whyfooled.studies._pictures import PICTURE_COLUMNS, from_levels, from_png, picture_rows, to_levels
 from whyfooled.studies._reading import check_some_method
 from whyfooled.studies._study import Batch, Measured, Study, check_methods
-from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Cell, Summary, SummaryTable
 
 CLEAN = "clean"
 SHOWN = 3

@@ -28,8 +28,8 @@ from whyfooled.studies._figure import intervals_figure
 from whyfooled.studies._fooled import Fooled, fooled_by, fooled_headline, who_was_fooled
 from whyfooled.studies._reading import by_image, differences, highest, means
 from whyfooled.studies._study import Batch, Measured, Study
-from whyfooled.studies._summary import Cell, Summary, SummaryTable
 from whyfooled.studies._table import Columns, Table
+from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import Images
 
 ATTACK, NOISE = "attack", "noise"

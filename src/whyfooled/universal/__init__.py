@@ -4,6 +4,7 @@ from whyfooled.universal._fitting import Fitting, Part, Step
 from whyfooled.universal._method import UniversalMethod
 from whyfooled.universal._perturbation import UniversalPerturbation
 from whyfooled.universal.dissimilarity import dissimilarity, interpretation
+from whyfooled.universal.evaluation import Evaluation, changes, evaluate
 from whyfooled.universal.random_direction import RandomDirection
 from whyfooled.universal.upi_grad import UPIGrad
 from whyfooled.universal.upi_pca import UPIPCA
@@ -14,6 +15,7 @@ UNIVERSAL: tuple[type[UniversalMethod], ...] = (UPIGrad, UPIPCA, RandomDirection
 __all__ = [
     "UNIVERSAL",
     "UPIPCA",
+    "Evaluation",
     "Fitting",
     "Part",
     "RandomDirection",
@@ -21,6 +23,8 @@ __all__ = [
     "UPIGrad",
     "UniversalMethod",
     "UniversalPerturbation",
+    "changes",
     "dissimilarity",
+    "evaluate",
     "interpretation",
 ]

@@ -17,7 +17,7 @@ from whyfooled.images import content_digest
 from whyfooled.passes import Passes, count_passes
 from whyfooled.randomness import image_generators
 from whyfooled.saliency.differentiable import DifferentiableMethod
-from whyfooled.sources import Sample, Source
+from whyfooled.sources import Sample, Source, mapped
 from whyfooled.types import Classes, Images, Progress
 
 
@@ -117,9 +117,9 @@ class _Look:
         except ImageError as error:
             return _Seen(None, error=error)
         given = int(classifier.predict(image[None].to(classifier.mean))[0])
-        labels = [label if self.class_map is None else self.class_map[label] for label in sample.labels]
+        labels = mapped(sample.labels, self.class_map)
         digests = (content_digest(sample.image), content_digest(image))
-        return _Seen(given if given in (labels or [given]) else None, digests)
+        return _Seen(given if given in (labels or (given,)) else None, digests)
 
 
 @final

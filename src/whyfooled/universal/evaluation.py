@@ -1,0 +1,321 @@
+"""What a universal perturbation does to images that it was not fitted to: always on the true network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from whyfooled.balls import length
+from whyfooled.checks import check_classifier
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ImageError, WhyfooledError, bad_parameter
+from whyfooled.images import content_digest
+from whyfooled.measures import centre_shift, rank_correlation, structural_similarity, top_overlap
+from whyfooled.memory import batch_size_for
+from whyfooled.randomness import choose, image_generators, normal
+from whyfooled.registry import describe_value
+from whyfooled.sources import Source, class_map, mapped
+from whyfooled.statistics import Interval, bootstrap_difference, bootstrap_means
+from whyfooled.summary import SummaryTable
+from whyfooled.types import Classes, Images, PerImage, Progress, silent
+from whyfooled.universal._given import Given, as_source
+from whyfooled.universal._maps import Saliency, interpret
+from whyfooled.universal._method import GRADIENT
+from whyfooled.universal._perturbation import UniversalPerturbation
+from whyfooled.universal.dissimilarity import Interpretations, distance
+
+MEASURES = {
+    "dissimilarity": "D",
+    "fooled": "fooling rate",
+    "top_overlap": "top pixels in common",
+    "rank_correlation": "rank correlation",
+    "structural_similarity": "SSIM",
+    "centre_shift": "mass centre moves (pixels)",
+}
+"""What is measured of each image, and what it is called in a table."""
+
+UNIVERSAL, RANDOM = "universal", "random"
+TOP = 0.05
+"""Share of the pixels that count as the top ones. [ours]"""
+
+
+def changes(
+    saliency: Saliency,
+    classifier: Classifier,
+    images: Images,
+    classes: Classes,
+    moved: Images,
+    *,
+    clean: Interpretations | None = None,
+    share: float = TOP,
+) -> dict[str, PerImage]:
+    """Measure how far each image's map and prediction change.
+
+    Parameters
+    ----------
+    saliency
+        The saliency method.
+    classifier
+        The true network: no smooth activations here.
+    images
+        (n,c,h,w) The images as they were, values in [0, 1].
+    classes
+        (n,) The classes whose maps are taken.
+    moved
+        (n,c,h,w) The images as they are now; their values may lie outside [0, 1].
+    clean
+        (n,h,w) The images' interpretations, if they are known already.
+    share
+        Share of the pixels that count as the top ones.
+
+    Returns
+    -------
+    dict
+        (n,) for each of `MEASURES`: the `dissimilarity`; 1 if the prediction is not the class any more, else 0; the
+        share of the top pixels that both maps have; Spearman's rank correlation; SSIM (NaN under 11 pixels a side); how
+        many pixels the centre of mass moves. NaN where a map is empty.
+    """
+    before = interpret(saliency, classifier, images, classes) if clean is None else clean
+    after = interpret(saliency, classifier, moved, classes)
+    first, second = before.unsqueeze(1), after.unsqueeze(1)
+    empty = ~(before.flatten(1).any(1) & after.flatten(1).any(1))
+    return {
+        "dissimilarity": distance(before, after).double(),
+        "fooled": (classifier.predict(moved) != classes).double(),
+        "top_overlap": top_overlap(first, second, share).masked_fill(empty, torch.nan),
+        "rank_correlation": rank_correlation(first, second),
+        "structural_similarity": structural_similarity(first, second).masked_fill(empty, torch.nan),
+        "centre_shift": centre_shift(first, second),
+    }
+
+
+def random_like(perturbation: UniversalPerturbation, images: Images, seed: int) -> Images:
+    """Add to each image a random direction of its own, of the perturbation's norm: what chance does."""
+    drawn = normal(images, image_generators(images, seed))
+    if perturbation.ball == "linf":
+        return images + perturbation.linf * drawn.sign()
+    return images + perturbation.l2 * drawn / length(drawn)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """What a universal perturbation does to test images.
+
+    Parameters
+    ----------
+    table
+        One row for each image, perturbation (``"universal"``, or ``"random"``: a random direction of the same norm for
+        each image) and ``clipped`` (whether the values were brought back to [0, 1]), with the columns of `MEASURES`.
+    perturbation
+        What was tested.
+    saliency
+        Whose maps were looked at, as on the command line.
+    model
+        What the classifier is called.
+    wrong
+        How many images were left out because the classifier gets them wrong.
+    unreadable
+        Names of images that could not be used, with the reason.
+    """
+
+    table: pd.DataFrame
+    perturbation: UniversalPerturbation
+    saliency: str
+    model: str
+    wrong: int
+    unreadable: dict[str, str]
+
+    def __repr__(self) -> str:
+        found = self.intervals()
+        return f"Evaluation(D {found['dissimilarity']}, fooling rate {found['fooled']}, {self.count} images)"
+
+    @property
+    def count(self) -> int:
+        """How many images were tested."""
+        return int(self.table["image"].nunique())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table."""
+        return self.table
+
+    def intervals(self, perturbation: str = UNIVERSAL, *, clipped: bool = False) -> dict[str, Interval]:
+        """Return the mean of each of `MEASURES` over images, with 95 % bootstrap intervals."""
+        values = torch.from_numpy(self._of(perturbation, clipped)[list(MEASURES)].to_numpy(copy=True))
+        return dict(zip(MEASURES, bootstrap_means(values), strict=True))
+
+    def gain(self, *, clipped: bool = False) -> Interval:
+        """Return how much larger D is than under a random direction of the same norm, paired by image."""
+        both = [self._of(name, clipped)["dissimilarity"].to_numpy(copy=True) for name in (UNIVERSAL, RANDOM)]
+        return bootstrap_difference(torch.stack([torch.from_numpy(one) for one in both], dim=1))
+
+    def summary_table(self) -> SummaryTable:
+        """Make a table of it, for Markdown or LaTeX: `whyfooled.summary.SummaryTable`."""
+        rows = [
+            [name, "clipped" if clipped else "not clipped", *self.intervals(name, clipped=clipped).values()]
+            for clipped in (False, True)
+            for name in (UNIVERSAL, RANDOM)
+        ]
+        caption = (
+            f"{self.perturbation.method} of {self.perturbation.size_text()}, on maps of {self.saliency} of "
+            f"{self.model}, and random directions of the same norm. Clipped: values brought back to [0, 1]. Top pixels: {TOP:.0%}, "
+            "which is also what maps have in common by chance."
+        )
+        return SummaryTable(caption, ("perturbation", "values", *MEASURES.values()), rows)
+
+    def _of(self, perturbation: str, clipped: bool) -> pd.DataFrame:
+        return self.table[(self.table["perturbation"] == perturbation) & (self.table["clipped"] == clipped)]
+
+
+def evaluate(
+    classifier: Classifier,
+    perturbation: UniversalPerturbation,
+    source: Given,
+    saliency: Any = GRADIENT,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Measure what a universal perturbation does to the maps and predictions of images that it was not fitted to.
+
+    Images that the classifier gets wrong are left out, as in the paper. Every image is held against a random direction
+    of the same norm.
+
+    Parameters
+    ----------
+    classifier
+        The true network.
+    perturbation
+        What is tested.
+    source
+        The test images, as `UniversalMethod.fit` takes its own.
+    saliency
+        Any saliency method; its maps need not be differentiable.
+    count
+        How many images to draw at random, by the seed; all if None.
+    seed
+        Seed of the draw and of the random directions.
+    batch_size
+        Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
+    progress
+        Called with the images done, the images in all, and what is being done.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ParameterError
+        If the perturbation was fitted to one of the images: by content, whatever the names.
+    ImageError
+        If the perturbation has another size than the images, or none can be used.
+    """
+    check_classifier(classifier)
+    perturbation.check_fits((classifier.channels, *classifier.size))
+    images = as_source(source)
+    classes = class_map(images, classifier)
+    places = choose(len(images), count, seed)
+    unreadable = check_unseen(perturbation, images, classifier, places, progress)
+    readable = [place for place in places if images.name(place) not in unreadable]
+    size = batch_size_for(classifier) if batch_size is None else batch_size
+    if size < 1:
+        raise bad_parameter("batch_size", "must be at least 1", size)
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(readable), size):
+        some = readable[start : start + size]
+        rows += _measure(classifier, perturbation, images, some, classes, saliency, seed)
+        progress(start + len(some), len(readable), "test")
+    table = pd.DataFrame(rows)
+    tested = 0 if table.empty else table["image"].nunique()
+    if not tested:
+        raise ImageError(f"None of the {len(places)} images is classified as what it shows, so none can be used.")
+    return Evaluation(
+        table=table,
+        perturbation=perturbation,
+        saliency=describe_value(saliency),
+        model=classifier.name,
+        wrong=len(readable) - tested,
+        unreadable=unreadable,
+    )
+
+
+def check_unseen(
+    perturbation: UniversalPerturbation,
+    source: Source,
+    classifier: Classifier,
+    places: Sequence[int],
+    progress: Progress = silent,
+) -> dict[str, str]:
+    """Raise `ParameterError` if a perturbation was fitted to one of the images, by content; name unreadable ones."""
+    known = perturbation.fitted_to or frozenset()
+    unreadable: dict[str, str] = {}
+    seen: list[str] = []
+    for number, place in enumerate(places):
+        try:
+            sample = source[place]
+            fitted = sample.fitted(classifier.fit, classifier.channels)
+        except WhyfooledError as error:
+            unreadable[source.name(place)] = str(error)
+            continue
+        if known and not known.isdisjoint((content_digest(sample.image), content_digest(fitted))):
+            seen.append(sample.name)
+        progress(number + 1, len(places), "look")
+    if seen:
+        raise bad_parameter(
+            "source",
+            "must be images that the perturbation was not fitted to, or the test would flatter it",
+            f"{len(seen)} of {len(places)} that it was, such as {seen[0]}",
+            "Leave them out.",
+        )
+    return unreadable
+
+
+def _measure(
+    classifier: Classifier,
+    perturbation: UniversalPerturbation,
+    source: Source,
+    places: Sequence[int],
+    class_map: tuple[int, ...] | None,
+    saliency: Saliency,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Measure images together, and give their rows."""
+    samples = [source[place] for place in places]
+    fitted = [sample.fitted(classifier.fit, classifier.channels) for sample in samples]
+    images = torch.stack(fitted).to(classifier.mean)
+    given = classifier.predict(images)
+    right = []
+    for number, sample in enumerate(samples):
+        if int(given[number]) in (mapped(sample.labels, class_map) or given[number : number + 1].tolist()):
+            right.append(number)
+    if not right:
+        return
+    chosen = torch.tensor(right, device=images.device)
+    images, classes = images[chosen], given[chosen]
+    clean = interpret(saliency, classifier, images, classes)
+    for name, moved in _perturbed(perturbation, images, seed):
+        for clipped in (False, True):
+            now = moved.clamp(0, 1) if clipped else moved
+            found = changes(saliency, classifier, images, classes, now, clean=clean)
+            columns = {key: value.tolist() for key, value in found.items()}
+            for row, number in enumerate(right):
+                yield {
+                    "image": samples[number].name,
+                    "class": int(classes[row]),
+                    "perturbation": name,
+                    "clipped": clipped,
+                    **{key: values[row] for key, values in columns.items()},
+                }
+
+
+def _perturbed(perturbation: UniversalPerturbation, images: Images, seed: int) -> Iterator[tuple[str, Tensor]]:
+    yield UNIVERSAL, perturbation.apply(images, clip=False)
+    yield RANDOM, random_like(perturbation, images, seed)
