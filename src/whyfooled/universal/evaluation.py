@@ -163,8 +163,8 @@ class Evaluation:
         ]
         caption = (
             f"{self.perturbation.method} of {self.perturbation.size_text()}, on maps of {self.saliency} of "
-            f"{self.model}, and random directions of the same norm. Clipped: values brought back to [0, 1]. Top pixels: "
-            f"{TOP:.0%}, which is also what maps have in common by chance."
+            f"{self.model}, and random directions of the same norm. Clipped: values brought back to [0, 1]. Top "
+            f"pixels: {TOP:.0%} of all, which is also what maps have in common by chance."
         )
         return SummaryTable(caption, ("perturbation", "values", *MEASURES.values()), rows)
 
