@@ -42,6 +42,11 @@ def test_of_one_size_only_the_fit_differs():
     assert other.digest() == classifier.digest()
 
 
+def test_the_digest_tells_sizes_apart():
+    digests = {resizing(small(side=side), Fit((24, 24))).digest() for side in (16, 20, 24)}
+    assert len(digests) == 3
+
+
 def test_class_names_and_channels_are_kept():
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
     grey = Classifier(module, mean=(0.3,), std=(0.2,), size=(8, 8), class_names=["cat", "dog"])

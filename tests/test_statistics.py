@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyfooled.errors import ParameterError
-from whyfooled.statistics import auroc, bootstrap_difference, bootstrap_means, variance_explained
+from whyfooled.statistics import auroc, bootstrap_difference, bootstrap_means, bootstrap_ratio, variance_explained
 
 
 def draws(n, m=1, seed=0):
@@ -159,3 +159,25 @@ def test_where_nothing_varies_within_images_nothing_is_explained():
     assert math.isnan(variance_explained(torch.tensor([[0.1, 0.1], [0.3, 0.3]])))
     assert math.isnan(variance_explained(torch.tensor([[0.1, 0.1 + 1e-7], [0.3, 0.3 + 1e-7]])))
     assert math.isnan(variance_explained(torch.tensor([[0.1, 0.2]])))
+
+
+def test_a_ratio_is_that_of_the_means_with_the_interval_of_the_delta_method():
+    values = torch.cat([draws(600, 1) + 6, draws(600, 1, seed=1) + 3], dim=1).double()
+    found = bootstrap_ratio(values)
+    first, second = values.mean(0).tolist()
+    assert found.mean == pytest.approx(first / second)
+    residual = values[:, 0] - found.mean * values[:, 1]
+    spread = 1.96 * float(residual.std()) / second / math.sqrt(600)
+    assert found.low == pytest.approx(found.mean - spread, abs=0.15 * spread)
+    assert found.high == pytest.approx(found.mean + spread, abs=0.15 * spread)
+
+
+def test_a_ratio_of_columns_that_vary_together_is_sure():
+    values = draws(50).abs() + 1
+    found = bootstrap_ratio(torch.cat([3 * values, values], dim=1))
+    assert (found.mean, found.low, found.high) == pytest.approx((3, 3, 3))
+    assert found.count == 50
+
+
+def test_a_ratio_to_nothing_is_nan():
+    assert math.isnan(bootstrap_ratio(torch.tensor([[1.0, 0.0], [2.0, 0.0]])).mean)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ class Resizing(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
+        # Among the weights, so that the digest of another size is another one.
+        self.register_buffer("size", torch.tensor(classifier.size))
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits of (n,c,h,w) images of any size, values in [0, 1]."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.sources.pictures import assert_shows, listed, photograph, pixels, write
 from whyfooled.errors import ImageError, ParameterError
-from whyfooled.sources import SOURCES, open_source
+from whyfooled.sources import SOURCES, open_source, takes_labels
 
 
 class TestKinds:
@@ -90,3 +90,21 @@ class TestSource:
         (photographs / "a" / "one.jpg").rename(photographs / "a" / "other.jpg")
         renamed = open_source(photographs).digest()
         assert len({digests[0], changed, renamed}) == 3
+
+
+class TestSome:
+    def test_the_images_at_some_places_keep_their_names_labels_and_pixels(self, tmp_path):
+        pictures = np.random.default_rng(0).integers(0, 255, (6, 9, 9, 3), dtype=np.uint8)
+        np.savez(tmp_path / "i.npz", images=pictures, labels=np.arange(6))
+        whole = open_source(tmp_path / "i.npz")
+        some = whole.only([4, 1])
+        assert (len(some), some.names, some.all_labels) == (2, ("4", "1"), ((4,), (1,)))
+        assert np.asarray(some[0].image).tolist() == pictures[4].tolist()
+        again = copy.deepcopy(some.only([1]))
+        assert np.asarray(again[0].image).tolist() == pictures[1].tolist()
+        assert len({whole.digest(), some.digest(), whole.only([1, 4]).digest()}) == 3
+
+    def test_photographs_take_labels_and_arrays_do_not(self, tmp_path):
+        assert takes_labels(str(tmp_path))
+        assert not takes_labels("some.npz:fit")
+        assert not takes_labels(f"folder:{tmp_path}")

@@ -27,9 +27,7 @@ def matrices_figure(panels: Sequence[tuple[str, Matrix, str]], *, rows: str, col
     """
     first = panels[0][1]
     down, across = list(first), list(next(iter(first.values())))
-    figure = Figure(
-        figsize=((1.15 * len(across) + 1.6) * len(panels) + 0.6, 0.75 * len(down) + 1.9), layout="constrained"
-    )
+    figure = Figure(figsize=(1.15 * len(across) * len(panels) + 1.8, 0.75 * len(down) + 1.9), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, (heading, cells, form) in zip(axes, panels, strict=True):
         values = np.array([[cells[row][column].mean for column in across] for row in down])
@@ -49,7 +47,8 @@ def matrices_figure(panels: Sequence[tuple[str, Matrix, str]], *, rows: str, col
 
 
 def _short(name: str) -> str:
-    return plain_text(textwrap.fill(name, 16))
+    # Of a path, the file.
+    return plain_text(textwrap.fill(name.rpartition("/")[2], 16))
 
 
 def _written(value: Interval, form: str) -> str:

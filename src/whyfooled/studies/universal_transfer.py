@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
@@ -196,10 +197,11 @@ class UniversalTransfer(Study):
 
     @classmethod
     def draw(cls, table: Table, seed: int) -> Figure:
-        """Draw two matrices: D, and the fooling rate; rows are the models fitted on."""
+        """Draw matrices of D, of D over chance and of the fooling rate; rows are the models fitted on."""
         found = _compared(table.read(), seed)
         panels = [
             ("dissimilarity D of the maps", _matrix(found, "d"), ".2f"),
+            ("D over chance", _matrix([_without_ratio(one) for one in found], "ratio"), ".2f"),
             ("fooling rate", _matrix(found, "fooled"), ".2f"),
         ]
         return matrices_figure(panels, rows="fitted on", columns="tested on")
@@ -229,11 +231,13 @@ class _Pair:
 
 
 def _compared(rows: pd.DataFrame, seed: int) -> list[_Pair]:
+    models = [str(name) for name in rows["tested_on"].dropna().unique()]
     rows = rows[rows["outcome"] == TESTED]
     if rows.empty:
         raise ImageError("No model gets any of the images right.")
     found = []
-    for tested_on, own in rows.groupby("tested_on", observed=True, sort=False):
+    for tested_on in models:
+        own = rows[rows["tested_on"] == tested_on]
         parts = {str(name): part.set_index("index") for name, part in own.groupby("fitted_on", observed=True)}
         order = [str(name) for name in own["fitted_on"].unique()]
         chance = parts[CHANCE]["dissimilarity"]
@@ -242,7 +246,7 @@ def _compared(rows: pd.DataFrame, seed: int) -> list[_Pair]:
             values = torch.tensor(part[list(_MEASURES)].to_numpy(dtype="float64"))
             both = torch.stack([values[:, 0], torch.tensor(chance.loc[part.index].to_numpy())], dim=1)
             d, fooled, over = bootstrap_means(torch.cat([values, both[:, :1] - both[:, 1:]], dim=1), seed=seed)
-            found.append(_Pair(name, str(tested_on), d, fooled, over, bootstrap_ratio(both, seed=seed)))
+            found.append(_Pair(name, tested_on, d, fooled, over, bootstrap_ratio(both, seed=seed)))
     return found
 
 
@@ -265,6 +269,12 @@ def _verdicts(found: Sequence[_Pair]) -> list[str]:
             "chance's."
         )
     return sentences
+
+
+def _without_ratio(one: _Pair) -> _Pair:
+    """Leave out what chance is over itself."""
+    nothing = Interval(math.nan, math.nan, math.nan, 0)
+    return replace(one, ratio=nothing) if one.fitted_on == CHANCE else one
 
 
 def _matrix(found: Sequence[_Pair], value: str) -> Matrix:
