@@ -17,10 +17,10 @@ from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.types import Image
 from whyfooled.universal._fitting import FLAT, Fitting, Part
+from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import UniversalMethod
-from whyfooled.universal._sign import better_sign
-from whyfooled.universal.upi_grad import loss_slopes
+from whyfooled.universal._sign import MapsMoved, better_sign
 
 
 @final
@@ -104,7 +104,8 @@ class UPIPCA(UniversalMethod):
             best = F.normalize(turned[-1], dim=0)
             basis = _orthonormal(turned.flip(0))
             fit.history.append({"eigenvalue": float(values[-1]), "agreement": float((best @ before).abs())})
-        return better_sign(fit, self.largest(best.view(fit.shape).float()))
+        delta = self.largest(best.view(fit.shape).float())
+        return better_sign(fit, delta, MapsMoved(fit.saliency), "dissimilarity")
 
 
 @final
