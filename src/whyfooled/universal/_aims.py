@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from whyfooled.measures import centre_of_mass
 from whyfooled.universal._maps import Measure
 from whyfooled.universal.dissimilarity import Interpretations, distance, interpretation
 
@@ -31,7 +32,7 @@ def measure_of(objective: Objective, clean: Interpretations, share: float, targe
     if objective == "dissimilarity":
         return distance
     if objective == "mass-centre":
-        return lambda before, now: (mass_centre(now) - mass_centre(before)).norm(dim=1)
+        return lambda before, now: (centre_of_mass(now) - centre_of_mass(before)).norm(dim=1)
     if objective == "top-k" or targets is None:
         largest = most_salient(clean, share)
         return lambda before, now: -(now * largest).sum((1, 2))
@@ -47,9 +48,3 @@ def most_salient(maps: Interpretations, share: float) -> Tensor:
     flat = maps.flatten(1)
     places = flat.topk(max(1, round(share * flat.shape[1])), dim=1).indices
     return torch.zeros_like(flat).scatter_(1, places, 1).view_as(maps)
-
-
-def mass_centre(maps: Interpretations) -> Tensor:
-    """Return (n,2) the mean row and column of each map, in pixels, weighted with its values."""
-    rows, columns = (torch.arange(side, dtype=maps.dtype, device=maps.device) for side in maps.shape[1:])
-    return torch.stack([maps.sum(2) @ rows, maps.sum(1) @ columns], 1)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.types import Image, PerImage
 from whyfooled.universal._fitting import Fitting, Part
+from whyfooled.universal._losses import log_odds_against
 from whyfooled.universal._maps import Saliency, interpret
 from whyfooled.universal.dissimilarity import distance
 
 
+@runtime_checkable
 class Effect(Protocol):
     """What perturbations do to each image, on the true network; it can be sent to another machine."""
 
@@ -68,6 +69,6 @@ class Doubt:
 
     def __call__(self, classifier: Classifier, part: Part, deltas: Sequence[Image]) -> list[PerImage]:
         """Return (n,) probabilities for each perturbation."""
-        own = part.classes.long().unsqueeze(1)
-        logits = (classifier.logits(part.images + delta) for delta in deltas)
-        return [1 - torch.softmax(one, 1).gather(1, own).squeeze(1) for one in logits]
+        logits = (classifier.logits(part.images + delta).double() for delta in deltas)
+        # In this form and precision, it is not rounded to 0 where the classifier is sure.
+        return [log_odds_against(one, part.classes).sigmoid() for one in logits]
