@@ -16,11 +16,11 @@ from whyfooled.randomness import normal
 from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.types import Image
-from whyfooled.universal._choice import best_of
+from whyfooled.universal._choice import MapsMoved, best_of
 from whyfooled.universal._fitting import FLAT, Fitting, Part
+from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import UniversalMethod
-from whyfooled.universal.upi_grad import loss_slopes
 
 
 @final
@@ -105,8 +105,8 @@ class UPIPCA(UniversalMethod):
             turned = rotation.T @ (product + max(0.0, -float(values[0])) * basis)
             basis = _orthonormal(turned.flip(0))
             fit.history.append({"eigenvalue": float(values[-1]), "agreement": float((basis[0] @ before).abs())})
-        tried = basis[:1] if self.contrast else basis
-        return best_of(fit, [self.largest(vector.view(fit.shape).float()) for vector in tried])
+        tried = [self.largest(vector.view(fit.shape).float()) for vector in (basis[:1] if self.contrast else basis)]
+        return best_of(fit, tried, MapsMoved(fit.saliency), "dissimilarity")
 
 
 @final
