@@ -45,6 +45,9 @@ class UniversalPerturbation:
     fitted_to
         Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
         None if they are not known.
+    images, wrong
+        How many images it was fitted to, and how many were left out because the classifier gets them wrong; 0 if that
+        is not known.
     history
         What every step of the fit came to, such as ``{"dissimilarity": 0.8}``.
     passes
@@ -61,6 +64,8 @@ class UniversalPerturbation:
     model: str = ""
     model_digest: str = ""
     fitted_to: frozenset[str] | None = None
+    images: int = 0
+    wrong: int = 0
     history: tuple[Mapping[str, float], ...] = ()
     passes: Passes = field(default_factory=Passes)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -141,6 +146,8 @@ class UniversalPerturbation:
             "model": self.model,
             "model_digest": self.model_digest,
             "fitted_to": None if self.fitted_to is None else sorted(self.fitted_to),
+            "images": self.images,
+            "wrong": self.wrong,
             "history": [dict(step) for step in self.history],
             "forwards": self.passes.forwards,
             "backwards": self.passes.backwards,
@@ -184,6 +191,8 @@ def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
         model=about["model"],
         model_digest=about["model_digest"],
         fitted_to=None if fitted_to is None else frozenset(fitted_to),
+        images=about.get("images", 0),
+        wrong=about.get("wrong", 0),
         history=tuple(about["history"]),
         passes=Passes(about["forwards"], about["backwards"]),
         versions=about["versions"],
