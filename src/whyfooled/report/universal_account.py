@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from whyfooled.classifier import Classifier
-from whyfooled.report.account import percent
+from whyfooled.report.words import percent
 from whyfooled.sources import Source
 from whyfooled.statistics import FEWEST, Interval
 from whyfooled.summary import Summary
@@ -88,7 +88,8 @@ def evaluation_remarks(
     source
         The test images.
     """
-    said = list(transfer_remarks(given, classifier))
+    transfer = given.transfer_note(classifier)
+    said = [transfer] if transfer else []
     if given.delta.shape != found.perturbation.delta.shape:
         sizes = [" x ".join(map(str, one.delta.shape[1:])) for one in (given, found.perturbation)]
         said.append(f"The perturbation was resized from {sizes[0]} to {sizes[1]} pixels; its norm is as it was.")
@@ -97,14 +98,6 @@ def evaluation_remarks(
     if not any(source.labels(index) for index in range(len(source))):
         said.append("The images have no labels: each counts as what the classifier sees in it.")
     return tuple(said)
-
-
-def transfer_remarks(given: UniversalPerturbation, classifier: Classifier) -> Iterator[str]:
-    """Say so if a perturbation was made on another model."""
-    if given.model_digest and given.model_digest != classifier.digest():
-        same = given.model == classifier.name
-        other = f"another {given.model}, with other weights" if same else f"another model, {given.model}"
-        yield f"The perturbation was made on {other}: what it does here is transfer."
 
 
 def _dissimilarity(found: Evaluation, *, clipped: bool) -> str:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whyfooled.balls import Ball, length
+from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, bad_parameter
 from whyfooled.images import is_file, write_tensors
 from whyfooled.passes import Passes
@@ -115,6 +116,15 @@ class UniversalPerturbation:
             else ""
         )
         raise ImageError(f"The perturbation must have the size of the images, {shape}; got {found}.{fix}")
+
+    def transfer_note(self, classifier: Classifier) -> str:
+        """Say in a sentence that it was made on another model than this one; "" if it was not, or that is not known."""
+        if self.model_digest in ("", classifier.digest()):
+            return ""
+        other = f"on another model, {self.model}"
+        if self.model == classifier.name:
+            other = f"on a {self.model} with other weights"
+        return f"The universal perturbation was made {other}: what it does here is transfer."
 
     def resized(self, size: tuple[int, int]) -> UniversalPerturbation:
         """Bring it to another height and width, bilinearly, and then to the norm that it had.
