@@ -149,6 +149,8 @@ class UniversalMethod(ABC):
             model=classifier.name,
             model_digest=classifier.digest(),
             fitted_to=fit.digests,
+            images=len(fit.classes),
+            wrong=len(places) - len(fit.classes),
             history=tuple(fit.history),
             passes=fit.passes,
             versions=versions(),

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whyfooled.balls import Ball, length
+from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, bad_parameter
 from whyfooled.images import is_file, write_tensors
 from whyfooled.passes import Passes
@@ -45,6 +46,9 @@ class UniversalPerturbation:
     fitted_to
         Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
         None if they are not known.
+    images, wrong
+        How many images it was fitted to, and how many were left out because the classifier gets them wrong; 0 if that
+        is not known.
     history
         What every step of the fit came to, such as ``{"dissimilarity": 0.8}``.
     passes
@@ -61,6 +65,8 @@ class UniversalPerturbation:
     model: str = ""
     model_digest: str = ""
     fitted_to: frozenset[str] | None = None
+    images: int = 0
+    wrong: int = 0
     history: tuple[Mapping[str, float], ...] = ()
     passes: Passes = field(default_factory=Passes)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +117,15 @@ class UniversalPerturbation:
         )
         raise ImageError(f"The perturbation must have the size of the images, {shape}; got {found}.{fix}")
 
+    def transfer_note(self, classifier: Classifier) -> str:
+        """Say in a sentence that it was made on another model than this one; "" if it was not, or that is not known."""
+        if self.model_digest in ("", classifier.digest()):
+            return ""
+        other = f"on another model, {self.model}"
+        if self.model == classifier.name:
+            other = f"on a {self.model} with other weights"
+        return f"The universal perturbation was made {other}: what it does here is transfer."
+
     def resized(self, size: tuple[int, int]) -> UniversalPerturbation:
         """Bring it to another height and width, bilinearly, and then to the norm that it had.
 
@@ -141,6 +156,8 @@ class UniversalPerturbation:
             "model": self.model,
             "model_digest": self.model_digest,
             "fitted_to": None if self.fitted_to is None else sorted(self.fitted_to),
+            "images": self.images,
+            "wrong": self.wrong,
             "history": [dict(step) for step in self.history],
             "forwards": self.passes.forwards,
             "backwards": self.passes.backwards,
@@ -184,6 +201,8 @@ def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
         model=about["model"],
         model_digest=about["model_digest"],
         fitted_to=None if fitted_to is None else frozenset(fitted_to),
+        images=about.get("images", 0),
+        wrong=about.get("wrong", 0),
         history=tuple(about["history"]),
         passes=Passes(about["forwards"], about["backwards"]),
         versions=about["versions"],
