@@ -181,7 +181,7 @@ def dense(classifier: Classifier, pair: Pair) -> Tensor:
             for _ in range(PCA.samples):
                 total += _slopes(classifier, some + sigma * normal(some, generators), own, clean)
         rows[start : start + size] = F.normalize(total.flatten(1), dim=1)
-    delta = EPSILON * torch.linalg.svd(rows, full_matrices=False).Vh[0].view(images.shape[1:])
+    delta: Tensor = EPSILON * torch.linalg.svd(rows, full_matrices=False).Vh[0].view(images.shape[1:])
     plus, minus = (_moved(classifier, pair, sign * delta, size) for sign in (1, -1))
     return delta if plus >= minus else -delta
 
