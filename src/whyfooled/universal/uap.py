@@ -47,7 +47,7 @@ class UAP(UniversalMethod):
 
     clip: float | None = 9.0
     passes: int = 10
-    images_per_step: int = 40
+    images_per_step: int = 20
     step_size: float = 0.3
     momentum: float = 0.9
 

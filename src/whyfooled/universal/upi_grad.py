@@ -55,7 +55,7 @@ class UPIGrad(UniversalMethod):
 
     penalty: float = 0.0
     passes: int = 4
-    images_per_step: int = 40
+    images_per_step: int = 20
     step_size: float = 0.3
     momentum: float = 0.9
     noise: float = 0.5
