@@ -81,7 +81,7 @@ class InterpretationAttack:
     objective: Objective = "dissimilarity"
     share: float = 0.05
     steps: int = 40
-    step_size: float = 0.1
+    step_size: float = 0.15
     momentum: float = 0.8
     beta: float | None = 10.0
     keep_label: bool = True
