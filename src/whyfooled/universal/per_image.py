@@ -80,8 +80,8 @@ class InterpretationAttack:
     seed: int = 0
     objective: Objective = "dissimilarity"
     share: float = 0.05
-    steps: int = 30
-    step_size: float = 0.3
+    steps: int = 40
+    step_size: float = 0.15
     momentum: float = 0.8
     beta: float | None = 10.0
     keep_label: bool = True
