@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Part:
         return image_generators(self.images, self.seed)
 
 
+@runtime_checkable
 class Step(Protocol):
     """What is computed on images, to be added up over all of them; it can be sent to another machine."""
 
