@@ -102,6 +102,19 @@ def bootstrap_difference(values: Float[Tensor, "n 2"], *, seed: int = 0, resampl
     return _interval(first - second, drawn[:, 0] - drawn[:, 1], count)
 
 
+def bootstrap_ratio(values: Float[Tensor, "n 2"], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Take the mean of the first column over that of the second, with its interval; as `bootstrap_difference`.
+
+    It is the ratio of the means, not the mean of the ratios, which a few small denominators would decide.
+    """
+    at_least("resamples", resamples, 1)
+    values = values.double().cpu()
+    drawn = _resampled_means(values, resamples, seed)
+    first, second = values.nanmean(0).tolist()
+    count = int((~values.isnan()).sum(0).min()) if len(values) else 0
+    return _interval(first / second if second else float("nan"), drawn[:, 0] / drawn[:, 1], count)
+
+
 def _resampled_means(values: Tensor, resamples: int, seed: int) -> Tensor:
     """Return (r,m) the means of samples of the images; NaN where a sample has no value of a column."""
     there, zeros = (~values.isnan()).double(), values.nan_to_num(0)

@@ -96,6 +96,8 @@ def studying(quiet: bool) -> Iterator[Callable[[Any], None]]:
 
         def report(progress: Any) -> None:
             text = f"{progress.done} of {progress.total} images"
+            if progress.doing:
+                text = f"{progress.doing}: {text}"
             if progress.rate:
                 left = (progress.total - progress.done) / progress.rate
                 text += f", {progress.rate:.2g}/s, {_duration(left)} left"

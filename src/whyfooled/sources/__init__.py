@@ -3,7 +3,7 @@
 from whyfooled.sources._classes import class_map, mapped
 from whyfooled.sources._files import common_folder
 from whyfooled.sources._labels import read_labels
-from whyfooled.sources._open import SOURCES, SourceCard, open_source
+from whyfooled.sources._open import SOURCES, SourceCard, open_source, takes_labels
 from whyfooled.sources._source import Reader, Sample, Source
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "mapped",
     "open_source",
     "read_labels",
+    "takes_labels",
 ]

@@ -127,6 +127,11 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
     return open_saved(rest, title) if other == "adversaries" else SOURCES[other].open(rest[0], title)
 
 
+def takes_labels(place: str | Path) -> bool:
+    """Tell whether a place holds photographs, whose labels a CSV file may give; other sources have their own."""
+    return _kind(place)[0] == "photographs"
+
+
 def _kind(place: str | Path) -> tuple[str, str]:
     """Tell a source's kind, and what follows the prefix."""
     text = str(place)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
@@ -142,6 +142,12 @@ class Source:
             return Sample(self.names[place], clean, self.all_labels[place], found)
         return Sample(self.names[place], found, self.all_labels[place])
 
+    def only(self, places: Sequence[int]) -> Source:
+        """Return the images at some places alone, in that order; nothing is read."""
+        names = tuple(self.names[place] for place in places)
+        labels = tuple(self.all_labels[place] for place in places)
+        return replace(self, names=names, all_labels=labels, reader=_Some(self.reader, tuple(places)))
+
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
@@ -157,6 +163,21 @@ class Source:
         for path in self.reader.files():
             digest.update(f"{_mark(path)} ".encode())
         return digest.hexdigest()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Reads the images at some places of another reader."""
+
+    reader: Reader
+    places: tuple[int, ...]
+
+    def read(self, index: int) -> PILImage.Image | Image | Mapping[str, AttackResult]:
+        return self.reader.read(self.places[index])
+
+    def files(self) -> Iterable[Path]:
+        return self.reader.files()
 
 
 def _mark(path: Path) -> str:

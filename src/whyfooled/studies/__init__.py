@@ -1,5 +1,6 @@
 """Studies: experiments over many images that end in a table, a summary and a figure."""
 
+from whyfooled.studies._prepare import Prepared, Setting
 from whyfooled.studies._runner import Progress, StudyResult, run_study
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._table import Table
@@ -8,11 +9,15 @@ from whyfooled.studies.attack_outcome import AttackOutcome
 from whyfooled.studies.cam_pairs import CAMPairs
 from whyfooled.studies.effect_mix import EffectMix
 from whyfooled.studies.filtering_effect import FilteringEffect
+from whyfooled.studies.fit_size import FitSize
 from whyfooled.studies.interpretability import InterpretabilityScores
 from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
 from whyfooled.studies.sensitivity_correlation import SensitivityCorrelation
+from whyfooled.studies.universal_dissimilarity import UniversalDissimilarity
+from whyfooled.studies.universal_gallery import UniversalGallery
+from whyfooled.studies.universal_transfer import UniversalTransfer
 from whyfooled.summary import Summary, SummaryTable
 
 STUDIES = (
@@ -25,6 +30,10 @@ STUDIES = (
     CAMPairs,
     InterpretabilityScores,
     RefinedAttack,
+    UniversalDissimilarity,
+    UniversalTransfer,
+    UniversalGallery,
+    FitSize,
 )
 """Every study of this package. The command line and the tests take them from here."""
 
@@ -35,18 +44,24 @@ __all__ = [
     "CAMPairs",
     "EffectMix",
     "FilteringEffect",
+    "FitSize",
     "InterpretabilityScores",
     "Measured",
+    "Prepared",
     "Progress",
     "Recovery",
     "RefinedAttack",
     "SaliencyGrid",
     "SensitivityCorrelation",
+    "Setting",
     "Study",
     "StudyResult",
     "Summary",
     "SummaryTable",
     "Table",
+    "UniversalDissimilarity",
+    "UniversalGallery",
+    "UniversalTransfer",
     "redraw",
     "run_study",
 ]

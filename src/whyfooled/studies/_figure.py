@@ -37,13 +37,13 @@ def curves_figure(panels: Mapping[str, Curves], *, x: str, y: str, references: S
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.4 * columns + 3.4, 3.1 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    looks = _looks(names, references)
+    shown = looks(names, references)
     for panel, (heading, curves) in zip(axes, panels.items(), strict=False):
         panel.set_title(heading, fontsize=10)
         # Side by side, so that the intervals of one share of pixels do not hide each other.
         for number, (name, points) in enumerate(curves.items()):
             bars = len(names) <= _CROWDED or name in references or number == 0
-            _curve(panel, name, points, *looks[name], shift=_DODGE ** (number - len(curves) / 2), bars=bars)
+            _curve(panel, name, points, *shown[name], shift=_DODGE ** (number - len(curves) / 2), bars=bars)
         panel.set_xscale("log")
         ticks = sorted({place for points in curves.values() for place, _ in points})
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -67,15 +67,15 @@ _CROWDED = 10
 """With more curves, only the first and the references show their intervals: the others would hide each other."""
 
 
-def _looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[str, object, float]]:
-    """Give each name a colour, a dash and a width."""
-    looks: dict[str, tuple[str, object, float]] = {}
+def looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[str, object, float]]:
+    """Give each name a colour, a dash and a width; references are black and grey."""
+    found: dict[str, tuple[str, object, float]] = {}
     others = [name for name in names if name not in references]
     for number, name in enumerate(others):
-        looks[name] = (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)], 1.6)
+        found[name] = (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)], 1.6)
     for number, name in enumerate(references):
-        looks[name] = (("black", GREY)[number % 2], "-", 2.2)
-    return looks
+        found[name] = (("black", GREY)[number % 2], "-", 2.2)
+    return found
 
 
 def _curve(

@@ -14,7 +14,7 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.errors import WhyfooledError, WhyfooledWarning
-from whyfooled.passes import count_passes
+from whyfooled.passes import Passes, count_passes
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._table import encode
@@ -45,6 +45,8 @@ class Job:
         Images in a shard.
     keep_maps
         Whether to keep the saliency maps.
+    prepared
+        What the study found before.
     """
 
     study: Study
@@ -56,6 +58,7 @@ class Job:
     batch_size: int
     shard_size: int
     keep_maps: bool
+    prepared: Any = None
 
     @property
     def shards(self) -> range:
@@ -111,7 +114,7 @@ def measure_shard(
             some = indices[start : start + job.batch_size]
             samples, unreadable = _read(job.source, some)
             rows += unreadable
-            found, kept = _measure(job, classifier, samples)
+            found, kept = _measure(job, classifier, samples, passes)
             rows += found
             maps |= kept
             tick(len(some))
@@ -148,7 +151,7 @@ def _read(source: Source, indices: Sequence[int]) -> tuple[dict[int, Sample], li
 
 
 def _measure(
-    job: Job, classifier: Classifier, samples: Mapping[int, Sample]
+    job: Job, classifier: Classifier, samples: Mapping[int, Sample], passes: Passes
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Measure a batch; if one of its images cannot be measured, each on its own, so that the others are not lost."""
     if not samples:
@@ -157,6 +160,8 @@ def _measure(
     reason = ""
     try:
         measured = job.study.measure(classifier, _batch(job, classifier, list(samples.values())))
+        passes.forwards += measured.passes.forwards
+        passes.backwards += measured.passes.backwards
         return _placed(measured, samples), _kept(measured, list(samples.values())) if job.keep_maps else {}
     except Exception as error:  # whatever a model or an attack of someone else's stumbles over on one image
         reason = _reason(error)
@@ -166,7 +171,7 @@ def _measure(
     rows: list[dict[str, Any]] = []
     maps: dict[str, Tensor] = {}
     for index in indices:
-        one, kept = _measure(job, classifier, {index: samples[index]})
+        one, kept = _measure(job, classifier, {index: samples[index]}, passes)
         rows += one
         maps |= kept
     return rows, maps
@@ -207,4 +212,5 @@ def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch
         labels=tuple(mapped(sample.labels, job.class_map) for sample in samples),
         adversaries=saved,
         seed=job.seed,
+        prepared=job.prepared,
     )

@@ -25,6 +25,7 @@ from whyfooled.registry import describe, parameters, parse, with_seed
 from whyfooled.runs import claim
 from whyfooled.sources import Source, class_map, open_source
 from whyfooled.studies._job import Finished, Job
+from whyfooled.studies._prepare import PERTURBATIONS, Prepared, Setting
 from whyfooled.studies._study import Study
 from whyfooled.studies._table import Table, join, read_about
 from whyfooled.studies._write import STUDY_FILE, TABLE_FILE, write_results
@@ -47,6 +48,8 @@ class Progress:
         What the number is, in a few words.
     value
         Its mean so far; None before the first.
+    doing
+        What is done before images are measured, as a fit is; "" while they are.
     """
 
     done: int
@@ -54,6 +57,7 @@ class Progress:
     rate: float
     headline: str
     value: float | None
+    doing: str = ""
 
 
 @final
@@ -174,6 +178,19 @@ def run_study(
     workers = choose_engine(engine, address, classifier, cores)
     indices = choose(len(source), count, seed)
     classes = class_map(source, classifier)
+    setting = Setting(
+        classifier=classifier,
+        source=source,
+        places=indices,
+        labels=None if labels is None else Path(labels),
+        folder=folder,
+        seed=seed,
+        batch_size=size,
+        engine=engine,
+        address=address,
+        threads=cores,
+        progress=lambda done, total, doing: report(Progress(done, total, 0.0, made.headline, None, doing)),
+    )
     run = {
         "version": __version__,
         "study": describe(made),
@@ -189,19 +206,22 @@ def run_study(
         "shard_size": shard_size,
         "threads": cores,
         "keep_maps": keep_maps,
+        **made.identity(setting),
     }
     _check_free(folder)
     claim(folder / STUDY_FILE, run, begun=_begun(folder))
+    prepared = made.prepare(setting)
     job = Job(
         study=made,
         source=source,
-        indices=indices,
+        indices=prepared.places,
         class_map=classes,
         run=hashlib.blake2b(json.dumps(run).encode(), digest_size=16).hexdigest(),
         seed=seed,
         batch_size=size,
         shard_size=shard_size,
         keep_maps=keep_maps,
+        prepared=prepared.carried,
     )
     abouts = _measure(job, recipe, workers, folder, report)
     how = {
@@ -211,7 +231,7 @@ def run_study(
         "engine": engine,
         "device": str(classifier.device),
     }
-    return _finish(job, run, folder, how, abouts)
+    return _finish(job, prepared, run, folder, how, abouts)
 
 
 def _check_attacks(study: Study, source: Source) -> None:
@@ -241,7 +261,7 @@ def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int
 def _check_free(folder: Path) -> None:
     """Raise `OutputError` if a folder holds something else than a study: its files would lie among the study's."""
     if folder.is_dir() and not (folder / STUDY_FILE).exists():
-        own = {SHARDS, MAPS}
+        own = {SHARDS, MAPS, PERTURBATIONS}
         other = next((path.name for path in folder.iterdir() if path.name not in own and path.name[0] != "."), None)
         if other is not None:
             raise OutputError(f"{folder} holds other files, such as {other}, and no study. Give a folder of its own.")
@@ -330,7 +350,12 @@ class _Clock:
 
 
 def _finish(
-    job: Job, run: dict[str, Any], folder: Path, how: dict[str, Any], abouts: Sequence[Mapping[str, Any]]
+    job: Job,
+    prepared: Prepared,
+    run: dict[str, Any],
+    folder: Path,
+    how: dict[str, Any],
+    abouts: Sequence[Mapping[str, Any]],
 ) -> StudyResult:
     """Join the shards, write the study up, and say what the run was."""
     join([_shard_file(folder, shard) for shard in job.shards], folder / TABLE_FILE)
@@ -347,9 +372,9 @@ def _finish(
         "images_given": len(job.indices),
         "failed": [f"{row.image}: {row.error}" for row in failed.head(_NAMED).itertuples()],
         "failures": len(failed),
-        "forwards": sum(one["forwards"] for one in abouts),
-        "backwards": sum(one["backwards"] for one in abouts),
-        "notes": sorted({note for one in abouts for note in one["notes"]}),
+        "forwards": prepared.passes.forwards + sum(one["forwards"] for one in abouts),
+        "backwards": prepared.passes.backwards + sum(one["backwards"] for one in abouts),
+        "notes": [*prepared.notes, *sorted({note for one in abouts for note in one["notes"]})],
         "versions": versions(),
     }
     return StudyResult(folder, table, write_results(type(job.study), table, folder, about))

@@ -13,7 +13,9 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError, bad_parameter
+from whyfooled.passes import Passes
 from whyfooled.registry import Card, title
+from whyfooled.studies._prepare import Prepared, Setting
 from whyfooled.studies._table import Columns, Table
 from whyfooled.summary import Summary
 from whyfooled.types import Classes, Images
@@ -37,6 +39,8 @@ class Batch:
         images; else empty.
     seed
         Seed of everything random; each image draws from its own generator, made from this and its content.
+    prepared
+        What the study's `Study.prepare` carries.
     """
 
     names: tuple[str, ...]
@@ -44,6 +48,7 @@ class Batch:
     labels: tuple[tuple[int, ...], ...]
     adversaries: Mapping[str, AttackResult] = field(default_factory=dict)
     seed: int = 0
+    prepared: Any = None
 
     def true_classes(self, seen: Classes) -> Classes:
         """Return (n,) what each image shows: what is seen in it, if it has no labels or that is one, else the first.
@@ -74,23 +79,26 @@ class Measured:
         that does not work on the model has one row with its ``error``.
     maps
         (n,d,h,w) Saliency maps by name, to be kept beside the table if the user asks for them.
+    passes
+        Passes through other models than the run's classifier, whose own are counted by the runner.
     """
 
     rows: Sequence[Mapping[str, Any]]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    passes: Passes = field(default_factory=Passes)
 
 
-def check_methods(methods: Sequence[Any]) -> None:
+def check_methods(methods: Sequence[Any], argument: str = "methods") -> None:
     """Raise `ParameterError` unless there are saliency methods, with names that tell them apart in a table."""
     for method in methods:
         if not callable(method) or not hasattr(method, "card"):
-            raise bad_parameter("methods", "must be saliency methods, such as Gradient()", repr(method))
+            raise bad_parameter(argument, "must be saliency methods, such as Gradient()", repr(method))
     names = [title(method) for method in methods]
     if not names:
-        raise ParameterError("`methods` must have at least one entry.")
+        raise ParameterError(f"`{argument}` must have at least one entry.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ParameterError(f"`methods` must have different names; {twice} is there twice.")
+        raise ParameterError(f"`{argument}` must have different names; {twice} is there twice.")
 
 
 class Study(ABC):
@@ -108,6 +116,23 @@ class Study(ABC):
     """What `headline_values` are, in a few words."""
     attacks_again: ClassVar[bool] = False
     """Whether it runs attacks even where it is given saved adversarial images."""
+
+    def identity(self, setting: Setting) -> Mapping[str, Any]:
+        """Tell, as plain values, what makes a run of it this one and no other, beside its parameters and the images.
+
+        What it reads by itself, such as other images or other models, by their digests.
+        """
+        return {}
+
+    def prepare(self, setting: Setting) -> Prepared:
+        """Do what is done once, before the images are measured; a run that goes on calls it again.
+
+        Raises
+        ------
+        WhyfooledError
+            If nothing can be measured.
+        """
+        return Prepared(setting.places)
 
     @abstractmethod
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:

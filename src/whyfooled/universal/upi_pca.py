@@ -16,11 +16,11 @@ from whyfooled.randomness import normal
 from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.types import Image
+from whyfooled.universal._choice import MapsMoved, best_of
 from whyfooled.universal._fitting import FLAT, Fitting, Part
+from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import UniversalMethod
-from whyfooled.universal._sign import better_sign
-from whyfooled.universal.upi_grad import loss_slopes
 
 
 @final
@@ -30,14 +30,17 @@ class UPIPCA(UniversalMethod):
 
     To first order, the best δ is the top right singular vector of the matrix whose rows are the slopes of the
     dissimilarity, ``g(x) = E_Z ∇D(x, Z)``, for every image x and Gaussian noise Z. A stochastic power method finds it:
-    each pass over the images computes ``Σ g (g·v)`` with new noise, so no row is ever kept. It turns several vectors at
-    once [ours], which converges faster and costs next to nothing: the passes' work is in the slopes.
+    each pass over the images computes ``Σ g (g·v)`` with new noise, so no row is ever kept. Several vectors are turned
+    at once, towards the leading singular vectors [ours]; that converges faster and costs next to nothing, because the
+    passes' work is in the slopes.
 
     With a `contrast` λ it is UPI-PCA⁺: the top eigenvector of ``Σ g gᵀ − λ Σ h hᵀ`` with the slopes h of the
     classification loss, to change the map and leave the prediction [ours, after the authors' public experiments].
 
-    A singular vector has no sign. The one of the two whose maps differ more on the fitting images, on the true network,
-    is taken; in the l-infinity ball, the signs of the singular vector's values [ours].
+    A singular vector has no sign, and the leading singular values of real networks are nearly equal, so that the first
+    vector is hardly ahead of the next. Of all that are turned, with both signs, the one is taken that moves the maps of
+    the fitting images most, on the true network [ours]; with a `contrast`, of the first with both signs. In the
+    l-infinity ball it is the signs of the vector's values [ours].
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ class UPIPCA(UniversalMethod):
     samples
         Noise drawn for a row in every pass, and averaged. [ours]
     vectors
-        How many vectors are turned at once. [ours]
+        How many leading singular vectors are sought, and tried at the end; 1 is the paper's. [ours]
     normalise
         Whether rows are divided by their length, so that every image counts the same. [ours]
     noise
@@ -71,8 +74,8 @@ class UPIPCA(UniversalMethod):
         title="UPI-PCA",
         summary="The direction along which most maps change, to first order.",
         source="Ehsani Oskouie & Farnia 2022, arXiv 2212.03095, sec. 4, algorithm 2",
-        cost="1 forward, 3 maps for the sign, and for each of `passes`: 1 map and `samples` maps that are "
-        "differentiated; with `contrast` a gradient more",
+        cost="1 forward; for each of `passes` 1 map and `samples` maps that are differentiated, with `contrast` a "
+        "gradient more; at the end 1 + 2 x `vectors` maps",
     )
 
     def __post_init__(self) -> None:
@@ -90,21 +93,20 @@ class UPIPCA(UniversalMethod):
         wide = torch.Size(fit.shape).numel()
         basis = _orthonormal(torch.randn(min(self.vectors, wide), wide, generator=generator, dtype=torch.float64))
         sigma = self.noise_size(self.noise, fit.shape)
-        best = basis[0]
         for number in range(self.passes):
             step = PowerStep(fit.saliency, basis.float(), sigma, self.samples, self.contrast, self.normalise, self.beta)
             sums = fit.total(step, doing=f"pass {number + 1} of {self.passes}")
             if not sums["promoted"].any():
                 raise FLAT
-            before = best
+            before = basis[0]
             product = (sums["promoted"] - self.contrast * sums["restrained"]) / len(fit.classes)
             values, rotation = torch.linalg.eigh(basis @ product.T)
             # Indefinite with a contrast: shifted, so that the largest eigenvalue is the one of largest size too.
             turned = rotation.T @ (product + max(0.0, -float(values[0])) * basis)
-            best = F.normalize(turned[-1], dim=0)
             basis = _orthonormal(turned.flip(0))
-            fit.history.append({"eigenvalue": float(values[-1]), "agreement": float((best @ before).abs())})
-        return better_sign(fit, self.largest(best.view(fit.shape).float()))
+            fit.history.append({"eigenvalue": float(values[-1]), "agreement": float((basis[0] @ before).abs())})
+        tried = [self.largest(vector.view(fit.shape).float()) for vector in (basis[:1] if self.contrast else basis)]
+        return best_of(fit, tried, MapsMoved(fit.saliency), "dissimilarity")
 
 
 @final
