@@ -331,7 +331,8 @@ def check_output_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise OutputError(f"The output path {path} is a folder; give a file.")
-        with tempfile.TemporaryFile(dir=_nearest(path.absolute().parent)):
+        # Under its own name, which may be too long, and a little more, as what is written is called at first.
+        with tempfile.NamedTemporaryFile(prefix=path.name, dir=_nearest(path.absolute().parent)):
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

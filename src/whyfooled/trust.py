@@ -16,7 +16,7 @@ from whyfooled.images import content_digest
 from whyfooled.registry import describe, title
 from whyfooled.saliency import Enhanced
 from whyfooled.saliency.pairs import pair_maps
-from whyfooled.types import Image, Images, PerImage, Progress, silent
+from whyfooled.types import Image, Images, Progress, silent
 from whyfooled.universal import UniversalPerturbation
 from whyfooled.universal._maps import quiet
 from whyfooled.universal.dissimilarity import Interpretations, interpretation
@@ -55,9 +55,9 @@ class MapTrust:
     method: str
     title: str
     contrastive: bool
-    maps: Interpretations
+    maps: Float[Tensor, "3 h w"]
     universal: Mapping[str, float]
-    random: Mapping[str, PerImage]
+    random: Mapping[str, Float[Tensor, " k"]]
 
 
 @final

@@ -86,7 +86,7 @@ def trust_sentences(found: Mapping[str, Any]) -> list[str]:
 def _prediction(found: Mapping[str, Any]) -> str:
     cls, now, random = found["class"], found["prediction"], found["random"]
     was = percent(cls["probability"]["clean"])
-    what = f"the prediction stays {cls['name']} ({was} -> {percent(now['probability'])})"
+    what = f"the prediction stays {cls['name']} ({was}, then {percent(now['probability'])})"
     if not found["stays"]:
         what = (
             f"the prediction changes, from {cls['name']} ({was}) to {now['name']} ({percent(now['probability'])}), so "
@@ -121,6 +121,7 @@ def verdict(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         end = ", though the prediction changes: most of what it shows stays"
     elif few and beyond:
         end = " though the prediction stays: do not read it pixel by pixel"
+        end += "; random noise alone breaks it too" if chance["mean"] < FEW else ""
     elif few:
         end = ", no fewer than by chance: any noise of this size moves it, so do not read it pixel by pixel"
     elif beyond:
