@@ -49,7 +49,7 @@ def ascend(
     fit: Fitting,
     pace: Pace,
     step_at: Callable[[Image], Step],
-    flat: WhyfooledError | None = None,
+    flat: Callable[[], WhyfooledError] | None = None,
 ) -> Image:
     """Follow the slopes of an objective from a random direction, and stay in the method's ball.
 
@@ -58,18 +58,22 @@ def ascend(
     Parameters
     ----------
     step_at
-        Makes the step at a perturbation; its sums have the objective's "slope", and what goes into the history.
+        Makes the step at a perturbation; its sums have the "slope" that is followed, the "pull" that is subtracted
+        from it, if there is any, and what goes into the history.
     flat
-        What to raise if there is no slope; if None, such a step follows the past ones alone.
+        Makes what to raise if the first pass over the images meets no slope, whatever the pull; nothing if None. A step
+        without slope and pull follows the past ones alone.
     """
     delta = method.largest(fit.start())
-    speed = torch.zeros_like(delta)
+    speed, steep = torch.zeros_like(delta), flat is None
     batches = list(fit.minibatches(pace.images_per_step, pace.passes))
     for number, places in enumerate(batches):
         sums = fit.total(step_at(delta), places, f"step {number + 1} of {len(batches)}")
         slope = sums.pop("slope")
-        if flat is not None and not slope.any():
-            raise flat
+        steep = steep or bool(slope.any())
+        if flat is not None and not steep and number + 1 == len(batches) // pace.passes:
+            raise flat()
+        slope = slope - sums.pop("pull", 0)
         length = slope.norm().clamp_min(torch.finfo(slope.dtype).tiny)
         speed = pace.momentum * speed + (slope / length).float()
         rate = pace.step_size * (1 - number / len(batches))

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from whyfooled.balls import Ball, length
+from whyfooled.balls import BALLS, Ball, length
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, bad_parameter
+from whyfooled.errors import ImageError, bad_parameter, one_of, positive
 from whyfooled.images import is_file, write_tensors
 from whyfooled.passes import Passes
 from whyfooled.types import Image, Images
@@ -55,6 +55,11 @@ class UniversalPerturbation:
         Forward and backward passes of the fit, over all images. A map that is differentiated takes two backward passes.
     versions
         Of Python and of the packages that numbers depend on.
+
+    Raises
+    ------
+    ParameterError
+        If the perturbation has another shape or values that are not finite, or the ball cannot be.
     """
 
     delta: Image
@@ -70,6 +75,14 @@ class UniversalPerturbation:
     history: tuple[Mapping[str, float], ...] = ()
     passes: Passes = field(default_factory=Passes)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.delta.ndim != 3 or not self.delta.numel():
+            raise bad_parameter("delta", "must have the shape (c, h, w)", tuple(self.delta.shape))
+        if not torch.isfinite(self.delta).all():
+            raise bad_parameter("delta", "must have finite values", "others")
+        positive("epsilon", self.epsilon)
+        one_of("ball", self.ball, BALLS)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.delta.shape))
@@ -189,8 +202,6 @@ class UniversalPerturbation:
 
 
 def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
-    if delta.ndim != 3 or not torch.isfinite(delta).all():
-        raise ValueError("no perturbation")
     fitted_to = about["fitted_to"]
     return UniversalPerturbation(
         delta=delta.float(),

@@ -78,7 +78,7 @@ def changes(
     dict
         (n,) for each of `MEASURES`: the `dissimilarity`; 1 if the prediction is not the class any more, else 0; the
         share of the top pixels that both maps have; Spearman's rank correlation; SSIM (NaN under 11 pixels a side); how
-        many pixels the centre of mass moves. NaN where a map is empty.
+        many pixels the centre of mass moves. NaN where a map is empty; D only where the first is.
     """
     before = interpret(saliency, classifier, images, classes) if clean is None else clean
     found = map_changes(before, interpret(saliency, classifier, moved, classes), share)

@@ -19,7 +19,7 @@ from whyfooled.saliency import Gradient
 from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.types import Classes, Images
 from whyfooled.universal._aims import AIMED, OBJECTIVES, Objective, measure_of
-from whyfooled.universal._fitting import FLAT
+from whyfooled.universal._fitting import flat
 from whyfooled.universal._losses import log_odds_against, loss_slopes
 from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import check_scaled
@@ -171,7 +171,7 @@ class InterpretationAttack:
                 break
             slope = slopes(method, classifier, point, classes, smooth, self.beta, measure)[0]
             if step == 0 and not (slope.flatten(1).any(1) | best.isnan()).all():
-                raise FLAT
+                raise flat()
             if self.keep_label and not kept.all():
                 back = -loss_slopes(classifier, point, label, log_odds_against)[0]
                 slope = torch.where(kept.view(-1, 1, 1, 1), slope, back)

@@ -15,7 +15,7 @@ from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.types import Image
 from whyfooled.universal._ascent import Pace, ascend
-from whyfooled.universal._fitting import FLAT, Fitting, Part
+from whyfooled.universal._fitting import Fitting, Part, flat
 from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import UniversalMethod
@@ -80,7 +80,7 @@ class UPIGrad(UniversalMethod):
         """Ascend from a random direction."""
         sigma = self.noise_size(self.noise, fit.shape)
         return ascend(
-            self, fit, self._pace(), lambda at: AscentStep(fit.saliency, at, sigma, self.penalty, self.beta), FLAT
+            self, fit, self._pace(), lambda at: AscentStep(fit.saliency, at, sigma, self.penalty, self.beta), flat
         )
 
     def _pace(self) -> Pace:
@@ -90,7 +90,7 @@ class UPIGrad(UniversalMethod):
 @final
 @dataclass(frozen=True, eq=False)
 class AscentStep:
-    """The slope of the objective on a part: of ``D(x, δ + Z) − μ · loss(x + δ)``."""
+    """The slopes of the objective's two terms on a part: of ``D(x, δ + Z)``, and of ``μ · loss(x + δ)``."""
 
     saliency: DifferentiableMethod
     delta: Image
@@ -105,9 +105,9 @@ class AscentStep:
             clean = interpret(self.saliency, classifier, part.images, part.classes)
         noisy = moved + self.sigma * normal(moved, part.generators())
         found, apart = slopes(self.saliency, classifier, noisy, part.classes, clean, self.beta)
-        sums = {"slope": found.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "loss": apart.new_zeros(())}
+        none = apart.new_zeros(())
+        sums = {"slope": found.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "pull": none, "loss": none}
         if self.penalty:
             pull, losses = loss_slopes(classifier, moved, part.classes)
-            sums["slope"] = sums["slope"] - self.penalty * pull.sum(0)
-            sums["loss"] = losses.sum()
+            sums["pull"], sums["loss"] = self.penalty * pull.sum(0), losses.sum()
         return sums
