@@ -64,5 +64,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> 
 _CHANGED = {
     "model_digest": "its model had other weights",
     "images_digest": "its images, or their labels, are not the same",
+    "fit_images_digest": "its images to fit to, or their labels, are not the same",
+    "models_digests": "its other models had other weights",
     "class_map": "its labels stood for other classes of the model",
 }
