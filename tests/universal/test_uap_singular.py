@@ -1,10 +1,6 @@
 """Singular vectors of a layer's Jacobians: against the matrices themselves."""
 
-<<<<<<< HEAD
-import itertools
-=======
 from itertools import pairwise
->>>>>>> e77b399d334f205d19dbeca43ea6014287fd59ae
 
 import numpy as np
 import pytest
@@ -96,11 +92,7 @@ def test_a_fixed_point_of_the_power_method(ball, q):
     sizes = [step["size"] for step in found.history if "size" in step]
     assert sizes[-1] == pytest.approx(float((matrix @ vector).norm(p=q)), rel=1e-3)
     # Boyd's method never goes down, and what it finds is more than chance.
-<<<<<<< HEAD
-    assert all(after >= before * (1 - 1e-5) for before, after in itertools.pairwise(sizes))
-=======
     assert all(after >= before * (1 - 1e-5) for before, after in pairwise(sizes))
->>>>>>> e77b399d334f205d19dbeca43ea6014287fd59ae
     chance = torch.randn(100, len(vector), generator=torch.Generator().manual_seed(1)).double()
     chance = chance.sign() if ball == "linf" else chance / chance.norm(dim=1, keepdim=True)
     assert sizes[-1] > (matrix @ chance.T).norm(p=q, dim=0).max()
