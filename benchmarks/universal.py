@@ -162,7 +162,7 @@ def _pair(classifier: Classifier, source: Source, places: Sequence[int]) -> Pair
 
 
 def dense(classifier: Classifier, pair: Pair) -> Tensor:
-    """Find the perturbation as the paper defines it: keep every row, decompose the matrix, choose the better sign.
+    """Find the perturbation as the paper defines it: keep every row, decompose the matrix, choose a vector and sign.
 
     The rows are means over the noise that `UPIPCA` draws in all of its passes.
     """
@@ -181,9 +181,10 @@ def dense(classifier: Classifier, pair: Pair) -> Tensor:
             for _ in range(PCA.samples):
                 total += _slopes(classifier, some + sigma * normal(some, generators), own, clean)
         rows[start : start + size] = F.normalize(total.flatten(1), dim=1)
-    delta: Tensor = EPSILON * torch.linalg.svd(rows, full_matrices=False).Vh[0].view(images.shape[1:])
-    plus, minus = (_moved(classifier, pair, sign * delta, size) for sign in (1, -1))
-    return delta if plus >= minus else -delta
+    leading = EPSILON * torch.linalg.svd(rows, full_matrices=False).Vh[: PCA.vectors]
+    tried = [sign * vector.view(images.shape[1:]) for vector in leading for sign in (1, -1)]
+    best: Tensor = max(tried, key=lambda delta: _moved(classifier, pair, delta, size))
+    return best
 
 
 def _slopes(classifier: Classifier, noisy: Tensor, classes: Tensor, clean: Tensor) -> Tensor:
@@ -269,9 +270,9 @@ def _passes(classifier: Classifier, source: Source, count: int) -> None:
     """Count the passes of each method for an image, and hold them against what they should be."""
     pair = _pair(classifier, source, choose(len(source), min(count, 16), 0))
     grad = UPIGrad(epsilon=EPSILON)
-    look, noisy = Passes(1, 0), PCA.passes * PCA.samples
+    look, noisy, choice = Passes(1, 0), PCA.passes * PCA.samples, 1 + 2 * PCA.vectors
     expected: dict[UniversalMethod, Passes] = {
-        PCA: Passes(1 + PCA.passes + noisy + 3, PCA.passes + 2 * noisy + 3),
+        PCA: Passes(1 + PCA.passes + noisy + choice, PCA.passes + 2 * noisy + choice),
         UPIPCA(epsilon=EPSILON, contrast=0.5): Passes(1 + 2 * PCA.passes + noisy + 3, 2 * PCA.passes + 2 * noisy + 3),
         grad: Passes(1 + 2 * grad.passes, 3 * grad.passes),
         UPIGrad(epsilon=EPSILON, penalty=0.1): Passes(1 + 3 * grad.passes, 4 * grad.passes),

@@ -190,7 +190,7 @@ def test_progress_is_told_of_every_shard():
     UPIPCA(epsilon=1, passes=2, samples=1).fit(
         classifier, (images, classes), batch_size=3, progress=lambda *one: told.append(one)
     )
-    steps = ["look", "pass 1 of 2", "pass 2 of 2", "sign"]
+    steps = ["look", "pass 1 of 2", "pass 2 of 2", "choice"]
     assert told == [(done, 7, step) for step in steps for done in (3, 6, 7)]
 
 

@@ -90,7 +90,7 @@ def test_a_known_direction_is_climbed():
     direction = directions(1)[0]
     images = along(direction, torch.linspace(0.5, 1, 8))
     classes = torch.zeros(8, dtype=torch.int64)
-    found = UPIGrad(epsilon=0.2, passes=60, images_per_step=8).fit(
+    found = UPIGrad(epsilon=0.2, passes=30, images_per_step=8).fit(
         grey(Cubic(direction)), (images, classes), batch_size=8
     )
     assert F.cosine_similarity(found.delta.flatten(), direction, dim=0) > 0.99
