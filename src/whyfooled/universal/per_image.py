@@ -172,12 +172,13 @@ class InterpretationAttack:
             slope = slopes(method, classifier, point, classes, smooth, self.beta, measure)[0]
             if step == 0 and not (slope.flatten(1).any(1) | best.isnan()).all():
                 raise flat()
+            speed = self.momentum * speed + farthest(slope, 1, "l2")
+            way = speed
             if self.keep_label and not kept.all():
                 back = -loss_slopes(classifier, point, label, log_odds_against)[0]
-                slope = torch.where(kept.view(-1, 1, 1, 1), slope, back)
-            speed = self.momentum * speed + farthest(slope, 1, "l2")
+                way = torch.where(kept.view(-1, 1, 1, 1), speed, back)
             rate = self.step_size * (1 - step / self.steps)
-            point = self._allowed(images, point + rate * farthest(speed, self.radius, self.ball))
+            point = self._allowed(images, point + rate * farthest(way, self.radius, self.ball))
         return ended
 
     def _start(self, images: Images) -> Images:
