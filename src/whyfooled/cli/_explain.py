@@ -36,7 +36,8 @@ def explain(
     attack: Annotated[
         str | None,
         typer.Option(
-            help="The attack, such as cw, bim or 'pgd(steps=40, epsilon=4/255)'. See: whyfooled methods.  [default: cw]"
+            help="The attack, such as cw, bim or 'pgd(steps=40, epsilon=4/255)'. See: whyfooled methods.",
+            show_default="cw",
         ),
     ] = None,
     adversarial: Annotated[
@@ -56,7 +57,7 @@ def explain(
     weights: Weights = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.  [default: all]"),
+        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.", show_default="all"),
     ] = None,
     trust: Annotated[
         Path | None,

@@ -45,10 +45,14 @@ def _history(found: UniversalPerturbation) -> Iterator[str]:
         last = others[-1] if others else first
         shown = [name for name in names if first[name] or last[name]]
         if shown and others:
-            parts = ", ".join(f"{name} {first[name]:.3g} -> {last[name]:.3g}" for name in shown)
+            parts = ", ".join(f"{_words(name)} {first[name]:.3g} -> {last[name]:.3g}" for name in shown)
             yield f"From the first to the last of {len(others) + 1} steps: {parts}."
         elif shown:
-            yield f"At the end: {', '.join(f'{name} {first[name]:.3g}' for name in shown)}."
+            yield f"At the end: {', '.join(f'{_words(name)} {first[name]:.3g}' for name in shown)}."
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def evaluation_summary(found: Evaluation, remarks: tuple[str, ...] = ()) -> Summary:
