@@ -202,7 +202,7 @@ def typical(table: Table, count: int) -> list[int]:
     rows = table.read(["index", "method", "dissimilarity", "outcome"])
     rows = rows[(rows["outcome"] == TESTED) & (rows["method"] != CLEAN) & rows["dissimilarity"].notna()]
     first = rows[rows["method"] == rows["method"].iloc[0]].sort_values("dissimilarity", kind="stable")
-    places = {round((number + 1) * (len(first) - 1) / (count + 1)) for number in range(count)}
+    places = {(number + 1) * len(first) // (count + 1) for number in range(count)}
     return [int(index) for index in first["index"].iloc[sorted(places)]]
 
 
