@@ -79,5 +79,21 @@ def regions(
     import_module("benchmarks.regions").run(repeats, cell, models)
 
 
+@app.command()
+def universal(
+    data: Annotated[
+        str | None, typer.Option(help="A source of images, such as FILE.npz:PREFIX; random pictures if left out.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A classifier for them; a small network if left out.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    count: Annotated[int, typer.Option(help="Images that are fitted to; as many others are tested on.")] = 200,
+    repeats: Annotated[int, typer.Option(help="Timed pairs of runs; the median counts.")] = 5,
+    few: Annotated[int, typer.Option(help="Images of the first fits that memory is measured on.")] = 200,
+    many: Annotated[int, typer.Option(help="Images of the second.")] = 2000,
+) -> None:
+    """Compare UPI-PCA with a dense singular value decomposition; measure what a pass costs, memory and passes."""
+    import_module("benchmarks.universal").run(data, model, weights, count, repeats, few, many)
+
+
 if __name__ == "__main__":
     sys.exit(app())

@@ -294,6 +294,7 @@ def test_saving_writes_everything_and_the_page_needs_nothing_else(fooled, tmp_pa
     assert len([name for name in pictures if not name.startswith("regions")]) == 4 + 4 * (1 + len(fooled.evidence))
     assert {"regions.png", "regions-clean-paper.png", "regions-adversarial-colour-blind.png"} <= pictures
     page = (folder / "report.html").read_text()
+    assert "Can these maps be trusted?" not in page
     references = References()
     references.feed(page)
     assert references.found

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from whyfooled.errors import ImageError, OutputError, WhyfooledWarning
 from whyfooled.images import (
+    check_output_file,
     example_photograph,
     output_folder,
     read_adversarial,
@@ -535,6 +536,32 @@ class TestOutputFolder:
         with pytest.raises(OutputError, match="No space left on device"):
             work()
         assert list(tmp_path.iterdir()) == []
+
+
+class TestCheckOutputFile:
+    def test_a_place_that_can_be_written_stays_as_it_is(self, tmp_path):
+        (tmp_path / "old.txt").write_text("mine")
+        for name in ("new.txt", "old.txt", "no/such/folder/new.txt"):
+            check_output_file(tmp_path / name)
+        assert [path.name for path in tmp_path.rglob("*")] == ["old.txt"]
+        assert (tmp_path / "old.txt").read_text() == "mine"
+
+    def test_what_cannot_be_written_is_refused(self, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(OutputError, match="is a folder; give a file"):
+            check_output_file(tmp_path)
+        with pytest.raises(OutputError, match="cannot be written: Not a directory"):
+            check_output_file(tmp_path / "file" / "new.txt")
+        with pytest.raises(OutputError, match="cannot be written: File name too long"):
+            check_output_file(tmp_path / ("a" * 250))
+
+    def test_a_folder_without_permission_is_refused(self, tmp_path, monkeypatch):
+        def refuse(**_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+        with pytest.raises(OutputError, match="cannot be written: Permission denied"):
+            check_output_file(tmp_path / "new.txt")
 
 
 def test_tensors_that_share_their_storage_are_written(tmp_path):

@@ -16,6 +16,7 @@ from whyfooled.fills import FILLS, blurred
 from whyfooled.measures import (
     average_difference,
     binary_similarity,
+    centre_shift,
     chance_similarity,
     cosine,
     kendall_correlation,
@@ -305,3 +306,23 @@ def test_correlations_of_other_shapes_are_refused(ours, theirs, monkeypatch):
         ours(torch.rand(2, 3), torch.rand(2, 4))
     with pytest.raises(ParameterError, match="`where` must have the shape of `values`"):
         ours(torch.rand(2, 3), torch.rand(2, 3), torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_the_centre_of_mass_moves_by_hand():
+    maps, others = torch.zeros(4, 2, 5, 9), torch.zeros(4, 2, 5, 9)
+    # From (1, 2) to (4, 6): three down, four to the right. Signs and channels do not matter, nor sizes.
+    maps[0, 0, 1, 2], others[0, 1, 4, 6] = -3, 0.5
+    # Of two pixels, one three times as heavy: the centre is at column 3 · 4 / 4, and moves to that of all pixels.
+    maps[1, 0, 2, 0], maps[1, 0, 2, 4], others[1] = 1, -3, 1
+    maps[2], others[2] = 1, -7
+    others[3, 0, 0, 0] = 1
+    found = centre_shift(maps, others)
+    assert found[:3].tolist() == pytest.approx([5, 1, 0])
+    assert found[3].isnan()
+
+
+def test_the_centre_of_a_shifted_map_shifts_with_it():
+    inside = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    maps = torch.zeros(3, 3, 12, 12)
+    maps[:, :, 1:7, 2:8] = inside
+    torch.testing.assert_close(centre_shift(maps, maps.roll((3, -2), (2, 3))), torch.full((3,), 13.0).double().sqrt())

@@ -33,6 +33,13 @@ def inside(deltas: Tensor, epsilon: float | Tensor, ball: Ball) -> Tensor:
     return deltas * (radius / length(deltas).clamp_min(radius))
 
 
+def farthest(directions: Tensor, epsilon: float, ball: Ball) -> Tensor:
+    """Return the largest perturbations in the ball along (n,c,h,w) directions: for ``"linf"``, their signs; 0 for 0."""
+    if ball == "linf":
+        return epsilon * directions.sign()
+    return epsilon * directions / length(directions).clamp_min(torch.finfo(directions.dtype).tiny)
+
+
 def length(deltas: Tensor) -> Tensor:
     """Return the Euclidean length of each perturbation, (n,1,1,1)."""
     return deltas.flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1)

@@ -13,6 +13,7 @@ from whyfooled.evidence import Evidence
 from whyfooled.images import output_folder
 from whyfooled.measures import RecoveryCurve
 from whyfooled.passes import Passes
+from whyfooled.trust import Trust
 from whyfooled.types import Image, Outcome
 
 
@@ -68,6 +69,8 @@ class Explanation:
         How long each stage took.
     passes
         Images sent through the classifier, forwards and backwards, in each stage.
+    trust
+        How far the clean image's maps move under a universal perturbation; None if none was given.
     """
 
     clean: Image
@@ -86,6 +89,7 @@ class Explanation:
     parameters: dict[str, Any]
     seconds: dict[str, float]
     passes: dict[str, Passes]
+    trust: Trust | None = None
 
     @property
     def delta(self) -> Image:

@@ -326,6 +326,24 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OutputError(f"The file {path} cannot be written: {error.strerror or error}.") from None
 
 
+def check_output_file(path: Path) -> None:
+    """Raise `OutputError` if a file could not be written by `write_whole`: before the work begins."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"The output path {path} is a folder; give a file.")
+        # Under its own name, which may be too long, and a little more, as what is written is called at first.
+        with tempfile.NamedTemporaryFile(prefix=path.name, dir=_nearest(path.absolute().parent)):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"The file {path} cannot be written: {reason}.") from None
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists: its permissions are tried, and no other folder made."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 @contextmanager
 def output_folder(folder: str | Path) -> Iterator[Path]:
     """Give a staging folder whose files appear in `folder` together when the block ends well, and not at all otherwise.
@@ -343,9 +361,7 @@ def output_folder(folder: str | Path) -> Iterator[Path]:
     try:
         if target.exists() and not target.is_dir():
             raise OutputError(f"The output path {target} is a file; give a folder.")
-        # In the nearest folder that exists, so that its permissions are tried and no other folder is made yet.
-        nearest = next(place for place in (target.absolute(), *target.absolute().parents) if place.exists())
-        staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=nearest))
+        staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=_nearest(target.absolute())))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"The output folder {target} cannot be written: {reason}.") from None

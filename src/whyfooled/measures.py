@@ -322,12 +322,13 @@ def centre_shift(maps: Maps, others: Maps) -> PerImage:
     over channels.
     """
     _check_same_shape(maps, others)
-    first, second = (_centre(one.double().abs().sum(1)) for one in (maps, others))
+    first, second = (centre_of_mass(one.double().abs().sum(1)) for one in (maps, others))
     shift: Tensor = (first - second).norm(dim=1)
     return shift
 
 
-def _centre(mass: Tensor) -> Tensor:
+def centre_of_mass(mass: Tensor) -> Tensor:
+    """Return (n,2) the mean row and column of (n,h,w) masses, in pixels; NaN where all are 0. Differentiable."""
     rows, columns = (torch.arange(side, device=mass.device, dtype=mass.dtype) for side in mass.shape[-2:])
     total = mass.sum((1, 2))
     return torch.stack([mass.sum(2) @ rows / total, mass.sum(1) @ columns / total], dim=1)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.models import SmallNet, small
 from whyfooled import BIM, Classifier, explain, explain_perturbation
+from whyfooled.universal import UniversalPerturbation
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -20,7 +21,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
-    return explain(small(), image, attack=BIM(epsilon=0.3)).save(tmp_path_factory.mktemp("page") / "out")
+    universal = UniversalPerturbation(0.05 * image[0].flip(0), 2.0, method="a_name_without_a_blank_" * 4)
+    found = explain(small(), image, attack=BIM(epsilon=0.3), trust=universal)
+    return found.save(tmp_path_factory.mktemp("page") / "out")
 
 
 def chromium(profile, *arguments):

@@ -36,7 +36,8 @@ def explain(
     attack: Annotated[
         str | None,
         typer.Option(
-            help="The attack, such as cw, bim or 'pgd(steps=40, epsilon=4/255)'. See: whyfooled methods.  [default: cw]"
+            help="The attack, such as cw, bim or 'pgd(steps=40, epsilon=4/255)'. See: whyfooled methods.",
+            show_default="cw",
         ),
     ] = None,
     adversarial: Annotated[
@@ -56,8 +57,17 @@ def explain(
     weights: Weights = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.  [default: all]"),
+        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.", show_default="all"),
     ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            help="A universal perturbation of `whyfooled universal fit`: see how far it moves this photograph's maps."
+        ),
+    ] = None,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Bring the perturbation of --trust to the model's input size.")
+    ] = False,
     epsilon: Epsilon = None,
     steps: Steps = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
@@ -75,6 +85,8 @@ def explain(
         raise bad_parameter(
             "--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one."
         )
+    if resize and trust is None:
+        raise bad_parameter("--resize", "is for the perturbation of --trust", "no --trust")
 
     from dataclasses import replace
 
@@ -82,11 +94,13 @@ def explain(
     from whyfooled.images import example_photograph, is_tensor_file, output_folder, read_photograph
     from whyfooled.registry import parse, split_list
     from whyfooled.report.page import write_files
+    from whyfooled.universal import UniversalPerturbation
     from whyfooled.zoo import RANDOM, load_classifier
 
     with output_folder(output) as staging, plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
         chosen = None if methods is None else [parse("saliency", name) for name in split_list(methods)]
+        universal = None if trust is None else UniversalPerturbation.load(trust)
         photograph: Any = image
         if image is None or not is_tensor_file(image):
             photograph = example_photograph() if image is None else read_photograph(image)
@@ -97,6 +111,8 @@ def explain(
             report(1, 1, "loading")
             if weights == RANDOM:
                 say("Warning: the model is untrained, so what it sees means nothing.")
+            if universal is not None and resize:
+                universal = universal.resized(classifier.size)
             explanation = explain_image(
                 classifier,
                 photograph,
@@ -105,14 +121,21 @@ def explain(
                 label=label,
                 target=target,
                 methods=chosen,
+                trust=universal,
                 seed=seed,
                 progress=report,
             )
         explanation = replace(
             explanation,
-            parameters={**explanation.parameters, "image": "the example photograph" if image is None else str(image)},
+            parameters={**explanation.parameters, **_given(image, trust)},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, staging)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
+
+
+def _given(image: Path | None, trust: Path | None) -> dict[str, str]:
+    """Name the files that were given."""
+    named = {"image": "the example photograph" if image is None else str(image)}
+    return named if trust is None else {**named, "trust": str(trust)}

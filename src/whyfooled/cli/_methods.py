@@ -9,12 +9,18 @@ from whyfooled.cli._app import app
 
 @app.command()
 def methods() -> None:
-    """List the attacks and saliency methods, with their parameters, costs and sources."""
+    """List the attacks, saliency methods and universal perturbations, with their parameters, costs and sources."""
     describe_all("attacks")
     describe_all("saliency")
+    describe_all("universal")
 
 
-_HEADINGS = {"attacks": "Attacks", "saliency": "Saliency methods", "studies": "Studies"}
+_HEADINGS = {
+    "attacks": "Attacks",
+    "saliency": "Saliency methods",
+    "universal": "Universal perturbations",
+    "studies": "Studies",
+}
 
 
 def describe_all(kind: Any, texts: bool = False) -> None:

@@ -38,7 +38,7 @@ def perturbation(
     ] = None,
     cell: Annotated[
         int | None,
-        typer.Option(help="Side of a region, in pixels.  [default: 13 of every 224 pixels of the shorter side]"),
+        typer.Option(help="Side of a region, in pixels.", show_default="13 of every 224 pixels of the shorter side"),
     ] = None,
     superpixels: Annotated[
         int | None, typer.Option(help="Take about so many superpixels as regions, in place of a grid.")
@@ -49,7 +49,7 @@ def perturbation(
     ] = None,
     cam: Annotated[
         str | None,
-        typer.Option(help="The maps below the regions, such as gradcam, gradcampp or cam.  [default: gradcam]"),
+        typer.Option(help="The maps below the regions, such as gradcam, gradcampp or cam.", show_default="gradcam"),
     ] = None,
     model: Model = "lite0",
     weights: Weights = None,

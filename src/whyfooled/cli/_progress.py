@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,27 @@ def stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     finally:
         if tasks:
             bars.stop()
+
+
+@contextmanager
+def fitting(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Show one bar for all steps of a kind: of ``"step 3 of 20"`` and the like."""
+    with stages(quiet) as bars:
+
+        def report(done: int, total: int, doing: str) -> None:
+            numbered = _NUMBERED.fullmatch(doing)
+            if numbered is None:
+                bars(done, total, doing)
+                return
+            before, steps = int(numbered[2]) - 1, int(numbered[3])
+            bars(before * _FINE + _FINE * done // total, steps * _FINE, numbered[1])
+
+        yield report
+
+
+_NUMBERED = re.compile(r"(\w+) (\d+) of (\d+)")
+_FINE = 100
+"""Into how many parts a step is divided."""
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def study(
         Path | None, typer.Option(help="A CSV file with the columns file and label: what photographs show.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to write.  [default: runs/NAME]")
+        Path | None, typer.Option("--output", "-o", help="The folder to write.", show_default="runs/NAME")
     ] = None,
     attack: Annotated[str | None, typer.Option(help="The study's attack, or its attacks, separated by commas.")] = None,
     target: Annotated[str | None, typer.Option(help="The attack's target: random, least-likely or runner-up.")] = None,

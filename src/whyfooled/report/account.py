@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from whyfooled.report.effect import effect_sentences
+from whyfooled.report.trust import trust_sentences
+from whyfooled.report.words import percent
 
 SAME = 0.9
 """Cosine from which two maps are called nearly the same. [ours]"""
@@ -32,7 +34,8 @@ def with_notes(account: list[str], found: dict[str, Any]) -> str:
 
 def sentences(found: dict[str, Any]) -> list[str]:
     """Write the account: what was seen, what was added, which evidence changed, and what removing it does."""
-    return [*happened(found), *_changed(found), _removed(found)]
+    trusted = trust_sentences(found["trust"]) if "trust" in found else []
+    return [*happened(found), *_changed(found), _removed(found), *trusted]
 
 
 def happened(found: dict[str, Any]) -> list[str]:
@@ -40,15 +43,6 @@ def happened(found: dict[str, Any]) -> list[str]:
     effect = found["effect"]
     names = (found["true"]["name"], found["wrong"]["name"])
     return [_seen(found), *_added(found), *([] if effect is None else effect_sentences(effect, *names))]
-
-
-def percent(share: float) -> str:
-    """Write a share in per cent, with the digits that matter near 0 and 100."""
-    if 0 < share < 0.001:
-        return "<0.1 %"
-    if 0.999 < share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.1f} %"
 
 
 def _seen(found: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ import torch
 from PIL import Image as PILImage
 
 from whyfooled.evidence import Evidence
-from whyfooled.report.account import percent
 from whyfooled.report.pictures import Scale, map_picture
+from whyfooled.report.words import percent
 
 IMAGES = ("clean", "adversarial")
 CLASSES = ("wrong", "true")

@@ -12,6 +12,7 @@ from whyfooled.evidence import Evidence
 from whyfooled.explanation import Explanation, Recovery
 from whyfooled.report.common import common_numbers
 from whyfooled.report.pictures import scale_of
+from whyfooled.report.trust import trust_numbers
 
 TOP_SHARE = 0.05
 """Share of the pixels taken as the evidence's strongest when it is compared with the perturbation. [ours]"""
@@ -19,11 +20,13 @@ TOP_SHARE = 0.05
 
 def numbers(explanation: Explanation) -> dict[str, Any]:
     """Collect everything that the report says in figures."""
+    trust = explanation.trust
     return {
         **common_numbers(explanation),
         "headline": _evidence(explanation, explanation.headline),
         "evidence": [_evidence(explanation, one) for one in explanation.evidence],
         "recovery": [_recovery(one) for one in explanation.recovery],
+        **({} if trust is None else {"trust": trust_numbers(trust, explanation.names)}),
     }
 
 

@@ -15,6 +15,8 @@ from whyfooled.report.drawing import INK, as_png, as_svg
 from whyfooled.report.html import map_pictures, maps_row, template
 from whyfooled.report.numbers import numbers
 from whyfooled.report.recovery_figure import recovery_figure
+from whyfooled.report.trust_view import trust_pictures, trust_view
+from whyfooled.trust import trust_tensors
 
 
 def write_files(explanation: Explanation, folder: Path) -> None:
@@ -23,6 +25,8 @@ def write_files(explanation: Explanation, folder: Path) -> None:
     pictures = common_pictures(explanation, found)
     for evidence, facts in _with_facts(explanation, found):
         pictures |= map_pictures(evidence, facts)
+    if explanation.trust is not None:
+        pictures |= trust_pictures(explanation.trust, found["trust"])
     write_folder(
         explanation,
         folder,
@@ -40,17 +44,19 @@ def tensors(explanation: Explanation) -> dict[str, Tensor]:
     found = common_tensors(explanation)
     for evidence in (explanation.headline, *explanation.evidence):
         found |= map_tensors(evidence)
-    return found
+    return found if explanation.trust is None else found | dict(trust_tensors(explanation.trust))
 
 
 def page(explanation: Explanation, found: dict[str, Any]) -> str:
     """Write an explanation and its numbers as one HTML page without any reference to another file."""
     rows = [maps_row(evidence, facts) for evidence, facts in _with_facts(explanation, found)]
+    trust = explanation.trust
     return template("explanation.html.j2").render(
         **common_view(explanation, found),
         sentences=sentences(found),
         headline=rows[0],
         rows=rows[1:],
+        trust=None if trust is None else trust_view(trust, explanation.clean, found["trust"]),
         glance=_glance(found),
         curves=as_svg(recovery_figure(found, ink=INK)),
     )

@@ -5,20 +5,28 @@ from whyfooled.universal._method import UniversalMethod
 from whyfooled.universal._perturbation import UniversalPerturbation
 from whyfooled.universal.dissimilarity import dissimilarity, interpretation
 from whyfooled.universal.evaluation import Evaluation, changes, evaluate
+from whyfooled.universal.per_image import InterpretationAttack
 from whyfooled.universal.random_direction import RandomDirection
+from whyfooled.universal.uap import UAP
+from whyfooled.universal.uap_deepfool import DeepFoolUAP
+from whyfooled.universal.uap_singular import SingularUAP
 from whyfooled.universal.upi_grad import UPIGrad
 from whyfooled.universal.upi_pca import UPIPCA
 
-UNIVERSAL: tuple[type[UniversalMethod], ...] = (UPIGrad, UPIPCA, RandomDirection)
+UNIVERSAL: tuple[type[UniversalMethod], ...] = (UPIGrad, UPIPCA, UAP, DeepFoolUAP, SingularUAP, RandomDirection)
 """Every way to find a universal perturbation."""
 
 __all__ = [
+    "UAP",
     "UNIVERSAL",
     "UPIPCA",
+    "DeepFoolUAP",
     "Evaluation",
     "Fitting",
+    "InterpretationAttack",
     "Part",
     "RandomDirection",
+    "SingularUAP",
     "Step",
     "UPIGrad",
     "UniversalMethod",

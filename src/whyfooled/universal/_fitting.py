@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.engines import Crew, Engine, Model
-from whyfooled.errors import ImageError, MethodError, WhyfooledError
+from whyfooled.errors import ImageError, MethodError
 from whyfooled.images import content_digest
 from whyfooled.passes import Passes, count_passes
 from whyfooled.randomness import image_generators
@@ -60,7 +60,7 @@ class _Shard:
     """A task: places in the source, and what to do with the images there."""
 
     places: Sequence[int]
-    do: Callable[[Classifier, Sequence[Sample | WhyfooledError]], Any]
+    do: Callable[[Classifier, Sequence[Sample]], Any]
 
 
 @final
@@ -76,28 +76,25 @@ class FitWork:
 
     def __call__(self, classifier: Classifier, task: _Shard, tick: Callable[[int], None]) -> tuple[Any, Passes]:
         """Work on a shard."""
-        samples = [_read(self.source, place) for place in task.places]
+        samples = [self.source[place] for place in task.places]
         with count_passes(classifier) as passes:
             found = task.do(classifier, samples)
         tick(len(samples))
         return found, passes
 
 
-def _read(source: Source, place: int) -> Sample | WhyfooledError:
-    try:
-        return source[place]
-    except WhyfooledError as error:
-        return error
+def _stacked(classifier: Classifier, samples: Sequence[Sample]) -> Images:
+    fitted = [sample.fitted(classifier.fit, classifier.channels) for sample in samples]
+    return torch.stack(fitted).to(classifier.mean)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What is known of an image before the fit: its class, None if it is not to be used, and why; its digests."""
+    """What is known of an image before the fit: its class, None if it is not to be used; its digests."""
 
     shows: int | None
-    digests: tuple[str, ...] = ()
-    error: WhyfooledError | None = None
+    digests: tuple[str, ...]
 
 
 @final
@@ -107,20 +104,14 @@ class _Look:
 
     class_map: tuple[int, ...] | None
 
-    def __call__(self, classifier: Classifier, samples: Sequence[Sample | WhyfooledError]) -> list[_Seen]:
-        return [self._look(classifier, sample) for sample in samples]
-
-    def _look(self, classifier: Classifier, sample: Sample | WhyfooledError) -> _Seen:
-        if isinstance(sample, WhyfooledError):
-            return _Seen(None, error=sample)
-        try:
-            image = sample.fitted(classifier.fit, classifier.channels)
-        except ImageError as error:
-            return _Seen(None, error=error)
-        given = int(classifier.predict(image[None].to(classifier.mean))[0])
-        labels = mapped(sample.labels, self.class_map)
-        digests = (content_digest(sample.image), content_digest(image))
-        return _Seen(given if given in (labels or (given,)) else None, digests)
+    def __call__(self, classifier: Classifier, samples: Sequence[Sample]) -> list[_Seen]:
+        images = _stacked(classifier, samples)
+        seen = []
+        for sample, image, given in zip(samples, images.cpu(), classifier.predict(images).tolist(), strict=True):
+            labels = mapped(sample.labels, self.class_map)
+            digests = (content_digest(sample.image), content_digest(image))
+            seen.append(_Seen(given if given in (labels or (given,)) else None, digests))
+        return seen
 
 
 @final
@@ -132,14 +123,9 @@ class _Add:
     classes: tuple[int, ...]
     seed: int
 
-    def __call__(self, classifier: Classifier, samples: Sequence[Sample | WhyfooledError]) -> dict[str, Tensor]:
-        images = []
-        for sample in samples:
-            if isinstance(sample, WhyfooledError):
-                raise sample
-            images.append(sample.fitted(classifier.fit, classifier.channels))
+    def __call__(self, classifier: Classifier, samples: Sequence[Sample]) -> dict[str, Tensor]:
         classes = torch.tensor(self.classes, device=classifier.device)
-        sums = self.step(classifier, Part(torch.stack(images).to(classifier.mean), classes, self.seed))
+        sums = self.step(classifier, Part(_stacked(classifier, samples), classes, self.seed))
         return {name: value.detach().cpu() for name, value in sums.items()}
 
 
@@ -228,9 +214,6 @@ class Fitting:
         """
         tasks = {number: _Shard(own, _Look(class_map)) for number, own in enumerate(self._shards(places))}
         seen = [one for found in self._in_order(tasks, "look") for one in found]
-        for one in seen:
-            if one.error is not None:
-                raise one.error
         used = {place: one for place, one in zip(places, seen, strict=True) if one.shows is not None}
         if not used:
             raise ImageError(f"None of the {len(places)} images is classified as what it shows, so none can be used.")
@@ -278,10 +261,11 @@ def fitting(
         yield fit
 
 
-FLAT = MethodError(
-    "The maps do not change with any image, to first order: their slopes are 0 at every pixel. A network of ReLUs is "
-    "piecewise linear, so a saliency map made of its gradients is constant nearly everywhere. Leave `beta` at a "
-    "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is tested on the "
-    "true network."
-)
-"""The trap of piecewise linearity: with ReLUs, there is no slope to follow."""
+def flat() -> MethodError:
+    """Make the error for the trap of piecewise linearity: with ReLUs, there is no slope to follow."""
+    return MethodError(
+        "The maps do not change with any image, to first order: their slopes are 0 at every pixel. A network of ReLUs "
+        "is piecewise linear, so a saliency map made of its gradients is constant nearly everywhere. Leave `beta` at a "
+        "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is tested on "
+        "the true network."
+    )

@@ -21,6 +21,9 @@ from whyfooled.universal.dissimilarity import Interpretations, distance, interpr
 Saliency = Callable[..., Tensor]
 """A saliency method."""
 
+Measure = Callable[[Interpretations, Interpretations], PerImage]
+"""What is measured of clean interpretations and those now."""
+
 
 def interpret(saliency: Saliency, classifier: Classifier, images: Images, classes: Classes) -> Interpretations:
     """Compute the normalised maps, without a graph; one that is empty is 0 everywhere, without a warning."""
@@ -35,8 +38,9 @@ def slopes(
     classes: Classes,
     clean: Interpretations,
     beta: float | None,
+    measure: Measure = distance,
 ) -> tuple[Images, PerImage]:
-    """Differentiate each image's dissimilarity to a clean map, with respect to the image.
+    """Differentiate each image's dissimilarity to a clean map, or another measure, with respect to the image.
 
     Parameters
     ----------
@@ -48,16 +52,18 @@ def slopes(
         (n,h,w) The clean images' interpretations, with the same activations.
     beta
         Sharpness of the activations that take the place of ReLUs; the ReLUs themselves if None.
+    measure
+        What is differentiated, of the clean interpretations and those now.
 
     Returns
     -------
     tuple
-        (n,c,h,w) The slopes, 0 where a map is empty; (n,) the dissimilarities.
+        (n,c,h,w) The slopes, 0 where a map is empty; (n,) the dissimilarities, or what is measured.
     """
     inputs = images.detach().requires_grad_()
     with smoothed(beta), quiet():
         maps = saliency(classifier, inputs, classes, create_graph=True)
-    apart = distance(clean, interpretation(maps))
+    apart = measure(clean, interpretation(maps))
     (found,) = torch.autograd.grad(apart.sum(), inputs)
     there = found.flatten(1).isfinite().all(1)
     return found.nan_to_num(0) * there.view(-1, 1, 1, 1), apart.detach()

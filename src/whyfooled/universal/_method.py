@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from whyfooled.balls import Ball, check_epsilon, inside, length
+from whyfooled.balls import Ball, check_epsilon, farthest, inside
 from whyfooled.checks import check_classifier
 from whyfooled.classifier import Classifier
 from whyfooled.engines import choose_engine
@@ -58,11 +58,7 @@ class UniversalMethod(ABC):
     """Whether it is fitted to saliency maps; if not, it is to predictions, or to nothing."""
 
     def __post_init__(self) -> None:
-        positive("epsilon", self.epsilon)
-        if self.scale not in SCALES:
-            rule = "must be the value of white, 1 or 255"
-            raise bad_parameter("scale", rule, self.scale)
-        check_epsilon(self.radius, self.ball)
+        check_scaled(self.epsilon, self.ball, self.scale)
 
     @property
     def radius(self) -> float:
@@ -153,6 +149,8 @@ class UniversalMethod(ABC):
             model=classifier.name,
             model_digest=classifier.digest(),
             fitted_to=fit.digests,
+            images=len(fit.classes),
+            wrong=len(places) - len(fit.classes),
             history=tuple(fit.history),
             passes=fit.passes,
             versions=versions(),
@@ -164,9 +162,7 @@ class UniversalMethod(ABC):
 
     def largest(self, direction: Tensor) -> Image:
         """Return the largest perturbation in the ball along a (c,h,w) direction: for ``"linf"``, its signs."""
-        if self.ball == "linf":
-            return self.radius * direction.sign()
-        return self.radius * direction / length(direction[None])[0]
+        return farthest(direction[None], self.radius, self.ball)[0]
 
     def kept_inside(self, delta: Image) -> Image:
         """Bring a perturbation back into the ball."""
@@ -176,3 +172,11 @@ class UniversalMethod(ABC):
         """Return the standard deviation of noise that is `share` times as long as the ball's largest perturbations."""
         pixels = torch.Size(shape).numel()
         return share * self.radius / (pixels**0.5 if self.ball == "l2" else 1.0)
+
+
+def check_scaled(epsilon: float, ball: Ball, scale: int) -> None:
+    """Raise `ParameterError` for a radius that no image with values from 0 to `scale` can have."""
+    positive("epsilon", epsilon)
+    if scale not in SCALES:
+        raise bad_parameter("scale", "must be the value of white, 1 or 255", scale)
+    check_epsilon(epsilon / scale, ball)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from whyfooled.balls import Ball, length
-from whyfooled.errors import ImageError, bad_parameter
+from whyfooled.balls import BALLS, Ball, length
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ImageError, bad_parameter, one_of, positive
 from whyfooled.images import is_file, write_tensors
 from whyfooled.passes import Passes
 from whyfooled.types import Image, Images
@@ -45,12 +46,20 @@ class UniversalPerturbation:
     fitted_to
         Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
         None if they are not known.
+    images, wrong
+        How many images it was fitted to, and how many were left out because the classifier gets them wrong; 0 if that
+        is not known.
     history
         What every step of the fit came to, such as ``{"dissimilarity": 0.8}``.
     passes
         Forward and backward passes of the fit, over all images. A map that is differentiated takes two backward passes.
     versions
         Of Python and of the packages that numbers depend on.
+
+    Raises
+    ------
+    ParameterError
+        If the perturbation has another shape or values that are not finite, or the ball cannot be.
     """
 
     delta: Image
@@ -61,9 +70,19 @@ class UniversalPerturbation:
     model: str = ""
     model_digest: str = ""
     fitted_to: frozenset[str] | None = None
+    images: int = 0
+    wrong: int = 0
     history: tuple[Mapping[str, float], ...] = ()
     passes: Passes = field(default_factory=Passes)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.delta.ndim != 3 or not self.delta.numel():
+            raise bad_parameter("delta", "must have the shape (c, h, w)", tuple(self.delta.shape))
+        if not torch.isfinite(self.delta).all():
+            raise bad_parameter("delta", "must have finite values", "others")
+        positive("epsilon", self.epsilon)
+        one_of("ball", self.ball, BALLS)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.delta.shape))
@@ -111,6 +130,15 @@ class UniversalPerturbation:
         )
         raise ImageError(f"The perturbation must have the size of the images, {shape}; got {found}.{fix}")
 
+    def transfer_note(self, classifier: Classifier) -> str:
+        """Say in a sentence that it was made on another model than this one; "" if it was not, or that is not known."""
+        if self.model_digest in ("", classifier.digest()):
+            return ""
+        other = f"on another model, {self.model}"
+        if self.model == classifier.name:
+            other = f"on a {self.model} with other weights"
+        return f"The universal perturbation was made {other}: what it does here is transfer."
+
     def resized(self, size: tuple[int, int]) -> UniversalPerturbation:
         """Bring it to another height and width, bilinearly, and then to the norm that it had.
 
@@ -141,6 +169,8 @@ class UniversalPerturbation:
             "model": self.model,
             "model_digest": self.model_digest,
             "fitted_to": None if self.fitted_to is None else sorted(self.fitted_to),
+            "images": self.images,
+            "wrong": self.wrong,
             "history": [dict(step) for step in self.history],
             "forwards": self.passes.forwards,
             "backwards": self.passes.backwards,
@@ -172,8 +202,6 @@ class UniversalPerturbation:
 
 
 def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
-    if delta.ndim != 3 or not torch.isfinite(delta).all():
-        raise ValueError("no perturbation")
     fitted_to = about["fitted_to"]
     return UniversalPerturbation(
         delta=delta.float(),
@@ -184,6 +212,8 @@ def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
         model=about["model"],
         model_digest=about["model_digest"],
         fitted_to=None if fitted_to is None else frozenset(fitted_to),
+        images=about.get("images", 0),
+        wrong=about.get("wrong", 0),
         history=tuple(about["history"]),
         passes=Passes(about["forwards"], about["backwards"]),
         versions=about["versions"],

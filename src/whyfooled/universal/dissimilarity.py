@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -55,5 +56,6 @@ def dissimilarity(maps: Maps, others: Maps) -> PerImage:
 
 def distance(first: Interpretations, second: Interpretations) -> PerImage:
     """Return (n,) the `dissimilarity` of maps that are normalised already."""
-    apart: Tensor = (first - second).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
+    size = first.flatten(1).norm(dim=1)
+    apart: Tensor = (first - second).flatten(1).norm(dim=1) / size.masked_fill(size == 0, torch.nan)
     return apart

@@ -78,15 +78,20 @@ def changes(
     dict
         (n,) for each of `MEASURES`: the `dissimilarity`; 1 if the prediction is not the class any more, else 0; the
         share of the top pixels that both maps have; Spearman's rank correlation; SSIM (NaN under 11 pixels a side); how
-        many pixels the centre of mass moves. NaN where a map is empty.
+        many pixels the centre of mass moves. NaN where a map is empty; D only where the first is.
     """
     before = interpret(saliency, classifier, images, classes) if clean is None else clean
-    after = interpret(saliency, classifier, moved, classes)
+    found = map_changes(before, interpret(saliency, classifier, moved, classes), share)
+    found["fooled"] = (classifier.predict(moved) != classes).double()
+    return {name: found[name] for name in MEASURES}
+
+
+def map_changes(before: Interpretations, after: Interpretations, share: float = TOP) -> dict[str, PerImage]:
+    """Compare (n,h,w) interpretations: what `changes` measures, but for the predictions."""
     first, second = before.unsqueeze(1), after.unsqueeze(1)
     empty = ~(before.flatten(1).any(1) & after.flatten(1).any(1))
     return {
         "dissimilarity": distance(before, after).double(),
-        "fooled": (classifier.predict(moved) != classes).double(),
         "top_overlap": top_overlap(first, second, share).masked_fill(empty, torch.nan),
         "rank_correlation": rank_correlation(first, second),
         "structural_similarity": structural_similarity(first, second).masked_fill(empty, torch.nan),

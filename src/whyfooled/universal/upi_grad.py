@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import at_least, bad_parameter
+from whyfooled.errors import at_least
 from whyfooled.randomness import normal
 from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
-from whyfooled.types import Classes, Image, Images
-from whyfooled.universal._fitting import FLAT, Fitting, Part
+from whyfooled.types import Image
+from whyfooled.universal._ascent import Pace, ascend
+from whyfooled.universal._fitting import Fitting, Part, flat
+from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import UniversalMethod
 
@@ -55,7 +55,7 @@ class UPIGrad(UniversalMethod):
 
     penalty: float = 0.0
     passes: int = 4
-    images_per_step: int = 40
+    images_per_step: int = 20
     step_size: float = 0.3
     momentum: float = 0.9
     noise: float = 0.5
@@ -72,37 +72,25 @@ class UPIGrad(UniversalMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("penalty", self.penalty, 0)
-        at_least("passes", self.passes, 1)
-        at_least("images_per_step", self.images_per_step, 1)
-        at_least("step_size", self.step_size, 0)
         at_least("noise", self.noise, 0)
-        if not 0 <= self.momentum < 1:
-            raise bad_parameter("momentum", "must be at least 0 and below 1", self.momentum)
+        self._pace()
         check_beta(self.beta)
 
     def find(self, fit: Fitting) -> Image:
         """Ascend from a random direction."""
-        delta = self.largest(fit.start())
-        speed = torch.zeros_like(delta)
         sigma = self.noise_size(self.noise, fit.shape)
-        batches = list(fit.minibatches(self.images_per_step, self.passes))
-        for number, places in enumerate(batches):
-            step = AscentStep(fit.saliency, delta, sigma, self.penalty, self.beta)
-            sums = fit.total(step, places, f"step {number + 1} of {len(batches)}")
-            slope = sums["slope"] / len(places)
-            if not slope.any():
-                raise FLAT
-            speed = self.momentum * speed + (slope / slope.norm()).float()
-            rate = self.step_size * (1 - number / len(batches))
-            delta = self.kept_inside(delta + rate * self.largest(speed))
-            fit.history.append({name: float(sums[name]) / len(places) for name in ("dissimilarity", "loss")})
-        return delta
+        return ascend(
+            self, fit, self._pace(), lambda at: AscentStep(fit.saliency, at, sigma, self.penalty, self.beta), flat
+        )
+
+    def _pace(self) -> Pace:
+        return Pace(self.passes, self.images_per_step, self.step_size, self.momentum)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class AscentStep:
-    """The slope of the objective on a part: of ``D(x, δ + Z) − μ · loss(x + δ)``."""
+    """The slopes of the objective's two terms on a part: of ``D(x, δ + Z)``, and of ``μ · loss(x + δ)``."""
 
     saliency: DifferentiableMethod
     delta: Image
@@ -117,17 +105,9 @@ class AscentStep:
             clean = interpret(self.saliency, classifier, part.images, part.classes)
         noisy = moved + self.sigma * normal(moved, part.generators())
         found, apart = slopes(self.saliency, classifier, noisy, part.classes, clean, self.beta)
-        sums = {"slope": found.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "loss": apart.new_zeros(())}
+        none = apart.new_zeros(())
+        sums = {"slope": found.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "pull": none, "loss": none}
         if self.penalty:
             pull, losses = loss_slopes(classifier, moved, part.classes)
-            sums["slope"] = sums["slope"] - self.penalty * pull.sum(0)
-            sums["loss"] = losses.sum()
+            sums["pull"], sums["loss"] = self.penalty * pull.sum(0), losses.sum()
         return sums
-
-
-def loss_slopes(classifier: Classifier, images: Images, classes: Classes) -> tuple[Images, Tensor]:
-    """Differentiate each image's cross-entropy with respect to the image, on the true network; and return it, (n,)."""
-    inputs = images.detach().requires_grad_()
-    losses = F.cross_entropy(classifier(inputs), classes.long(), reduction="none")
-    (found,) = torch.autograd.grad(losses.sum(), inputs)
-    return found, losses.detach()

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import at_least
+from whyfooled.errors import at_least, positive
 from whyfooled.randomness import normal
 from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.types import Image
-from whyfooled.universal._choice import best_of
-from whyfooled.universal._fitting import FLAT, Fitting, Part
+from whyfooled.universal._choice import MapsMoved, best_of
+from whyfooled.universal._fitting import Fitting, Part, flat
+from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import UniversalMethod
-from whyfooled.universal.upi_grad import loss_slopes
 
 
 @final
@@ -84,7 +84,8 @@ class UPIPCA(UniversalMethod):
         at_least("passes", self.passes, 1)
         at_least("samples", self.samples, 1)
         at_least("vectors", self.vectors, 1)
-        at_least("noise", self.noise, 0)
+        # At the image itself D has its minimum, 0, and no slope.
+        positive("noise", self.noise)
         check_beta(self.beta)
 
     def find(self, fit: Fitting) -> Image:
@@ -97,7 +98,7 @@ class UPIPCA(UniversalMethod):
             step = PowerStep(fit.saliency, basis.float(), sigma, self.samples, self.contrast, self.normalise, self.beta)
             sums = fit.total(step, doing=f"pass {number + 1} of {self.passes}")
             if not sums["promoted"].any():
-                raise FLAT
+                raise flat()
             before = basis[0]
             product = (sums["promoted"] - self.contrast * sums["restrained"]) / len(fit.classes)
             values, rotation = torch.linalg.eigh(basis @ product.T)
@@ -105,8 +106,8 @@ class UPIPCA(UniversalMethod):
             turned = rotation.T @ (product + max(0.0, -float(values[0])) * basis)
             basis = _orthonormal(turned.flip(0))
             fit.history.append({"eigenvalue": float(values[-1]), "agreement": float((basis[0] @ before).abs())})
-        tried = basis[:1] if self.contrast else basis
-        return best_of(fit, [self.largest(vector.view(fit.shape).float()) for vector in tried])
+        tried = [self.largest(vector.view(fit.shape).float()) for vector in (basis[:1] if self.contrast else basis)]
+        return best_of(fit, tried, MapsMoved(fit.saliency), "dissimilarity")
 
 
 @final
@@ -139,7 +140,8 @@ class PowerStep:
     def _product(self, slopes: Tensor) -> Tensor:
         rows = slopes.flatten(1)
         if self.normalise:
-            rows = F.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny)
+            # In double precision: in single, the squares of short rows are 0.
+            rows = F.normalize(rows.double(), dim=1, eps=torch.finfo(rows.dtype).tiny).to(rows)
         basis = self.basis.to(rows)
         return (basis @ rows.T) @ rows
 

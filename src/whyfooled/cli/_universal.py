@@ -1,0 +1,185 @@
+"""``whyfooled universal fit`` and ``whyfooled universal test``."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._methods import describe_all
+from whyfooled.cli._progress import fitting
+from whyfooled.errors import bad_parameter
+
+universal = typer.Typer(no_args_is_help=True, help="One perturbation that breaks the saliency maps of most images.")
+app.add_typer(universal, name="universal")
+
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Where the images come from: a file, a folder, imagenet:ROOT, ... as for whyfooled study. Photographs can "
+        "be given several times."
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="A CSV file with the columns file and label: what photographs show. Those that the model gets wrong are "
+        "left out."
+    ),
+]
+Count = Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")]
+
+
+@universal.command()
+@interruptible("Stopped. Nothing was written.")
+def fit(
+    method: Annotated[
+        str, typer.Option(help="How to find it, such as grad, pca or 'pca(contrast=0.5)'. See: --list.")
+    ] = "grad",
+    images: Images = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")] = Path(
+        "delta.safetensors"
+    ),
+    epsilon: Annotated[
+        str | None,
+        typer.Option(help="Its largest size: the radius of the ball, on the scale of --scale.", show_default="10"),
+    ] = None,
+    ball: Annotated[
+        str | None, typer.Option(help="l2: --epsilon is a Euclidean length; linf: a largest change.", show_default="l2")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="The value of white that --epsilon is given for: 1 or 255.", show_default="1")
+    ] = None,
+    saliency: Annotated[
+        str, typer.Option(help="The method whose maps are to change; one that can be differentiated.")
+    ] = "gradient",
+    labels: Labels = None,
+    model: Model = "lite0",
+    weights: Weights = None,
+    count: Count = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")
+    ] = None,
+    batch_size: BatchSize = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Cores that a worker computes with; all of this machine's if left out.")
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    show: Annotated[
+        bool, typer.Option("--list", help="Describe all ways to find one and their parameters, and stop.")
+    ] = False,
+) -> None:
+    """Find one small perturbation that breaks the saliency maps of most images, and write it to a file."""
+    if show:
+        describe_all("universal", texts=True)
+        return
+    place = _one_place(images)
+    if output.suffix != ".safetensors":
+        raise bad_parameter("--output", "must be a .safetensors file", output)
+
+    from whyfooled.engines import Model as Loading
+    from whyfooled.images import check_output_file
+    from whyfooled.registry import parse, with_seed
+    from whyfooled.sources import open_source
+
+    options = {"epsilon": epsilon, "ball": ball, "scale": scale}
+    overrides = {name: value for name, value in options.items() if value is not None}
+    made = with_seed(parse("universal", method, overrides, argument="--method"), seed)
+    maps = with_seed(parse("saliency", saliency, argument="--saliency"), seed)
+    check_output_file(output)
+    with plain_warnings(), fitting(quiet) as report:
+        source = open_source(place, labels)
+        report(0, 1, "loading")
+        classifier = Loading(model, weights, seed).load(device)
+        report(1, 1, "loading")
+        found = made.fit(
+            classifier,
+            source,
+            maps,
+            count=count,
+            batch_size=batch_size,
+            engine=engine,
+            address=address,
+            threads=threads,
+            progress=report,
+        )
+        found.save(output)
+    if not quiet:
+        from whyfooled.report.universal_account import fit_account
+
+        print(fit_account(found))
+        print(f"\nWritten: {output}. To see what it does to other images: whyfooled universal test {output} --images …")
+
+
+@universal.command("test")
+@interruptible("Stopped. Nothing was written.")
+def evaluation(
+    perturbation: Annotated[Path, typer.Argument(help="The .safetensors file of a universal perturbation.")],
+    images: Images = None,
+    saliency: Annotated[
+        str | None, typer.Option(help="The method whose maps are looked at.", show_default="the one it was fitted to")
+    ] = None,
+    labels: Labels = None,
+    model: Model = "lite0",
+    weights: Weights = None,
+    count: Count = None,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Bring the perturbation to the model's input size, its norm kept.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A folder for the table, the summary and a figure.")
+    ] = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what a universal perturbation does to images that it was not fitted to, beside what chance does."""
+    place = _one_place(images)
+
+    from whyfooled.engines import Model as Loading
+    from whyfooled.images import output_folder
+    from whyfooled.registry import parse, with_seed
+    from whyfooled.report.universal_account import evaluation_remarks, evaluation_summary
+    from whyfooled.report.universal_files import TITLE, write_test
+    from whyfooled.sources import open_source
+    from whyfooled.universal import UniversalPerturbation, evaluate
+
+    folder: Any = nullcontext() if output is None else output_folder(output)
+    with folder as staging, plain_warnings():
+        given = UniversalPerturbation.load(perturbation)
+        maps = with_seed(parse("saliency", saliency or given.saliency or "gradient", argument="--saliency"), seed)
+        source = open_source(place, labels)
+        with fitting(quiet) as report:
+            report(0, 1, "loading")
+            classifier = Loading(model, weights, seed).load(device)
+            report(1, 1, "loading")
+            tested = given.resized(classifier.size) if resize else given
+            found = evaluate(
+                classifier, tested, source, maps, count=count, seed=seed, batch_size=batch_size, progress=report
+            )
+        summary = evaluation_summary(found, evaluation_remarks(given, found, classifier, source))
+        if staging is not None:
+            write_test(found, summary, staging, (f"{perturbation}, seed {seed}.",))
+    if not quiet:
+        print(summary.markdown(TITLE))
+        if output is not None:
+            print(f"Written: {output}: table.parquet, table.csv, summary.md, summary.tex, figure.png")
+
+
+def _one_place(images: list[str] | None) -> Any:
+    """Return what `open_source` opens."""
+    if not images or not all(images):
+        fix = "To see what it takes: whyfooled study --list."
+        raise bad_parameter("--images", "must say where the images come from", "''" if images else "nothing", fix)
+    return images[0] if len(images) == 1 else images

@@ -1,0 +1,37 @@
+"""Losses of predictions, and their slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.goals import Untargeted
+from whyfooled.types import Classes, Images, Logits, PerImage
+
+Loss = Callable[[Logits, Classes], PerImage]
+"""One number for each image: the larger, the less its class is seen."""
+
+
+def cross_entropy(logits: Logits, classes: Classes) -> PerImage:
+    """Return (n,) minus the logarithm of the class's probability. Its slope vanishes where the classifier is sure."""
+    found: Tensor = F.cross_entropy(logits, classes.long(), reduction="none")
+    return found
+
+
+def log_odds_against(logits: Logits, classes: Classes) -> PerImage:
+    """Return (n,) the logarithm of the odds against the class; its slope does not vanish."""
+    return -Untargeted(classes).loss(logits)
+
+
+def loss_slopes(
+    classifier: Classifier, images: Images, classes: Classes, loss: Loss = cross_entropy
+) -> tuple[Images, PerImage]:
+    """Differentiate each image's loss with respect to the image, on the true network; and return the losses, (n,)."""
+    inputs = images.detach().requires_grad_()
+    losses = loss(classifier(inputs), classes)
+    (found,) = torch.autograd.grad(losses.sum(), inputs)
+    return found, losses.detach()

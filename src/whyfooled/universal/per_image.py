@@ -1,0 +1,214 @@
+"""An attack on the interpretation of each image by itself: what universal perturbations are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from whyfooled.balls import Ball, farthest, inside
+from whyfooled.checks import check_classifier, check_images
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ParameterError, at_least, bad_parameter, one_of, positive
+from whyfooled.goals import check_class_vector
+from whyfooled.randomness import image_generators, normal, uniform
+from whyfooled.registry import Card
+from whyfooled.saliency import Gradient
+from whyfooled.saliency.differentiable import check_differentiable
+from whyfooled.types import Classes, Images
+from whyfooled.universal._aims import AIMED, OBJECTIVES, Objective, measure_of
+from whyfooled.universal._fitting import flat
+from whyfooled.universal._losses import log_odds_against, loss_slopes
+from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
+from whyfooled.universal._method import check_scaled
+
+GRADIENT = Gradient()
+
+
+@final
+@dataclass(frozen=True)
+class InterpretationAttack:
+    """Moves the saliency map of each image by a perturbation of its own (Ghorbani, Abid, Zou 2019, algorithm 1).
+
+    Steps of fixed length along the slope of an objective, from a random point of the ball and back into it after each.
+    The slopes are taken with smooth activations, because those of a network of ReLUs are 0; every iterate is judged on
+    the true network, and the best one is the result: with `keep_label`, the best of those that the classifier gives
+    the clean image's class; the clean image itself if none is better.
+
+    It differs from the paper in these points [ours]: it works in the l2 ball too; with `keep_label`, an iterate that
+    lost the class steps towards it in place of along the objective, on the true network, where the paper only leaves
+    such iterates out; steps go along the mean of past slopes (momentum), and shrink linearly to 0.
+
+    Parameters
+    ----------
+    epsilon
+        Radius of the ball, on the scale of `scale`: a Euclidean length (``"l2"``) or the largest change of a value
+        (``"linf"``).
+    ball
+        ``"l2"`` or ``"linf"``.
+    scale
+        The value of white: 1 for pixel values from 0 to 1, or 255.
+    seed
+        Seed of the starts; each image has its own, made from this and its content.
+    objective
+        What is made large. ``"dissimilarity"``: that of the clean map and the map now. ``"top-k"``: minus the saliency
+        that is left on the clean map's most salient pixels. ``"mass-centre"``: how far the centre of mass moves, in
+        pixels. ``"region"``: the saliency on given pixels, the paper's targeted attack. ``"target"``: minus the
+        dissimilarity of a given map and the map now (Dombrowski et al. 2019, arXiv 1906.07983).
+    share
+        Which share of the pixels ``"top-k"`` means; at least one pixel. [ours]
+    steps
+        How many steps.
+    step_size
+        Length of the first step, as a share of `epsilon`. [ours]
+    momentum
+        How much of the past slopes, each at length 1, is kept, from 0 to below 1. [ours]
+    beta
+        Sharpness of the smooth activations, see `whyfooled.saliency.smooth_activations`; None for the true ones.
+    keep_label
+        Whether the predicted class has to stay.
+    clip
+        Whether values are kept in [0, 1]. If not, the images can be compared with ones that a universal perturbation
+        was added to without clipping.
+    """
+
+    epsilon: float = 10.0
+    ball: Ball = "l2"
+    scale: int = 1
+    seed: int = 0
+    objective: Objective = "dissimilarity"
+    share: float = 0.05
+    steps: int = 40
+    step_size: float = 0.15
+    momentum: float = 0.8
+    beta: float | None = 10.0
+    keep_label: bool = True
+    clip: bool = True
+
+    card: ClassVar[Card] = Card(
+        name="per-image",
+        title="Attack on each image's interpretation",
+        summary="The map of each image moved by a perturbation of its own.",
+        source="Ghorbani, Abid, Zou 2019, arXiv 1710.10547, algorithm 1",
+        cost="2 maps and 1 forward, then for each of `steps`: 2 maps, one of them differentiated, and 1 forward; "
+        "with `keep_label` a gradient more",
+    )
+
+    def __post_init__(self) -> None:
+        check_scaled(self.epsilon, self.ball, self.scale)
+        one_of("objective", self.objective, OBJECTIVES)
+        if not 0 < self.share <= 1:
+            raise bad_parameter("share", "must be above 0 and at most 1", self.share)
+        at_least("steps", self.steps, 1)
+        positive("step_size", self.step_size)
+        if not 0 <= self.momentum < 1:
+            raise bad_parameter("momentum", "must be at least 0 and below 1", self.momentum)
+        check_beta(self.beta)
+
+    @property
+    def radius(self) -> float:
+        """The ball's radius for pixel values from 0 to 1."""
+        return self.epsilon / self.scale
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        images: Images,
+        classes: Classes,
+        saliency: Any = GRADIENT,
+        *,
+        target_maps: Tensor | None = None,
+    ) -> Images:
+        """Perturb the images.
+
+        Parameters
+        ----------
+        classifier
+            The classifier whose maps are to change.
+        images
+            (n,c,h,w), values in [0, 1]. All are worked on together; one's result does not depend on the others.
+        classes
+            (n,) The classes whose maps are to change.
+        saliency
+            The method whose maps are to change; its call must take ``create_graph``.
+        target_maps
+            (n,h,w), none negative: for the objective ``"target"`` the map to reach, on any scale; for ``"region"`` 1 at
+            the pixels to draw the saliency to and 0 elsewhere, or weights. Not taken by other objectives.
+
+        Returns
+        -------
+        Tensor
+            (n,c,h,w) The perturbed images, float32; their values may lie outside [0, 1] if `clip` is False.
+
+        Raises
+        ------
+        ParameterError
+            If the classes do not fit, or there are target maps where none are needed, none where they are, or ones of
+            another shape.
+        ImageError
+            If the images are not a batch in float32 with values in [0, 1].
+        MethodError
+            If the method's maps cannot be differentiated, or do not change with an image, to first order.
+        """
+        method = check_differentiable(saliency)
+        self._check(classifier, images, classes, target_maps)
+        images, classes = images.detach().to(classifier.mean), classes.to(classifier.device)
+        clean = interpret(method, classifier, images, classes)
+        with smoothed(self.beta):
+            smooth = interpret(method, classifier, images, classes)
+        measure = measure_of(self.objective, clean, self.share, target_maps)
+        label = classifier.predict(images)
+        ended, best = images.clone(), measure(clean, clean)
+        point, speed = self._start(images), torch.zeros_like(images)
+        for step in range(self.steps + 1):
+            reached = measure(clean, interpret(method, classifier, point, classes))
+            kept = classifier.predict(point) == label
+            better = (reached > best) & (kept | (not self.keep_label))
+            ended[better], best[better] = point[better], reached[better]
+            if step == self.steps:
+                break
+            slope = slopes(method, classifier, point, classes, smooth, self.beta, measure)[0]
+            if step == 0 and not (slope.flatten(1).any(1) | best.isnan()).all():
+                raise flat()
+            speed = self.momentum * speed + farthest(slope, 1, "l2")
+            way = speed
+            if self.keep_label and not kept.all():
+                back = -loss_slopes(classifier, point, label, log_odds_against)[0]
+                way = torch.where(kept.view(-1, 1, 1, 1), speed, back)
+            rate = self.step_size * (1 - step / self.steps)
+            point = self._allowed(images, point + rate * farthest(way, self.radius, self.ball))
+        return ended
+
+    def _start(self, images: Images) -> Images:
+        """Draw a point of the ball for each image: uniformly in l-infinity, on the surface of the l2 ball."""
+        generators = image_generators(images, self.seed)
+        if self.ball == "linf":
+            return self._allowed(images, images + self.radius * (2 * uniform(images, generators) - 1))
+        return self._allowed(images, images + farthest(normal(images, generators), self.radius, "l2"))
+
+    def _allowed(self, images: Images, moved: Images) -> Images:
+        """Bring moved images back into the ball and, with `clip`, into [0, 1], which holds the ball's centre."""
+        kept = images + inside(moved - images, self.radius, self.ball)
+        return kept.clamp(0, 1) if self.clip else kept
+
+    def _check(self, classifier: Classifier, images: Tensor, classes: Tensor, targets: Tensor | None) -> None:
+        check_classifier(classifier)
+        check_images(images)
+        check_class_vector("classes", classes)
+        if len(classes) != len(images):
+            raise ParameterError(f"`classes` must have one for each of the {len(images)} images; got {len(classes)}.")
+        needed = self.objective in AIMED
+        if targets is None:
+            if needed:
+                raise bad_parameter("target_maps", f"must be given for the objective {self.objective}", None)
+            return
+        if not needed:
+            rule = f"must be None unless the objective is {' or '.join(AIMED)}"
+            raise bad_parameter("target_maps", rule, f"maps for {self.objective}")
+        shape = (len(images), *images.shape[2:])
+        if tuple(targets.shape) != shape:
+            raise bad_parameter("target_maps", f"must have the shape {shape}", tuple(targets.shape))
+        if not (targets.isfinite().all() and (targets >= 0).all() and targets.flatten(1).any(1).all()):
+            raise bad_parameter("target_maps", "must be finite, none negative, none 0 everywhere", "other values")
