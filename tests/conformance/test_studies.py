@@ -49,7 +49,7 @@ CHEAP = {
     "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
     "universal-dissimilarity": UniversalDissimilarity(
-        methods=(UPIGrad(passes=2), RandomDirection()), epsilons=(0.5, 2.0)
+        methods=(UPIGrad(passes=2), RandomDirection()), epsilons=(0.5, 2.0), attack_steps=2
     ),
     "universal-transfer": UniversalTransfer(method=UPIPCA(passes=1, samples=1), models=("small",), epsilon=2.0),
     "universal-gallery": UniversalGallery(methods=(UPIPCA(passes=1), RandomDirection()), epsilon=2.0),

@@ -18,10 +18,20 @@ from whyfooled.registry import describe, parse
 from whyfooled.sources import open_source
 from whyfooled.studies import UniversalDissimilarity, _universal, run_study
 from whyfooled.studies._universal import CHANCE, HALF
-from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, UPIGrad, dissimilarity
+from whyfooled.studies.universal_dissimilarity import ALONE
+from whyfooled.universal import (
+    UPIPCA,
+    InterpretationAttack,
+    RandomDirection,
+    UniversalPerturbation,
+    UPIGrad,
+    dissimilarity,
+)
 from whyfooled.universal.evaluation import random_like
 
-STUDY = UniversalDissimilarity(methods=(UPIPCA(passes=1, samples=1), RandomDirection()), epsilons=(2.0,))
+STUDY = UniversalDissimilarity(
+    methods=(UPIPCA(passes=1, samples=1), RandomDirection()), epsilons=(2.0,), attack_steps=0
+)
 
 
 @pytest.fixture
@@ -211,6 +221,29 @@ def test_perturbations_of_predictions_or_nothing_are_fitted_once_for_all_salienc
     study(images, tmp_path / "out", made)
     names = sorted(path.name.partition("-")[0] for path in (tmp_path / "out" / "perturbations").iterdir())
     assert names == ["pca"] * 4 + ["random"] * 2
+
+
+def test_an_attack_on_each_image_keeps_the_class_and_is_held_against_the_others(images, tmp_path):
+    result = study(images, tmp_path / "out", replace(STUDY, attack_steps=6))
+    rows = result.table.read(where=[("method", "==", ALONE)])
+    assert len(rows) == 2 * 4
+    attack = InterpretationAttack(epsilon=2.0, steps=6, clip=False)
+    classifier = small()
+    assert rows.loc[~rows["clipped"].astype(bool), "fooled"].eq(0).all()
+    for row in rows[~rows["clipped"].astype(bool)].to_dict("records"):
+        x = fitted(images, row["index"])
+        true = classifier.predict(x)
+        maps = [Gradient()(classifier, one, true) for one in (x, attack(classifier, x, true))]
+        assert row["dissimilarity"] == pytest.approx(float(dissimilarity(*maps)), rel=1e-2)
+    with pytest.raises(ParameterError, match="`attack_steps` must be at least 0"):
+        replace(STUDY, attack_steps=-1)
+
+
+def test_an_attack_that_does_not_work_on_the_maps_is_recorded(images, tmp_path):
+    result = study(images, tmp_path / "out", replace(STUDY, saliency=(wide_there(), Gradient()), attack_steps=2))
+    errors = result.table.errors()
+    assert ALONE in set(errors["method"])
+    assert set(result.table.read(where=[("method", "==", ALONE)])["saliency"]) == {"Gradient"}
 
 
 def test_a_ball_and_a_scale_are_the_studys(images, tmp_path):

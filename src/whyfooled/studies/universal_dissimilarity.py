@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, final
 
 import pandas as pd
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from whyfooled.balls import Ball
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, bad_parameter
+from whyfooled.errors import MethodError, at_least, bad_parameter
 from whyfooled.registry import Card, title
 from whyfooled.saliency import Gradient
 from whyfooled.statistics import FEWEST, Interval, bootstrap_means, bootstrap_ratio
@@ -39,9 +40,13 @@ from whyfooled.studies._universal import (
     who_was_tested,
 )
 from whyfooled.summary import Cell, Summary, SummaryTable
-from whyfooled.universal import UPIPCA, RandomDirection, UPIGrad, changes
+from whyfooled.universal import UAP, UPIPCA, InterpretationAttack, RandomDirection, UPIGrad, changes
 from whyfooled.universal._maps import interpret
 from whyfooled.universal.evaluation import MEASURES, TOP
+
+ALONE = "Attack on each image by itself"
+REFERENCES = (CHANCE, ALONE)
+"""What universal perturbations lie between."""
 
 
 @final
@@ -64,6 +69,9 @@ class UniversalDissimilarity(Study):
         The value of white: 1 for pixel values from 0 to 1, or 255.
     saliency
         Saliency methods whose maps are to change.
+    attack_steps
+        Steps of an attack on each image by itself, for what a perturbation that is not universal can reach while the
+        prediction stays; 0 for none. It takes longer than all other measurements together.
     share
         Share of the pixels that count as the top ones. [ours]
     fit
@@ -80,12 +88,14 @@ class UniversalDissimilarity(Study):
         UPIGrad(penalty=0.1),
         UPIPCA(),
         UPIPCA(contrast=1.0),
+        UAP(),
         RandomDirection(),
     )
     epsilons: tuple[float, ...] = (10.0,)
     ball: Ball = "l2"
     scale: int = 1
     saliency: tuple[Any, ...] = (Gradient(),)
+    attack_steps: int = 40
     share: float = TOP
     fit: str = ""
     fit_labels: str = ""
@@ -96,7 +106,8 @@ class UniversalDissimilarity(Study):
         title="Universal perturbations of maps",
         summary="How far universal perturbations move the maps of images that they were not fitted to.",
         source="Ehsani Oskouie & Farnia 2022, arXiv 2212.03095, tables 1 and 2",
-        cost="the fits; for each image and saliency method a map, and for each perturbation 2 maps and 2 forwards",
+        cost="the fits; for each image and saliency method a map, for each perturbation 2 maps and 2 forwards, and for "
+        "each of `attack_steps` 2 maps, one of them differentiated, 1 forward and a gradient",
     )
     columns: ClassVar[Columns] = {
         "saliency": "text",
@@ -117,6 +128,7 @@ class UniversalDissimilarity(Study):
         check_universal(self.methods, self.epsilons, self.ball, self.scale)
         check_methods(self.saliency, "saliency")
         check_fit(self.fit, self.fit_labels, self.fit_count)
+        at_least("attack_steps", self.attack_steps, 0)
         if not 0 < self.share <= 1:
             raise bad_parameter("share", "must be above 0 and at most 1", self.share)
 
@@ -158,7 +170,7 @@ class UniversalDissimilarity(Study):
         """Measure every perturbation of a saliency method's maps, brought back to [0, 1] and not."""
         clean = interpret(saliency, classifier, some.images, some.classes)
         rows: list[dict[str, Any]] = []
-        for about, moved in self._perturbed(title(saliency), batch, some):
+        for about, moved in self._perturbed(saliency, classifier, batch, some):
             if moved is None:
                 rows += some.rows(about)
                 continue
@@ -168,18 +180,39 @@ class UniversalDissimilarity(Study):
                 rows += some.rows({**about, "clipped": clipped, **found})
         return rows
 
-    def _perturbed(self, saliency: str, batch: Batch, some: Tested) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
+    def _perturbed(
+        self, saliency: Any, classifier: Classifier, batch: Batch, some: Tested
+    ) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
         """Yield for every perturbation what it is, and the images with it; None if it could not be found."""
-        shared = {"saliency": saliency, "ball": self.ball, "scale": self.scale, "share": self.share}
+        shared = {"saliency": title(saliency), "ball": self.ball, "scale": self.scale, "share": self.share}
         for epsilon in self.epsilons:
             for one in batch.prepared:
-                if (one.saliency, one.epsilon) != (saliency, epsilon):
-                    continue
-                about = {**shared, "epsilon": epsilon, **one.about()}
-                found = one.fitted.perturbation
-                yield about, None if found is None else found.apply(some.images, clip=False)
+                if (one.saliency, one.epsilon) == (title(saliency), epsilon):
+                    found = one.fitted.perturbation
+                    moved = None if found is None else found.apply(some.images, clip=False)
+                    yield {**shared, "epsilon": epsilon, **one.about()}, moved
             by_itself = by_chance(some.images, epsilon, self.ball, self.scale, batch.seed)
             yield {**shared, "epsilon": epsilon, "method": CHANCE}, by_itself
+            if self.attack_steps:
+                about = {**shared, "epsilon": epsilon, "method": ALONE}
+                yield self._alone(saliency, classifier, batch, some, about)
+
+    def _alone(
+        self, saliency: Any, classifier: Classifier, batch: Batch, some: Tested, about: dict[str, Any]
+    ) -> tuple[dict[str, Any], Tensor | None]:
+        attack = InterpretationAttack(
+            epsilon=about["epsilon"],
+            ball=self.ball,
+            scale=self.scale,
+            seed=batch.seed,
+            steps=self.attack_steps,
+            clip=False,
+        )
+        try:
+            return about, attack(classifier, some.images, some.classes, saliency)
+        except MethodError as error:
+            check_none_works(error, partial(_attacked, attack, saliency), classifier, some.images, some.classes)
+            return {**about, "error": f"{ALONE}: {error}"}, None
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
@@ -194,7 +227,7 @@ class UniversalDissimilarity(Study):
         """Means of all measures for every perturbation, and what they are beside chance."""
         rows = table.read()
         who = who_was_tested(rows, table.images)
-        check_some_method(table, [CHANCE])
+        check_some_method(table, REFERENCES)
         found = _compared(rows, seed)
         first = rows[rows["method"].notna()].iloc[0]
         what = (
@@ -228,8 +261,14 @@ class UniversalDissimilarity(Study):
                     lines.setdefault(one.method, []).append((one.means["fooled"], one.means["dissimilarity"]))
             panels[f"maps of {saliency}"] = curves, lines
         return tradeoff_figure(
-            panels, x="epsilon", y="dissimilarity D of the maps", other="fooling rate", references=[CHANCE]
+            panels, x="epsilon", y="dissimilarity D of the maps", other="fooling rate", references=REFERENCES
         )
+
+
+def _attacked(
+    attack: InterpretationAttack, saliency: Any, classifier: Classifier, images: Tensor, classes: Tensor
+) -> Tensor:
+    return attack(classifier, images, classes, saliency)
 
 
 @final
@@ -284,9 +323,8 @@ def _compared(rows: pd.DataFrame, seed: int) -> list[_Compared]:
 def _verdict(saliency: str, epsilon: float, found: Sequence[_Compared]) -> str:
     """Say which perturbation moves the maps most, and how each stands to chance."""
     where = f"Maps of {saliency}, epsilon {epsilon:g}:"
-    ranked = sorted(
-        (one for one in found if one.method != CHANCE), key=lambda one: one.means["dissimilarity"].mean, reverse=True
-    )
+    universal = [one for one in found if one.method not in REFERENCES]
+    ranked = sorted(universal, key=lambda one: one.means["dissimilarity"].mean, reverse=True)
     if not ranked:
         return f"{where} no perturbation was measured."
     if ranked[0].over.count < FEWEST:
@@ -301,7 +339,9 @@ def _verdict(saliency: str, epsilon: float, found: Sequence[_Compared]) -> str:
         (lead,) = bootstrap_means((best.values - second.values)[:, None])
         sure = "more" if lead.low > 0 else "not surely more"
         text += f", and {sure} than that of {second.method} (by {lead.format(sign=True)})"
-    return f"{text}. {_beside_chance(ranked)} {_predictions(ranked, chance)}"
+    text = f"{text}. {_beside_chance(ranked)} {_predictions(ranked, chance)}"
+    alone = [one.means["dissimilarity"] for one in found if one.method == ALONE]
+    return f"{text} An attack on each image by itself that keeps its class reaches {alone[0]}." if alone else text
 
 
 def _beside_chance(found: Sequence[_Compared]) -> str:
