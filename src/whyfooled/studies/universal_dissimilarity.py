@@ -258,6 +258,9 @@ class UniversalDissimilarity(Study):
             for one in found:
                 if one.saliency == saliency:
                     curves.setdefault(one.method, []).append((one.epsilon, one.means["dissimilarity"]))
+                    if one.method == ALONE:
+                        # It keeps the class by its making, and would press the others together.
+                        continue
                     lines.setdefault(one.method, []).append((one.means["fooled"], one.means["dissimilarity"]))
             panels[f"maps of {saliency}"] = curves, lines
         return tradeoff_figure(
