@@ -13,7 +13,7 @@ from whyfooled.balls import Ball, check_epsilon, farthest, inside
 from whyfooled.checks import check_classifier
 from whyfooled.classifier import Classifier
 from whyfooled.engines import choose_engine
-from whyfooled.errors import bad_parameter, positive
+from whyfooled.errors import at_least, bad_parameter, positive
 from whyfooled.memory import batch_size_for
 from whyfooled.provenance import versions
 from whyfooled.randomness import choose
@@ -125,9 +125,10 @@ class UniversalMethod(ABC):
         images = as_source(source)
         places = choose(len(images), count, self.seed)
         size = batch_size_for(classifier) if batch_size is None else batch_size
-        if size < 1:
-            raise bad_parameter("batch_size", "must be at least 1", size)
-        workers = choose_engine(engine, address, classifier, threads or torch.get_num_threads())
+        cores = torch.get_num_threads() if threads is None else threads
+        at_least("batch_size", size, 1)
+        at_least("threads", cores, 1)
+        workers = choose_engine(engine, address, classifier, cores)
         with fitting(
             classifier,
             images,
