@@ -65,6 +65,21 @@ class ResNet20(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Attentive(nn.Module):
+    """Patches of 4 x 4 pixels that attend to each other, as in a vision transformer, and a linear head."""
+
+    def __init__(self, classes: int = 5, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.patches = nn.Conv2d(3, 16, 4, stride=4)
+            self.mix = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, activation="gelu", batch_first=True)
+            self.head = nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.head(self.mix(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
 class Linear(nn.Module):
     """Logits that are linear in the image: the nearest adversarial image is known in closed form."""
 
@@ -79,6 +94,21 @@ class Linear(nn.Module):
 
 def small(side: int = 16, seed: int = 0) -> Classifier:
     return Classifier(SmallNet(seed=seed).eval(), mean=(0.5,) * 3, std=(0.25,) * 3, size=(side, side), name="small")
+
+
+def blind(side: int = 16) -> Classifier:
+    """Make a classifier whose logits do not change with the image, so that its maps are empty."""
+    return Classifier(nn.Sequential(nn.Flatten(), _zero(3 * side * side)), size=(side, side), name="blind")
+
+
+def _zero(inputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, 3)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+def attentive(side: int = 8) -> Classifier:
+    return Classifier(Attentive().eval(), size=(side, side), name="attentive")
 
 
 def resnet20() -> Classifier:

@@ -42,4 +42,6 @@ def farthest(directions: Tensor, epsilon: float, ball: Ball) -> Tensor:
 
 def length(deltas: Tensor) -> Tensor:
     """Return the Euclidean length of each perturbation, (n,1,1,1)."""
-    return deltas.flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1)
+    # In half precision, the squares of a few thousand values add up to infinity.
+    exact = deltas.to(torch.promote_types(deltas.dtype, torch.float32))
+    return exact.flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1).to(deltas)

@@ -19,6 +19,13 @@ def check_classifier(classifier: object) -> None:
         raise bad_parameter("classifier", "must be a Classifier", type(classifier).__name__, fix)
 
 
+def check_saliency(saliency: object) -> None:
+    """Raise `ParameterError` for anything that cannot be called as a saliency method, such as its name or its class."""
+    if isinstance(saliency, type) or not callable(saliency):
+        found = saliency.__name__ if isinstance(saliency, type) else repr(saliency)
+        raise bad_parameter("saliency", "must be a saliency method, such as Gradient()", found)
+
+
 def check_images(images: Tensor, low: float = 0.0, high: float = 1.0) -> None:
     """Raise `ImageError` unless the images are a float32 batch of finite values in the box."""
     if not isinstance(images, Tensor) or images.dtype != torch.float32:

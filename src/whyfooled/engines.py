@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
 import torch
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ParameterError, WhyfooledError, bad_parameter, one_of
+from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter, one_of
 from whyfooled.zoo import find_device, load_classifier
 
 Task = TypeVar("Task", contravariant=True)
@@ -86,8 +86,9 @@ class Model:
 
 
 def choose_engine(name: str, address: str | None, classifier: Classifier, threads: int) -> Engine:
-    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another."""
+    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for less than a core."""
     one_of("engine", name, ENGINES)
+    at_least("threads", threads, 1)
     return Local(classifier, threads) if name == "local" else Ray(address, threads)
 
 

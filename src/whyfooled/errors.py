@@ -65,15 +65,23 @@ def did_you_mean(name: str, choices: Iterable[str], most: int = 3) -> str:
 
 
 def at_least(argument: str, value: float, bound: float) -> None:
-    """Raise `ParameterError` unless ``value >= bound`` (NaN is refused too)."""
+    """Raise `ParameterError` unless ``value >= bound`` and it is finite (NaN is refused too)."""
     if not value >= bound:
         raise bad_parameter(argument, f"must be at least {bound}", value)
+    if value == float("inf"):
+        raise bad_parameter(argument, "must be finite", value)
 
 
 def positive(argument: str, value: float) -> None:
     """Raise `ParameterError` unless the value is finite and above 0."""
     if not 0 < value < float("inf"):
         raise bad_parameter(argument, "must be a finite number above 0", value)
+
+
+def check_seed(seed: int, argument: str = "seed") -> None:
+    """Raise `ParameterError` for a seed that PyTorch's generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise bad_parameter(argument, "must be a whole number from 0 to 2^63 − 1", seed)
 
 
 def one_of(argument: str, value: str, choices: Iterable[str]) -> None:

@@ -186,7 +186,11 @@ def to_picture(image: Tensor) -> PILImage.Image:
 
 
 def content_digest(image: PILImage.Image | Image) -> str:
-    """Return a digest of the pixels, as RGB in 8 bits: the same for equal images under any name or type."""
+    """Return a digest of the pixels in 8 bits: the same for equal images under any name or type, grey or not."""
+    if isinstance(image, Tensor) and len(image) not in _MODES:
+        levels = (image.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8).contiguous()
+        content = repr(tuple(levels.shape)).encode() + levels.numpy().tobytes()
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
     picture = to_picture(image) if isinstance(image, Tensor) else image.convert("RGB")
     return hashlib.blake2b(repr(picture.size).encode() + picture.tobytes(), digest_size=8).hexdigest()
 

@@ -28,14 +28,16 @@ def image_generators(images: Images, seed: int) -> list[torch.Generator]:
 
 def uniform(images: Images, generators: list[torch.Generator]) -> Tensor:
     """Draw values in [0, 1) of the images' shape, each image's from its own generator."""
-    drawn = [torch.rand(images.shape[1:], generator=generator) for generator in generators]
-    return torch.stack(drawn).to(images)
+    return _together([torch.rand(images.shape[1:], generator=generator) for generator in generators], images)
 
 
 def normal(images: Images, generators: list[torch.Generator]) -> Tensor:
     """Draw standard normal values of the images' shape, each image's from its own generator."""
-    drawn = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
-    return torch.stack(drawn).to(images)
+    return _together([torch.randn(images.shape[1:], generator=generator) for generator in generators], images)
+
+
+def _together(drawn: list[Tensor], images: Images) -> Tensor:
+    return torch.stack(drawn).to(images) if drawn else torch.empty_like(images)
 
 
 def choose(total: int, count: int | None, seed: int) -> Sequence[int]:

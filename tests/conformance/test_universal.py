@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import whyfooled.universal
-from tests.models import small
+from tests.models import attentive, small
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.sources import Source
@@ -135,6 +135,21 @@ def test_the_classifier_is_left_as_it_was(name):
 
 
 @METHOD
+def test_it_goes_on_where_gradients_are_switched_off(name):
+    classifier, given = case()
+    found = make(name).fit(classifier, given)
+    with torch.no_grad():
+        assert torch.equal(make(name).fit(classifier, given).delta, found.delta)
+
+
+@METHOD
+def test_networks_with_attention_are_no_different(name):
+    classifier, given = attentive(SIDE), images()
+    found = make(name).fit(classifier, (given, classifier.predict(given)))
+    assert found.linf > 0
+
+
+@METHOD
 def test_the_seed_decides(name):
     classifier, given = case()
     # More than a few passes of a power method would forget where it began.
@@ -186,3 +201,24 @@ def test_refusals(name):
         make(name).fit(classifier, source(given, labels, unreadable=(2,)))
     with pytest.raises(ParameterError, match="`batch_size` must be at least 1"):
         make(name).fit(classifier, (given, labels), batch_size=0)
+    for cores in (0, -1):
+        with pytest.raises(ParameterError, match=f"`threads` must be at least 1; got {cores}"):
+            make(name).fit(classifier, (given, labels), threads=cores)
+    for seed in (-1, 2**63):
+        with pytest.raises(
+            ParameterError, match="`seed` must be a whole number from 0 to 2^63 − 1".replace("^", r"\^")
+        ):
+            make(name, seed=seed)
+    with pytest.raises(ParameterError, match=r"`epsilon` must be at most 255, .* in the l-infinity ball; got 300"):
+        make(name, 300.0, ball="linf", scale=255)
+    with pytest.raises(ParameterError, match=r"`labels` must be the classifier's indices, from 0 to 4; got -1"):
+        make(name).fit(classifier, (given, labels.clone().fill_(-1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [("grad", "penalty"), ("grad", "noise"), ("grad", "step_size"), ("pca", "contrast"), ("uap-singular", "q")],
+)
+def test_no_parameter_is_infinite(name, parameter):
+    with pytest.raises(ParameterError, match=f"`{parameter}` must be finite; got inf"):
+        make(name, **{parameter: float("inf")})

@@ -125,3 +125,18 @@ def test_the_figure_shows_the_perturbation_and_a_bar_for_each_mean(channels):
     assert [bar.get_height() for bar in distance.patches] == pytest.approx([0.85, 0.85, 0.65, 0.65])
     assert [text.get_text() for text in distance.texts] == ["0.85", "0.85", "0.65", "0.65"]
     assert len(fooled.patches) == 4
+
+
+def test_empty_maps_are_counted():
+    nothing = float("nan")
+    some = evaluation_summary(result([0.8, nothing, 0.9], [0.6, nothing, 0.7])).sentences
+    assert some[0].startswith("D is 0.850, and 0.650 under random directions of the same norm: the maps move further")
+    assert some[4] == "Images whose map is empty, so that only their predictions count: 1."
+    none = evaluation_summary(result([nothing] * 2, [nothing] * 2)).sentences
+    assert none[0] == "There is no D: the maps of all images are empty."
+    assert none[4] == "Images whose map is empty, so that only their predictions count: 2."
+
+
+def test_a_perturbation_of_nothing_is_said_to_be_none():
+    assert "It is 0 everywhere: no perturbation was found." in fit_account(UniversalPerturbation(0 * DELTA, 1.0))
+    assert "no perturbation was found" not in fit_account(made())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.models import small
+from tests.models import blind, small
 from tests.studies.worlds import write_images
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.studies import FitSize, run_study
@@ -97,3 +97,11 @@ def test_an_unreadable_image_is_left_out_of_the_fits_and_named(world):
 def test_sizes_that_make_no_sense_are_refused(changed, said):
     with pytest.raises(ParameterError, match=said):
         replace(STUDY, **changed)
+
+
+def test_empty_maps_have_no_d(tmp_path):
+    images, others = write_images(tmp_path / "a.npz", count=3), write_images(tmp_path / "b.npz", count=2, seed=4)
+    made = FitSize(methods=(RandomDirection(),), sizes=(1, 2), fit=others)
+    result = run_study(made, images, tmp_path / "out", model=blind())
+    assert "nan" not in result.summary
+    assert [row["D"]["mean"] for row in result.about["results"][0]["rows"]] == [None] * 3

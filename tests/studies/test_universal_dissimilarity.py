@@ -261,6 +261,7 @@ def test_a_ball_and_a_scale_are_the_studys(images, tmp_path):
         ({"methods": ()}, "`methods` must have at least one entry"),
         ({"methods": (UPIGrad(), UPIGrad(epsilon=3))}, "must have different names; UPI-Grad is there twice"),
         ({"epsilons": ()}, "`epsilons` must have at least one entry"),
+        ({"epsilons": (4.0, 4.0)}, r"`epsilons` must be there once each; got \[4.0, 4.0\]"),
         ({"epsilons": (4.0,), "ball": "linf"}, "Did you mean 4/255"),
         ({"saliency": ()}, "`saliency` must have at least one entry"),
         ({"share": 0.0}, "`share` must be above 0 and at most 1"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import small
+from tests.models import blind, small
 from tests.studies.worlds import write_images
 from whyfooled import Gradient
 from whyfooled.images import to_tensor
@@ -89,3 +89,11 @@ def test_the_summary_lists_the_images_shown(result):
     rows = run.about["results"][0]["rows"]
     assert {row["perturbation"] for row in rows} == {"clean", "Random direction"}
     assert "Shown are 3 typical images" in run.summary
+
+
+def test_empty_maps_have_pictures_and_no_d(tmp_path):
+    images, others = write_images(tmp_path / "a.npz", count=3), write_images(tmp_path / "b.npz", count=2, seed=4)
+    made = UniversalGallery(methods=(RandomDirection(),), fit=others)
+    run = run_study(made, images, tmp_path / "out", model=blind())
+    assert run.table.read()["dissimilarity"].isna().all()
+    assert len(typical(run.table, 3)) == 3

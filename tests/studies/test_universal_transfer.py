@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tests.models import small
+from tests.models import blind, small
 from tests.studies.patched import There
 from tests.studies.worlds import write_images
 from whyfooled.errors import OutputError, ParameterError
@@ -17,7 +17,7 @@ from whyfooled.sources import open_source
 from whyfooled.studies import UniversalTransfer, _models, run_study
 from whyfooled.studies._models import Models
 from whyfooled.studies._universal import CHANCE
-from whyfooled.universal import UPIPCA, UniversalPerturbation, dissimilarity
+from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, dissimilarity
 
 NETS = """
 from tests.models import small
@@ -187,3 +187,11 @@ def test_a_method_that_cannot_be_fitted_is_an_error_for_every_image(world):
     result = run(images, folder / "out", replace(made, saliency=Wide()))
     assert set(result.table.errors()["fitted_on"]) == set(made.models)
     assert set(result.table.read()["fitted_on"]) == {CHANCE}
+
+
+def test_empty_maps_have_no_d(tmp_path):
+    images, others = write_images(tmp_path / "a.npz", count=3), write_images(tmp_path / "b.npz", count=2, seed=4)
+    made = UniversalTransfer(method=RandomDirection(), models=("blind",), fit=others)
+    result = run_study(made, images, tmp_path / "out", model=blind())
+    assert "On every model 3 of 3 images were tested." in result.summary
+    assert "nan" not in result.summary

@@ -89,6 +89,13 @@ def test_random_directions_have_the_perturbation_s_norm_and_are_each_image_s_own
     assert torch.corrcoef(found.flatten(1)).fill_diagonal_(0).abs().max() < 0.3
 
 
+def test_random_directions_of_many_values_have_the_norm_in_half_precision_too():
+    images = noise(2, side=224).half()
+    made = UniversalPerturbation(torch.full((3, 224, 224), 0.1), 40.0)
+    sizes = (random_like(made, images, 0).double() - images.double()).flatten(1).norm(dim=1)
+    assert sizes == pytest.approx(torch.full((2,), made.l2), rel=1e-2)
+
+
 def test_means_and_the_gain_are_paired_by_image():
     classifier, images, classes = scene(6)
     found = evaluate(classifier, made(), (images, classes))

@@ -5,19 +5,22 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.models import small
+from tests.models import linear, small
 from tests.universal.planted import noise
 from whyfooled import Classifier
 from whyfooled.engines import Local
-from whyfooled.errors import ImageError, ParameterError
+from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.images import content_digest
 from whyfooled.randomness import normal
 from whyfooled.saliency import CAM, Gradient, GuidedBackprop
 from whyfooled.sources import Source
 from whyfooled.types import silent
-from whyfooled.universal import UPIPCA, RandomDirection
+from whyfooled.universal import UAP, UPIPCA, RandomDirection, UniversalPerturbation, UPIGrad, evaluate
 from whyfooled.universal._fitting import fitting
 from whyfooled.universal._given import as_source
 
@@ -220,6 +223,56 @@ def test_the_model_is_left_as_it_was():
     UPIPCA(epsilon=1, contrast=0.5, passes=1).fit(classifier, (images, classes))
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
     assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+def test_images_of_any_number_of_channels_are_fitted_to_and_known_again():
+    module = nn.Sequential(nn.Conv2d(5, 4, 3), nn.GELU(), nn.Flatten(), nn.LazyLinear(3)).eval()
+    classifier = Classifier(module, mean=(0.0,) * 5, std=(1.0,) * 5, size=(8, 8))
+    images = torch.rand(4, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = UPIGrad(epsilon=0.5, passes=1).fit(classifier, (images[:2], classifier.predict(images[:2])))
+    assert found.delta.shape == (5, 8, 8)
+    assert evaluate(classifier, found, (images[2:], classifier.predict(images[2:]))).count == 2
+    with pytest.raises(ParameterError, match="got 1 of 3 that it was, such as 0"):
+        evaluate(classifier, found, (images[1:], classifier.predict(images[1:])))
+
+
+@pytest.mark.parametrize("given", ["gradient", None, Gradient])
+def test_what_is_no_saliency_method_is_refused(given):
+    classifier, images = small(side=8), noise(2)
+    source = (images, classifier.predict(images))
+    with pytest.raises(ParameterError, match=r"`saliency` must be a saliency method, such as Gradient\(\)"):
+        UPIGrad(epsilon=0.5, passes=1).fit(classifier, source, given)
+    found = UniversalPerturbation(torch.full((3, 8, 8), 0.1), 2.0)
+    with pytest.raises(ParameterError, match=r"`saliency` must be a saliency method, such as Gradient\(\)"):
+        evaluate(classifier, found, source, given)
+
+
+class Hurried(nn.Module):
+    """Pixels that attend to each other, in a form of attention that has no second derivative."""
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return F.scaled_dot_product_attention(tokens, tokens, tokens).mean((1, 2))
+
+
+def test_a_model_that_can_be_differentiated_once_is_refused_in_a_sentence():
+    classifier, images = Classifier(Hurried(), size=(8, 8)), noise(2)
+    source = (images, classifier.predict(images))
+    with pytest.raises(MethodError, match=r"can be differentiated only once: .*flash_attention"):
+        UPIGrad(epsilon=0.5, passes=1).fit(classifier, source)
+    assert UAP(epsilon=0.5, passes=1).fit(classifier, source).l2 == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("beta", "said"),
+    [(10.0, r"with smooth activations too \(beta=10\). The model is linear"), (None, "Leave `beta` at a number")],
+)
+@pytest.mark.parametrize("method", [UPIGrad, UPIPCA])
+def test_maps_without_slopes_are_refused_with_what_was_tried(method, beta, said):
+    classifier, images = linear(torch.eye(3, 192)), noise(2)
+    with pytest.raises(MethodError, match=said):
+        method(epsilon=0.5, passes=1, beta=beta).fit(classifier, (images, classifier.predict(images)))
 
 
 def test_maps_of_other_methods_can_be_broken_and_those_that_cannot_are_refused():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.models import linear, small
+from tests.universal.planted import noise
 from whyfooled import Classifier, Gradient, GuidedBackprop
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.registry import describe
@@ -260,3 +261,12 @@ def test_refused_arguments():
     for wrong in (-maps, 0 * maps, maps / 0):
         with pytest.raises(ParameterError, match="`target_maps` must be finite, none negative, none 0 everywhere"):
             aimed(classifier, GIVEN, classes, target_maps=wrong)
+
+
+def test_it_goes_on_where_gradients_are_switched_off_and_without_images():
+    classifier, images = small(side=8), noise(2)
+    attack, classes = InterpretationAttack(epsilon=0.5, steps=2), classifier.predict(images)
+    found = attack(classifier, images, classes)
+    with torch.no_grad():
+        assert torch.equal(attack(classifier, images, classes), found)
+    assert attack(classifier, images[:0], classes[:0]).shape == (0, 3, 8, 8)

@@ -104,6 +104,12 @@ def test_a_file_that_is_none_is_refused(tensors, metadata, tmp_path):
         UniversalPerturbation.load(tmp_path / "file")
 
 
+def test_a_file_of_a_later_format_is_refused(tmp_path):
+    save_file({"delta": torch.ones(1, 2, 2)}, tmp_path / "file", about(format=2))
+    with pytest.raises(ImageError, match=r"file was written by a newer whyfooled\. Update this one to read it"):
+        UniversalPerturbation.load(tmp_path / "file")
+
+
 def test_a_file_cut_short_is_refused_and_so_is_none(fitted, tmp_path):
     fitted.save(tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()

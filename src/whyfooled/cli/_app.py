@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from whyfooled import __version__
-from whyfooled.errors import WhyfooledWarning
+from whyfooled.errors import WhyfooledWarning, check_seed
 
 INTERRUPTED = 130
 
@@ -23,6 +23,12 @@ app = typer.Typer(
     help="Why an image classifier was fooled, and whether an explanation can be trusted.",
 )
 
+
+def _check_seed(seed: int) -> int:
+    check_seed(seed, "--seed")
+    return seed
+
+
 # The options that several commands share.
 Model = Annotated[
     str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
@@ -33,7 +39,7 @@ Weights = Annotated[
 Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")]
 Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_check_seed)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
 
 

@@ -25,6 +25,7 @@ def fit_account(found: UniversalPerturbation) -> str:
         f"Its size: {found.size_text()}. It was kept in the {_BALLS[found.ball]} ball of radius {found.epsilon:.4g} "
         f"for values from 0 to 1, which is {255 * found.epsilon:.4g} for values from 0 to 255.",
         f"Fitted {broken}, on {found.images} images{left_out}.",
+        *(["It is 0 everywhere: no perturbation was found."] if not found.linf else []),
         *_history(found),
         f"{found.passes.forwards} forward and {found.passes.backwards} backward passes, of one image each.",
     ]
@@ -107,6 +108,8 @@ def evaluation_remarks(
 def _dissimilarity(found: Evaluation, *, clipped: bool) -> str:
     """Say how much further than by chance the maps move, and whether that is more than luck."""
     ours, chance = (found.intervals(name, clipped=clipped)["dissimilarity"] for name in ("universal", "random"))
+    if not ours.count:
+        return "There is no D: the maps of all images are empty."
     gain = found.gain(clipped=clipped)
     return (
         f"D is {ours.mean:.3f}, and {chance.mean:.3f} under random directions of the same norm: "
@@ -133,6 +136,9 @@ def _fooled(found: Evaluation) -> str:
 def _images(found: Evaluation) -> Iterator[str]:
     wrong = f"{found.wrong} left out, because the classifier gets them wrong" if found.wrong else "none left out"
     yield f"Images tested: {found.count}; {wrong}."
+    empty = found.count - found.intervals()["dissimilarity"].count
+    if empty:
+        yield f"Images whose map is empty, so that only their predictions count: {empty}."
     if found.unreadable:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(found.unreadable.items())[:SHOWN])
         yield f"Images that could not be used: {len(found.unreadable)}, such as {some}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
-from whyfooled.saliency._graph import report_logits, uncompiled
+from whyfooled.saliency._graph import plain_attention, report_logits, uncompiled
 from whyfooled.saliency.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
@@ -75,7 +76,8 @@ def quiet_gradients(
     """Do as `class_gradients`, without its warning: for methods to which one gradient is a part of a sum."""
     check_pairs(images, classes)
     leaf = _own_copy(images, create_graph)
-    with torch.enable_grad(), first_order(rule) as held:
+    attention = plain_attention() if create_graph else nullcontext()
+    with torch.enable_grad(), attention, first_order(rule) as held:
         logits = ruled_logits(classifier, leaf, held)
         return logit_gradients(logits, classes, leaf, create_graph=create_graph)
 

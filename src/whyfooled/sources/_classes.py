@@ -67,13 +67,14 @@ def mapped(labels: Sequence[int], class_map: tuple[int, ...] | None) -> tuple[in
 
 
 def _check_range(source: Source, classifier: Classifier) -> None:
-    largest = max((label for labels in source.all_labels for label in labels), default=None)
-    if largest is None:
+    there = {label for labels in source.all_labels for label in labels}
+    if not there:
         return
     count = classifier.class_count()
-    if largest >= count:
+    outside = sorted(there.difference(range(count)))
+    if outside:
         fix = "Give a classifier for these classes."
-        raise bad_parameter("labels", f"must be the classifier's indices, from 0 to {count - 1}", largest, fix)
+        raise bad_parameter("labels", f"must be the classifier's indices, from 0 to {count - 1}", outside[-1], fix)
 
 
 def _by_synset(synsets: Sequence[str], classifier: Classifier, count: int) -> tuple[int, ...] | None:

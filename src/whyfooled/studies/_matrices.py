@@ -31,7 +31,8 @@ def matrices_figure(panels: Sequence[tuple[str, Matrix, str]], *, rows: str, col
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, (heading, cells, form) in zip(axes, panels, strict=True):
         values = np.array([[cells[row][column].mean for column in across] for row in down])
-        low, high = np.nanmin(values), np.nanmax(values)
+        known = values[~np.isnan(values)]
+        low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
         # Some room at the dark end, so that black text is read everywhere.
         panel.imshow(values, cmap="Blues", vmin=low - 0.1 * (high - low), vmax=high + 0.7 * (high - low) + 1e-9)
         for y, row in enumerate(down):

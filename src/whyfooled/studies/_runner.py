@@ -16,7 +16,7 @@ import torch
 from whyfooled import __version__
 from whyfooled.classifier import Classifier
 from whyfooled.engines import Engine, Model, choose_engine
-from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter
+from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, check_seed
 from whyfooled.images import write_whole
 from whyfooled.memory import batch_size_for
 from whyfooled.provenance import versions
@@ -162,8 +162,7 @@ def run_study(
         If the folder holds another run, or cannot be written. Finished shards stay.
     """
     at_least("shard_size", shard_size, 1)
-    if not 0 <= seed < 2**63:
-        raise bad_parameter("seed", "must be a whole number from 0 to 2^63 − 1", seed)
+    check_seed(seed)
     if isinstance(images, Source) and labels is not None:
         raise bad_parameter("labels", "are for files and folders of photographs", labels, "The source has its own.")
     made: Study = parse("studies", study) if isinstance(study, str) else study

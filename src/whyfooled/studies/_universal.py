@@ -54,6 +54,8 @@ def check_universal(methods: Sequence[Any], epsilons: Sequence[float], ball: Bal
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ParameterError(f"`methods` must have different names; {twice} is there twice.")
+    if len(set(epsilons)) < len(epsilons):
+        raise ParameterError(f"`epsilons` must be there once each; got {list(epsilons)}.")
     for epsilon in epsilons:
         RandomDirection(epsilon=epsilon, ball=ball, scale=scale)
 

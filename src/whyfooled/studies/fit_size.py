@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any, ClassVar, final
 
 import pandas as pd
@@ -180,9 +181,9 @@ class FitSize(Study):
         check_some_method(table, [CHANCE])
         first = rows[rows["method"].notna()].iloc[0]
         what = (
-            f"D is the mean over test images and {rows['repeat'].nunique()} draws of the fitting images. Epsilon is "
-            f"{first['epsilon']:g}, the {ball_text(str(first['ball']), int(first['scale']))}. Intervals are over test "
-            "images; how far single draws lie apart says how much it matters which images are fitted to."
+            f"D is the mean over test images, and over the draws of the fitting images ({rows['repeat'].nunique()}). "
+            f"Epsilon is {first['epsilon']:g}, the {ball_text(str(first['ball']), int(first['scale']))}. Intervals are "
+            "over test images; how far single draws lie apart says how much it matters which images are fitted to."
         )
         found = _points(rows, seed)
         names = dict.fromkeys(one.method for one in found)
@@ -291,7 +292,8 @@ def _verdict(found: Sequence[_Point], seed: int) -> str:
 def _table(found: Sequence[_Point], chance: Sequence[Interval]) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = []
     for one in found:
-        draws = f"{min(one.draws):.3f} to {max(one.draws):.3f}"
+        known = [draw for draw in one.draws if not isnan(draw)]
+        draws = f"{min(known):.3f} to {max(known):.3f}" if known else None
         lines.append((one.method, one.size, f"{one.used:.3g}", one.d, draws, one.over, one.fooled))
     lines.append((CHANCE, None, None, chance[0], None, None, chance[1]))
     columns = ("perturbation", "images drawn", "of them right", "D", "of single draws", "minus chance", "fooling rate")

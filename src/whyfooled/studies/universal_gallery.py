@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any, ClassVar, final
 
 import pandas as pd
@@ -198,9 +199,14 @@ _FACTS = ("dissimilarity", "prediction", "probability")
 
 
 def typical(table: Table, count: int) -> list[int]:
-    """Choose images whose D under the first method is nearest to evenly spread quantiles, smallest first."""
+    """Choose images whose D under the first method is nearest to evenly spread quantiles, smallest first.
+
+    If every map is empty, so that there is no D, they are spread evenly over all images.
+    """
     rows = table.read(["index", "method", "dissimilarity", "outcome"])
-    rows = rows[(rows["outcome"] == TESTED) & (rows["method"] != CLEAN) & rows["dissimilarity"].notna()]
+    rows = rows[(rows["outcome"] == TESTED) & (rows["method"] != CLEAN)]
+    known = rows[rows["dissimilarity"].notna()]
+    rows = rows if known.empty else known
     first = rows[rows["method"] == rows["method"].iloc[0]].sort_values("dissimilarity", kind="stable")
     places = {(number + 1) * len(first) // (count + 1) for number in range(count)}
     return [int(index) for index in first["index"].iloc[sorted(places)]]
@@ -262,7 +268,9 @@ def _pictures(rows: pd.DataFrame) -> list[Line]:
 
 def _heading(row: Mapping[Any, Any]) -> str:
     seen = f"{row['prediction']} {row['probability']:.0%}"
-    return f"clean: {seen}" if row["method"] == CLEAN else f"D {row['dissimilarity']:.2f}, {seen}"
+    if row["method"] == CLEAN:
+        return f"clean: {seen}"
+    return seen if isnan(row["dissimilarity"]) else f"D {row['dissimilarity']:.2f}, {seen}"
 
 
 def _map(row: Mapping[Any, Any]) -> PILImage.Image:

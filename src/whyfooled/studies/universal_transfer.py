@@ -184,7 +184,7 @@ class UniversalTransfer(Study):
         """Means of D and the fooling rate for every pair of models, and whether perturbations transfer."""
         rows = table.read()
         found = _compared(rows, seed)
-        counts = sorted({one.d.count for one in found})
+        counts = sorted({one.fooled.count for one in found})
         many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         who = f"On every model {many} of {table.images} images were tested. {what_was_fitted_to(rows)}"
         first = rows[rows["method"].notna()].iloc[0]

@@ -77,7 +77,8 @@ class FitWork:
     def __call__(self, classifier: Classifier, task: _Shard, tick: Callable[[int], None]) -> tuple[Any, Passes]:
         """Work on a shard."""
         samples = [self.source[place] for place in task.places]
-        with count_passes(classifier) as passes:
+        # Whatever the caller has switched off: slopes are what a fit follows.
+        with torch.enable_grad(), count_passes(classifier) as passes:
             found = task.do(classifier, samples)
         tick(len(samples))
         return found, passes
@@ -261,10 +262,22 @@ def fitting(
         yield fit
 
 
-def flat() -> MethodError:
-    """Make the error for the trap of piecewise linearity: with ReLUs, there is no slope to follow."""
+def flat(beta: float | None) -> MethodError:
+    """Make the error for maps without a slope to follow: with ReLUs, the trap of piecewise linearity.
+
+    Parameters
+    ----------
+    beta
+        Sharpness of the smooth activations that the slopes were taken with; None if with the ReLUs themselves.
+    """
+    found = "The maps do not change with any image, to first order: their slopes are 0 at every pixel"
+    if beta is not None:
+        return MethodError(
+            f"{found}, with smooth activations too (beta={beta:g}). The model is linear, or does not depend on the "
+            "images; or else `epsilon`, `noise` or `beta` is too large or too small to compute with."
+        )
     return MethodError(
-        "The maps do not change with any image, to first order: their slopes are 0 at every pixel. A network of ReLUs "
+        f"{found}. A network of ReLUs "
         "is piecewise linear, so a saliency map made of its gradients is constant nearly everywhere. Leave `beta` at a "
         "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is tested on "
         "the true network."

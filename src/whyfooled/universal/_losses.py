@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.goals import Untargeted
+from whyfooled.saliency._gradients import plain_logits
 from whyfooled.types import Classes, Images, Logits, PerImage
 
 Loss = Callable[[Logits, Classes], PerImage]
@@ -32,6 +33,6 @@ def loss_slopes(
 ) -> tuple[Images, PerImage]:
     """Differentiate each image's loss with respect to the image, on the true network; and return the losses, (n,)."""
     inputs = images.detach().requires_grad_()
-    losses = loss(classifier(inputs), classes)
+    losses = loss(plain_logits(classifier, inputs), classes)
     (found,) = torch.autograd.grad(losses.sum(), inputs)
     return found, losses.detach()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import WhyfooledWarning, positive
+from whyfooled.errors import MethodError, WhyfooledWarning, positive
 from whyfooled.saliency._gradients import EMPTY
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.saliency.smooth import smooth_activations
@@ -59,14 +59,33 @@ def slopes(
     -------
     tuple
         (n,c,h,w) The slopes, 0 where a map is empty; (n,) the dissimilarities, or what is measured.
+
+    Raises
+    ------
+    MethodError
+        If the model has an operation that PyTorch cannot differentiate twice.
     """
     inputs = images.detach().requires_grad_()
     with smoothed(beta), quiet():
         maps = saliency(classifier, inputs, classes, create_graph=True)
     apart = measure(clean, interpretation(maps))
-    (found,) = torch.autograd.grad(apart.sum(), inputs)
+    found = _differentiated(apart.sum(), inputs)
     there = found.flatten(1).isfinite().all(1)
     return found.nan_to_num(0) * there.view(-1, 1, 1, 1), apart.detach()
+
+
+def _differentiated(total: Tensor, inputs: Images) -> Images:
+    try:
+        (found,) = torch.autograd.grad(total, inputs)
+    except RuntimeError as error:
+        # PyTorch has no class of error for what an operation, or a function of the model's own, lacks.
+        if re.search("is not implemented|once_differentiable", str(error)) is None:
+            raise
+        raise MethodError(
+            "The maps of this model cannot be differentiated with respect to the image, because a part of it can be "
+            f"differentiated only once: {str(error).splitlines()[0].rstrip('.')}."
+        ) from None
+    return found
 
 
 def smoothed(beta: float | None) -> AbstractContextManager[None]:
@@ -86,10 +105,3 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=EMPTY, category=WhyfooledWarning)
         yield
-
-
-def describes(saliency: Any) -> str:
-    """Write a saliency method as `parse` reads it."""
-    from whyfooled.registry import describe_value
-
-    return describe_value(saliency)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from whyfooled.balls import Ball, check_epsilon, farthest, inside
-from whyfooled.checks import check_classifier
+from whyfooled.checks import check_classifier, check_saliency
 from whyfooled.classifier import Classifier
 from whyfooled.engines import choose_engine
-from whyfooled.errors import at_least, bad_parameter, positive
+from whyfooled.errors import at_least, bad_parameter, check_seed, positive
 from whyfooled.memory import batch_size_for
 from whyfooled.provenance import versions
 from whyfooled.randomness import choose
@@ -59,6 +59,7 @@ class UniversalMethod(ABC):
 
     def __post_init__(self) -> None:
         check_scaled(self.epsilon, self.ball, self.scale)
+        check_seed(self.seed)
 
     @property
     def radius(self) -> float:
@@ -121,13 +122,13 @@ class UniversalMethod(ABC):
             If the method's maps cannot be differentiated, or have no slope on any image.
         """
         check_classifier(classifier)
+        check_saliency(saliency)
         method = check_differentiable(saliency) if self.breaks_maps else saliency
         images = as_source(source)
         places = choose(len(images), count, self.seed)
         size = batch_size_for(classifier) if batch_size is None else batch_size
-        cores = torch.get_num_threads() if threads is None else threads
         at_least("batch_size", size, 1)
-        at_least("threads", cores, 1)
+        cores = torch.get_num_threads() if threads is None else threads
         workers = choose_engine(engine, address, classifier, cores)
         with fitting(
             classifier,
@@ -180,4 +181,6 @@ def check_scaled(epsilon: float, ball: Ball, scale: int) -> None:
     positive("epsilon", epsilon)
     if scale not in SCALES:
         raise bad_parameter("scale", "must be the value of white, 1 or 255", scale)
+    if scale > 1 and ball == "linf" and epsilon > scale:
+        raise bad_parameter("epsilon", f"must be at most {scale}, the value of white, in the l-infinity ball", epsilon)
     check_epsilon(epsilon / scale, ball)

@@ -194,6 +194,8 @@ class UniversalPerturbation:
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})[_KEY])
+                if about["format"] > _VERSION:
+                    raise ImageError(f"{path} was written by a newer whyfooled. Update this one to read it.")
                 return _from(file.get_tensor("delta"), about)
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
             raise ImageError(

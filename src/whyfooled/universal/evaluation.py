@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from whyfooled.balls import length
-from whyfooled.checks import check_classifier
+from whyfooled.checks import check_classifier, check_saliency
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter
+from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed
 from whyfooled.images import content_digest
 from whyfooled.measures import centre_shift, rank_correlation, structural_similarity, top_overlap
 from whyfooled.memory import batch_size_for
@@ -224,6 +224,8 @@ def evaluate(
         If the perturbation has another size than the images, or none can be used.
     """
     check_classifier(classifier)
+    check_saliency(saliency)
+    check_seed(seed)
     perturbation.check_fits((classifier.channels, *classifier.size))
     images = as_source(source)
     classes = class_map(images, classifier)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from whyfooled.balls import Ball, farthest, inside
-from whyfooled.checks import check_classifier, check_images
+from whyfooled.checks import check_classifier, check_images, check_saliency
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ParameterError, at_least, bad_parameter, one_of, positive
+from whyfooled.errors import ParameterError, at_least, bad_parameter, check_seed, one_of, positive
 from whyfooled.goals import check_class_vector
 from whyfooled.randomness import image_generators, normal, uniform
 from whyfooled.registry import Card
@@ -98,6 +98,7 @@ class InterpretationAttack:
 
     def __post_init__(self) -> None:
         check_scaled(self.epsilon, self.ball, self.scale)
+        check_seed(self.seed)
         one_of("objective", self.objective, OBJECTIVES)
         if not 0 < self.share <= 1:
             raise bad_parameter("share", "must be above 0 and at most 1", self.share)
@@ -112,6 +113,7 @@ class InterpretationAttack:
         """The ball's radius for pixel values from 0 to 1."""
         return self.epsilon / self.scale
 
+    @torch.enable_grad()
     def __call__(
         self,
         classifier: Classifier,
@@ -152,6 +154,7 @@ class InterpretationAttack:
         MethodError
             If the method's maps cannot be differentiated, or do not change with an image, to first order.
         """
+        check_saliency(saliency)
         method = check_differentiable(saliency)
         self._check(classifier, images, classes, target_maps)
         images, classes = images.detach().to(classifier.mean), classes.to(classifier.device)
@@ -171,7 +174,7 @@ class InterpretationAttack:
                 break
             slope = slopes(method, classifier, point, classes, smooth, self.beta, measure)[0]
             if step == 0 and not (slope.flatten(1).any(1) | best.isnan()).all():
-                raise flat()
+                raise flat(self.beta)
             speed = self.momentum * speed + farthest(slope, 1, "l2")
             way = speed
             if self.keep_label and not kept.all():

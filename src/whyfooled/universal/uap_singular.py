@@ -14,6 +14,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, at_least
 from whyfooled.registry import Card
 from whyfooled.saliency._gradients import plain_logits
+from whyfooled.saliency._graph import plain_attention
 from whyfooled.saliency._spatial import layers_of, watched
 from whyfooled.types import Image, Images
 from whyfooled.universal._choice import Doubt, best_of
@@ -73,8 +74,8 @@ class SingularUAP(UniversalMethod):
             sums = fit.total(step, doing=f"pass {number + 1} of {self.passes}")
             if not sums["turned"].any():
                 raise MethodError(
-                    f"The values of {self._place()} do not change with any image, to first order: there is no "
-                    "singular vector. Name another layer."
+                    f"The values of {self._place()} do not change with any image, to first order, or so little that "
+                    f"q={self.q:g} loses them: there is no singular vector. Name another layer, or take a smaller q."
                 )
             if not sums["turned"].isfinite().all():
                 raise MethodError(f"The values of {self._place()} are too large for q={self.q:g}. Take a smaller q.")
@@ -102,7 +103,8 @@ class JacobianStep:
     def __call__(self, classifier: Classifier, part: Part) -> Mapping[str, Tensor]:
         """Add them up."""
         inputs = part.images.clone().requires_grad_()
-        values = layer_values(classifier, inputs, self.layer)
+        with plain_attention():
+            values = layer_values(classifier, inputs, self.layer)
         pushed = _push(values, inputs, self.vector.to(inputs).expand_as(inputs))
         # Powers of 9 leave single precision soon; only their ratios are in it.
         largest = pushed.abs().max().clamp_min(torch.finfo(pushed.dtype).tiny)

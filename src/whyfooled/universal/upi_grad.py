@@ -80,7 +80,11 @@ class UPIGrad(UniversalMethod):
         """Ascend from a random direction."""
         sigma = self.noise_size(self.noise, fit.shape)
         return ascend(
-            self, fit, self._pace(), lambda at: AscentStep(fit.saliency, at, sigma, self.penalty, self.beta), flat
+            self,
+            fit,
+            self._pace(),
+            lambda at: AscentStep(fit.saliency, at, sigma, self.penalty, self.beta),
+            lambda: flat(self.beta),
         )
 
     def _pace(self) -> Pace:

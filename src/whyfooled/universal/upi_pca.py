@@ -98,7 +98,7 @@ class UPIPCA(UniversalMethod):
             step = PowerStep(fit.saliency, basis.float(), sigma, self.samples, self.contrast, self.normalise, self.beta)
             sums = fit.total(step, doing=f"pass {number + 1} of {self.passes}")
             if not sums["promoted"].any():
-                raise flat()
+                raise flat(self.beta)
             before = basis[0]
             product = (sums["promoted"] - self.contrast * sums["restrained"]) / len(fit.classes)
             values, rotation = torch.linalg.eigh(basis @ product.T)
