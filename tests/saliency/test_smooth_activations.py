@@ -210,7 +210,7 @@ def test_a_method_with_activations_of_its_own_is_refused():
         DeepLIFT()(small(), torch.rand(1, 3, 16, 16), torch.tensor([0]))
 
 
-@pytest.mark.parametrize("function", [nn.GELU(), nn.SiLU(), nn.Softplus(), torch.sigmoid, nn.Identity()], ids=str)
+@pytest.mark.parametrize("function", [nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Sigmoid(), nn.Identity()], ids=str)
 def test_networks_without_relus_are_as_they_were(function):
     torch.manual_seed(0)
     classifier, x, y = Classifier(Lambda(function).eval()), torch.rand(1, 3, 8, 8), torch.tensor([0])
