@@ -50,24 +50,36 @@ def said(*arguments, **more):
 @pytest.mark.parametrize(
     ("kept", "random", "end"),
     [
-        (0.31, [0.58, 0.6, 0.56], "58 %) though the prediction stays: do not read it pixel by pixel."),
+        (
+            0.31,
+            [0.58, 0.6, 0.56],
+            "58 %, 56 to 60 % from draw to draw), fewer than under any noise, though the prediction stays: do not read "
+            "it pixel by pixel.",
+        ),
         (
             0.31,
             [0.4, 0.38, 0.33],
-            "37 %) though the prediction stays: do not read it pixel by pixel; random noise alone breaks it too.",
+            "37 %, 33 to 40 % from draw to draw), fewer than under any noise, though the prediction stays: do not read "
+            "it pixel by pixel; random noise alone breaks it too.",
         ),
         # One random direction does as much: this is chance.
         (
             0.31,
             [0.58, 0.3],
-            "44 %), no fewer than by chance: any noise of this size moves it, so do not read it pixel by pixel.",
+            "44 %, 30 to 58 % from draw to draw), within what noise of this size does: any such noise moves it, so do "
+            "not read it pixel by pixel.",
         ),
-        (0.31, [0.31], "31 %), no fewer than by chance: any noise of this size moves it, so do not read it pixel by "),
-        (0.8, [0.9, 0.95], "92 %): it moves further than by chance, but most of what it shows stays."),
+        (0.31, [0.31], "31 % from draw to draw), within what noise of this size does: any such noise moves it, so do "),
+        (
+            0.8,
+            [0.9, 0.95],
+            "92 %, 90 to 95 % from draw to draw), fewer than under any noise, but most of what it shows stays.",
+        ),
         (
             0.8,
             [0.9, 0.7],
-            "80 %): most of what it shows stays, and the universal perturbation does no more than chance.",
+            "80 %, 70 to 90 % from draw to draw): most of what it shows stays, and the universal perturbation does no "
+            "more than chance.",
         ),
     ],
 )

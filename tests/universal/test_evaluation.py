@@ -166,7 +166,7 @@ def test_images_that_were_fitted_to_are_refused_under_any_name_and_type(side, tm
     other = pictures(tmp_path / "test", 3, side, seed=1)
     assert evaluate(classifier, found, tmp_path / "test").count == 3
     (tmp_path / "fit" / "2.png").rename(tmp_path / "test" / "another.png")
-    refused = "must be images that the perturbation was not fitted to.*got 1 of 4 that it was, such as .*another"
+    refused = "must be ones that the perturbation was not fitted to.*got 1 of 4 that it was, such as .*another"
     with pytest.raises(ParameterError, match=refused):
         evaluate(classifier, found, tmp_path / "test")
     # What went into the model, as a tensor.

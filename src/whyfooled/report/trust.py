@@ -114,18 +114,19 @@ def verdict(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if kept is None or chance["mean"] is None:
         return "the map is empty before or after, so nothing can be said."
     beyond, few = kept < chance["low"], kept < FEW
-    by_chance = f"under random noise of equal size {_whole(chance['mean'])}"
+    spread = f"{100 * chance['low']:.0f} to {_whole(chance['high'])}"
+    by_chance = f"under random noise of equal size {_whole(chance['mean'])}, {spread} from draw to draw"
     if not found["stays"] and few:
         end = ", but the prediction changes, so this alone says nothing against the map"
     elif not found["stays"]:
         end = ", though the prediction changes: most of what it shows stays"
     elif few and beyond:
-        end = " though the prediction stays: do not read it pixel by pixel"
+        end = ", fewer than under any noise, though the prediction stays: do not read it pixel by pixel"
         end += "; random noise alone breaks it too" if chance["mean"] < FEW else ""
     elif few:
-        end = ", no fewer than by chance: any noise of this size moves it, so do not read it pixel by pixel"
+        end = ", within what noise of this size does: any such noise moves it, so do not read it pixel by pixel"
     elif beyond:
-        end = ": it moves further than by chance, but most of what it shows stays"
+        end = ", fewer than under any noise, but most of what it shows stays"
     else:
         end = ": most of what it shows stays, and the universal perturbation does no more than chance"
     return f"the map keeps {_whole(kept)} of its top pixels ({by_chance}){end}."

@@ -263,10 +263,12 @@ def _verdicts(found: Sequence[_Pair]) -> list[str]:
             continue
         above, below = sum(one.over.low > 0 for one in known), sum(one.over.high < 0 for one in known)
         ratios = [one.ratio.mean for one in known]
+        few = len(pairs) - len(known)
+        not_counted = f" Not counted: {few} of {len(pairs)}, of fewer than {FEWEST} images." if few else ""
         sentences.append(
             f"{name}, perturbations move the maps more than chance in {above} of {len(known)} cases and less in "
             f"{below} (by paired intervals that leave out 0); D is {min(ratios):.2f} to {max(ratios):.2f} times "
-            "chance's."
+            f"chance's.{not_counted}"
         )
     return sentences
 

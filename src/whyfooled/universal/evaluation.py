@@ -276,8 +276,8 @@ def check_unseen(
         progress(number + 1, len(places), "look")
     if seen:
         raise bad_parameter(
-            "source",
-            "must be images that the perturbation was not fitted to, or the test would flatter it",
+            "images",
+            "to test on must be ones that the perturbation was not fitted to, or the test would flatter it",
             f"{len(seen)} of {len(places)} that it was, such as {seen[0]}",
             "Leave them out.",
         )
