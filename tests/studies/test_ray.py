@@ -1,20 +1,17 @@
 """Studies on Ray: two simulated machines, one of them killed in the middle; the same table to the byte."""
 
 import socket
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
+from tests.machines import two_machines
 from tests.studies.worlds import write_images
 from whyfooled import engines
 from whyfooled.errors import ModelError, ParameterError, WhyfooledError
 from whyfooled.studies import run_study
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = """
 from tests.models import small
 
@@ -37,14 +34,8 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    # Workers of the simulated machines import what this process can.
-    paths = {"env_vars": {"PYTHONPATH": ":".join([str(ROOT), *filter(None, sys.path)])}}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
-    ray.init(address=cluster.address, log_to_driver=False, runtime_env=paths)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with two_machines() as cluster:
+        yield cluster
 
 
 def test_a_killed_machine_costs_nothing_but_time_and_the_table_is_the_same(world, cluster):

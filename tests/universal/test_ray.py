@@ -1,30 +1,18 @@
 """A fit on two simulated machines is the fit in one process."""
 
-import sys
-from pathlib import Path
-
 import pytest
-import ray
 import torch
-from ray.cluster_utils import Cluster
 
+from tests.machines import two_machines
 from tests.models import small
 from tests.studies.worlds import write_images
 from whyfooled.universal import UPIPCA, UPIGrad
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
 def cluster():
-    # Workers of the simulated machines import what this process can.
-    paths = {"env_vars": {"PYTHONPATH": ":".join([str(ROOT), *filter(None, sys.path)])}}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
-    ray.init(address=cluster.address, log_to_driver=False, runtime_env=paths)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with two_machines() as cluster:
+        yield cluster
 
 
 @pytest.mark.parametrize(
