@@ -63,12 +63,7 @@ class Fit:
         height, width = self.size
         if self.squash:
             return photograph.resize((width, height), _INTERPOLATION[self.interpolation])
-        # In whole numbers, and rounded as torchvision's Resize and CenterCrop do: half a pixel moves every pixel.
-        ratios = [(height, photograph.height), (width, photograph.width)]
-        if self.shorter_side is not None:
-            ratios.append((self.shorter_side, min(photograph.size)))
-        wanted, found = max(ratios, key=lambda ratio: ratio[0] / ratio[1])
-        resized = (max(width, photograph.width * wanted // found), max(height, photograph.height * wanted // found))
+        resized, (left, top) = self._geometry(photograph.size)
         if resized[0] * resized[1] > MOST_PIXELS:
             raise ImageError(
                 f"The photograph, {photograph.width} × {photograph.height} pixels, would need "
@@ -76,8 +71,26 @@ class Fit:
             )
         if resized != photograph.size:
             photograph = photograph.resize(resized, _INTERPOLATION[self.interpolation])
-        left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
         return photograph.crop((left, top, left + width, top + height))
+
+    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return which part of a photograph of this width and height is left: left, top, right, bottom, from 0 to 1."""
+        if self.squash:
+            return 0.0, 0.0, 1.0, 1.0
+        height, width = self.size
+        resized, (left, top) = self._geometry(size)
+        return left / resized[0], top / resized[1], (left + width) / resized[0], (top + height) / resized[1]
+
+    def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the width and height that a photograph is resized to, and the left and top of what is cut out."""
+        height, width = self.size
+        # In whole numbers, and rounded as torchvision's Resize and CenterCrop do: half a pixel moves every pixel.
+        ratios = [(height, size[1]), (width, size[0])]
+        if self.shorter_side is not None:
+            ratios.append((self.shorter_side, min(size)))
+        wanted, found = max(ratios, key=lambda ratio: ratio[0] / ratio[1])
+        resized = (max(width, size[0] * wanted // found), max(height, size[1] * wanted // found))
+        return resized, (round((resized[0] - width) / 2), round((resized[1] - height) / 2))
 
 
 _INTERPOLATION = {

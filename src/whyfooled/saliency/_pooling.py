@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError
+from whyfooled.layers import is_spatial, layers_of, watched
 from whyfooled.registry import Card
 from whyfooled.saliency._calls import tensors_in
 from whyfooled.saliency._gradients import ruled_logits
-from whyfooled.saliency._spatial import is_spatial, layers_of, watched
 from whyfooled.types import Images, Logits
 
 _ROUNDING = 1000

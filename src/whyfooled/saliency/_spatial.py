@@ -1,52 +1,14 @@
-"""What class activation maps share: the layers of a model as they run, and maps brought to the size of the images."""
+"""What class activation maps share: the layer they are made of, and maps brought to the size of the images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any
-
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from whyfooled.errors import MethodError, bad_parameter, did_you_mean
+from whyfooled.errors import MethodError
+from whyfooled.layers import is_spatial
 from whyfooled.registry import Card
 from whyfooled.types import Images
-
-See = Callable[[str, nn.Module, tuple[Any, ...], Tensor], None]
-"""Called with a layer's name, the layer, its arguments and its output, each time that it ran."""
-
-
-def layers_of(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
-    """Return the layer of that name, or all, by name; raise `ParameterError` if there is none of that name."""
-    layers = {name: part for name, part in module.named_modules() if name}
-    if layer is None:
-        return layers
-    if layer not in layers:
-        raise bad_parameter("layer", "must be a layer of the model", repr(layer), did_you_mean(layer, layers))
-    return {layer: layers[layer]}
-
-
-@contextmanager
-def watched(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
-    """Tell of each of these layers, in the order in which they finish, when it gave a tensor; no hook stays behind."""
-
-    def hook_of(name: str) -> Any:
-        def hook(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            if isinstance(output, Tensor):
-                see(name, part, given, output)
-
-        return hook
-
-    with ExitStack() as stack:
-        for name, part in layers.items():
-            stack.callback(part.register_forward_hook(hook_of(name)).remove)
-        yield
-
-
-def is_spatial(tensor: Tensor) -> bool:
-    """Tell whether a tensor is (n, channels, height, width) with more than one place either way."""
-    return tensor.ndim == 4 and min(tensor.shape[-2:]) > 1
 
 
 def choose_spatial(outputs: list[tuple[str, Tensor]], layer: str | None, card: Card) -> Tensor:
