@@ -77,6 +77,9 @@ class ConceptReader(Protocol):
     def read(self, index: int) -> Annotated:
         """Read one image with its annotations; raise `ImageError` if it cannot be read."""
 
+    def picture(self, index: int) -> PILImage.Image:
+        """Read one image alone; raise `ImageError` if it cannot be read."""
+
     def files(self) -> Iterable[Path]:
         """Name the files that everything is in: a digest changes with their sizes."""
 
