@@ -93,7 +93,8 @@ def active_pixels(
     """
     # What is nowhere above the threshold is nowhere above it when enlarged.
     awake = (excess.flatten(1).amax(1) > 0).nonzero()[:, 0]
-    for units in torch.split(awake, max(1, _AT_ONCE // (size[0] * size[1]))):
+    most = max(1, _AT_ONCE // (size[0] * size[1]))
+    for units in torch.split(awake, most) if len(awake) else ():
         enlarged = F.interpolate(excess[units].unsqueeze(0), size=size, mode="bilinear", align_corners=False)
         unit, pixel = (enlarged[0].flatten(1) > 0).nonzero().unbind(1)
         yield units[unit], pixel
