@@ -15,6 +15,7 @@ from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
 from whyfooled.studies.sensitivity_correlation import SensitivityCorrelation
+from whyfooled.studies.sensitivity_interpretability import SensitivityInterpretability
 from whyfooled.studies.universal_dissimilarity import UniversalDissimilarity
 from whyfooled.studies.universal_gallery import UniversalGallery
 from whyfooled.studies.universal_transfer import UniversalTransfer
@@ -30,6 +31,7 @@ STUDIES = (
     CAMPairs,
     InterpretabilityScores,
     RefinedAttack,
+    SensitivityInterpretability,
     UniversalDissimilarity,
     UniversalTransfer,
     UniversalGallery,
@@ -53,6 +55,7 @@ __all__ = [
     "RefinedAttack",
     "SaliencyGrid",
     "SensitivityCorrelation",
+    "SensitivityInterpretability",
     "Setting",
     "Study",
     "StudyResult",
