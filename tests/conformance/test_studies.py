@@ -23,6 +23,7 @@ from whyfooled.studies import (
     FilteringEffect,
     FitSize,
     InterpretabilityScores,
+    NeuronMasking,
     Recovery,
     RefinedAttack,
     SaliencyGrid,
@@ -48,6 +49,7 @@ CHEAP = {
     "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
+    "neuron-masking": NeuronMasking(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), target=None, counts=(1, 4), draws=2),
     "universal-dissimilarity": UniversalDissimilarity(
         methods=(UPIGrad(passes=2), RandomDirection()), epsilons=(0.5, 2.0), attack_steps=2
     ),

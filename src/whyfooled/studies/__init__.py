@@ -11,6 +11,7 @@ from whyfooled.studies.effect_mix import EffectMix
 from whyfooled.studies.filtering_effect import FilteringEffect
 from whyfooled.studies.fit_size import FitSize
 from whyfooled.studies.interpretability import InterpretabilityScores
+from whyfooled.studies.neuron_masking import NeuronMasking
 from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
@@ -30,6 +31,7 @@ STUDIES = (
     CAMPairs,
     InterpretabilityScores,
     RefinedAttack,
+    NeuronMasking,
     UniversalDissimilarity,
     UniversalTransfer,
     UniversalGallery,
@@ -47,6 +49,7 @@ __all__ = [
     "FitSize",
     "InterpretabilityScores",
     "Measured",
+    "NeuronMasking",
     "Prepared",
     "Progress",
     "Recovery",
