@@ -25,6 +25,7 @@ from whyfooled.studies import (
     FilteringEffect,
     FitSize,
     InterpretabilityScores,
+    NeuronMasking,
     Recovery,
     RefinedAttack,
     SaliencyGrid,
@@ -55,6 +56,7 @@ CHEAP = {
     "sensitivity-interpretability": SensitivityInterpretability(
         dissection="of small", attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, counts=(3, 8), permutations=50
     ),
+    "neuron-masking": NeuronMasking(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), target=None, counts=(1, 4), draws=2),
     "universal-dissimilarity": UniversalDissimilarity(
         methods=(UPIGrad(passes=2), RandomDirection()), epsilons=(0.5, 2.0), attack_steps=2
     ),

@@ -11,6 +11,7 @@ from whyfooled.studies.effect_mix import EffectMix
 from whyfooled.studies.filtering_effect import FilteringEffect
 from whyfooled.studies.fit_size import FitSize
 from whyfooled.studies.interpretability import InterpretabilityScores
+from whyfooled.studies.neuron_masking import NeuronMasking
 from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
@@ -32,6 +33,7 @@ STUDIES = (
     InterpretabilityScores,
     RefinedAttack,
     SensitivityInterpretability,
+    NeuronMasking,
     UniversalDissimilarity,
     UniversalTransfer,
     UniversalGallery,
@@ -49,6 +51,7 @@ __all__ = [
     "FitSize",
     "InterpretabilityScores",
     "Measured",
+    "NeuronMasking",
     "Prepared",
     "Progress",
     "Recovery",
