@@ -48,7 +48,7 @@ class Annotated:
     whole: tuple[int, ...]
     categories: tuple[int, ...]
 
-    def fitted(self, fit: Fit, channels: int = 3) -> tuple[Image, Int[Tensor, "m h w"]]:
+    def fitted(self, fit: Fit, channels: int = 3) -> tuple[Image, Int[Tensor, "m rows columns"]]:
         """Bring the picture to a classifier's input size, and cut the label maps as the picture is cut.
 
         Returns
