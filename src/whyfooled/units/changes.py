@@ -311,9 +311,9 @@ def _layer_changes(
 ) -> LayerChanges:
     name = dissected.layer.name
     maps, slopes = through.maps[name].double(), through.slopes[name].double()
-    if maps.shape[1] != dissected.layer.units:
+    if maps.shape[1] != len(dissected.std):
         raise ParameterError(
-            f"`dissection` must have the units of the layer {name!r}, {maps.shape[1]}; got {dissected.layer.units}."
+            f"`dissection` must have the units of the layer {name!r}, {maps.shape[1]}; got {len(dissected.std)}."
         )
     change = maps[1] - maps[0]
     held = (slopes[:, 0] * maps[0]).sum((2, 3)).cpu()
