@@ -378,3 +378,11 @@ def _notes(
     bare = [one.name for one in layers if not one.concepts]
     if bare:
         yield f"No unit of {' or '.join(bare)} detects a concept, so nothing can be said of concepts there."
+
+
+def unit_tensors(changes: UnitChanges) -> Iterator[tuple[str, Tensor]]:
+    """Name the tensors: for each layer the two images' activation maps, and numbers for each unit."""
+    for one in changes.layers:
+        yield f"units/{one.name}/maps", one.maps
+        for name in ("distance", "chance", "mean_change", "active", "held", "effect"):
+            yield f"units/{one.name}/{name}", getattr(one, name)
