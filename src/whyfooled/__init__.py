@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from whyfooled.classifier import Classifier, Fit
     from whyfooled.explaining import explain
     from whyfooled.explaining_perturbation import PerturbationExplanation, explain_perturbation
+    from whyfooled.explaining_units import UnitsExplanation, explain_units
     from whyfooled.explanation import Explanation
     from whyfooled.goals import Targeted, Untargeted
     from whyfooled.measures import recovery_curve
@@ -102,6 +103,7 @@ _HOME = {
     "classifier": ("Classifier", "Fit"),
     "explaining": ("explain",),
     "explaining_perturbation": ("PerturbationExplanation", "explain_perturbation"),
+    "explaining_units": ("UnitsExplanation", "explain_units"),
     "explanation": ("Explanation",),
     "goals": ("Targeted", "Untargeted"),
     "measures": ("recovery_curve",),
@@ -203,6 +205,7 @@ __all__ = [
     "Superpixels",
     "Targeted",
     "UPIGrad",
+    "UnitsExplanation",
     "UniversalPerturbation",
     "Untargeted",
     "adapt",
@@ -214,6 +217,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explain_perturbation",
+    "explain_units",
     "interpretability_curve",
     "interpretability_score",
     "load_adversaries",
