@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -17,6 +16,7 @@ from whyfooled.images import output_folder
 from whyfooled.passes import Passes
 from whyfooled.provenance import Stages, pass_on, versions
 from whyfooled.types import Image, Images, Outcome, Progress, silent
+from whyfooled.units import load_dissection
 from whyfooled.units._results import Dissection
 from whyfooled.units.changes import DRAWS, UnitChanges, check_dissection, find_unit_changes
 
@@ -195,11 +195,6 @@ def open_dissection(
     ParameterError
         If it is of another model, or of one with other weights.
     """
-    found = dissection if isinstance(dissection, Dissection) else _read(dissection)
+    found = dissection if isinstance(dissection, Dissection) else load_dissection(dissection)
     check_dissection(classifier, found, argument)
-    return found
-
-
-def _read(folder: str | Path) -> Dissection:
-    found: Dissection = import_module("whyfooled.units").load_dissection(folder)
     return found
