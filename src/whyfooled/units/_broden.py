@@ -102,13 +102,18 @@ class BrodenReader:
 
     def read(self, index: int) -> Annotated:
         """Read one image with all its label maps."""
+        row, image = self.rows[index], self.picture(index)
+        maps = [self._map(category, name, row.map_size) for category, name in row.maps]
+        nothing = torch.empty(0, *row.map_size, dtype=torch.int64)
+        return Annotated(row.image, image, torch.stack(maps) if maps else nothing, row.whole, row.categories)
+
+    def picture(self, index: int) -> PILImage.Image:
+        """Read one image alone."""
         row = self.rows[index]
         path = self.root / _IMAGES / row.image
         image = read_photograph(path)
         _check_size(path, (image.height, image.width), row.size)
-        maps = [self._map(category, name, row.map_size) for category, name in row.maps]
-        nothing = torch.empty(0, *row.map_size, dtype=torch.int64)
-        return Annotated(row.image, image, torch.stack(maps) if maps else nothing, row.whole, row.categories)
+        return image
 
     def _map(self, category: int, name: str, size: tuple[int, int]) -> Int[Tensor, "h w"]:
         path = self.root / _IMAGES / name
