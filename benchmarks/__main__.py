@@ -95,5 +95,21 @@ def universal(
     import_module("benchmarks.universal").run(data, model, weights, count, repeats, few, many)
 
 
+@app.command()
+def units(
+    concepts: Annotated[
+        str | None, typer.Option(help="Annotated images, as for `whyfooled dissect`; random ones if left out.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="A classifier.")] = "torchvision:resnet18",
+    weights: Annotated[str | None, typer.Option(help="Its weights.")] = "random",
+    layer: Annotated[str, typer.Option(help="The layer.")] = "layer4",
+    repeats: Annotated[int, typer.Option(help="Timed repeats of each entry; the median counts.")] = 3,
+    few: Annotated[int, typer.Option(help="Images of the smaller dissection whose memory is measured.")] = 60,
+    many: Annotated[int, typer.Option(help="Images of the larger one.")] = 600,
+) -> None:
+    """Compare dissection with a loop over images and units; the peak of memory over few and over many images."""
+    import_module("benchmarks.units").run(concepts, model, weights, layer, repeats, few, many)
+
+
 if __name__ == "__main__":
     sys.exit(app())

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from whyfooled.sources import Source, open_source
     from whyfooled.studies import run_study
     from whyfooled.targets import choose_targets
+    from whyfooled.units.masking import mask_units
     from whyfooled.universal import (
         UAP,
         UPIPCA,
@@ -153,6 +154,7 @@ _HOME = {
         "dissimilarity",
         "evaluate",
     ),
+    "units.masking": ("mask_units",),
     "zoo": ("load_classifier",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -220,6 +222,7 @@ __all__ = [
     "interpretability_score",
     "load_adversaries",
     "load_classifier",
+    "mask_units",
     "open_source",
     "recovery_curve",
     "run_attack",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Fit
 from whyfooled.errors import bad_parameter, did_you_mean
+from whyfooled.images import output_folder
 from whyfooled.layers import Layer
 from whyfooled.passes import Passes
 from whyfooled.units.concepts import Concepts
@@ -202,4 +203,8 @@ class Dissection:
         ImageError
             If a picture to be shown can no longer be read.
         """
-        raise NotImplementedError
+        from whyfooled.report.dissection_page import write_files
+
+        with output_folder(folder) as staging:
+            write_files(self, staging)
+        return Path(folder)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from whyfooled.units.concepts import NOTHING
 
-_AT_ONCE = 2**24
+_AT_ONCE = 2**22
 """Enlarged activations that are held at once. [ours]"""
 _FEW = 2**20
 """Combinations of labels that are told apart by a table rather than by sorting. [ours]"""
@@ -52,17 +51,14 @@ class Labels:
 
 def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Sequence[int]) -> Labels:
     """Write label maps as codes; a pixel that several maps give the same concept shows it once."""
-    found, present = torch.zeros(maps.shape[1:], dtype=torch.int64, device=maps.device), 1
+    codes, present = torch.zeros(maps.shape[1:], dtype=torch.int32, device=maps.device), 1
     for one in maps:
-        values, places = _compact(one.long() - NOTHING)
-        found, present = found * len(values) + places, present * len(values)
-        if present > _FEW:
-            values, found = _sorted(found)
-            present = len(values)
-    used, codes = _compact(found)
+        values, places = _compact(one - NOTHING)
+        used, codes = (values, places) if present == 1 else _compact(codes.long() * len(values) + places)
+        present = len(used)
     # One pixel of each combination tells what it shows.
-    first = torch.zeros(len(used), dtype=torch.int64, device=maps.device)
-    first[codes.flatten()] = torch.arange(codes.numel(), device=maps.device)
+    first = torch.zeros(present, dtype=torch.int64, device=maps.device)
+    first[codes.flatten().long()] = torch.arange(codes.numel(), device=maps.device)
     said = maps.flatten(1)[:, first].long()
     concepts: Tensor = torch.unique(torch.cat([said.flatten(), said.new_tensor(list(whole))]))
     concepts = concepts[concepts != NOTHING]
@@ -71,32 +67,76 @@ def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Se
 
 
 def _compact(values: Int[Tensor, "h w"]) -> tuple[Int[Tensor, " k"], Int[Tensor, "h w"]]:
-    """Return the values that are there, and for each pixel the place of its own among them."""
+    """Return the values that are there, and for each pixel the place of its own among them, as int32."""
     if int(values.max()) >= _FEW:
-        return _sorted(values)
+        found, places = torch.unique(values, return_inverse=True)
+        return found, places.int()
     there = torch.bincount(values.flatten()) > 0
-    return there.nonzero()[:, 0], (there.cumsum(0) - 1)[values]
-
-
-def _sorted(values: Int[Tensor, "h w"]) -> tuple[Int[Tensor, " k"], Int[Tensor, "h w"]]:
-    found: tuple[Tensor, Tensor] = torch.unique(values, return_inverse=True)
-    return found
+    places = (there.cumsum(0) - 1).int()
+    # Twenty times faster than indexing with int64, as is all that follows with these numbers.
+    return there.nonzero()[:, 0], places.index_select(0, values.flatten().int()).view(values.shape)
 
 
 def active_pixels(
     excess: Float[Tensor, "u h w"], size: tuple[int, int]
 ) -> Iterator[tuple[Int[Tensor, " e"], Int[Tensor, " e"]]]:
-    """Tell which pixels each unit is active in, as pairs of unit and pixel, some units at a time.
+    """Tell which pixels each unit is active in, as pairs of unit and pixel, some at a time.
 
-    A unit is active where its map, less its threshold and enlarged to `size` bilinearly, is above 0. Enlarging the
-    difference keeps plateaus at the threshold at exactly 0, where enlarging the map would leave them to rounding.
+    A unit is active where its map, less its threshold and enlarged to `size` bilinearly (pixel centres matched, edges
+    repeated), is above 0. Enlarging the difference keeps plateaus at the threshold at exactly 0, where enlarging the
+    map would leave them to rounding. Pixels between the same four places of the map make a tile; where none of the
+    four is above 0 no pixel is, and the tile, as most are, is never enlarged.
     """
-    # What is nowhere above the threshold is nowhere above it when enlarged.
-    awake = (excess.flatten(1).amax(1) > 0).nonzero()[:, 0]
-    for units in torch.split(awake, max(1, _AT_ONCE // (size[0] * size[1]))):
-        enlarged = F.interpolate(excess[units].unsqueeze(0), size=size, mode="bilinear", align_corners=False)
-        unit, pixel = (enlarged[0].flatten(1) > 0).nonzero().unbind(1)
-        yield units[unit], pixel
+    rows, columns = (_tiles(*sizes, excess) for sizes in zip(excess.shape[1:], size, strict=True))
+    corners = excess[:, rows.corners][:, :, :, columns.corners]
+    awake = (corners.amax((2, 4)) > 0).nonzero()
+    for some in torch.split(awake, max(1, _AT_ONCE // (rows.longest * columns.longest))) if len(awake) else ():
+        unit, row, column = some.unbind(1)
+        four = corners[unit, row, :, column]
+        # Along the rows first, then along the columns.
+        along = torch.lerp(four[:, :, 0, None], four[:, :, 1, None], columns.fraction[column].unsqueeze(1))
+        enlarged = torch.lerp(along[:, 0, None], along[:, 1, None], rows.fraction[row].unsqueeze(2))
+        tile, down, right = (enlarged > 0).nonzero().int().unbind(1)
+        first = rows.start[row] * size[1] + columns.start[column]
+        pixel = first.int().index_select(0, tile) + down * size[1] + right
+        yield unit.int().index_select(0, tile), pixel
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """How a side of a map is enlarged, in tiles of pixels that lie between the same two places.
+
+    Parameters
+    ----------
+    corners
+        (t,2) The two places of each tile.
+    start
+        (t,) The first pixel of each tile.
+    fraction
+        (t,longest) How far each pixel is from the first place to the second; NaN behind a tile's last pixel.
+    """
+
+    corners: Int[Tensor, "t 2"]
+    start: Int[Tensor, " t"]
+    fraction: Float[Tensor, "t longest"]
+
+    @property
+    def longest(self) -> int:
+        """How many pixels the longest tile has."""
+        return self.fraction.shape[1]
+
+
+def _tiles(places: int, pixels: int, like: Tensor) -> _Tiles:
+    at = (torch.arange(pixels, dtype=torch.float64) + 0.5) * places / pixels - 0.5
+    tile = at.floor().long() + 1
+    counts = torch.bincount(tile, minlength=places + 1)
+    start = counts.cumsum(0) - counts
+    fraction = torch.full((places + 1, int(counts.max())), float("nan"), dtype=torch.float64)
+    fraction[tile, torch.arange(pixels) - start[tile]] = at - at.floor()
+    first = torch.arange(-1, places)
+    corners = torch.stack([first, first + 1], 1).clamp(0, places - 1)
+    return _Tiles(corners.to(like.device), start.to(like.device), fraction.to(like))
 
 
 class Tally:
@@ -122,7 +162,7 @@ class Tally:
     def add(self, unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Labels) -> None:
         """Count pixels of an image in which units are active."""
         units, codes = len(self.both), len(labels.shown)
-        counts = torch.bincount(unit * codes + labels.codes.flatten()[pixel], minlength=units * codes)
+        counts = torch.bincount(unit * codes + labels.codes.flatten().index_select(0, pixel), minlength=units * codes)
         counts = counts.view(units, codes)
         self.both[:, labels.concepts] += labels.summed(counts)
         self.active[:, list(labels.categories)] += counts.sum(1, keepdim=True)

@@ -48,14 +48,14 @@ class Annotated:
     whole: tuple[int, ...]
     categories: tuple[int, ...]
 
-    def fitted(self, fit: Fit, channels: int = 3) -> tuple[Image, Int[Tensor, "m h w"]]:
+    def fitted(self, fit: Fit, channels: int = 3) -> tuple[Image, Int[Tensor, "m rows columns"]]:
         """Bring the picture to a classifier's input size, and cut the label maps as the picture is cut.
 
         Returns
         -------
         tuple
-            (c,h,w) The picture, values in [0, 1]; and (m,h,w) the part of the label maps that the classifier sees, in
-            pixels of the label maps, rounded to whole ones.
+            (c,h,w) The picture, values in [0, 1]; and (m,rows,columns) the part of the label maps that the classifier
+            sees, rounded to whole pixels.
         """
         left, top, right, bottom = fit.seen(self.image.size)
         height, width = self.maps.shape[1:]

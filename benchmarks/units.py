@@ -1,0 +1,226 @@
+"""Network dissection against a loop over images and units as NetDissect-Lite runs it; memory; what goes to disk."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from whyfooled import Classifier, load_classifier
+from whyfooled.layers import activations, choose_layers
+from whyfooled.units import open_concepts
+from whyfooled.units._results import CUTOFF
+from whyfooled.units.concepts import NOTHING, Annotated, Concepts
+from whyfooled.units.dissection import TOP, dissect
+
+FASTER = 10
+"""How many times the loop's time may be that of ours, at least."""
+GROWTH = 1.1
+"""How much the peak of memory may grow from few images to many."""
+BATCH = 8
+Counts = tuple[Tensor, Tensor]
+_NAMES = "\n".join(["sky", "building", "road", "tree", "unlabelled"])
+
+
+def run(concepts: str | None, model: str, weights: str | None, layer: str, repeats: int, few: int, many: int) -> None:
+    torch.set_num_threads(1)
+    classifier = load_classifier(model, weights=weights)
+    # As published dissections do: all of the picture is seen.
+    classifier.fit = replace(classifier.fit, squash=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _draw(folder, many)
+        opened = open_concepts(concepts or _place(folder, many))
+        print(
+            f"torch {torch.__version__}, one thread, float32, {classifier.name}, {layer}; processor time; "
+            f"{len(opened)} images, {len(opened.names)} concepts, batches of {BATCH}"
+        )
+        _speed(classifier, layer, replace(opened, reader=_Kept(tuple(opened))), repeats)
+        _memory(folder, model, weights, layer, few, many)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Annotated images in memory, so that decoding files is nobody's time."""
+
+    annotated: tuple[Annotated, ...]
+
+    def read(self, index: int) -> Annotated:
+        return self.annotated[index]
+
+    def picture(self, index: int) -> Image.Image:
+        return self.annotated[index].image
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+
+def _speed(classifier: Classifier, layer: str, concepts: Concepts, repeats: int) -> None:
+    """Compare times and every count; the published loop has no permutations, so ours is timed without them too."""
+    chosen = choose_layers(classifier, layer)
+
+    def ours(permutations: int) -> Counts:
+        found = dissect(classifier, chosen[0].name, concepts, permutations=permutations, batch_size=BATCH).layers[0]
+        return found.both, found.union
+
+    whole: dict[str, list[float]] = {}
+    alone: dict[str, list[float]] = {}
+    counts: dict[str, Counts] = {}
+    works = {
+        "loop": lambda: loop(classifier, chosen[0].name, concepts),
+        "ours": lambda: ours(0),
+        "ours, with 20 permutations": lambda: ours(20),
+    }
+    for _ in range(repeats):
+        for title, work in works.items():
+            with _inside(classifier) as inside:
+                started = time.process_time()
+                counts[title] = work()
+                seconds = time.process_time() - started
+            whole.setdefault(title, []).append(seconds)
+            alone.setdefault(title, []).append(seconds - inside[0])
+    print(f"{'':<28} {'seconds':>8} {'loop / this':>12} {'without the passes: s':>22} {'loop / this':>12}")
+    for title in works:
+        ratios = [_median_ratio(times["loop"], times[title]) for times in (whole, alone)]
+        print(
+            f"{title:<28} {statistics.median(whole[title]):8.2f} {ratios[0]:12.1f} "
+            f"{statistics.median(alone[title]):22.2f} {ratios[1]:12.1f}"
+        )
+    print("the loop makes one pass over the images, ours two")
+    (both, union), (loop_both, loop_union) = counts["ours"], counts["loop"]
+    iou, loop_iou = both / union.clamp(min=1), loop_both / loop_union.clamp(min=1)
+    print(
+        f"largest difference of a count {int((both - loop_both).abs().max())} of up to {int(both.max())} pixels, of an "
+        f"IoU {float((iou - loop_iou).abs().max()):.2g}; units that detect something: "
+        f"{int((iou.amax(1) > CUTOFF).sum())} and {int((loop_iou.amax(1) > CUTOFF).sum())} of {len(iou)}"
+    )
+    enough = _median_ratio(alone["loop"], alone["ours"]) >= FASTER
+    print(f"without the passes at least {FASTER} times faster: {'yes' if enough else 'NO'}\n")
+
+
+@contextmanager
+def _inside(classifier: Classifier) -> Iterator[list[float]]:
+    """Take the time that is spent inside the classifier."""
+    spent, started = [0.0], [0.0]
+
+    def before(*_: object) -> None:
+        started[0] = time.process_time()
+
+    def after(*_: object) -> None:
+        spent[0] += time.process_time() - started[0]
+
+    hooks = [classifier.register_forward_pre_hook(before), classifier.register_forward_hook(after)]
+    try:
+        yield spent
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _median_ratio(first: Sequence[float], second: Sequence[float]) -> float:
+    return statistics.median(one / other for one, other in zip(first, second, strict=True))
+
+
+def loop(classifier: Classifier, layer: str, concepts: Concepts) -> tuple[Tensor, Tensor]:
+    """Dissect as NetDissect-Lite does: all activations kept, then one image and one unit after the other.
+
+    Written from the definition of Bau et al. (2017) in the order of that program: sort each unit's activations for its
+    threshold; then for each image and each unit that is above it somewhere, enlarge the map with Pillow, list the
+    active pixels, and count the labels there. IoU's union is as in `dissect`: over the images in which the concept's
+    category is annotated.
+    """
+    read = [concepts[place].fitted(classifier.fit, classifier.channels) for place in range(len(concepts))]
+    category_of = np.array(concepts.category_of)
+    chosen = choose_layers(classifier, layer)
+    images = torch.stack([image for image, _ in read])
+    kept = [activations(classifier, chosen, batch)[layer] for batch in torch.split(images, BATCH)]
+    features = torch.cat(kept).numpy()
+    units, number = features.shape[1], len(concepts.names)
+    thresholds = np.zeros(units, dtype=np.float32)
+    for unit in range(units):
+        values = np.sort(features[:, unit].ravel())[::-1]
+        thresholds[unit] = values[int(round(TOP * 1e6) * len(values) // 1_000_000)]
+    both, active = (np.zeros((units, number), dtype=np.int64) for _ in range(2))
+    area = np.zeros(number, dtype=np.int64)
+    for image, (_, maps) in enumerate(read):
+        label_maps = maps.numpy()
+        categories = np.isin(category_of, concepts[image].categories)
+        area += np.bincount((label_maps - NOTHING).ravel(), minlength=number + 1)[1:]
+        for unit in range(units):
+            feature = features[image, unit]
+            if feature.max() <= thresholds[unit]:
+                continue
+            enlarged = Image.fromarray(feature).resize(label_maps.shape[:0:-1], Image.Resampling.BILINEAR)
+            rows, columns = np.argwhere(np.asarray(enlarged) > thresholds[unit]).T
+            here = label_maps[:, rows, columns] - NOTHING
+            both[unit] += np.bincount(here.ravel(), minlength=number + 1)[1:]
+            active[unit] += categories * len(rows)
+    return torch.from_numpy(both), torch.from_numpy(active + area - both)
+
+
+def _memory(folder: Path, model: str, weights: str | None, layer: str, few: int, many: int) -> None:
+    """Compare the peaks of two processes of their own, and see what they write."""
+    peaks = {}
+    for count in (few, many):
+        arguments = [_place(folder, count), model, weights or "", layer]
+        done = subprocess.run([sys.executable, "-m", __name__, *arguments], check=True, capture_output=True, text=True)
+        peak, written = done.stdout.split()
+        peaks[count] = float(peak)
+        print(f"{count:>5} images: peak {float(peak):7.0f} MiB, {int(written)} bytes written to disk")
+    growth = peaks[many] / peaks[few]
+    print(f"peak {many} / {few} images {growth:.3f} (at most {GROWTH}): {'yes' if growth <= GROWTH else 'NO'}")
+
+
+def _draw(folder: Path, count: int) -> None:
+    """Write random pictures of a few soft patches, with masks of the patches' brightness."""
+    random = np.random.default_rng(0)
+    (folder / "names.txt").write_text(_NAMES)
+    names = len(_NAMES.splitlines())
+    for number in range(count):
+        patches = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        picture = patches.resize((480, 360), Image.Resampling.BICUBIC)
+        mask = Image.fromarray((np.asarray(picture.convert("L")) // (256 // names + 1)).astype(np.uint8))
+        for kind, drawn in (("images", picture), ("labels", mask)):
+            (folder / kind).mkdir(exist_ok=True)
+            drawn.save(folder / kind / f"{number:05d}.png")
+
+
+def _place(folder: Path, count: int) -> str:
+    """Return the first of the pictures that were drawn, as concepts."""
+    for kind in ("images", "labels"):
+        some = folder / f"{kind}-{count}"
+        if not some.exists():
+            some.mkdir()
+            for path in sorted((folder / kind).iterdir())[:count]:
+                (some / path.name).symlink_to(path)
+    return f"masks:{folder}/images-{count},{folder}/labels-{count},{folder}/names.txt"
+
+
+def _written() -> int:
+    """Return how many bytes this process has given to files so far (Linux)."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
+
+
+def _measure(place: str, model: str, weights: str, layer: str) -> None:
+    torch.set_num_threads(1)
+    classifier = load_classifier(model, weights=weights or None)
+    before = _written()
+    dissect(classifier, layer, open_concepts(place), batch_size=BATCH)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, _written() - before)
+
+
+if __name__ == "__main__":
+    _measure(*sys.argv[1:])

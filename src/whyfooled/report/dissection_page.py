@@ -1,0 +1,146 @@
+"""The files of a dissection: a page to browse its units, tables, a summary, a figure, and what loading it needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from whyfooled.report.dissection_figure import category_colours, dissection_figure
+from whyfooled.report.dissection_pictures import Pictures, draw_pictures
+from whyfooled.report.drawing import INK, as_png, as_svg
+from whyfooled.report.html import template
+from whyfooled.report.words import percent
+from whyfooled.summary import Summary
+from whyfooled.units._results import DissectedLayer, Dissection
+from whyfooled.units._saved import write_dissection
+from whyfooled.units.summary import TITLE, detectors_by_chance, dissection_summary
+
+CONCEPTS_SHOWN = 3
+"""How many of a unit's best concepts are shown. [ours]"""
+
+
+def write_files(dissection: Dissection, folder: Path) -> None:
+    """Write everything into a folder that exists."""
+    summary = dissection_summary(dissection)
+    for name, table in (("units", dissection.to_frame()), ("overlaps", dissection.overlaps())):
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+    dissection.to_frame().to_csv(folder / "units.csv", index=False)
+    _write_text(folder / "summary.md", summary.markdown(TITLE))
+    _write_text(folder / "summary.tex", summary.latex("dissection", _remarks(dissection)))
+    (folder / "figure.png").write_bytes(as_png(dissection_figure(dissection)))
+    pictures = draw_pictures(dissection, folder / "pictures")
+    _write_text(folder / "index.html", page(dissection, summary, pictures))
+    write_dissection(dissection, summary, folder)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _remarks(dissection: Dissection) -> tuple[str, ...]:
+    given = {key: value for key, value in dissection.parameters.items() if key != "versions"}
+    return (", ".join(f"{key} {value}" for key, value in given.items()),)
+
+
+def page(dissection: Dissection, summary: Summary, pictures: Pictures) -> str:
+    """Write the page: it names no file but the thumbnails."""
+    parameters = dissection.parameters
+    parts = [detectors_by_chance(one, dissection.cutoff) for one in dissection.layers]
+    permutations = len(dissection.layers[0].null_iou)
+    return template("dissection.html.j2").render(
+        title=parameters.get("model", ""),
+        layers=[one.layer.name for one in dissection.layers],
+        summary=summary,
+        has_pictures=bool(pictures.files),
+        glance={
+            "units": sum(one.layer.units for one in dissection.layers),
+            "detectors": sum(one.observed for one in parts),
+            "chance": f"{sum(one.mean for one in parts):.1f}" if permutations else None,
+            "permutations": permutations,
+            "images": len(dissection.images),
+            "concepts": int((dissection.area > 0).sum()),
+            "source": parameters.get("concepts", ""),
+            "cutoff": f"{dissection.cutoff:g}",
+            "share": percent(parameters["top"]) if "top" in parameters else None,
+        },
+        figure=as_svg(dissection_figure(dissection, ink=INK)),
+        categories=category_colours(dissection.categories),
+        data=_embedded(_data(dissection, pictures)),
+        found={
+            "parameters": {"versions": {}, **parameters},
+            "seconds": dissection.seconds,
+            "passes": {},
+            "seconds_in_all": sum(dissection.seconds.values()),
+        },
+        passes=dissection.passes,
+    )
+
+
+def _embedded(data: dict[str, Any]) -> str:
+    # No name may end the element that it is in.
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _data(dissection: Dissection, pictures: Pictures) -> dict[str, Any]:
+    """Collect what the page's script builds the units from; short keys, because there may be thousands."""
+    colours = list(category_colours(dissection.categories).items())
+    return {
+        "layers": [one.layer.name for one in dissection.layers],
+        "categories": colours,
+        "concepts": list(zip(dissection.concepts, dissection.category_of, strict=True)),
+        "cutoff": dissection.cutoff,
+        "box": pictures.box,
+        "images": pictures.names,
+        "files": pictures.files,
+        "masks": pictures.masks,
+        "units": [
+            unit
+            for number, one in enumerate(dissection.layers)
+            for unit in _units(number, one, dissection.cutoff, pictures.outlines[number])
+        ],
+    }
+
+
+def _units(number: int, one: DissectedLayer, cutoff: float, outlines: list[list[str]]) -> list[dict[str, Any]]:
+    iou, concepts = one.iou.sort(dim=1, descending=True, stable=True)
+    best = [
+        [[concept, _rounded(value)] for concept, value in zip(*pair, strict=True) if value > 0]
+        for pair in zip(concepts[:, :CONCEPTS_SHOWN].tolist(), iou[:, :CONCEPTS_SHOWN].tolist(), strict=True)
+    ]
+    chance = one.null_iou.double().mean(0).tolist() if len(one.null_iou) else [None] * one.layer.units
+    columns = (
+        best,
+        one.detectors(cutoff).int().tolist(),
+        chance,
+        one.threshold.tolist(),
+        (one.above.double() / one.positions).tolist(),
+        one.dead.int().tolist(),
+        one.top_images.tolist(),
+        one.top_values.tolist(),
+        outlines,
+    )
+    return [
+        {
+            "l": number,
+            "u": unit,
+            "c": own,
+            "d": detects,
+            "n": None if by_chance is None else _rounded(by_chance),
+            "t": _rounded(threshold),
+            "a": _rounded(active),
+            "x": dead,
+            "p": [
+                [image, _rounded(value), path]
+                for image, value, path in zip(images, values, paths, strict=True)
+                if image >= 0 and not dead
+            ],
+        }
+        for unit, (own, detects, by_chance, threshold, active, dead, images, values, paths) in enumerate(
+            zip(*columns, strict=True)
+        )
+    ]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

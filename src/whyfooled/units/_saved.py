@@ -1,0 +1,154 @@
+"""A dissection on disk: the two files that `load_dissection` reads back exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from whyfooled.errors import ImageError
+from whyfooled.images import is_file
+from whyfooled.layers import Layer
+from whyfooled.passes import Passes
+from whyfooled.summary import Summary
+from whyfooled.units._results import DissectedLayer, Dissection
+
+DISSECTION_FILE, TENSORS_FILE = "dissection.json", "tensors.safetensors"
+
+_VERSION = 1
+_TENSORS = (
+    "threshold",
+    "above",
+    "dead",
+    "mean",
+    "std",
+    "both",
+    "union",
+    "null_iou",
+    "top_images",
+    "top_values",
+    "top_maps",
+)
+
+
+def write_dissection(dissection: Dissection, summary: Summary, folder: Path) -> None:
+    """Write ``tensors.safetensors`` and ``dissection.json`` into a folder that exists."""
+    found = {"area": dissection.area}
+    for one in dissection.layers:
+        found |= {f"{one.layer.name}/{name}": getattr(one, name) for name in _TENSORS}
+    # Cloned: tensors that share their storage are refused by the format. In their own precision, to come back exactly.
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()})
+    (folder / TENSORS_FILE).write_bytes(content)
+    about = {
+        "format": _VERSION,
+        "tensors_digest": _digest(content),
+        "model_digest": dissection.model_digest,
+        "cutoff": dissection.cutoff,
+        "channels": dissection.channels,
+        "parameters": dissection.parameters,
+        "notes": list(dissection.notes),
+        "seconds": dissection.seconds,
+        "passes": {"forwards": dissection.passes.forwards, "backwards": dissection.passes.backwards},
+        "findings": list(summary.sentences),
+        "results": summary.plain(),
+        "layers": [_layer(one, dissection.cutoff) for one in dissection.layers],
+        "concepts": list(dissection.concepts),
+        "category_of": list(dissection.category_of),
+        "categories": list(dissection.categories),
+        "images": list(dissection.images),
+    }
+    text = json.dumps(about, indent=1, ensure_ascii=False)
+    # A file's name may have bytes that are no text; JSON reads the escape back as it was.
+    (folder / DISSECTION_FILE).write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def _layer(one: DissectedLayer, cutoff: float) -> dict[str, Any]:
+    return {
+        "name": one.layer.name,
+        "kind": one.layer.kind,
+        "shape": list(one.layer.shape),
+        "positions": one.positions,
+        "units": one.layer.units,
+        "dead": int(one.dead.sum()),
+        "detectors": int(one.detectors(cutoff).sum()),
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def load_dissection(folder: str | Path) -> Dissection:
+    """Read what `Dissection.save` wrote: every field but `source` and `fit`, exactly.
+
+    Raises
+    ------
+    ImageError
+        If the folder holds no dissection, a damaged or unfinished one, or one of another version of whyfooled.
+    """
+    folder = Path(folder)
+    about = _about(folder)
+    if about["format"] != _VERSION:
+        raise ImageError(
+            f"The dissection in {folder} was written by another version of whyfooled: its format is {about['format']}, "
+            f"and this one reads {_VERSION}. Read it with that version, or make it again: whyfooled dissect."
+        )
+    try:
+        return _dissection(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        raise ImageError(
+            f"The dissection in {folder} is damaged or unfinished: {TENSORS_FILE} is missing, or is not the one that "
+            f"{DISSECTION_FILE} was written with. Make it again: whyfooled dissect."
+        ) from None
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / DISSECTION_FILE
+    if not is_file(path):
+        raise ImageError(f"{folder} holds no dissection: it has no {DISSECTION_FILE}. Make one: whyfooled dissect.")
+    try:
+        about = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        about = None
+    # Other programs write JSON too.
+    if not isinstance(about, dict) or "format" not in about:
+        raise ImageError(f"{path} is not a file of `whyfooled dissect`, or is damaged.")
+    return about
+
+
+def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    content = path.read_bytes()
+    if _digest(content) != digest:
+        raise ValueError
+    return load(content)
+
+
+def _dissection(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Dissection:
+    return Dissection(
+        layers=tuple(
+            DissectedLayer(
+                layer=Layer(one["name"], one["kind"], tuple(one["shape"])),
+                positions=one["positions"],
+                **{name: tensors[f"{one['name']}/{name}"] for name in _TENSORS},
+            )
+            for one in about["layers"]
+        ),
+        concepts=tuple(about["concepts"]),
+        category_of=tuple(about["category_of"]),
+        categories=tuple(about["categories"]),
+        area=tensors["area"],
+        images=tuple(about["images"]),
+        cutoff=about["cutoff"],
+        model_digest=about["model_digest"],
+        parameters=about["parameters"],
+        notes=tuple(about["notes"]),
+        seconds=about["seconds"],
+        passes=Passes(**about["passes"]),
+        channels=about["channels"],
+    )
