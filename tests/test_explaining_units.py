@@ -134,16 +134,14 @@ def test_another_models_dissection_is_refused_before_the_work(dissection):
         explain_units(other, "nothere.png", "nothere.npy", dissection)
 
 
-def test_a_dissection_is_read_from_its_folder(classifier, dissection, monkeypatch):
-    asked = []
-
-    def load(folder):
-        asked.append(folder)
-        return dissection
-
-    monkeypatch.setattr("whyfooled.units.load_dissection", load, raising=False)
-    found = explain_units(classifier, *a_pair(), "a/folder")
-    assert asked == ["a/folder"]
-    assert found.parameters["dissection"] == "a/folder"
-    whole = explain(classifier, a_pair()[0], adversarial=a_pair()[1], methods=["gradient"], units="a/folder")
-    assert whole.parameters["units"] == "a/folder"
+def test_a_dissection_is_read_from_its_folder(classifier, dissection, tmp_path):
+    folder = dissection.save(tmp_path / "dissection")
+    found = explain_units(classifier, *a_pair(), folder)
+    assert found.parameters["dissection"] == str(folder)
+    known = explain_units(classifier, *a_pair(), dissection).to_dict()["units"]
+    assert found.to_dict()["units"] == known
+    whole = explain(classifier, a_pair()[0], adversarial=a_pair()[1], methods=["gradient"], units=str(folder))
+    assert whole.parameters["units"] == str(folder)
+    assert whole.to_dict()["units"] == known
+    with pytest.raises(ImageError, match="holds no dissection"):
+        explain_units(classifier, *a_pair(), tmp_path)

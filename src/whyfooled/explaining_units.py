@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -148,7 +147,7 @@ def explain_units(
     ParameterError
         If an argument has a value that it must not have, such as an unknown class or another model's dissection.
     ImageError
-        If an image cannot be read or does not fit the classifier, or the two do not differ.
+        If an image or the dissection cannot be read, the images do not fit the classifier, or do not differ.
     """
     units = open_dissection(classifier, dissection)
     stages = Stages(classifier, progress)
@@ -194,12 +193,12 @@ def open_dissection(
     ------
     ParameterError
         If it is of another model, or of one with other weights.
+    ImageError
+        If the folder holds none, or it is damaged.
     """
-    found = dissection if isinstance(dissection, Dissection) else _read(dissection)
-    check_dissection(classifier, found, argument)
-    return found
+    if not isinstance(dissection, Dissection):
+        from whyfooled.units._saved import load_dissection
 
-
-def _read(folder: str | Path) -> Dissection:
-    found: Dissection = import_module("whyfooled.units").load_dissection(folder)
-    return found
+        dissection = load_dissection(dissection)
+    check_dissection(classifier, dissection, argument)
+    return dissection
