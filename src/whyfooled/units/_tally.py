@@ -51,15 +51,13 @@ class Labels:
 
 def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Sequence[int]) -> Labels:
     """Write label maps as codes; a pixel that several maps give the same concept shows it once."""
-    codes, present = torch.zeros(maps.shape[1:], dtype=torch.int32, device=maps.device), 1
+    codes = torch.zeros(maps.shape[1:], dtype=torch.int32, device=maps.device)
+    # What each code stands for, one row for each map so far.
+    said = torch.zeros(0, 1, dtype=torch.int64, device=maps.device)
     for one in maps:
         values, places = _compact(one - NOTHING)
-        used, codes = (values, places) if present == 1 else _compact(codes.long() * len(values) + places)
-        present = len(used)
-    # One pixel of each combination tells what it shows.
-    first = torch.zeros(present, dtype=torch.int64, device=maps.device)
-    first[codes.flatten().long()] = torch.arange(codes.numel(), device=maps.device)
-    said = maps.flatten(1)[:, first].long()
+        pairs, codes = _compact(codes.long() * len(values) + places)
+        said = torch.cat([said[:, pairs // len(values)], values[pairs % len(values)].unsqueeze(0) + NOTHING])
     concepts: Tensor = torch.unique(torch.cat([said.flatten(), said.new_tensor(list(whole))]))
     concepts = concepts[concepts != NOTHING]
     shown = (said.unsqueeze(2) == concepts).any(0) | torch.isin(concepts, concepts.new_tensor(list(whole)))
@@ -73,14 +71,13 @@ def _compact(values: Int[Tensor, "h w"]) -> tuple[Int[Tensor, " k"], Int[Tensor,
         return found, places.int()
     there = torch.bincount(values.flatten()) > 0
     places = (there.cumsum(0) - 1).int()
-    # Twenty times faster than indexing with int64, as is all that follows with these numbers.
     return there.nonzero()[:, 0], places.index_select(0, values.flatten().int()).view(values.shape)
 
 
 def active_pixels(
     excess: Float[Tensor, "u h w"], size: tuple[int, int]
 ) -> Iterator[tuple[Int[Tensor, " e"], Int[Tensor, " e"]]]:
-    """Tell which pixels each unit is active in, as pairs of unit and pixel, some at a time.
+    """Tell which pixels each unit is active in, as pairs of unit and pixel (int32), some at a time.
 
     A unit is active where its map, less its threshold and enlarged to `size` bilinearly (pixel centres matched, edges
     repeated), is above 0. Enlarging the difference keeps plateaus at the threshold at exactly 0, where enlarging the
@@ -88,18 +85,19 @@ def active_pixels(
     four is above 0 no pixel is, and the tile, as most are, is never enlarged.
     """
     rows, columns = (_tiles(*sizes, excess) for sizes in zip(excess.shape[1:], size, strict=True))
-    corners = excess[:, rows.corners][:, :, :, columns.corners]
-    awake = (corners.amax((2, 4)) > 0).nonzero()
-    for some in torch.split(awake, max(1, _AT_ONCE // (rows.longest * columns.longest))) if len(awake) else ():
-        unit, row, column = some.unbind(1)
-        four = corners[unit, row, :, column]
+    awake = (excess.flatten(1).amax(1) > 0).nonzero()[:, 0]
+    corners = excess[awake][:, rows.corners][:, :, :, columns.corners]
+    tiles = (corners.amax((2, 4)) > 0).nonzero()
+    for some in torch.split(tiles, max(1, _AT_ONCE // (rows.longest * columns.longest))) if len(tiles) else ():
+        place, row, column = some.unbind(1)
+        four = corners[place, row, :, column]
         # Along the rows first, then along the columns.
         along = torch.lerp(four[:, :, 0, None], four[:, :, 1, None], columns.fraction[column].unsqueeze(1))
         enlarged = torch.lerp(along[:, 0, None], along[:, 1, None], rows.fraction[row].unsqueeze(2))
         tile, down, right = (enlarged > 0).nonzero().int().unbind(1)
-        first = rows.start[row] * size[1] + columns.start[column]
-        pixel = first.int().index_select(0, tile) + down * size[1] + right
-        yield unit.int().index_select(0, tile), pixel
+        first = (rows.start[row] * size[1] + columns.start[column]).int()
+        pixel = first.index_select(0, tile) + down * size[1] + right
+        yield awake[place].int().index_select(0, tile), pixel
 
 
 @final
@@ -162,8 +160,9 @@ class Tally:
     def add(self, unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Labels) -> None:
         """Count pixels of an image in which units are active."""
         units, codes = len(self.both), len(labels.shown)
-        counts = torch.bincount(unit * codes + labels.codes.flatten().index_select(0, pixel), minlength=units * codes)
-        counts = counts.view(units, codes)
+        # With 32 bits this is twenty times faster than with 64.
+        here = unit * codes + labels.codes.flatten().index_select(0, pixel)
+        counts = torch.bincount(here, minlength=units * codes).view(units, codes)
         self.both[:, labels.concepts] += labels.summed(counts)
         self.active[:, list(labels.categories)] += counts.sum(1, keepdim=True)
 
