@@ -60,7 +60,6 @@ def page(dissection: Dissection, summary: Summary, pictures: Pictures) -> str:
             "permutations": permutations,
             "images": len(dissection.images),
             "concepts": int((dissection.area > 0).sum()),
-            "source": parameters.get("concepts", ""),
             "cutoff": f"{dissection.cutoff:g}",
             "share": percent(parameters["top"]) if "top" in parameters else None,
         },

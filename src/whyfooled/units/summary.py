@@ -88,8 +88,6 @@ def _sentences(dissection: Dissection) -> Iterator[str]:
         f"{_count(len(dissection.categories), 'category', 'categories')} in "
         f"{_count(len(dissection.images), 'image')}."
     )
-    if shown < len(dissection.concepts):
-        yield f"{len(dissection.concepts) - shown} more concepts are shown nowhere that the classifier sees."
     ranked = sorted(dissection.layers, key=lambda one: -int(one.detectors(dissection.cutoff).sum()))
     told = dissection.layers if len(ranked) <= _LAYERS else ranked[:_LAYERS]
     yield from (_layer_sentence(dissection, one) for one in told)
@@ -140,8 +138,8 @@ def _on_reach(dissection: Dissection) -> Iterator[str]:
     if len(missed):
         largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
         yield (
-            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}: too many, or too "
-            "few, pixels show it, beside those that a unit is active on, for an IoU above the cutoff."
+            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}: beside the pixels "
+            "that a unit is active on, too many, or too few, show it for an IoU above the cutoff."
         )
 
 
