@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whyfooled.randomness import image_generators, normal, uniform
+from whyfooled.randomness import add_noise, image_generators, normal, uniform
 
 
 @pytest.fixture
@@ -85,3 +85,25 @@ def test_normal_values_have_mean_0_and_variance_1():
 def test_the_values_have_the_images_precision(images, draw):
     assert draw(images.double()).dtype == torch.float64
     assert draw(images.double()).shape == images.shape
+
+
+def test_noise_has_its_length_after_it_was_clipped(images):
+    for image in (images[:1], torch.ones(1, 3, 8, 8), (images[:1] > 0.5).float()):
+        noisy = add_noise(image, 0.7, 3)
+        assert float((noisy - image).norm()) == pytest.approx(0.7, rel=1e-4)
+        assert noisy.min() >= 0
+        assert noisy.max() <= 1
+        assert torch.equal(noisy, add_noise(image, 0.7, 3))
+        assert not torch.equal(noisy, add_noise(image, 0.7, 4))
+
+
+def test_noise_that_stays_inside_is_not_bent():
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    drawn = normal(grey, image_generators(grey, 3))
+    torch.testing.assert_close(add_noise(grey, 0.1, 3) - grey, 0.1 * drawn / drawn.norm(), atol=1e-6, rtol=1e-5)
+
+
+def test_noise_that_does_not_fit_is_as_long_as_it_can_be():
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    noisy = add_noise(grey, 100.0, 3)
+    assert float((noisy - grey).norm()) == pytest.approx(0.5 * (3 * 64) ** 0.5, rel=1e-2)

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyfooled.errors import ParameterError
-from whyfooled.statistics import auroc, bootstrap_difference, bootstrap_means, bootstrap_ratio, variance_explained
+from whyfooled.statistics import (
+    auroc,
+    bootstrap,
+    bootstrap_difference,
+    bootstrap_means,
+    bootstrap_ratio,
+    holm,
+    permutation_test,
+    variance_explained,
+)
 
 
 def draws(n, m=1, seed=0):
@@ -181,3 +190,99 @@ def test_a_ratio_of_columns_that_vary_together_is_sure():
 
 def test_a_ratio_to_nothing_is_nan():
     assert math.isnan(bootstrap_ratio(torch.tensor([[1.0, 0.0], [2.0, 0.0]])).mean)
+
+
+def test_the_bootstrap_of_any_statistic_is_that_of_the_mean_for_means():
+    values = draws(40, 3).double()
+    found = bootstrap(lambda weights: weights @ values / weights.sum(1, keepdim=True), 40, resamples=2000, width=900)
+    for one, expected in zip(found, bootstrap_means(values, resamples=2000), strict=True):
+        assert (one.mean, one.count) == (pytest.approx(expected.mean), 40)
+        assert (one.low, one.high) == pytest.approx((expected.low, expected.high), abs=0.03)
+
+
+def test_a_statistic_that_is_no_number_has_no_interval():
+    (nothing,) = bootstrap(lambda weights: torch.full((len(weights), 1), torch.nan, dtype=torch.float64), 5)
+    assert (nothing.count, str(nothing)) == (0, "–")
+    (single,) = bootstrap(lambda weights: weights.sum(1, keepdim=True), 1)
+    assert (single.mean, single.count) == (1, 1)
+    assert math.isnan(single.low)
+
+
+def two_groups(first, n):
+    chosen = torch.arange(n) < first
+    return (chosen / first - (~chosen) / (n - first)).double()
+
+
+def test_the_permutation_test_of_a_difference_of_means_is_scipys():
+    values = draws(14)[:, 0].double()
+    values[:5] += 1
+    found = permutation_test(values, two_groups(5, 14).unsqueeze(0), permutations=20000)
+    exact = scipy.stats.permutation_test(
+        (values[:5].numpy(), values[5:].numpy()), lambda a, b: abs(a.mean() - b.mean()), alternative="greater"
+    )
+    assert float(found.value) == pytest.approx(float(values[:5].mean() - values[5:].mean()))
+    assert float(found.p_value) == pytest.approx(exact.pvalue, abs=0.01)
+    band = [
+        float(one)
+        for one in torch.tensor(
+            scipy.stats.permutation_test(
+                (values[:5].numpy(), values[5:].numpy()), lambda a, b: a.mean() - b.mean()
+            ).null_distribution
+        ).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    ]
+    assert [float(found.low), float(found.high)] == pytest.approx(band, abs=0.03)
+
+
+def test_the_permutation_test_of_flags_is_hypergeometric():
+    flags = torch.tensor([1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).double()
+    found = permutation_test(flags, two_groups(6, 16).unsqueeze(0), permutations=20000)
+    # Five of the five flags among the first six; as far to the other side none of five, which is nearer to the mean.
+    law = scipy.stats.hypergeom(16, 5, 6)
+    difference = [abs(k / 6 - (5 - k) / 10) for k in range(6)]
+    exact = sum(float(law.pmf(k)) for k in range(6) if difference[k] >= difference[5] - 1e-12)
+    assert float(found.p_value) == pytest.approx(exact, abs=3e-3)
+
+
+def test_p_values_of_chance_are_uniform_and_never_0():
+    contrast = two_groups(10, 30).unsqueeze(0)
+    found = [
+        float(permutation_test(draws(30, seed=seed)[:, 0], contrast, permutations=99).p_value) for seed in range(300)
+    ]
+    assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
+    assert min(found) >= 0.01
+    sure = permutation_test(torch.arange(30).flip(0).double(), contrast, permutations=99)
+    assert float(sure.p_value) == 0.01
+
+
+@given(st.integers(0, 1000), st.integers(1, 19))
+@settings(max_examples=20, deadline=None)
+def test_each_contrast_is_tested_as_if_it_were_alone(seed, first):
+    values = draws(20, seed=seed)[:, 0]
+    contrasts = torch.stack([two_groups(7, 20), two_groups(first, 20)])
+    together, alone = (permutation_test(values, some, permutations=50) for some in (contrasts, contrasts[1:]))
+    assert float(together.p_value[1]) == float(alone.p_value)
+    assert float(together.value[1]) == pytest.approx(float(alone.value), abs=1e-12)
+
+
+def test_equal_values_are_no_evidence():
+    found = permutation_test(torch.full((9,), 0.1), two_groups(4, 9).unsqueeze(0))
+    assert float(found.p_value) == 1
+    assert permutation_test(torch.zeros(4), torch.zeros(0, 4)).p_value.shape == (0,)
+
+
+def test_contrasts_must_fit_the_values(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ParameterError, match=r"`contrasts` must have the shape \(m, 4\)"):
+        permutation_test(torch.zeros(4), torch.zeros(2, 5))
+    with pytest.raises(ParameterError, match="`permutations` must be at least 1"):
+        permutation_test(torch.zeros(4), torch.zeros(2, 4), permutations=0)
+
+
+def test_holms_correction_by_hand():
+    found = holm(torch.tensor([0.01, 0.04, 0.03, 0.005, 0.9], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.9])
+    assert holm(torch.tensor([0.5, 0.6])).tolist() == pytest.approx([1, 1])
+    missing = holm(torch.tensor([0.02, torch.nan, 0.03], dtype=torch.float64))
+    assert missing[::2].tolist() == pytest.approx([0.04, 0.04])
+    assert math.isnan(missing[1])
+    assert holm(torch.zeros(0)).shape == (0,)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from PIL import Image as PILImage
@@ -19,7 +19,7 @@ from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.saliency.enhanced import strongest_other
-from whyfooled.types import Images, Outcome, Progress
+from whyfooled.types import Image, Images, Outcome, Progress
 
 SUSPICIOUS_CHANGE = 0.1
 """Mean absolute change of a value above which two images are hardly an adversarial pair. [ours]"""
@@ -38,6 +38,44 @@ class Case:
     outcome: Outcome
     parameters: dict[str, Any]
     notes: tuple[str, ...]
+
+
+class CaseFields(TypedDict):
+    """What every explanation of a case holds."""
+
+    clean: Image
+    adversarial: Image
+    clean_logits: Tensor
+    logits: Tensor
+    true: int
+    wrong: int
+    names: tuple[str, ...]
+    outcome: Outcome
+
+
+def case_fields(classifier: Classifier, case: Case) -> CaseFields:
+    """Return what every explanation of a case holds, on the CPU."""
+    return {
+        "clean": case.clean[0].cpu(),
+        "adversarial": case.adversarial[0].cpu(),
+        "clean_logits": case.clean_logits.cpu(),
+        "logits": case.logits.cpu(),
+        "true": case.true,
+        "wrong": case.wrong,
+        "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
+        "outcome": case.outcome,
+    }
+
+
+def case_parameters(classifier: Classifier, image: object, case: Case) -> dict[str, Any]:
+    """Return which model and which images a case is of: what it takes to have it again."""
+    return {
+        "model": classifier.name,
+        "device": str(classifier.device),
+        "input_size": list(classifier.size),
+        "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
+        **case.parameters,
+    }
 
 
 def clean_image(

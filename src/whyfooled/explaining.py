@@ -11,11 +11,12 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.case import Case, attacked, clean_image
+from whyfooled.case import Case, attacked, case_fields, case_parameters, clean_image
 from whyfooled.classifier import Classifier
 from whyfooled.effect import Effect, find_effect
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.evidence import Evidence
+from whyfooled.explaining_units import open_dissection
 from whyfooled.explanation import Explanation, Recovery
 from whyfooled.fills import FILLS
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
@@ -26,6 +27,8 @@ from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBac
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.trust import Trust, find_trust
 from whyfooled.types import Images, Progress, silent
+from whyfooled.units._results import Dissection
+from whyfooled.units.changes import UnitChanges, find_unit_changes
 from whyfooled.universal import UniversalPerturbation
 
 RANDOM_ORDERS = 5
@@ -42,6 +45,7 @@ def explain(
     target: str | int | None = None,
     methods: Sequence[Any] | None = None,
     trust: UniversalPerturbation | str | Path | None = None,
+    units: Dissection | str | Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -69,6 +73,9 @@ def explain(
     trust
         A universal perturbation, or its file: the explanation then says how far it moves this image's maps, and how far
         random directions of the same norm do. That takes 12 maps more of every method shown.
+    units
+        A dissection of this classifier, or its folder: the explanation then says what the attack does to the dissected
+        units, and through them to the logits. That takes 6 forward passes, and 4 backward passes down to the layers.
     seed
         Seed of everything random.
     progress
@@ -81,7 +88,7 @@ def explain(
     Raises
     ------
     ParameterError
-        If an argument has a value that it must not have, such as an unknown class.
+        If an argument has a value that it must not have, such as an unknown class or another model's dissection.
     ImageError
         If an image or the universal perturbation cannot be read, or does not fit the classifier.
     MethodError
@@ -90,6 +97,7 @@ def explain(
     if attack is not None and adversarial is not None:
         raise ParameterError("`attack` and `adversarial` exclude each other: the image is attacked, or was. Give one.")
     universal = _universal(classifier, trust)
+    dissection = None if units is None else open_dissection(classifier, units, "units")
     stages = Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -99,6 +107,7 @@ def explain(
         shown, remarks = _evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
         effect = _effect(classifier, case, stages)
+        moved = None if dissection is None else _units(classifier, case, dissection, seed, stages)
         recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
         trusted = (
             None
@@ -106,29 +115,19 @@ def explain(
             else _trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
         )
     notes = [*case.notes, *remarks]
-    notes += [note for part in (effect, trusted) if part is not None for note in part.notes]
+    notes += [note for part in (effect, moved, trusted) if part is not None for note in part.notes]
     notes += pass_on(caught)
     return Explanation(
-        clean=clean[0].cpu(),
-        adversarial=case.adversarial[0].cpu(),
-        clean_logits=case.clean_logits.cpu(),
-        logits=case.logits.cpu(),
-        true=case.true,
-        wrong=case.wrong,
-        names=tuple(classifier.class_name(index) for index in range(len(case.logits))),
-        outcome=case.outcome,
+        **case_fields(classifier, case),
         headline=headline,
         evidence=tuple(evidence),
         recovery=tuple(recovery),
         effect=effect,
         notes=tuple(dict.fromkeys(notes)),
         parameters={
-            "model": classifier.name,
-            "device": str(classifier.device),
-            "input_size": list(classifier.size),
-            "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
-            **case.parameters,
+            **case_parameters(classifier, image, case),
             **({} if trust is None else {"trust": str(trust)}),
+            **({} if units is None else {"units": str(units)}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
             "versions": versions(),
@@ -136,6 +135,7 @@ def explain(
         seconds=stages.seconds,
         passes=stages.passes,
         trust=trusted,
+        units=moved,
     )
 
 
@@ -198,6 +198,22 @@ def _effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None
         return None
     with stages.stage("regions"):
         return find_effect(classifier, case.clean, case.adversarial, case.true, case.wrong, progress=stages.progress)
+
+
+def _units(classifier: Classifier, case: Case, dissection: Dissection, seed: int, stages: Stages) -> UnitChanges | None:
+    if torch.equal(case.clean, case.adversarial):
+        return None
+    with stages.stage("units"):
+        return find_unit_changes(
+            classifier,
+            dissection,
+            case.clean,
+            case.adversarial,
+            case.true,
+            case.wrong,
+            seed=seed,
+            progress=stages.progress,
+        )
 
 
 def _universal(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.case import attacked, clean_image
+from whyfooled.case import attacked, case_fields, case_parameters, clean_image
 from whyfooled.classifier import Classifier
 from whyfooled.effect import Effect, find_effect
 from whyfooled.images import output_folder
@@ -66,6 +66,9 @@ class PerturbationExplanation:
     seconds: dict[str, float]
     passes: dict[str, Passes]
 
+    kind: ClassVar[str] = "perturbation"
+    units: ClassVar[None] = None
+
     def to_dict(self) -> dict[str, Any]:
         """Return every number of the report, as plain Python values."""
         from whyfooled.report.common import common_numbers
@@ -87,7 +90,7 @@ class PerturbationExplanation:
         OutputError
             If the folder cannot be written; then nothing is.
         """
-        from whyfooled.report.perturbation_page import write_files
+        from whyfooled.report.pair_page import write_files
 
         with output_folder(folder) as staging:
             write_files(self, staging)
@@ -98,7 +101,7 @@ class PerturbationExplanation:
 
     def _repr_html_(self) -> str:
         from whyfooled.report.html import notebook_frame
-        from whyfooled.report.perturbation_page import page
+        from whyfooled.report.pair_page import page
 
         return notebook_frame(page(self, self.to_dict()))
 
@@ -165,22 +168,11 @@ def explain_perturbation(
                 progress=progress,
             )
     return PerturbationExplanation(
-        clean=case.clean[0].cpu(),
-        adversarial=case.adversarial[0].cpu(),
-        clean_logits=case.clean_logits.cpu(),
-        logits=case.logits.cpu(),
-        true=case.true,
-        wrong=case.wrong,
-        names=tuple(classifier.class_name(index) for index in range(len(case.logits))),
-        outcome=case.outcome,
+        **case_fields(classifier, case),
         effect=effect,
         notes=tuple(dict.fromkeys([*case.notes, *effect.notes, *pass_on(caught)])),
         parameters={
-            "model": classifier.name,
-            "device": str(classifier.device),
-            "input_size": list(classifier.size),
-            "image": str(clean) if isinstance(clean, (str, Path)) else "given as pixels",
-            **case.parameters,
+            **case_parameters(classifier, clean, case),
             "regions": effect.regions,
             "versions": versions(),
         },

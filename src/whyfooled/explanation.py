@@ -15,6 +15,7 @@ from whyfooled.measures import RecoveryCurve
 from whyfooled.passes import Passes
 from whyfooled.trust import Trust
 from whyfooled.types import Image, Outcome
+from whyfooled.units.changes import UnitChanges
 
 
 @final
@@ -71,6 +72,8 @@ class Explanation:
         Images sent through the classifier, forwards and backwards, in each stage.
     trust
         How far the clean image's maps move under a universal perturbation; None if none was given.
+    units
+        What the attack does to the units of dissected layers; None if no dissection was given, or nothing was attacked.
     """
 
     clean: Image
@@ -90,6 +93,7 @@ class Explanation:
     seconds: dict[str, float]
     passes: dict[str, Passes]
     trust: Trust | None = None
+    units: UnitChanges | None = None
 
     @property
     def delta(self) -> Image:

@@ -43,7 +43,11 @@ class Layer:
 
     @property
     def spatial(self) -> bool:
-        """Whether its output is (n, units, height, width) with more than one place either way."""
+        """Whether its output is (n, units, height, width) with more than one place either way.
+
+        Told by its shape alone: a model that puts channels last, or the heads of its attention second, has outputs
+        that look so and are not.
+        """
         return len(self.shape) == 3 and min(self.shape[1:]) > 1
 
     @property
@@ -58,12 +62,16 @@ class Layer:
 
 
 def list_layers(classifier: Classifier) -> list[Layer]:
-    """List the layers that give a tensor, in the order in which they finish; it takes one forward pass."""
+    """List the layers that give a tensor with a row for each image, in the order in which they finish.
+
+    It takes one forward pass.
+    """
     found: dict[str, Layer] = {}
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         found.pop(name, None)
-        found[name] = Layer(name, type(part).__name__, tuple(output.shape[1:]))
+        if output.ndim and len(output) == 1:
+            found[name] = Layer(name, type(part).__name__, tuple(output.shape[1:]))
 
     blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size)
     with watched(layers_of(classifier.module, None), see):
@@ -92,6 +100,8 @@ def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument:
     ------
     ParameterError
         If there is no such layer, or it has no units with places.
+    ModelError
+        If no layer has.
     """
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     if not names:
@@ -168,8 +178,10 @@ def activations(classifier: Classifier, layers: Sequence[Layer], images: Images)
 
     Raises
     ------
+    ParameterError
+        If the model has no such layer.
     ModelError
-        If an activation is NaN or infinite.
+        If a layer does not run, gives something else, or an activation is NaN or infinite.
     """
     found: dict[str, Tensor] = {}
 
@@ -177,10 +189,16 @@ def activations(classifier: Classifier, layers: Sequence[Layer], images: Images)
         # A copy: the next layer may work in place.
         found[name] = output.clone(memory_format=torch.contiguous_format)
 
-    parts = {layer.name: classifier.module.get_submodule(layer.name) for layer in layers}
+    parts = {name: part for layer in layers for name, part in layers_of(classifier.module, layer.name).items()}
     with watched(parts, see):
         classifier.logits(images)
-    for name, output in found.items():
+    for name in parts:
+        output = found.get(name)
+        if output is None or output.ndim != 4 or len(output) != len(images):
+            got = "nothing" if output is None else f"the shape {tuple(output.shape)}"
+            raise ModelError(
+                f"The layer {name!r} must give (n, units, height, width) for n={len(images)} images; got {got}."
+            )
         if not torch.isfinite(output).all():
             raise ModelError(
                 f"The layer {name!r} must give finite activations; got NaN or infinite ones. Check the weights."

@@ -192,7 +192,7 @@ def rank_correlation(maps: Maps, others: Maps) -> PerImage:
     Equal values share their mean rank. NaN where a map has one value only.
     """
     _check_same_shape(maps, others)
-    first, second = (_mean_ranks(one.double().sum(1).flatten(1)) for one in (maps, others))
+    first, second = (mean_ranks(one.double().sum(1).flatten(1)) for one in (maps, others))
     first, second = (ranks - ranks.mean(1, keepdim=True) for ranks in (first, second))
     correlation: Tensor = (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
     return correlation
@@ -348,8 +348,8 @@ def _scaled(maps: Tensor) -> Tensor:
     return maps / torch.where(largest > 0, largest, 1)
 
 
-def _mean_ranks(values: Tensor) -> Tensor:
-    """Rank (n,p) values within each row, equal ones by the mean of their ranks."""
+def mean_ranks(values: Tensor) -> Tensor:
+    """Rank (n,p) values within each row from 0, equal ones by the mean of their ranks."""
     ordered = values.sort(dim=1).values
     below = torch.searchsorted(ordered, values, right=False)
     not_above = torch.searchsorted(ordered, values, right=True)

@@ -36,6 +36,31 @@ def normal(images: Images, generators: list[torch.Generator]) -> Tensor:
     return _together([torch.randn(images.shape[1:], generator=generator) for generator in generators], images)
 
 
+def add_noise(image: Images, l2: float, seed: int) -> Images:
+    """Add noise of a length to an image (1,c,h,w), its values kept in [0, 1]; as long as there can be, if that is less.
+
+    Clipping shortens the noise, which is normally distributed before it, so more is added, until the length is right.
+    """
+    noise = normal(image, image_generators(image, seed)).double()
+    clean = image.double()
+
+    def noisy(size: float) -> Images:
+        return (clean + size / float(noise.norm()) * noise).clamp(0, 1)
+
+    low, high = 0.0, l2
+    while high < _MOST * l2 and float((noisy(high) - clean).norm()) < l2:
+        low, high = high, 2 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float((noisy(middle) - clean).norm()) < l2 else (low, middle)
+    return noisy(high).to(image)
+
+
+_MOST = 1e6
+"""How many times longer noise may be before it is clipped."""
+_HALVINGS = 40
+
+
 def _together(drawn: list[Tensor], images: Images) -> Tensor:
     return torch.stack(drawn).to(images) if drawn else torch.empty_like(images)
 

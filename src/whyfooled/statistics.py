@@ -1,4 +1,4 @@
-"""Means with their intervals, over images: plain functions on tensors.
+"""Means with their intervals, over images, and tests over units: plain functions on tensors.
 
 Images are what varies from one repetition of a study to the next, so they are what the bootstrap draws; whatever else
 was measured on an image (methods, fills, classes) goes with it. Comparisons are therefore paired: take the differences
@@ -7,7 +7,7 @@ image by image, and give those to `bootstrap_means`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -115,6 +115,38 @@ def bootstrap_ratio(values: Float[Tensor, "n 2"], *, seed: int = 0, resamples: i
     return _interval(first / second if second else float("nan"), drawn[:, 0] / drawn[:, 1], count)
 
 
+def bootstrap(
+    statistic: Callable[[Tensor], Tensor], images: int, *, seed: int = 0, resamples: int = RESAMPLES, width: int = 1
+) -> list[Interval]:
+    """Take numbers that are any function of the images, such as a rank correlation over units, with their intervals.
+
+    Parameters
+    ----------
+    statistic
+        Given (r,n) how often each image counts in each of r samples, returns (r,m) the numbers of each; NaN where
+        there is none.
+    images
+        How many images there are, n.
+    seed
+        Seed of the resampling.
+    resamples
+        How many samples of n images are drawn.
+    width
+        How many values the statistic holds in memory for each sample.
+
+    Returns
+    -------
+    list of Interval
+        For each of the m numbers, what it is where every image counts once, with its 95 % percentile interval.
+    """
+    at_least("resamples", resamples, 1)
+    found = statistic(torch.ones(1, images, dtype=torch.float64))[0].tolist()
+    drawn = torch.cat([statistic(weights) for weights in _draws(images, resamples, seed, width)])
+    return [
+        _interval(value, column, images if value == value else 0) for value, column in zip(found, drawn.T, strict=True)
+    ]
+
+
 def _resampled_means(values: Tensor, resamples: int, seed: int) -> Tensor:
     """Return (r,m) the means of samples of the images; NaN where a sample has no value of a column."""
     there, zeros = (~values.isnan()).double(), values.nan_to_num(0)
@@ -167,6 +199,86 @@ def variance_explained(values: Float[Tensor, "n k"]) -> float:
     return len(whole) * float(within.mean(0).square().sum()) / total
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Permuted:
+    """Contrasts of values, held against the same values dealt out at random.
+
+    Parameters
+    ----------
+    value
+        (m,) The contrasts.
+    p_value
+        (m,) How often chance takes a contrast at least as far from 0, to either side.
+    low, high
+        (m,) The middle 95 % of what chance gives.
+    """
+
+    value: Float[Tensor, " m"]
+    p_value: Float[Tensor, " m"]
+    low: Float[Tensor, " m"]
+    high: Float[Tensor, " m"]
+
+
+def permutation_test(
+    values: Float[Tensor, " n"], contrasts: Float[Tensor, "m n"], *, permutations: int = 1000, seed: int = 0
+) -> Permuted:
+    """Test weighted sums of values, such as a difference of two groups' means, by dealing the values out at random.
+
+    The p-value counts the values as they are as one more way to deal, so that it is never 0 and the test keeps its
+    level (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39).
+
+    Parameters
+    ----------
+    values
+        (n,) One value of each unit.
+    contrasts
+        (m,n) Weights; each row sums to 0, so that chance gives 0 in the mean.
+    permutations
+        How often the values are dealt out; the same ways for every contrast.
+    seed
+        Seed of the dealing.
+
+    Returns
+    -------
+    Permuted
+    """
+    at_least("permutations", permutations, 1)
+    if contrasts.shape[1:] != values.shape:
+        raise ParameterError(f"`contrasts` must have the shape (m, {len(values)}); got {tuple(contrasts.shape)}.")
+    values, contrasts = values.double().cpu(), contrasts.double().cpu()
+    found = contrasts @ values
+    dealt = torch.cat([values[orders] @ contrasts.T for orders in _orders(len(values), permutations, seed)])
+    # Sums in another order differ by rounding, and are as far from 0.
+    slack = 1e-12 * contrasts.abs().sum(1) * (values.abs().amax() if len(values) else 0.0)
+    extreme = (dealt.abs() >= found.abs() - slack).sum(0)
+    ordered = dealt.sort(dim=0).values
+    low, high = (ordered[round(share * (permutations - 1))] for share in (0.025, 0.975))
+    return Permuted(found, (1 + extreme).double() / (1 + permutations), low, high)
+
+
+def _orders(n: int, permutations: int, seed: int) -> Iterator[Tensor]:
+    """Yield (r,n) random orders of n units."""
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, permutations, most := max(1, _AT_ONCE // max(n, 1))):
+        yield torch.rand(min(most, permutations - start), n, generator=generator, dtype=torch.float64).argsort(dim=1)
+
+
+def holm(p_values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Correct p-values for being m, after Holm (1979): below 0.05 there is any false one in 5 % of families at most.
+
+    NaN are no tests: they stay, and do not count.
+    """
+    tests = ~p_values.isnan()
+    given = p_values[tests].double()
+    order = given.argsort(stable=True)
+    steps = torch.arange(len(given), 0, -1, device=given.device) * given[order]
+    corrected = torch.full_like(p_values, torch.nan, dtype=torch.float64)
+    if len(given):
+        corrected[tests] = torch.empty_like(given).scatter_(0, order, steps.cummax(0).values.clamp(max=1))
+    return corrected
+
+
 def _shares_below(values: Tensor, others: Tensor) -> Tensor:
     """Return which share of the others is smaller than each value, equal ones counting half."""
     ordered = others.sort().values
@@ -174,10 +286,10 @@ def _shares_below(values: Tensor, others: Tensor) -> Tensor:
     return (smaller + not_larger).double() / (2 * max(1, len(others)))
 
 
-def _draws(n: int, resamples: int, seed: int) -> Iterator[Tensor]:
+def _draws(n: int, resamples: int, seed: int, width: int = 1) -> Iterator[Tensor]:
     """Draw n of n images with replacement, many times; yield (r,n) how often each was drawn."""
     generator = torch.Generator().manual_seed(seed)
-    most = max(1, _AT_ONCE // max(n, 1))
+    most = max(1, _AT_ONCE // max(n, width, 1))
     for start in range(0, resamples, most):
         rows = min(most, resamples - start)
         chosen = torch.randint(max(n, 1), (rows, n), generator=generator)

@@ -6,11 +6,13 @@ import inspect
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 import whyfooled.studies
 from tests.models import small
+from tests.studies.dissected import dissection_of
 from tests.studies.worlds import write_images
 from whyfooled import BIM, FGSM, FMN, GradCAM
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
@@ -23,16 +25,19 @@ from whyfooled.studies import (
     FilteringEffect,
     FitSize,
     InterpretabilityScores,
+    NeuronMasking,
     Recovery,
     RefinedAttack,
     SaliencyGrid,
     SensitivityCorrelation,
+    SensitivityInterpretability,
     Study,
     UniversalDissimilarity,
     UniversalGallery,
     UniversalTransfer,
     redraw,
     run_study,
+    sensitivity_interpretability,
 )
 from whyfooled.studies._table import SHARED, read_about
 from whyfooled.universal import UPIPCA, RandomDirection, UPIGrad
@@ -48,6 +53,10 @@ CHEAP = {
     "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
+    "sensitivity-interpretability": SensitivityInterpretability(
+        dissection="of small", attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, counts=(3, 8), permutations=50
+    ),
+    "neuron-masking": NeuronMasking(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), target=None, counts=(1, 4), draws=2),
     "universal-dissimilarity": UniversalDissimilarity(
         methods=(UPIGrad(passes=2), RandomDirection()), epsilons=(0.5, 2.0), attack_steps=2
     ),
@@ -61,6 +70,15 @@ STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
 STUDY_OF_METHODS = pytest.mark.parametrize(
     "name", [study.card.name for study in STUDIES if "methods" in parameters(study) and study.card.name not in FITTED]
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dissection():
+    """Stand in for a folder that holds a dissection."""
+    iou = {"first": torch.linspace(0, 0.1, 12), "second": torch.linspace(0.2, 0, 16)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensitivity_interpretability, "load_dissection", lambda folder: dissection_of(small(), **iou))
+        yield
 
 
 @pytest.fixture(scope="module")

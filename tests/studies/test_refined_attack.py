@@ -186,7 +186,7 @@ def test_the_attack_of_saved_images_is_run_again_inside_the_region(tmp_path):
     attack_files(classifier, photographs(tmp_path / "p"), FMN(steps=30), tmp_path / "saved")
     study = RefinedAttack((BIM(),), where=("sensitivity",), cell=4)
     result = run_study(study, tmp_path / "saved", tmp_path / "out", model=classifier)
-    assert "made with fmn(steps=30); those that are known here were run again." in result.summary
+    assert "made with fmn(steps=30); those that are known here can be run again." in result.summary
     assert "no attack was run" not in result.summary
     assert "Each attack is held against itself, run again from the clean image" in result.summary
     rows = result.table.read()

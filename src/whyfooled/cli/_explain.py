@@ -68,6 +68,10 @@ def explain(
     resize: Annotated[
         bool, typer.Option("--resize", help="Bring the perturbation of --trust to the model's input size.")
     ] = False,
+    units: Annotated[
+        Path | None,
+        typer.Option(help="The folder of a dissection of this model: see what the attack does to hidden units."),
+    ] = None,
     epsilon: Epsilon = None,
     steps: Steps = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
@@ -122,6 +126,7 @@ def explain(
                 target=target,
                 methods=chosen,
                 trust=universal,
+                units=units,
                 seed=seed,
                 progress=report,
             )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import stages
 from whyfooled.errors import bad_parameter
 
@@ -15,27 +16,10 @@ from whyfooled.errors import bad_parameter
 @app.command()
 @interruptible("Stopped. Nothing was written.")
 def perturbation(
-    clean: Annotated[
-        Path,
-        typer.Argument(
-            help="The image before: a photograph, or the tensor that went into the model (.safetensors, …)."
-        ),
-    ],
-    adversarial: Annotated[
-        Path | None,
-        typer.Argument(
-            help="The image after: .safetensors, .npy, .pt, or a picture. If left out, CLEAN is a file of "
-            "`whyfooled attack` and has both."
-        ),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="The class that is promoted; what the model sees in the adversarial image if left out."),
-    ] = None,
+    clean: Clean,
+    adversarial: Adversarial = None,
+    label: Label = None,
+    target: Target = None,
     cell: Annotated[
         int | None,
         typer.Option(help="Side of a region, in pixels.", show_default="13 of every 224 pixels of the shorter side"),
@@ -65,11 +49,11 @@ def perturbation(
         raise bad_parameter(chosen[1], f"excludes {chosen[0]}", given[chosen[1]], "Give one.")
 
     from whyfooled.explaining_perturbation import explain_perturbation
-    from whyfooled.images import is_tensor_file, output_folder, read_photograph
+    from whyfooled.images import output_folder
     from whyfooled.label_maps import read_label_map
     from whyfooled.perturbation import Grid, Superpixels
     from whyfooled.registry import parse
-    from whyfooled.report.perturbation_page import write_files
+    from whyfooled.report.pair_page import write_files
     from whyfooled.zoo import load_classifier
 
     with output_folder(output) as staging, plain_warnings():
@@ -77,10 +61,7 @@ def perturbation(
         parts: Any = Grid(cell) if superpixels is None else Superpixels(superpixels)
         if regions is not None:
             parts = read_label_map(regions)
-        before = clean if is_tensor_file(clean) else read_photograph(clean)
-        if adversarial is None and not is_tensor_file(clean):
-            fix = "Give the adversarial image too, or a file of `whyfooled attack`."
-            raise bad_parameter("ADVERSARIAL", "must be given where CLEAN is a photograph", "none", fix)
+        before, after = read_pair(clean, adversarial)
         with stages(quiet) as report:
             report(0, 1, "loading")
             classifier = load_classifier(model, weights=weights, device=device, seed=seed)
@@ -88,7 +69,7 @@ def perturbation(
             explanation = explain_perturbation(
                 classifier,
                 before,
-                clean if adversarial is None else adversarial,
+                after,
                 label=label,
                 target=target,
                 regions=parts,

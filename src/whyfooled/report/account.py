@@ -6,6 +6,7 @@ from typing import Any
 
 from whyfooled.report.effect import effect_sentences
 from whyfooled.report.trust import trust_sentences
+from whyfooled.report.units import unit_sentences
 from whyfooled.report.words import percent
 
 SAME = 0.9
@@ -39,10 +40,11 @@ def sentences(found: dict[str, Any]) -> list[str]:
 
 
 def happened(found: dict[str, Any]) -> list[str]:
-    """Write what was seen, what was added, and what that does, region by region."""
-    effect = found["effect"]
+    """Write what was seen, what was added, and what that does, region by region and to the hidden units."""
+    effect, units = found["effect"], found.get("units")
     names = (found["true"]["name"], found["wrong"]["name"])
-    return [_seen(found), *_added(found), *([] if effect is None else effect_sentences(effect, *names))]
+    regions = [] if effect is None else effect_sentences(effect, *names)
+    return [_seen(found), *_added(found), *regions, *([] if units is None else unit_sentences(units, *names))]
 
 
 def _seen(found: dict[str, Any]) -> str:

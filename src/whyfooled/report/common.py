@@ -15,24 +15,28 @@ from whyfooled.attacks._result import l0
 from whyfooled.effect import effect_tensors
 from whyfooled.evidence import Evidence
 from whyfooled.explaining_perturbation import PerturbationExplanation
+from whyfooled.explaining_units import UnitsExplanation
 from whyfooled.explanation import Explanation
 from whyfooled.images import to_picture, write_tensors
 from whyfooled.report.effect import effect_numbers
 from whyfooled.report.effect_view import effect_pictures, effect_png, effect_view
 from whyfooled.report.html import CLASSES, IMAGES, data_uri
 from whyfooled.report.pictures import delta_picture, magnification
+from whyfooled.report.units import unit_numbers
+from whyfooled.report.units_view import unit_pictures, unit_view
 from whyfooled.types import Image
+from whyfooled.units.changes import unit_tensors
 
-Explained = Explanation | PerturbationExplanation
+Explained = Explanation | PerturbationExplanation | UnitsExplanation
 
 TOP = 5
 """How many classes are listed for each image."""
 
 
 def common_numbers(explained: Explained) -> dict[str, Any]:
-    """Collect what every report says in figures: classes, predictions, the perturbation and its effect."""
+    """Collect what every report says in figures: classes, predictions, the perturbation, its effect, the units."""
     delta = explained.adversarial - explained.clean
-    effect = explained.effect
+    effect, units = explained.effect, explained.units
     logits = torch.stack([explained.clean_logits, explained.logits])
     return {
         "outcome": explained.outcome,
@@ -44,6 +48,7 @@ def common_numbers(explained: Explained) -> dict[str, Any]:
         },
         "perturbation": _perturbation(delta),
         "effect": None if effect is None else effect_numbers(effect, delta, logits, explained.true, explained.wrong),
+        **({} if units is None else {"units": unit_numbers(units)}),
         "notes": list(explained.notes),
         "parameters": dict(explained.parameters),
         "seconds": {stage: round(seconds, 3) for stage, seconds in explained.seconds.items()},
@@ -92,7 +97,7 @@ def _perturbation(delta: Tensor) -> dict[str, Any]:
 def common_view(explained: Explained, found: dict[str, Any]) -> dict[str, Any]:
     """Prepare what every page shows."""
     factor = found["perturbation"]["magnification"]
-    effect = explained.effect
+    effect, units = explained.effect, explained.units
     return {
         "found": found,
         "clean": data_uri(to_picture(explained.clean)),
@@ -100,32 +105,36 @@ def common_view(explained: Explained, found: dict[str, Any]) -> dict[str, Any]:
         "delta": data_uri(delta_picture(explained.adversarial - explained.clean, factor)),
         "magnification": f"{factor:,.0f}".replace(",", "\u202f") if factor >= 10 else f"{factor:.2g}",
         "effect": None if effect is None else effect_view(effect, found, _images(explained)),
+        "units": None if units is None else unit_view(units, found["units"], explained.clean.shape[1:]),
     }
 
 
 def common_pictures(explained: Explained, found: dict[str, Any]) -> dict[str, PILImage.Image]:
-    """Draw the images, the perturbation and its effect, by the names of their files."""
+    """Draw the images, the perturbation, its effect and the units, by the names of their files."""
     pictures = {
         "clean": to_picture(explained.clean),
         "adversarial": to_picture(explained.adversarial),
         "delta": delta_picture(explained.adversarial - explained.clean, found["perturbation"]["magnification"]),
     }
-    effect = explained.effect
-    return pictures if effect is None else pictures | effect_pictures(effect, found["effect"], _images(explained))
+    if explained.effect is not None:
+        pictures |= effect_pictures(explained.effect, found["effect"], _images(explained))
+    if explained.units is not None:
+        pictures |= unit_pictures(explained.units, found["units"], _images(explained))
+    return pictures
 
 
 def common_tensors(explained: Explained) -> dict[str, Tensor]:
-    """Return the images, the perturbation and its effect, by the names that ``tensors.safetensors`` gives them."""
+    """Return images, perturbation, its effect and the units, by the names that ``tensors.safetensors`` gives them."""
     found = {
         "clean": explained.clean,
         "adversarial": explained.adversarial,
         "delta": explained.adversarial - explained.clean,
     }
-    effect = explained.effect
+    effect, units = explained.effect, explained.units
     if effect is not None:
         found |= effect_tensors(effect)
         found |= map_tensors(effect.cams) if effect.cams is not None else {}
-    return found
+    return found if units is None else found | dict(unit_tensors(units))
 
 
 def map_tensors(evidence: Evidence) -> dict[str, Tensor]:
@@ -156,6 +165,8 @@ def write_folder(
         (place / "regions.png").write_bytes(effect_png(explained.effect, found))
         table = explained.effect.sensitivity.to_frame().drop(columns="image")
         (folder / "regions.csv").write_text(table.to_csv(index=False), encoding="utf-8")
+    if explained.units is not None:
+        (folder / "units.csv").write_text(explained.units.to_frame().to_csv(index=False), encoding="utf-8")
     text = json.dumps(found, indent=2, ensure_ascii=False)
     (folder / numbers_file).write_text(f"{text}\n", encoding="utf-8")
     (folder / "report.html").write_text(page, encoding="utf-8")

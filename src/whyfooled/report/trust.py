@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from whyfooled.report.pictures import scale_of
-from whyfooled.report.words import percent
+from whyfooled.report.words import finite, percent
 from whyfooled.trust import MapTrust, Trust
 from whyfooled.universal.evaluation import MEASURES, TOP
 
@@ -61,7 +60,7 @@ def _method_numbers(one: MapTrust) -> dict[str, Any]:
         "method": one.method,
         "title": one.title,
         "contrastive": one.contrastive,
-        "universal": {name: _number(value) for name, value in one.universal.items()},
+        "universal": {name: finite(value) for name, value in one.universal.items()},
         "random": {name: _spread(values) for name, values in one.random.items()},
         "scale": asdict(scale_of(one.maps.unsqueeze(1))),
     }
@@ -72,10 +71,6 @@ def _spread(values: Tensor) -> dict[str, float | None]:
     if not len(there):
         return {"mean": None, "low": None, "high": None}
     return {"mean": float(there.mean()), "low": float(there.min()), "high": float(there.max())}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def trust_sentences(found: Mapping[str, Any]) -> list[str]:

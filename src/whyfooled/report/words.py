@@ -1,6 +1,9 @@
-"""How reports write numbers."""
+"""How reports write numbers and names."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 
 def percent(share: float) -> str:
@@ -10,3 +13,14 @@ def percent(share: float) -> str:
     if 0.999 < share < 1:
         return ">99.9 %"
     return f"{100 * share:.1f} %"
+
+
+def finite(value: float) -> float | None:
+    """Return a number that JSON can write: None for one that is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Write names as a sentence lists them: "a, b and c"; those after the first few are counted."""
+    kept = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
+    return " and ".join(filter(None, [", ".join(kept[:-1]), *kept[-1:]]))

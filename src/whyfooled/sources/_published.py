@@ -111,16 +111,16 @@ def open_tiny_imagenet(place: str, title: str) -> Source:
     ``words.txt``.
     """
     root = existing_folder(place)
-    synsets = tuple(sorted(_lines(root / "wnids.txt", "Tiny ImageNet")))
+    synsets = tuple(sorted(lines_of(root / "wnids.txt", "Tiny ImageNet")))
     index = {synset: number for number, synset in enumerate(synsets)}
-    rows = [line.split("\t") for line in _lines(root / "val" / "val_annotations.txt", "Tiny ImageNet")]
+    rows = [line.split("\t") for line in lines_of(root / "val" / "val_annotations.txt", "Tiny ImageNet")]
     strange = next((row for row in rows if len(row) < 2 or row[1] not in index), None)
     if strange is not None or not rows:
         raise ImageError(
             f"{root}/val/val_annotations.txt must have an image and one of wnids.txt in every line; "
             f"got {'nothing' if strange is None else repr(' '.join(strange))}."
         )
-    words = dict(line.partition("\t")[::2] for line in _lines(root / "words.txt", "Tiny ImageNet"))
+    words = dict(line.partition("\t")[::2] for line in lines_of(root / "words.txt", "Tiny ImageNet"))
     names = tuple(row[0] for row in rows)
     return Source(
         title,
@@ -147,14 +147,27 @@ def _open_voc(place: str, title: str, part: str) -> Source:
 
     Objects marked ``difficult`` do not count, as in the challenge's own scores: an image of nothing else has no label.
     """
-    root = existing_folder(place)
-    root = next((root / below for below in ("VOCdevkit/VOC2012", "VOC2012") if (root / below).is_dir()), root)
-    numbers = _lines(root / "ImageSets" / "Main" / f"{part}.txt", "PASCAL VOC 2012")
-    if not numbers:
-        raise ImageError(f"{root}/ImageSets/Main/{part}.txt names no image.")
+    root, numbers = voc_part(place, "Main", part)
     names = tuple(f"{number}.jpg" for number in numbers)
     shown = tuple(_voc_labels(root / "Annotations" / f"{number}.xml") for number in numbers)
     return Source(title, names, shown, PhotographReader(root / "JPEGImages", names), VOC_CLASSES)
+
+
+def voc_part(place: str, task: str, part: str) -> tuple[Path, list[str]]:
+    """Return the folder of PASCAL VOC 2012, and the numbers of the images of one part for one task.
+
+    Raises
+    ------
+    ImageError
+        If there is no such folder, its list of images cannot be read, or is empty.
+    """
+    root = existing_folder(place)
+    root = next((root / below for below in ("VOCdevkit/VOC2012", "VOC2012") if (root / below).is_dir()), root)
+    listing = root / "ImageSets" / task / f"{part}.txt"
+    numbers = lines_of(listing, "PASCAL VOC 2012")
+    if not numbers:
+        raise ImageError(f"{listing} names no image.")
+    return root, numbers
 
 
 def _voc_labels(path: Path) -> tuple[int, ...]:
@@ -166,7 +179,8 @@ def _voc_labels(path: Path) -> tuple[int, ...]:
         raise ImageError(f"{path} cannot be read as an annotation of PASCAL VOC: {error}.") from None
 
 
-def _lines(path: Path, data_set: str) -> list[str]:
+def lines_of(path: Path, data_set: str) -> list[str]:
+    """Read the lines of a file that are not blank; `ImageError` says which data set it is a part of."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

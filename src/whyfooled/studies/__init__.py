@@ -11,10 +11,12 @@ from whyfooled.studies.effect_mix import EffectMix
 from whyfooled.studies.filtering_effect import FilteringEffect
 from whyfooled.studies.fit_size import FitSize
 from whyfooled.studies.interpretability import InterpretabilityScores
+from whyfooled.studies.neuron_masking import NeuronMasking
 from whyfooled.studies.recovery import Recovery
 from whyfooled.studies.refined_attack import RefinedAttack
 from whyfooled.studies.saliency_grid import SaliencyGrid
 from whyfooled.studies.sensitivity_correlation import SensitivityCorrelation
+from whyfooled.studies.sensitivity_interpretability import SensitivityInterpretability
 from whyfooled.studies.universal_dissimilarity import UniversalDissimilarity
 from whyfooled.studies.universal_gallery import UniversalGallery
 from whyfooled.studies.universal_transfer import UniversalTransfer
@@ -30,6 +32,8 @@ STUDIES = (
     CAMPairs,
     InterpretabilityScores,
     RefinedAttack,
+    SensitivityInterpretability,
+    NeuronMasking,
     UniversalDissimilarity,
     UniversalTransfer,
     UniversalGallery,
@@ -47,12 +51,14 @@ __all__ = [
     "FitSize",
     "InterpretabilityScores",
     "Measured",
+    "NeuronMasking",
     "Prepared",
     "Progress",
     "Recovery",
     "RefinedAttack",
     "SaliencyGrid",
     "SensitivityCorrelation",
+    "SensitivityInterpretability",
     "Setting",
     "Study",
     "StudyResult",

@@ -12,7 +12,7 @@ from whyfooled.attacks import AttackResult, adapt, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, ParameterError, one_of
 from whyfooled.goals import Goal, Targeted, Untargeted
-from whyfooled.registry import describe_value
+from whyfooled.registry import describe_value, parse
 from whyfooled.saliency.enhanced import strongest_other
 from whyfooled.studies._study import Batch
 from whyfooled.targets import TARGET_CHOICES, choose_targets
@@ -42,6 +42,19 @@ def attacked(
             describe_value(attack),
             run_attack(attack, classifier, batch.images, _goal(classifier, batch, true, target)),
         )
+
+
+def attack_named(name: str, attacks: Sequence[Any]) -> Any:
+    """Return the attack of a name that `attacked` gave: one of these, or the one that saved images were made with.
+
+    Raises
+    ------
+    ParameterError
+        If it is not known here, and cannot be run again.
+    """
+    own = {describe_value(attack): attack for attack in attacks}
+    # Behind a blank stands the folder, where several have saved images of one attack.
+    return own[name] if name in own else parse("attacks", name.partition(" (")[0])
 
 
 def _goal(classifier: Classifier, batch: Batch, true: Classes, target: str | None) -> Goal:

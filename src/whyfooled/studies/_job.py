@@ -112,7 +112,7 @@ def measure_shard(
         warnings.simplefilter("always")
         for start in range(0, len(indices), job.batch_size):
             some = indices[start : start + job.batch_size]
-            samples, unreadable = _read(job.source, some)
+            samples, unreadable = read_samples(job.source, some)
             rows += unreadable
             found, kept = _measure(job, classifier, samples, passes)
             rows += found
@@ -139,14 +139,15 @@ def measure_shard(
     return Finished(shard, about, encode(rows, job.study.columns, about), content)
 
 
-def _read(source: Source, indices: Sequence[int]) -> tuple[dict[int, Sample], list[dict[str, Any]]]:
+def read_samples(source: Source, indices: Sequence[int]) -> tuple[dict[int, Sample], list[dict[str, Any]]]:
+    """Read images, by their places in the source; of those that cannot be read, a row with the reason."""
     samples: dict[int, Sample] = {}
     unreadable: list[dict[str, Any]] = []
     for index in indices:
         try:
             samples[index] = source[index]
         except Exception as error:  # a damaged file makes a reader stumble over anything
-            unreadable.append({"index": index, "image": source.name(index), "error": _reason(error)})
+            unreadable.append({"index": index, "image": source.name(index), "error": reason_of(error)})
     return samples, unreadable
 
 
@@ -159,12 +160,13 @@ def _measure(
     indices = list(samples)
     reason = ""
     try:
-        measured = job.study.measure(classifier, _batch(job, classifier, list(samples.values())))
+        batch = as_batch(job.source, job.class_map, classifier, list(samples.values()), job.seed, job.prepared)
+        measured = job.study.measure(classifier, batch)
         passes.forwards += measured.passes.forwards
         passes.backwards += measured.passes.backwards
         return _placed(measured, samples), _kept(measured, list(samples.values())) if job.keep_maps else {}
     except Exception as error:  # whatever a model or an attack of someone else's stumbles over on one image
-        reason = _reason(error)
+        reason = reason_of(error)
     # Outside of the handler, whose error would keep the memory of the whole batch.
     if len(indices) == 1:
         return [{"index": indices[0], "image": samples[indices[0]].name, "error": reason}], {}
@@ -195,22 +197,31 @@ def _kept(measured: Measured, samples: Sequence[Sample]) -> dict[str, Tensor]:
     }
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Say in a line what went wrong; an error that is not this package's, with its type."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if isinstance(error, WhyfooledError) else f"{type(error).__name__}: {text}"
 
 
-def _batch(job: Job, classifier: Classifier, samples: Sequence[Sample]) -> Batch:
+def as_batch(
+    source: Source,
+    class_map: tuple[int, ...] | None,
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    seed: int,
+    prepared: Any = None,
+) -> Batch:
+    """Put images of a source together, as the classifier takes them."""
     saved = {
         attack: AttackResult.join([sample.adversaries[attack] for sample in samples]).to(classifier.device)
-        for attack in job.source.attacks
+        for attack in source.attacks
     }
     images = torch.stack([sample.fitted(classifier.fit, classifier.channels) for sample in samples])
     return Batch(
         names=tuple(sample.name for sample in samples),
         images=images.to(classifier.mean),
-        labels=tuple(mapped(sample.labels, job.class_map) for sample in samples),
+        labels=tuple(mapped(sample.labels, class_map) for sample in samples),
         adversaries=saved,
-        seed=job.seed,
-        prepared=job.prepared,
+        seed=seed,
+        prepared=prepared,
     )

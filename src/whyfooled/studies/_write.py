@@ -76,7 +76,7 @@ def _provenance(study: type[Study], about: dict[str, Any]) -> list[str]:
         f"{about['forwards']} forward and {about['backwards']} backward passes, of one image each.",
     ]
     if about["attacked_with"] is not None:
-        then = "those that are known here were run again" if study.attacks_again else "no attack was run"
+        then = "those that are known here can be run again" if study.attacks_again else "no attack was run"
         lines.insert(1, f"The images are saved adversarial ones, made with {about['attacked_with']}; {then}.")
     if about["images_measured"] < FEWEST:
         lines.append(f"Intervals over fewer than {FEWEST} images are too narrow.")

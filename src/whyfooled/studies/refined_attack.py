@@ -18,11 +18,12 @@ from whyfooled.errors import ImageError, MethodError, ParameterError, WhyfooledE
 from whyfooled.perturbation.attack_region import WHERE, Region, Where, cam_region, random_region, sensitive_region
 from whyfooled.perturbation.regions import Grid
 from whyfooled.perturbation.sensitivity import sensitivity
-from whyfooled.registry import Card, describe_value, parse
+from whyfooled.registry import Card
 from whyfooled.saliency import GradCAM
 from whyfooled.statistics import FEWEST, Interval, bootstrap_means
 from whyfooled.studies._attacked import (
     ALREADY_WRONG,
+    attack_named,
     attacked,
     check_attacks,
     check_some_attacked,
@@ -128,10 +129,8 @@ class RefinedAttack(Study):
 
     def _attack(self, name: str) -> Any:
         """Return the attack of a name as on the command line, or the error that says why it cannot be run again."""
-        own = {describe_value(attack): attack for attack in self.attacks}
         try:
-            # Behind a blank stands the folder, where several have saved images of one attack.
-            return Refined(own[name] if name in own else parse("attacks", name.partition(" (")[0])).attack
+            return Refined(attack_named(name, self.attacks)).attack
         except WhyfooledError as error:
             return error
 

@@ -51,17 +51,14 @@ class Labels:
 
 def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Sequence[int]) -> Labels:
     """Write label maps as codes; a pixel that several maps give the same concept shows it once."""
-    found, present = torch.zeros(maps.shape[1:], dtype=torch.int64, device=maps.device), 1
+    codes, present = torch.zeros(maps.shape[1:], dtype=torch.int32, device=maps.device), 1
     for one in maps:
-        values, places = _compact(one.long() - NOTHING)
-        found, present = found * len(values) + places, present * len(values)
-        if present > _FEW:
-            values, found = _sorted(found)
-            present = len(values)
-    used, codes = _compact(found)
+        values, places = _compact(one - NOTHING)
+        used, codes = (values, places) if present == 1 else _compact(codes.long() * len(values) + places)
+        present = len(used)
     # One pixel of each combination tells what it shows.
-    first = torch.zeros(len(used), dtype=torch.int64, device=maps.device)
-    first[codes.flatten()] = torch.arange(codes.numel(), device=maps.device)
+    first = torch.zeros(present, dtype=torch.int64, device=maps.device)
+    first[codes.flatten().long()] = torch.arange(codes.numel(), device=maps.device)
     said = maps.flatten(1)[:, first].long()
     concepts: Tensor = torch.unique(torch.cat([said.flatten(), said.new_tensor(list(whole))]))
     concepts = concepts[concepts != NOTHING]
@@ -70,16 +67,14 @@ def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Se
 
 
 def _compact(values: Int[Tensor, "h w"]) -> tuple[Int[Tensor, " k"], Int[Tensor, "h w"]]:
-    """Return the values that are there, and for each pixel the place of its own among them."""
+    """Return the values that are there, and for each pixel the place of its own among them, as int32."""
     if int(values.max()) >= _FEW:
-        return _sorted(values)
+        found, places = torch.unique(values, return_inverse=True)
+        return found, places.int()
     there = torch.bincount(values.flatten()) > 0
-    return there.nonzero()[:, 0], (there.cumsum(0) - 1)[values]
-
-
-def _sorted(values: Int[Tensor, "h w"]) -> tuple[Int[Tensor, " k"], Int[Tensor, "h w"]]:
-    found: tuple[Tensor, Tensor] = torch.unique(values, return_inverse=True)
-    return found
+    places = (there.cumsum(0) - 1).int()
+    # Twenty times faster than indexing with int64, as is all that follows with these numbers.
+    return there.nonzero()[:, 0], places.index_select(0, values.flatten().int()).view(values.shape)
 
 
 def active_pixels(
@@ -101,9 +96,10 @@ def active_pixels(
         # Along the rows first, then along the columns.
         along = torch.lerp(four[:, :, 0, None], four[:, :, 1, None], columns.fraction[column].unsqueeze(1))
         enlarged = torch.lerp(along[:, 0, None], along[:, 1, None], rows.fraction[row].unsqueeze(2))
-        tile, down, right = (enlarged > 0).nonzero().unbind(1)
-        pixel = (rows.start[row[tile]] + down) * size[1] + columns.start[column[tile]] + right
-        yield unit[tile], pixel
+        tile, down, right = (enlarged > 0).nonzero().int().unbind(1)
+        first = rows.start[row] * size[1] + columns.start[column]
+        pixel = first.int().index_select(0, tile) + down * size[1] + right
+        yield unit.int().index_select(0, tile), pixel
 
 
 @final
@@ -166,7 +162,7 @@ class Tally:
     def add(self, unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Labels) -> None:
         """Count pixels of an image in which units are active."""
         units, codes = len(self.both), len(labels.shown)
-        counts = torch.bincount(unit * codes + labels.codes.flatten()[pixel], minlength=units * codes)
+        counts = torch.bincount(unit * codes + labels.codes.flatten().index_select(0, pixel), minlength=units * codes)
         counts = counts.view(units, codes)
         self.both[:, labels.concepts] += labels.summed(counts)
         self.active[:, list(labels.categories)] += counts.sum(1, keepdim=True)

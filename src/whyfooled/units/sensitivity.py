@@ -11,12 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whyfooled.checks import check_attempted, check_images
+from whyfooled.checks import check_attempted, check_classifier, check_images
 from whyfooled.classifier import Classifier
-from whyfooled.errors import at_least
+from whyfooled.errors import ImageError, at_least
 from whyfooled.layers import Layer, activations, choose_layers
 from whyfooled.memory import batch_size_for
 from whyfooled.types import Images, Progress, silent
+
+_RESOLUTION = 1e-6
+"""A standard deviation below this share of the root mean square is what single precision leaves of nothing. [ours]"""
 
 
 @final
@@ -43,8 +46,13 @@ class PairMoves:
         return PairMoves(*map(torch.cat, columns))
 
     def std(self) -> Float[Tensor, " u"]:
-        """Return each unit's (population) standard deviation over all places of all clean images."""
-        return (self.square.mean(0) - self.mean.mean(0).square()).clamp(min=0).sqrt()
+        """Return each unit's (population) standard deviation over all places of all clean images.
+
+        It is 0 for a unit that gives the same everywhere, up to rounding.
+        """
+        square = self.square.mean(0)
+        variance = square - self.mean.mean(0).square()
+        return variance.where(variance > _RESOLUTION**2 * square, 0.0).sqrt()
 
     def relative(self) -> Float[Tensor, "n u"]:
         """Return each pair's distance over the unit's standard deviation; 0 where neither varies.
@@ -138,13 +146,15 @@ def unit_sensitivity(
     Raises
     ------
     ParameterError
-        If there is no such layer, or it has no units with places.
+        If there is no such layer, or it has no units with places, or `batch_size` is not positive.
     ImageError
         If the images do not pair up, or there are none.
     """
+    check_classifier(classifier)
     check_images(clean)
     check_attempted(clean, adversarial)
-    at_least("pairs", len(clean), 1)
+    if not len(clean):
+        raise ImageError("There is no pair of images to measure.")
     chosen = choose_layers(classifier, layers)
     size = batch_size_for(classifier) if batch_size is None else batch_size
     at_least("batch_size", size, 1)

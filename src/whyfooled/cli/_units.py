@@ -1,0 +1,52 @@
+"""``whyfooled units explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
+from whyfooled.cli._progress import stages
+
+units = typer.Typer(no_args_is_help=True, help="What an attack does to hidden units.")
+app.add_typer(units, name="units")
+
+
+@units.command()
+@interruptible("Stopped. Nothing was written.")
+def explain(
+    clean: Clean,
+    dissection: Annotated[
+        Path, typer.Option("--dissection", "--units", help="The folder of a dissection of this model.")
+    ],
+    adversarial: Adversarial = None,
+    label: Label = None,
+    target: Target = None,
+    model: Model = "lite0",
+    weights: Weights = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Show what an attack does to hidden units: which move, what they detect, and what that does to the logits."""
+    from whyfooled.explaining_units import explain_units
+    from whyfooled.images import output_folder
+    from whyfooled.report.pair_page import write_files
+    from whyfooled.zoo import load_classifier
+
+    with output_folder(output) as staging, plain_warnings():
+        before, after = read_pair(clean, adversarial)
+        with stages(quiet) as report:
+            report(0, 1, "loading")
+            classifier = load_classifier(model, weights=weights, device=device, seed=seed)
+            report(1, 1, "loading")
+            explanation = explain_units(
+                classifier, before, after, dissection, label=label, target=target, seed=seed, progress=report
+            )
+        write_files(explanation, staging)
+    if not quiet:
+        print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

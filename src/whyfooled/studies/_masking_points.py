@@ -1,0 +1,272 @@
+"""What masked units came to: from rows to intervals over images, and to sentences, tables and curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import pandas as pd
+import torch
+
+from whyfooled.statistics import FEWEST, Interval, bootstrap_means
+from whyfooled.studies._attacked import ALREADY_WRONG, check_some_attacked
+from whyfooled.studies._figure import Curves
+from whyfooled.studies._table import Table
+from whyfooled.summary import Cell, Summary, SummaryTable
+
+NONE, MOST, RANDOM, LEAST = "none", "most sensitive", "random", "least sensitive"
+MEASURES = {"clean": "clean images", "old": "old adversaries", "again": "attacked again"}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What came out with one number of units masked that were chosen in one way, or with none.
+
+    Parameters
+    ----------
+    attack, layer, choice
+        What the units were held against, where they are, and how they were chosen.
+    units, of
+        How many were masked, of how many.
+    right
+        For each of `MEASURES`, the share of the images that are given their true class.
+    change, over
+        The same minus that without a mask, and minus that with as many random units; paired by image.
+    longer
+        How many times longer the new perturbation is than the old one, where both fool: a geometric mean.
+    forwards, backwards
+        What running the attack again took, in the mean; NaN if it was not.
+    """
+
+    attack: str
+    layer: str
+    choice: str
+    units: int
+    of: int
+    right: Mapping[str, Interval]
+    change: Mapping[str, Interval]
+    over: Mapping[str, Interval]
+    longer: Interval
+    forwards: float
+    backwards: float
+
+
+def points(table: Table, seed: int) -> list[Point]:
+    """Take the means over images, and over the draws of random units."""
+    rows = _tested(table)
+    return [
+        point
+        for attack in rows["attack"].unique()
+        for layer in rows["layer"].dropna().unique()
+        for point in _points(rows[rows["attack"] == attack], str(attack), str(layer), seed)
+    ]
+
+
+def _tested(table: Table) -> pd.DataFrame:
+    rows = table.read()
+    check_some_attacked(rows.drop_duplicates("index")["outcome"])
+    rows = rows[rows["outcome"] != ALREADY_WRONG]
+    return rows.assign(**{name: rows[name].astype("float64") for name in MEASURES}, log=rows["length"].map(math.log))
+
+
+def _points(rows: pd.DataFrame, attack: str, layer: str, seed: int) -> Iterator[Point]:
+    none = rows[rows["choice"] == NONE].set_index("index")
+    own = rows[rows["layer"] == layer]
+    wide = {
+        name: own.pivot_table(
+            index="index", columns=["units", "choice"], values=name, aggfunc="mean", observed=True, dropna=False
+        ).reindex(none.index)
+        for name in (*MEASURES, "log", "forwards", "backwards")
+    }
+    keys: list[Any] = list(wide["clean"].columns)
+    right, change, over = {}, {}, {}
+    for name in MEASURES:
+        values = wide[name]
+        right[name] = _means(values, seed)
+        change[name] = _means(values.sub(none[name], axis=0), seed)
+        random = {key: values[key[0], RANDOM] for key in keys}
+        over[name] = _means(values - pd.DataFrame(random, index=values.index), seed)
+    longer = _means(wide["log"].sub(none["log"], axis=0), seed)
+    of = int(own["layer_units"].iloc[0])
+    base = _means(none[list(MEASURES)], seed)
+    nothing = Interval(math.nan, math.nan, math.nan, 0)
+    empty = dict.fromkeys(MEASURES, nothing)
+    yield Point(attack, layer, NONE, 0, of, base, empty, empty, nothing, math.nan, math.nan)
+    for units in sorted({units for units, _ in keys}):
+        for choice in (MOST, RANDOM, LEAST):
+            key = (units, choice)
+            yield Point(
+                attack,
+                layer,
+                choice,
+                int(units),
+                of,
+                {name: found[key] for name, found in right.items()},
+                {name: found[key] for name, found in change.items()},
+                {name: nothing if choice == RANDOM else found[key] for name, found in over.items()},
+                _exponential(longer[key]),
+                float(wide["forwards"][key].mean()),
+                float(wide["backwards"][key].mean()),
+            )
+
+
+def _means(wide: pd.DataFrame, seed: int) -> dict[Any, Interval]:
+    values = torch.tensor(wide.to_numpy(dtype="float64", copy=True))
+    return dict(zip(wide.columns, bootstrap_means(values, seed=seed), strict=True))
+
+
+def _exponential(logs: Interval) -> Interval:
+    return Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.count)
+
+
+def panels(found: Sequence[Point]) -> dict[str, dict[str, Curves]]:
+    """Return the curves to draw: a row for each attack and layer, a panel for each measure that there is."""
+    rows: dict[str, dict[str, Curves]] = {}
+    shown = [name for name in MEASURES if any(one.right[name].count for one in found)]
+    for none, own in _groups(found):
+        numbers = sorted({one.units for one in own})
+        title = f"{none.attack}, {none.layer} ({none.of} units)"
+        rows[title] = {
+            MEASURES[name]: {
+                **{
+                    choice: [(one.units, one.right[name]) for one in own if one.choice == choice]
+                    for choice in (MOST, RANDOM, LEAST)
+                },
+                NONE: [(units, none.right[name]) for units in numbers],
+            }
+            for name in shown
+        }
+    return rows
+
+
+def _groups(found: Sequence[Point]) -> Iterator[tuple[Point, list[Point]]]:
+    """Yield for each attack and layer what there is without a mask, and with masks."""
+    for none in found:
+        if none.choice == NONE:
+            yield (
+                none,
+                [one for one in found if (one.attack, one.layer) == (none.attack, none.layer) and one is not none],
+            )
+
+
+def summary(table: Table, seed: int) -> Summary:
+    """Write the finished table up."""
+    rows = _tested(table)
+    found = points(table, seed)
+    pairs = rows.groupby("attack", observed=True, sort=False)["pairs"].max()
+    many = ", ".join(f"{count:.0f} of {attack}" for attack, count in pairs.items())
+    left_out = table.read(["index"])["index"].nunique() - rows["index"].nunique()
+    draws = rows["draw"].nunique()
+    who = (
+        f"{rows['index'].nunique()} images were tested; {left_out} that the classifier gets wrong without a mask were "
+        f"left out. Units were ranked on other images, by successful adversaries: {many}. By content, none of them is "
+        "among those tested."
+    )
+    how = (
+        "Accuracy is the share of tested images that are given their true class. Old adversaries, failed ones "
+        "included, were made for the classifier without a mask; attacked again, the same attack was run on the masked "
+        f"one. Random units were drawn {draws} times, and attacked again the first time. Each comparison is made at "
+        "95 %, and there is one for each number of units."
+    )
+    verdicts = [_verdict(none, own) for none, own in _groups(found)]
+    tables = [_right_table(found), _change_table(found, "change"), _change_table(found, "over")]
+    return Summary((who, how, *verdicts), tuple(tables))
+
+
+def _verdict(none: Point, own: Sequence[Point]) -> str:
+    """Say whether masking the most sensitive units helps, against what, and at what price."""
+    most = [one for one in own if one.choice == MOST]
+    title = f"{none.attack}, {none.layer}"
+    if none.right["clean"].count < FEWEST:
+        return f"{title}: of fewer than {FEWEST} images nothing can be said."
+    helps = [one for one in most if one.change["old"].low > 0]
+    beats = [one for one in most if one.over["old"].low > 0]
+    costs = [one for one in most if one.change["clean"].high < 0]
+    shown = max(helps or most, key=lambda one: one.units)
+    old = (
+        f"masking the {shown.units} most sensitive of {none.of} units brings the accuracy on old adversaries from "
+        f"{none.right['old'].mean:.3f} to {shown.right['old'].mean:.3f} ({shown.change['old'].format(sign=True)})"
+    )
+    if helps:
+        old += f"; it is surely higher than without a mask with {_numbers(helps)} units masked"
+        old += (
+            f", and than with random ones masked with {_numbers(beats)}" if beats else ", but not than with random ones"
+        )
+    else:
+        old += ", and with no number of units is it surely higher than without a mask"
+    clean = (
+        f"The accuracy on clean images is surely lower with {_numbers(costs)} units masked "
+        f"({shown.right['clean'].mean:.3f} with {shown.units})"
+        if costs
+        else "The accuracy on clean images is with no number of them surely lower"
+    )
+    return f"{title}: {old}. {clean}. {_after(none, most, shown)}"
+
+
+def _after(none: Point, most: Sequence[Point], shown: Point) -> str:
+    """Say whether it survives a new attack."""
+    if not shown.right["again"].count:
+        return "The attack was not run again, so nothing is known of an attacker who knows of the mask."
+    survives = [one for one in most if one.change["again"].low > 0]
+    beats = [one for one in survives if one.over["again"].low > 0]
+    longer = (
+        f", by perturbations {shown.longer.format(2)} times as long as the old ones"
+        if shown.longer.count >= FEWEST
+        else ""
+    )
+    after = (
+        f"Attacked again, the accuracy is {shown.right['again'].mean:.3f} with {shown.units} masked "
+        f"({shown.change['again'].format(sign=True)}){longer}"
+    )
+    if not survives:
+        return f"{after}: with no number of units does masking surely help against a new attack."
+    than = f"than with random ones masked with {_numbers(beats)}" if beats else "not than with random ones masked"
+    return f"{after}; it is surely higher than without a mask with {_numbers(survives)} units masked, and {than}."
+
+
+def _numbers(found: Sequence[Point]) -> str:
+    numbers = [str(one.units) for one in found]
+    return numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _where(one: Point) -> tuple[Cell, ...]:
+    return one.attack, one.layer, one.choice, one.units, f"{one.units / one.of:.1%}"
+
+
+_WHERE = ("attack", "layer", "units masked", "how many", "of the layer's")
+
+
+def _right_table(found: Sequence[Point]) -> SummaryTable:
+    lines = [
+        (
+            *_where(one),
+            *(one.right[name] for name in MEASURES),
+            one.longer,
+            *("–" if math.isnan(passes) else f"{passes:.0f}" for passes in (one.forwards, one.backwards)),
+        )
+        for one in found
+    ]
+    caption = (
+        "Accuracy on clean images, on the adversaries of the classifier without a mask, and under the attack run "
+        "again; how many times longer the new perturbation is where both fool (geometric mean), and the mean passes of "
+        "the new attack."
+    )
+    return SummaryTable(caption, (*_WHERE, *MEASURES.values(), "times as long", "forwards", "backwards"), lines)
+
+
+def _change_table(found: Sequence[Point], kind: str) -> SummaryTable:
+    whose = "without a mask" if kind == "change" else "with as many random units masked"
+    lines = [
+        (*_where(one), *(getattr(one, kind)[name] for name in MEASURES))
+        for one in found
+        if one.choice != NONE and (kind == "change" or one.choice != RANDOM)
+    ]
+    return SummaryTable(
+        f"Accuracy minus that {whose}, image by image.",
+        (*_WHERE, *MEASURES.values()),
+        lines,
+        frozenset(MEASURES.values()),
+    )

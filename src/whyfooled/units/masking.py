@@ -1,0 +1,215 @@
+"""A classifier without some of its units: they give 0, and everything else is as it was (Xu et al. 2019)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from whyfooled.checks import check_classifier
+from whyfooled.classifier import Classifier
+from whyfooled.errors import ModelError, ParameterError, bad_parameter
+from whyfooled.layers import LAST_STAGE, choose_layers, watched
+from whyfooled.saliency._graph import is_scripted
+
+Mask = Bool[Tensor, " _"]
+"""(u,) Which of a layer's units are masked."""
+
+BUFFER = "whyfooled_mask"
+"""The buffer of a masked layer that says which of its units are masked; so it moves with the layer, and is digested."""
+
+
+def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tensor]) -> Classifier:
+    """Make a classifier in which some units give 0, at every place and each time that their layer runs.
+
+    It has the same weights in memory, not a copy; what is done to them (training, say) is done to both, while moving
+    one to a device, or gradients that are kept in ``.grad``, leave the other alone. Layers have the same names, so
+    whatever works on the classifier works on it, masking more units too. Nothing about the classifier is changed. It
+    takes two forward passes of one image.
+
+    What is masked is the layer's output, and nothing after it: if a bias or a normalisation follows, as in a residual
+    branch, the unit's channel is constant there and not 0. The gradient does not flow through masked units. How exactly
+    Xu et al. mask neurons is not public.
+
+    Parameters
+    ----------
+    classifier
+        The classifier.
+    units
+        For each layer, by its name (or ``"last-stage"``, see `whyfooled.layers.choose_layers`), the numbers of its
+        units, from 0; or (u,) whether each unit is masked, as truth values.
+
+    Returns
+    -------
+    Classifier
+        Its name says what is masked, its digest differs with the units.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such layer, or it has no units with places; if a unit does not exist, none is named, or none is
+        left.
+    ModelError
+        If the model cannot be copied, or its copy does not run layers of its own.
+    """
+    check_classifier(classifier)
+    if not units:
+        raise ParameterError("`units` must name at least one layer, with some of its units.")
+    _check_plain(classifier.module)
+    known = {layer.name: layer for layer in choose_layers(classifier, list(units), "units")}
+    before = dict(_masks(classifier.module))
+    masks: dict[str, Mask] = {}
+    for given, chosen in units.items():
+        # The last stage is the last that finishes, so the last of those chosen.
+        name = list(known)[-1] if given == LAST_STAGE and given not in known else given
+        if name not in known:
+            raise bad_parameter("units", "must name its layers one by one", repr(given))
+        mask = _as_mask(chosen, known[name].units, name) | masks.get(name, torch.tensor(False))
+        if bool((mask | before.get(name, mask).cpu()).all()):
+            rule = f"must leave at least one of the {len(mask)} units of {name!r}"
+            raise bad_parameter("units", rule, "all of them, those masked before included")
+        masks[name] = mask
+    masked = without(classifier, masks)
+    _check_masked(masked, masks)
+    return masked
+
+
+def without(classifier: Classifier, masks: Mapping[str, Mask]) -> Classifier:
+    """Make the classifier of `mask_units` from masks that are known to fit, without a pass."""
+    module = _sharing_copy(classifier.module)
+    for name, mask in masks.items():
+        _mask_layer(module.get_submodule(name), mask.to(classifier.device))
+    base = classifier.name.removesuffix(_suffix(classifier.module))
+    mean, std = (tensor.flatten().tolist() for tensor in (classifier.mean, classifier.std))
+    masked = Classifier(
+        module, mean, std, class_names=classifier.class_names, name=base + _suffix(module), fit=classifier.fit
+    )
+    return masked.to(classifier.device)
+
+
+def _as_mask(units: Sequence[int] | Tensor, count: int, layer: str) -> Mask:
+    """Return (u,) which units are meant, on the CPU."""
+    found = torch.as_tensor(units).cpu()
+    if found.ndim != 1 or not len(found):
+        raise bad_parameter("units", f"must list at least one unit of {layer!r}", _brief(units))
+    if found.dtype == torch.bool:
+        if len(found) != count or not found.any():
+            rule = f"of truth values must have one for each of the {count} units of {layer!r}, and not all false"
+            raise bad_parameter("units", rule, _brief(units))
+        return found
+    if found.is_floating_point() or found.is_complex():
+        raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _brief(units))
+    if int(found.min()) < 0 or int(found.max()) >= count:
+        rule = f"must be from 0 to {count - 1} for {layer!r}"
+        raise bad_parameter("units", rule, int(found.min()) if int(found.min()) < 0 else int(found.max()))
+    return torch.zeros(count, dtype=torch.bool).index_fill(0, found.long(), True)
+
+
+def _brief(units: Sequence[int] | Tensor) -> str:
+    text = str(units.tolist() if isinstance(units, Tensor) else units)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check_plain(module: nn.Module) -> None:
+    """Raise `ModelError` for a model whose layers run where a mask would not be seen."""
+    if is_scripted(module):
+        raise ModelError(
+            "A part of this model is scripted or traced, where units cannot be masked. Give the plain Python module."
+        )
+    if any(hasattr(part, "_orig_mod") for part in module.modules()):
+        raise ModelError("The model is compiled, where units cannot be masked. Mask them first, and compile then.")
+
+
+def _sharing_copy(module: nn.Module) -> nn.Module:
+    """Copy a module and its parts, hooks and modes included, but no tensor: all of them share the originals' memory."""
+    try:
+        return copy.deepcopy(module, _sharing_tensors(module))
+    except Exception as error:  # whatever a part of someone else's model stumbles over
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"The model cannot be copied, so its units cannot be masked: {reason}") from error
+
+
+def _sharing_tensors(module: nn.Module) -> dict[int, Any]:
+    """Return for each tensor of a module, by its id, another one in the same memory."""
+    # Not the tensor itself: it would be moved, or given a gradient, for both.
+    found: dict[int, Any] = {}
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            found[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        # Not all tensors are registered: weights that are computed from others (an older weight norm) cannot be copied.
+        plain = (value for value in vars(part).values() if isinstance(value, Tensor))
+        for tensor in (*part.buffers(recurse=False), *plain):
+            found.setdefault(id(tensor), tensor.detach())
+    return found
+
+
+def _mask_layer(part: nn.Module, mask: Mask) -> None:
+    """Mask units of a layer that is ours to change, those that are masked already included."""
+    if _is_masked(part):
+        part.register_buffer(BUFFER, part.get_buffer(BUFFER) | mask)
+        return
+    part.register_buffer(BUFFER, mask)
+    _Zeroing(part)
+
+
+@final
+class _Zeroing:
+    """The hook that sets the masked units of its layer to 0; it can be copied and pickled with it."""
+
+    def __init__(self, part: nn.Module) -> None:
+        # Kept because reading it back reserves its number: else a hook of another process would take this one's place.
+        self.handle: RemovableHandle = part.register_forward_hook(self)
+
+    def __call__(self, part: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
+        mask = part.get_buffer(BUFFER)
+        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[1] != len(mask):
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ModelError(
+                f"A layer whose units are masked must give (n, {len(mask)}, height, width) each time that it runs; "
+                f"got {found}."
+            )
+        # Not `masked_fill`, which does not keep the memory format; and not a product, which would keep NaN.
+        return torch.where(mask.view(1, -1, 1, 1), output.new_zeros(()), output)
+
+
+def _is_masked(part: nn.Module) -> bool:
+    return any(name == BUFFER for name, _ in part.named_buffers(recurse=False))
+
+
+def _masks(module: nn.Module) -> Iterator[tuple[str, Mask]]:
+    """Yield the masked layers of a module, with their masks."""
+    for name, part in module.named_modules():
+        if _is_masked(part):
+            yield name, part.get_buffer(BUFFER)
+
+
+def _suffix(module: nn.Module) -> str:
+    """Say what is masked in a module; nothing if nothing is."""
+    counts = {name: (int(mask.sum()), len(mask)) for name, mask in _masks(module)}
+    if not counts:
+        return ""
+    masked, among = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
+    where = next(iter(counts)) if len(counts) == 1 else f"{len(counts)} layers"
+    return f" without {masked} of {among} units of {where}"
+
+
+def _check_masked(masked: Classifier, masks: Mapping[str, Mask]) -> None:
+    """Raise `ModelError` unless the masked layers run in a forward pass, and give 0 there."""
+    zero: dict[str, bool] = {}
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        zero[name] = not output[:, masks[name].to(output.device)].any()
+
+    with watched({name: masked.module.get_submodule(name) for name in masks}, see):
+        masked.logits(masked.mean.new_zeros(1, masked.channels, *masked.size))
+    missing = [name for name in masks if not zero.get(name, False)]
+    if missing:
+        raise ModelError(
+            f"A copy of the model must run its own layer {missing[0]!r}, and does not: something in the model, such as "
+            "a function that was stored in it, holds on to the original layer. So its units cannot be masked."
+        )
