@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,7 +265,7 @@ def _finder(root: Path) -> Callable[[str], bool]:
         folder, _, file = name.rpartition("/")
         if folder not in listed:
             below = root / folder
-            listed[folder] = {path.name for path in below.iterdir()} if is_folder(below) else set()
+            listed[folder] = {entry.name for entry in os.scandir(below)} if is_folder(below) else set()
         # A file system may know a name that its listing writes otherwise.
         return file in listed[folder] or is_file(root / name)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image as PILImage
 from torch import Tensor
 
@@ -113,7 +113,7 @@ def name_colours(picture: PILImage.Image) -> Int[Tensor, "h w"]:
     return found
 
 
-def _oklab(pixels: Int[Tensor, "h w 3"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+def _oklab(pixels: UInt8[Tensor, "h w 3"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Return hue (degrees, from −42 up to 318), lightness (0 to 1) and chroma (0 to about 0.32)."""
     levels = torch.arange(256) / 255
     # Of the 256 levels and not of every pixel: powers take long.
