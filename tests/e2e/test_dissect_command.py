@@ -76,6 +76,7 @@ def test_units_are_dissected_and_everything_is_written(folder, monkeypatch, caps
         assert said in out
     place = folder / "below" / "out"
     assert (place / "summary.md").read_text() in out
+    assert "whyfooled 0." in out
     assert "\\begin{table}" in (place / "summary.tex").read_text()
     found = load_dissection(place)
     assert [one.layer.name for one in found.layers] == ["conv", "blocks.0", "blocks.1"]

@@ -62,10 +62,9 @@ def dissect(
     from whyfooled.engines import Model as Loading
     from whyfooled.images import output_folder
     from whyfooled.layers import LAST_STAGE
-    from whyfooled.report.dissection_page import write_files
+    from whyfooled.report.dissection_page import summary_text, write_files
     from whyfooled.units import dissect as dissect_units
-    from whyfooled.units import open_concepts
-    from whyfooled.units.summary import TITLE, dissection_summary
+    from whyfooled.units import dissection_summary, open_concepts
 
     with output_folder(output) as staging, plain_warnings():
         annotated = open_concepts(concepts, colours)
@@ -88,7 +87,7 @@ def dissect(
             write_files(found, staging)
             report(1, 1, "page")
     if not quiet:
-        print(dissection_summary(found).markdown(TITLE))
+        print(summary_text(found, dissection_summary(found)))
         print(f"Written: {output}: index.html, units.csv, units.parquet, overlaps.parquet, summary.md, summary.tex")
 
 
