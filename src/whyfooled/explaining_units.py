@@ -148,7 +148,7 @@ def explain_units(
     ParameterError
         If an argument has a value that it must not have, such as an unknown class or another model's dissection.
     ImageError
-        If an image cannot be read or does not fit the classifier, or the two do not differ.
+        If an image or the dissection cannot be read, the images do not fit the classifier, or do not differ.
     """
     units = open_dissection(classifier, dissection)
     stages = Stages(classifier, progress)
@@ -194,6 +194,8 @@ def open_dissection(
     ------
     ParameterError
         If it is of another model, or of one with other weights.
+    ImageError
+        If the folder holds none, or it is damaged.
     """
     found = dissection if isinstance(dissection, Dissection) else load_dissection(dissection)
     check_dissection(classifier, found, argument)

@@ -124,6 +124,18 @@ def test_colours_are_added_once_for_every_pixel(kind, tmp_path):
 
 
 @KIND
+def test_a_picture_alone_needs_no_label_map(kind, colours, tmp_path):
+    concepts = open_concepts(WRITERS[kind](tmp_path), colours=colours)
+    whole = [np.asarray(annotated.image) for annotated in concepts]
+    for path in concepts.reader.files():
+        # What is no image: label maps and lists.
+        if not path.as_posix().endswith(concepts.images):
+            path.unlink()
+    for index, expected in enumerate(whole):
+        assert np.array_equal(np.asarray(concepts.reader.picture(index)), expected)
+
+
+@KIND
 def test_the_pictures_are_those_in_the_files(kind, tmp_path):
     concepts = open_concepts(WRITERS[kind](tmp_path))
     read = sorted(np.asarray(annotated.image).tobytes() for annotated in concepts)

@@ -101,12 +101,37 @@ def changed(line: int, column: str, value: str) -> list[list[object]]:
         (4, "sw", "0", "sw must be a whole number of pixels, at least 1; got '0'"),
         (4, "sh", "-3", "sh must be a whole number of pixels, at least 1; got '-3'"),
         (4, "iw", "1.5", "iw must be a whole number of pixels, at least 1; got '1.5'"),
-        (2, "object", "1", "object must have labels of c_object.csv, or 0 for nothing; got 1"),
-        (2, "scene", "99", "scene must have labels of c_scene.csv, or 0 for nothing; got 99"),
-        (2, "color", "d/none.png", "color must have labels' numbers, or PNG files below images; got 'd/none.png'"),
-        (2, "color", "d/one.jpg", "color must have labels' numbers, or PNG files below images; got 'd/one.jpg'"),
-        (2, "color", "red", "color must have labels' numbers, or PNG files below images; got 'red'"),
-        (2, "object", "2;-3", "object must have labels' numbers, or PNG files below images; got '-3'"),
+        (
+            2,
+            "object",
+            "1",
+            "object must have labels of c_object.csv, 0 for nothing, or PNG files below images; got '1'",
+        ),
+        (2, "scene", "99", "scene must have labels of c_scene.csv, 0 for nothing, or PNG files below images; got '99'"),
+        (
+            2,
+            "color",
+            "d/none.png",
+            "color must have labels of c_color.csv, 0 for nothing, or PNG files below images; got 'd/none.png'",
+        ),
+        (
+            2,
+            "color",
+            "d/one.jpg",
+            "color must have labels of c_color.csv, 0 for nothing, or PNG files below images; got 'd/one.jpg'",
+        ),
+        (
+            2,
+            "color",
+            "red",
+            "color must have labels of c_color.csv, 0 for nothing, or PNG files below images; got 'red'",
+        ),
+        (
+            2,
+            "object",
+            "2;-3",
+            "object must have labels of c_object.csv, 0 for nothing, or PNG files below images; got '-3'",
+        ),
     ],
 )
 def test_a_damaged_row_is_reported_by_line(root, line, column, value, reason):

@@ -151,7 +151,10 @@ class TestWithColours:
         class Small:
             def read(self, index: int) -> Annotated:
                 maps = torch.zeros(1, 8, 9, dtype=torch.int16)
-                return Annotated("x", Image.new("RGB", (9, 8)), maps, (), (0,))
+                return Annotated("x", self.picture(index), maps, (), (0,))
+
+            def picture(self, index: int) -> Image.Image:
+                return Image.new("RGB", (9, 8))
 
             def files(self):
                 return ()

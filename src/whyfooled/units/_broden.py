@@ -244,17 +244,24 @@ def _row(
         cell = [part.strip() for part in values[category].split(";") if part.strip()]
         annotated += [number] if cell else []
         for part in cell:
-            label = whole_number(part)
-            if label is None and part.lower().endswith(".png") and there(part):
-                maps.append((number, part))
-            elif label is None:
-                wrong.append(f"{category} must have labels' numbers, or PNG files below {_IMAGES}; got {part!r}")
-            elif label in concepts[number]:
-                whole.append(concepts[number][label])
-            elif label != 0:
-                wrong.append(f"{category} must have labels of c_{category}.csv, or 0 for nothing; got {label}")
+            found = _part(part, concepts[number], there)
+            if isinstance(found, str):
+                maps.append((number, found))
+            elif found is None:
+                listed = f"labels of c_{category}.csv, 0 for nothing, or PNG files below {_IMAGES}"
+                wrong.append(f"{category} must have {listed}; got {part!r}")
+            elif found != NOTHING:
+                whole.append(found)
     once = tuple(dict.fromkeys(whole))
     return _Row(image, (sizes[0], sizes[1]), (sizes[2], sizes[3]), tuple(maps), once, tuple(annotated)), wrong
+
+
+def _part(text: str, concepts: Mapping[int, int], there: Callable[[str], bool]) -> int | str | None:
+    """Return a concept or `NOTHING` for a number, the file of a label map, or None for what is neither."""
+    label = whole_number(text)
+    if label is not None:
+        return NOTHING if label == 0 else concepts.get(label)
+    return text if text.lower().endswith(".png") and there(text) else None
 
 
 def _finder(root: Path) -> Callable[[str], bool]:

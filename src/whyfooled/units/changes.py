@@ -18,8 +18,8 @@ from whyfooled.layers import activations
 from whyfooled.perturbation.sensitivity import check_pair
 from whyfooled.randomness import add_noise
 from whyfooled.types import Images, Progress, silent
-from whyfooled.units._pair import PairThrough, through_layers
 from whyfooled.units._results import DissectedLayer, Dissection
+from whyfooled.units._slopes import PairThrough, through_layers
 
 DRAWS = 4
 """How many random perturbations the attack's is held against. [ours]"""

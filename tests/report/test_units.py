@@ -1,0 +1,170 @@
+"""What a report says of hidden units follows from its numbers; areas are outlined where a unit is active."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.models import small
+from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
+from whyfooled.report.units import falling, rising, unit_numbers, unit_sentences
+from whyfooled.report.units_view import active_area, outline_picture, unit_pictures, unit_view
+from whyfooled.report.words import finite, listed
+from whyfooled.units.changes import find_unit_changes
+
+
+@pytest.fixture(scope="module")
+def changes():
+    classifier = pooled()
+    dissection = dissection_of(classifier, "body.2", LAST, **detecting(0, 1, -1, 0, 2))
+    return find_unit_changes(classifier, dissection, *a_pair(), 2, 0)
+
+
+def test_numbers_are_those_of_the_changes_the_unit_that_moved_most_first(changes):
+    found = unit_numbers(changes)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["logit_change"] == dict(zip(("true", "wrong"), changes.logit_change.tolist(), strict=True))
+    layer, one = found["layers"][1], changes.layers[1]
+    assert (layer["layer"], layer["units"], layer["detectors"]) == (LAST, 5, 4)
+    # Unit 0 never varies in the dissection.
+    assert layer["not_ranked"] == 1
+    top = layer["top"]
+    assert [unit["unit"] for unit in top] == one.ranked.tolist()
+    assert [unit["relative"] for unit in top] == sorted((unit["relative"] for unit in top), reverse=True)
+    for unit in top:
+        own = unit["unit"]
+        assert unit["effect"]["true"] == float(one.effect[0, own])
+        assert unit["active"]["adversarial"] == float(one.active[1, own])
+        assert unit["chance"]["low"] <= unit["chance"]["mean"] <= unit["chance"]["high"]
+        assert unit["concept"] == ("sky", "road", None, "sky", "red")[own]
+        assert unit["detector"] == (own != 2)
+    assert layer["accounted"]["wrong"] == pytest.approx(found["logit_change"]["wrong"], abs=1e-5)
+    assert layer["nonlinearity"] == {"true": 0, "wrong": 0}
+    assert layer["beyond_chance"]["chance"] == 1 / 5
+    # A mean with an infinite change in it, and what JSON cannot write.
+    (sky,) = [concept for concept in layer["concepts"] if concept["concept"] == "sky"]
+    assert sky["mean_change"] is None
+
+
+def test_ten_units_are_listed():
+    classifier = small()
+    changes = find_unit_changes(classifier, dissection_of(classifier, "second"), *a_pair(), 2, 0)
+    (layer,) = unit_numbers(changes)["layers"]
+    assert (layer["units"], layer["not_ranked"]) == (16, 1)
+    assert [unit["unit"] for unit in layer["top"]] == changes.layers[0].ranked[:10].tolist()
+
+
+def concept(name, true, wrong, held=1.0):
+    return {
+        "concept": name,
+        "units": 2,
+        "mean_change": 0.5,
+        "held": held,
+        "true_effect": true,
+        "wrong_effect": wrong,
+        "falls": held > 0 and true < 0,
+        "rises": wrong > 0,
+    }
+
+
+def layer(name, *concepts):
+    beyond = {"units": 0.75, "chance": 0.2, "draws": 4}
+    return {"layer": name, "concepts": list(concepts), "beyond_chance": beyond}
+
+
+CHANGE = {"true": -4.0, "wrong": 5.0}
+MOVED = "75 % of its units moved further than under any of 4 random perturbations of equal length (by chance 20 %)."
+
+
+def said(*layers):
+    (sentence,) = unit_sentences({"layers": list(layers), "logit_change": CHANGE}, "oak", "elm")
+    return sentence
+
+
+def test_concepts_that_fall_and_rise_come_with_the_largest_first():
+    own = layer(
+        "a", concept("sky", -1, 2), concept("road", -3, 3), concept("sea", -9, -1, held=-1), concept("tree", 1, 1)
+    )
+    assert [one["concept"] for one in falling(own)] == ["road", "sky"]
+    assert [one["concept"] for one in rising(own)] == ["road", "sky", "tree"]
+
+
+def test_a_sentence_names_what_falls_and_what_rises_in_the_last_layer_that_detects_anything():
+    first, second = layer("a", concept("sea", 1, 1)), layer("b", concept("sky", -1, -2), concept("road", 0.5, 3))
+    assert said(first, second, layer("c")) == (
+        "In b, detectors of sky, which held oak up, fall (-1.00 of -4.00 in its logit), and those of road lift elm "
+        f"(+3.00 of +5.00 in its logit); {MOVED}"
+    )
+    assert said(first) == (
+        f"In a, no concept that held oak up falls, and detectors of sea lift elm (+1.00 of +5.00 in its logit); {MOVED}"
+    )
+    assert said(layer("a", concept("sea", -1, -1))) == (
+        f"In a, detectors of sea, which held oak up, fall (-1.00 of -4.00 in its logit), and none lift elm; {MOVED}"
+    )
+    assert said(layer("a"), layer("b")) == f"No hidden unit of b detects a concept; {MOVED}"
+
+
+def test_names_are_listed_as_in_a_sentence():
+    assert [listed(list("abcde")[:count]) for count in range(6)] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+        "a, b, c and 1 more",
+        "a, b, c and 2 more",
+    ]
+    assert [finite(value) for value in (1.5, float("inf"), float("-inf"), float("nan"))] == [1.5, None, None, None]
+
+
+def test_areas_are_those_above_the_threshold_after_enlarging():
+    excess = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
+    enlarged = F.interpolate(excess[None, None], (224, 224), mode="bilinear", align_corners=False)[0, 0]
+    assert torch.equal(active_area(excess, (224, 224)), enlarged > 0)
+    # Small images are drawn a whole number of times as large.
+    assert active_area(excess, (16, 32)).shape == (224, 448)
+    assert active_area(excess, (300, 400)).shape == (300, 400)
+    assert not active_area(-torch.ones(3, 3), (32, 32)).any()
+
+
+def test_an_outline_is_white_inside_and_black_outside():
+    inside = torch.zeros(160, 160, dtype=torch.bool)
+    inside[40:120, 40:] = True
+    picture = outline_picture(inside)
+    white, black, clear = (255, 255, 255, 255), (0, 0, 0, 255), (0, 0, 0, 0)
+    down = [picture.getpixel((80, row)) for row in range(36, 44)]
+    assert down == [clear, clear, black, black, white, white, clear, clear]
+    # An area that goes on to the picture's edge is open there.
+    assert picture.getpixel((159, 80)) == clear
+    assert outline_picture(torch.zeros_like(inside)).getextrema() == ((0, 0),) * 4
+    assert outline_picture(torch.ones_like(inside)).getextrema() == ((0, 0),) * 4
+
+
+def test_pictures_and_bars_are_those_of_the_first(changes):
+    found = unit_numbers(changes)
+    clean, adversarial = (one[0] for one in a_pair())
+    view = unit_view(changes, found, (16, 16))
+    pictures = unit_pictures(changes, found, {"clean": clean, "adversarial": adversarial})
+    names = [
+        f"units-body_3-{unit}-{image}"
+        for unit in changes.layers[1].ranked[:4].tolist()
+        for image in ("clean", "adversarial")
+    ]
+    assert list(pictures)[-8:] == names
+    assert len(pictures) == 16
+    assert pictures[names[0]].size == (224, 224)
+    drawn = view["layers"][1]["pictured"]
+    assert [f"units-body_3-{one['facts']['unit']}-{one['image']}" for one in drawn] == names
+    bars = view["layers"][1]["rising"]
+    assert [row["length"] for row in bars["rows"]][:1] == [1.0][: len(bars["rows"])]
+    assert all(0 < row["length"] <= 1 for row in bars["rows"])
+
+
+def test_only_the_largest_bars_are_shown(changes):
+    found = unit_numbers(changes)
+    found["layers"][1]["concepts"] = [concept(f"c{number}", -1.0 - number, 1.0 + number) for number in range(11)]
+    view = unit_view(changes, found, (16, 16))["layers"][1]
+    for bars in (view["falling"], view["rising"]):
+        assert [row["facts"]["concept"] for row in bars["rows"]] == [f"c{number}" for number in range(10, 2, -1)]
+        assert bars["rows"][-1]["length"] == pytest.approx(4 / 11)
+        assert bars["more"] == 3
