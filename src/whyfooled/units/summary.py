@@ -147,9 +147,9 @@ def _on_silent(dissection: Dissection) -> Iterator[str]:
     dead = sum(int(one.dead.sum()) for one in dissection.layers)
     never = sum(int(_never_active(one).sum()) for one in dissection.layers)
     if dead:
-        yield f"{_count(dead, 'unit')} gave the same everywhere, in all images: dead."
+        yield f"{_count(dead, 'unit')} gave the same everywhere, in all images (dead)."
     if never:
-        yield f"{_count(never, 'unit')} gave the largest activation too often to exceed a threshold: never active."
+        yield f"{_count(never, 'unit')} gave the largest activation too often to exceed a threshold (never active)."
 
 
 def _never_active(one: DissectedLayer) -> Bool[Tensor, " u"]:
