@@ -1,6 +1,6 @@
 """Dissections built by hand, and annotated images held in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image as PILImage
@@ -19,11 +19,13 @@ SIDE = 16
 
 @dataclass(frozen=True)
 class HeldReader:
-    """Gives images that are held in memory."""
+    """Gives images that are held in memory, and notes which were asked for."""
 
     held: tuple[Annotated, ...]
+    asked: list[int] = field(default_factory=list)
 
     def read(self, index: int) -> Annotated:
+        self.asked.append(index)
         return self.held[index]
 
     def picture(self, index: int) -> PILImage.Image:

@@ -17,11 +17,18 @@ MOST_CONCEPTS = 40
 """How many layers, the last ones, and how many concepts of each, the most often detected, are drawn. [ours]"""
 
 _CHANCE = "#868e96"
+_LONGEST = 28
+"""How many letters of a name are written."""
 
 
 def category_colours(categories: tuple[str, ...]) -> dict[str, str]:
     """Give each category a colour."""
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(categories)}
+
+
+def _label(name: str) -> str:
+    """Shorten a name that would leave its panel no room."""
+    return plain_text(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…")
 
 
 def dissection_figure(dissection: Dissection, ink: str = "black") -> Figure:
@@ -34,9 +41,9 @@ def dissection_figure(dissection: Dissection, ink: str = "black") -> Figure:
         _chance_panel(left, dissection, one, ink)
         _concept_panel(right, dissection, one, colours, ink)
     used = {dissection.categories[of] for one in layers for of in _categories_of(dissection, one)}
-    handles = [Patch(color=colour, label=plain_text(name)) for name, colour in colours.items() if name in used]
+    handles = [Patch(color=colour, label=_label(name)) for name, colour in colours.items() if name in used]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False,
+        figure.legend(handles=handles, loc="outside lower left", ncols=min(8, len(handles)), frameon=False,
                       fontsize=9, labelcolor=ink)  # fmt: skip
     return figure
 
@@ -61,9 +68,9 @@ def _chance_panel(panel: Axes, dissection: Dissection, one: DissectedLayer, ink:
     panel.grid(visible=False, axis="x")
     panel.set_xticks(range(len(bars)), ["found", "by chance"][: len(bars)], fontsize=8)
     panel.set_xlim(-0.6, 1.6)
-    panel.set_ylim(bottom=0)
-    panel.margins(y=0.14)
-    panel.set_title("detectors", fontsize=9, color=ink)
+    panel.set_ylim(0, 1.15 * max(1, chance.observed, *chance.counts.tolist()))
+    panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.set_title("detectors", fontsize=9, color=ink, loc="left")
     panel.tick_params(axis="y", labelsize=8)
 
 
@@ -76,7 +83,7 @@ def _concept_panel(panel: Axes, dissection: Dissection, one: DissectedLayer, col
         panel.bar(place, count, width=0.8, color=colours[dissection.categories[dissection.category_of[concept]]])
     plain_panel(panel, ink)
     panel.grid(visible=False, axis="x")
-    names = [plain_text(dissection.concepts[concept]) for concept, _ in bars]
+    names = [_label(dissection.concepts[concept]) for concept, _ in bars]
     panel.set_xticks(range(len(bars)), names, fontsize=8, rotation=90)
     # So that few bars are no wider than many.
     panel.set_xlim(-0.7, max(len(bars), 24) - 0.3)
@@ -85,4 +92,4 @@ def _concept_panel(panel: Axes, dissection: Dissection, one: DissectedLayer, col
     panel.set_ylim(bottom=0, top=None if bars else 1)
     shown = f", the {len(bars)} most often detected" if len(by_count) > len(bars) else ""
     title = f"{one.layer.name}: units that detect each of {len(by_count)} concepts{shown}"
-    panel.set_title(plain_text(title), fontsize=9, color=ink)
+    panel.set_title(plain_text(title), fontsize=9, color=ink, loc="left")

@@ -26,8 +26,8 @@ def write_files(dissection: Dissection, folder: Path) -> None:
     for name, table in (("units", dissection.to_frame()), ("overlaps", dissection.overlaps())):
         table.to_parquet(folder / f"{name}.parquet", index=False)
     dissection.to_frame().to_csv(folder / "units.csv", index=False)
-    _write_text(folder / "summary.md", summary.markdown(TITLE))
-    _write_text(folder / "summary.tex", summary.latex("dissection", _remarks(dissection)))
+    _write_text(folder / "summary.md", summary_text(dissection, summary))
+    _write_text(folder / "summary.tex", summary.latex("dissection", (_provenance(dissection),)))
     (folder / "figure.png").write_bytes(as_png(dissection_figure(dissection)))
     pictures = draw_pictures(dissection, folder / "pictures")
     _write_text(folder / "index.html", page(dissection, summary, pictures))
@@ -38,9 +38,16 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _remarks(dissection: Dissection) -> tuple[str, ...]:
-    given = {key: value for key, value in dissection.parameters.items() if key != "versions"}
-    return (", ".join(f"{key} {value}" for key, value in given.items()),)
+def summary_text(dissection: Dissection, summary: Summary) -> str:
+    """Write the summary as Markdown, and at its end what it takes to do it again."""
+    return f"{summary.markdown(TITLE)}\n{_provenance(dissection)}\n"
+
+
+def _provenance(dissection: Dissection) -> str:
+    parameters = dict(dissection.parameters)
+    version = parameters.pop("versions", {}).get("whyfooled", "of an unknown version")
+    given = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in parameters.items())
+    return f"whyfooled {version}, {given}, cutoff {dissection.cutoff:g}; {dissection.passes.forwards} forward passes."
 
 
 def page(dissection: Dissection, summary: Summary, pictures: Pictures) -> str:
@@ -60,7 +67,6 @@ def page(dissection: Dissection, summary: Summary, pictures: Pictures) -> str:
             "permutations": permutations,
             "images": len(dissection.images),
             "concepts": int((dissection.area > 0).sum()),
-            "source": parameters.get("concepts", ""),
             "cutoff": f"{dissection.cutoff:g}",
             "share": percent(parameters["top"]) if "top" in parameters else None,
         },

@@ -9,6 +9,7 @@ from whyfooled.units.concepts import NOTHING, Annotated, Concepts
 from whyfooled.units.dissection import dissect
 from whyfooled.units.masking import mask_units
 from whyfooled.units.sensitivity import UnitSensitivity, unit_sensitivity
+from whyfooled.units.summary import dissection_summary
 
 __all__ = [
     "CONCEPTS",
@@ -22,6 +23,7 @@ __all__ = [
     "UnitChanges",
     "UnitSensitivity",
     "dissect",
+    "dissection_summary",
     "find_unit_changes",
     "load_dissection",
     "mask_units",

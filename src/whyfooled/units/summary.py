@@ -88,8 +88,6 @@ def _sentences(dissection: Dissection) -> Iterator[str]:
         f"{_count(len(dissection.categories), 'category', 'categories')} in "
         f"{_count(len(dissection.images), 'image')}."
     )
-    if shown < len(dissection.concepts):
-        yield f"{len(dissection.concepts) - shown} more concepts are shown nowhere that the classifier sees."
     ranked = sorted(dissection.layers, key=lambda one: -int(one.detectors(dissection.cutoff).sum()))
     told = dissection.layers if len(ranked) <= _LAYERS else ranked[:_LAYERS]
     yield from (_layer_sentence(dissection, one) for one in told)
@@ -140,8 +138,8 @@ def _on_reach(dissection: Dissection) -> Iterator[str]:
     if len(missed):
         largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
         yield (
-            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}: too many, or too "
-            "few, pixels show it, beside those that a unit is active on, for an IoU above the cutoff."
+            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}: beside the pixels "
+            "that a unit is active on, too many, or too few, show it for an IoU above the cutoff."
         )
 
 
@@ -149,9 +147,9 @@ def _on_silent(dissection: Dissection) -> Iterator[str]:
     dead = sum(int(one.dead.sum()) for one in dissection.layers)
     never = sum(int(_never_active(one).sum()) for one in dissection.layers)
     if dead:
-        yield f"{_count(dead, 'unit')} gave the same everywhere, in all images: dead."
+        yield f"{_count(dead, 'unit')} gave the same everywhere, in all images (dead)."
     if never:
-        yield f"{_count(never, 'unit')} gave the largest activation too often to exceed a threshold: never active."
+        yield f"{_count(never, 'unit')} gave the largest activation too often to exceed a threshold (never active)."
 
 
 def _never_active(one: DissectedLayer) -> Bool[Tensor, " u"]:

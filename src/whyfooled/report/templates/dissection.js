@@ -45,7 +45,7 @@ function picture(unit, [image, value, outline]) {
   const over = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   over.setAttribute("viewBox", `0 0 ${boxWidth} ${boxHeight}`);
   over.setAttribute("preserveAspectRatio", "none");
-  over.append(draw("dim", `M0 0h${boxWidth}v${boxHeight}h${-boxWidth}z${outline}`));
+  if (outline) over.append(draw("dim", `M0 0h${boxWidth}v${boxHeight}h${-boxWidth}z${outline}`));
   const mask = unit.c.length ? data.masks[`${image}:${unit.c[0][0]}`] : "";
   if (mask) over.append(draw("mask", mask));
   if (outline) over.append(draw("casing", outline), draw("area", outline));

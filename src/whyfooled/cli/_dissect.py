@@ -1,0 +1,160 @@
+"""``whyfooled dissect`` and ``whyfooled layers``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._progress import stages
+from whyfooled.errors import bad_parameter
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")]
+
+
+@app.command()
+@interruptible("Stopped. Nothing was written.")
+def dissect(
+    concepts: Annotated[
+        str | None,
+        typer.Option(help="Annotated images, such as masks:IMAGES,LABELS,NAMES. To see what it takes: --list."),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A layer's name; a pattern, such as 'blocks.*'; or last-stage. Can be given several times. To see "
+            "what there is: whyfooled layers.",
+            show_default="last-stage",
+        ),
+    ] = None,
+    colours: Annotated[
+        bool, typer.Option("--colours", help="Colours of the pixels are concepts too: red, blue, …")
+    ] = False,
+    top: Annotated[
+        float, typer.Option(help="The share of a unit's activations, at most, that are above its threshold.")
+    ] = 0.005,
+    cutoff: Annotated[float, typer.Option(help="The IoU above which a unit detects its best concept.")] = 0.04,
+    permutations: Annotated[
+        int, typer.Option(help="How often annotations are dealt to other images, to see what chance gives.")
+    ] = 20,
+    model: Model = "lite0",
+    weights: Weights = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    show: Annotated[bool, typer.Option("--list", help="Describe all kinds of annotated images, and stop.")] = False,
+) -> None:
+    """Find out which concepts hidden units detect (network dissection): a page, tables, a summary, a figure."""
+    if show:
+        _describe_concepts()
+        return
+    if not concepts:
+        given = "nothing" if concepts is None else "''"
+        raise bad_parameter("--concepts", "must say where annotated images are", given, "To see what it takes: --list.")
+
+    from whyfooled.engines import Model as Loading
+    from whyfooled.images import output_folder
+    from whyfooled.layers import LAST_STAGE
+    from whyfooled.report.dissection_page import summary_text, write_files
+    from whyfooled.units import dissect as dissect_units
+    from whyfooled.units import dissection_summary, open_concepts
+
+    with output_folder(output) as staging, plain_warnings():
+        annotated = open_concepts(concepts, colours)
+        with stages(quiet) as report:
+            report(0, 1, "loading")
+            classifier = Loading(model, weights, seed).load(device)
+            report(1, 1, "loading")
+            found = dissect_units(
+                classifier,
+                layer or LAST_STAGE,
+                annotated,
+                top=top,
+                cutoff=cutoff,
+                permutations=permutations,
+                batch_size=batch_size,
+                seed=seed,
+                progress=report,
+            )
+            report(0, 1, "page")
+            write_files(found, staging)
+            report(1, 1, "page")
+    if not quiet:
+        print(summary_text(found, dissection_summary(found)))
+        print(f"Written: {output}: index.html, units.csv, units.parquet, overlaps.parquet, summary.md, summary.tex")
+
+
+def _describe_concepts() -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from whyfooled.units import CONCEPTS
+
+    console = Console(highlight=False)
+    console.print("[bold]Annotated images[/bold] (--concepts)\n")
+    table = Table.grid(padding=(0, 2))
+    for card in CONCEPTS.values():
+        table.add_row(f"  [bold cyan]{escape(card.form)}[/bold cyan]", escape(card.summary))
+    console.print(table)
+
+
+@app.command()
+@interruptible("Stopped.")
+def layers(
+    model: Model = "lite0",
+    weights: Weights = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Those without places too, which have no units to dissect.")
+    ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="As comma-separated values.")] = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """List a model's layers in the order in which they run: their class, output, units, and places of each unit."""
+    import pandas as pd
+
+    from whyfooled.engines import Model as Loading
+    from whyfooled.layers import LAST_STAGE, Layer, choose_layers, list_layers
+
+    with plain_warnings():
+        classifier = Loading(model, weights, seed).load(device)
+        known = list_layers(classifier)
+        # Without any, a list of those that there are is what helps.
+        last = choose_layers(classifier, LAST_STAGE) if not every or any(one.spatial for one in known) else ()
+
+    def row(one: Layer) -> dict[str, Any]:
+        return {
+            "layer": one.name,
+            "class": one.kind,
+            "output": "x".join(map(str, one.shape)) or "one number",
+            "units": one.units if one.spatial else "-",
+            "places": one.places if one.spatial else "-",
+            "dissect": LAST_STAGE if one in last else "yes" if one.spatial else "no",
+        }
+
+    table = pd.DataFrame([row(one) for one in known if every or one.spatial])
+    if csv:
+        table.to_csv(sys.stdout, index=False)
+    else:
+        _print_columns(table)
+
+
+def _print_columns(table: Any) -> None:
+    """Print a table with a line for each row: text at the left of its column, numbers at the right."""
+    numbers = {"units", "places"}
+    lines = [list(table.columns), *(list(map(str, line)) for line in table.itertuples(index=False))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if name in numbers else cell.ljust(width)
+            for name, cell, width in zip(table.columns, line, widths, strict=True)
+        )
+        print("  ".join(cells).rstrip())
