@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +78,7 @@ def _speed(classifier: Classifier, layer: str, concepts: Concepts, repeats: int)
     whole: dict[str, list[float]] = {}
     alone: dict[str, list[float]] = {}
     counts: dict[str, Counts] = {}
-    works = {
+    works: dict[str, Callable[[], Counts]] = {
         "loop": lambda: loop(classifier, chosen[0].name, concepts),
         "ours": lambda: ours(0),
         "ours, with 20 permutations": lambda: ours(20),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from whyfooled.explaining_units import UnitsExplanation, explain_units
     from whyfooled.explanation import Explanation
     from whyfooled.goals import Targeted, Untargeted
+    from whyfooled.layers import list_layers
     from whyfooled.measures import recovery_curve
     from whyfooled.passes import count_passes
     from whyfooled.perturbation import (
@@ -66,7 +67,19 @@ if TYPE_CHECKING:
     from whyfooled.sources import Source, open_source
     from whyfooled.studies import run_study
     from whyfooled.targets import choose_targets
-    from whyfooled.units.masking import mask_units
+    from whyfooled.units import (
+        Concepts,
+        Dissection,
+        UnitChanges,
+        UnitSensitivity,
+        dissect,
+        find_unit_changes,
+        load_dissection,
+        mask_units,
+        open_concepts,
+        unit_sensitivity,
+        with_colours,
+    )
     from whyfooled.universal import (
         UAP,
         UPIPCA,
@@ -106,6 +119,7 @@ _HOME = {
     "explaining_units": ("UnitsExplanation", "explain_units"),
     "explanation": ("Explanation",),
     "goals": ("Targeted", "Untargeted"),
+    "layers": ("list_layers",),
     "measures": ("recovery_curve",),
     "passes": ("count_passes",),
     "perturbation": (
@@ -154,7 +168,19 @@ _HOME = {
         "dissimilarity",
         "evaluate",
     ),
-    "units.masking": ("mask_units",),
+    "units": (
+        "Concepts",
+        "Dissection",
+        "UnitChanges",
+        "UnitSensitivity",
+        "dissect",
+        "find_unit_changes",
+        "load_dissection",
+        "mask_units",
+        "open_concepts",
+        "unit_sensitivity",
+        "with_colours",
+    ),
     "zoo": ("load_classifier",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -175,10 +201,12 @@ __all__ = [
     "AttackResult",
     "CarliniWagner",
     "Classifier",
+    "Concepts",
     "ContrastiveLRP",
     "Deconvnet",
     "DeepFoolUAP",
     "DeepLIFT",
+    "Dissection",
     "Enhanced",
     "EnhancedGuidedBackprop",
     "Explanation",
@@ -205,6 +233,8 @@ __all__ = [
     "Superpixels",
     "Targeted",
     "UPIGrad",
+    "UnitChanges",
+    "UnitSensitivity",
     "UnitsExplanation",
     "UniversalPerturbation",
     "Untargeted",
@@ -212,23 +242,30 @@ __all__ = [
     "attack_files",
     "choose_targets",
     "count_passes",
+    "dissect",
     "dissimilarity",
     "enhance",
     "evaluate",
     "explain",
     "explain_perturbation",
     "explain_units",
+    "find_unit_changes",
     "interpretability_curve",
     "interpretability_score",
+    "list_layers",
     "load_adversaries",
     "load_classifier",
+    "load_dissection",
     "mask_units",
+    "open_concepts",
     "open_source",
     "recovery_curve",
     "run_attack",
     "run_study",
     "sensitivity",
     "smooth_activations",
+    "unit_sensitivity",
+    "with_colours",
 ]
 
 

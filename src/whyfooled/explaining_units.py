@@ -16,6 +16,7 @@ from whyfooled.images import output_folder
 from whyfooled.passes import Passes
 from whyfooled.provenance import Stages, pass_on, versions
 from whyfooled.types import Image, Images, Outcome, Progress, silent
+from whyfooled.units import load_dissection
 from whyfooled.units._results import Dissection
 from whyfooled.units.changes import DRAWS, UnitChanges, check_dissection, find_unit_changes
 
@@ -196,9 +197,6 @@ def open_dissection(
     ImageError
         If the folder holds none, or it is damaged.
     """
-    if not isinstance(dissection, Dissection):
-        from whyfooled.units._saved import load_dissection
-
-        dissection = load_dissection(dissection)
-    check_dissection(classifier, dissection, argument)
-    return dissection
+    found = dissection if isinstance(dissection, Dissection) else load_dissection(dissection)
+    check_dissection(classifier, found, argument)
+    return found

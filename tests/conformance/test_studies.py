@@ -77,7 +77,7 @@ def dissection():
     """Stand in for a folder that holds a dissection."""
     iou = {"first": torch.linspace(0, 0.1, 12), "second": torch.linspace(0.2, 0, 16)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sensitivity_interpretability, "_load", lambda folder: dissection_of(small(), **iou))
+        patch.setattr(sensitivity_interpretability, "load_dissection", lambda folder: dissection_of(small(), **iou))
         yield
 
 

@@ -82,7 +82,7 @@ def run(dark, tmp_path, monkeypatch):
 
     def running(iou, name="out", dead=(), images=dark, **given):
         found = dissection_of(turned(), dead=dead, units=iou)
-        monkeypatch.setattr(sensitivity_interpretability, "_load", lambda folder: found)
+        monkeypatch.setattr(sensitivity_interpretability, "load_dissection", lambda folder: found)
         whole = {"attacks": (redden,), "target": None, "counts": (6, 12), "permutations": 999} | given
         study = SensitivityInterpretability(dissection="there", **whole)
         return run_study(study, images, tmp_path / name, model=turned())
@@ -420,7 +420,7 @@ def test_a_dissection_of_another_model_is_refused(run, dark, tmp_path, monkeypat
     other = Turned()
     other.units.weight.data += 0.1
     found = dissection_of(Classifier(other.eval(), size=(8, 8), name="other"), units=FALLING)
-    monkeypatch.setattr(sensitivity_interpretability, "_load", lambda folder: found)
+    monkeypatch.setattr(sensitivity_interpretability, "load_dissection", lambda folder: found)
     study = SensitivityInterpretability(dissection="there", attacks=(redden,), target=None)
     with pytest.raises(ParameterError, match="must be of the classifier that is attacked, turned; got there, which"):
         run_study(study, dark, tmp_path / "out", model=turned())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar, final
 
 from matplotlib.figure import Figure
@@ -42,6 +41,7 @@ from whyfooled.studies._unit_links import (
 from whyfooled.studies._unit_words import link_rows, ranked, size_rows, unit_row, verdict
 from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import Images
+from whyfooled.units import load_dissection
 from whyfooled.units._results import DissectedLayer, Dissection
 from whyfooled.units.sensitivity import PairMoves, pair_moves
 
@@ -137,7 +137,7 @@ class SensitivityInterpretability(Study):
             raise bad_parameter(
                 "dissection", "must be a folder that `whyfooled dissect` wrote", repr(""), "Make one of this model."
             )
-        found = _load(self.dissection)
+        found = load_dissection(self.dissection)
         if found.model_digest != classifier.digest():
             raise bad_parameter(
                 "dissection",
@@ -213,11 +213,6 @@ class SensitivityInterpretability(Study):
 
 
 _Carried = tuple[tuple[Layer, Mapping[str, bytes]], ...]
-
-
-def _load(folder: str) -> Dissection:
-    found: Dissection = import_module("whyfooled.units").load_dissection(folder)
-    return found
 
 
 def _facts(one: DissectedLayer, cutoff: float) -> dict[str, bytes]:

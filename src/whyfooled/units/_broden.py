@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +102,18 @@ class BrodenReader:
 
     def read(self, index: int) -> Annotated:
         """Read one image with all its label maps."""
+        row, image = self.rows[index], self.picture(index)
+        maps = [self._map(category, name, row.map_size) for category, name in row.maps]
+        nothing = torch.empty(0, *row.map_size, dtype=torch.int64)
+        return Annotated(row.image, image, torch.stack(maps) if maps else nothing, row.whole, row.categories)
+
+    def picture(self, index: int) -> PILImage.Image:
+        """Read one image alone."""
         row = self.rows[index]
         path = self.root / _IMAGES / row.image
         image = read_photograph(path)
         _check_size(path, (image.height, image.width), row.size)
-        maps = [self._map(category, name, row.map_size) for category, name in row.maps]
-        nothing = torch.empty(0, *row.map_size, dtype=torch.int64)
-        return Annotated(row.image, image, torch.stack(maps) if maps else nothing, row.whole, row.categories)
+        return image
 
     def _map(self, category: int, name: str, size: tuple[int, int]) -> Int[Tensor, "h w"]:
         path = self.root / _IMAGES / name
@@ -238,17 +244,24 @@ def _row(
         cell = [part.strip() for part in values[category].split(";") if part.strip()]
         annotated += [number] if cell else []
         for part in cell:
-            label = whole_number(part)
-            if label is None and part.lower().endswith(".png") and there(part):
-                maps.append((number, part))
-            elif label is None:
-                wrong.append(f"{category} must have labels' numbers, or PNG files below {_IMAGES}; got {part!r}")
-            elif label in concepts[number]:
-                whole.append(concepts[number][label])
-            elif label != 0:
-                wrong.append(f"{category} must have labels of c_{category}.csv, or 0 for nothing; got {label}")
+            found = _part(part, concepts[number], there)
+            if isinstance(found, str):
+                maps.append((number, found))
+            elif found is None:
+                listed = f"labels of c_{category}.csv, 0 for nothing, or PNG files below {_IMAGES}"
+                wrong.append(f"{category} must have {listed}; got {part!r}")
+            elif found != NOTHING:
+                whole.append(found)
     once = tuple(dict.fromkeys(whole))
     return _Row(image, (sizes[0], sizes[1]), (sizes[2], sizes[3]), tuple(maps), once, tuple(annotated)), wrong
+
+
+def _part(text: str, concepts: Mapping[int, int], there: Callable[[str], bool]) -> int | str | None:
+    """Return a concept or `NOTHING` for a number, the file of a label map, or None for what is neither."""
+    label = whole_number(text)
+    if label is not None:
+        return NOTHING if label == 0 else concepts.get(label)
+    return text if text.lower().endswith(".png") and there(text) else None
 
 
 def _finder(root: Path) -> Callable[[str], bool]:
@@ -259,7 +272,7 @@ def _finder(root: Path) -> Callable[[str], bool]:
         folder, _, file = name.rpartition("/")
         if folder not in listed:
             below = root / folder
-            listed[folder] = {path.name for path in below.iterdir()} if is_folder(below) else set()
+            listed[folder] = {entry.name for entry in os.scandir(below)} if is_folder(below) else set()
         # A file system may know a name that its listing writes otherwise.
         return file in listed[folder] or is_file(root / name)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image as PILImage
 from torch import Tensor
 
@@ -113,7 +113,7 @@ def name_colours(picture: PILImage.Image) -> Int[Tensor, "h w"]:
     return found
 
 
-def _oklab(pixels: Int[Tensor, "h w 3"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+def _oklab(pixels: UInt8[Tensor, "h w 3"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Return hue (degrees, from −42 up to 318), lightness (0 to 1) and chroma (0 to about 0.32)."""
     levels = torch.arange(256) / 255
     # Of the 256 levels and not of every pixel: powers take long.
@@ -174,6 +174,9 @@ class _WithColours:
             categories=(*found.categories, self.category),
         )
 
+    def picture(self, index: int) -> PILImage.Image:
+        return self.reader.picture(index)
+
     def files(self) -> Iterable[Path]:
         return self.reader.files()
 
@@ -215,16 +218,21 @@ class _Photographs:
     source: Source
     longest: int
 
-    def read(self, index: int) -> Annotated:
+    def picture(self, index: int) -> PILImage.Image:
         sample = self.source[index]
         if isinstance(sample.image, Tensor):
             raise ImageError(
                 f"{sample.name} of {self.source.title} must be a picture for its colours to be named; it is an array "
                 "of floats that goes into a classifier as it is. Give the photographs themselves."
             )
-        scale = min(1, self.longest / max(sample.image.size))
-        width, height = (max(1, round(scale * side)) for side in sample.image.size)
-        return Annotated(sample.name, sample.image, name_colours(_resized(sample.image, width, height))[None], (), (0,))
+        return sample.image
+
+    def read(self, index: int) -> Annotated:
+        picture = self.picture(index)
+        scale = min(1, self.longest / max(picture.size))
+        width, height = (max(1, round(scale * side)) for side in picture.size)
+        maps = name_colours(_resized(picture, width, height))[None]
+        return Annotated(self.source.name(index), picture, maps, (), (0,))
 
     def files(self) -> Iterable[Path]:
         return self.source.reader.files()

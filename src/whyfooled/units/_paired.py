@@ -9,6 +9,7 @@ from typing import final
 
 import torch
 from jaxtyping import Int
+from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.errors import ImageError
@@ -115,7 +116,7 @@ class PairedReader:
     def read(self, index: int) -> Annotated:
         """Read an image and its label map; `ImageError` if one cannot be read, or they are of other proportions."""
         name, label_map = self.pairs[index]
-        image, maps = read_photograph(self.images / name), self.labels.read(self.maps / label_map)
+        image, maps = self.picture(index), self.labels.read(self.maps / label_map)
         height, width = maps.shape[1:]
         # Both sides of width / height = width / height, with what rounding to whole pixels makes of them.
         across, down = width * image.height, height * image.width
@@ -125,6 +126,10 @@ class PairedReader:
                 f"pixels; got {width} × {height}. Do they belong together?"
             )
         return Annotated(name, image, maps, (), tuple(range(len(self.labels.categories))))
+
+    def picture(self, index: int) -> PILImage.Image:
+        """Read an image alone."""
+        return read_photograph(self.images / self.pairs[index][0])
 
     def files(self) -> Iterable[Path]:
         """Name the lists, the images and the label maps."""

@@ -130,17 +130,18 @@ def count(
     area = torch.zeros(len(concepts.names), dtype=torch.int64, device=device)
     seen = whole = done = 0
     for group in groups:
-        read = [concepts[place] for place in group]
-        fitted = [one.fitted(images.classifier.fit, images.classifier.channels) for one in read]
-        labels = [
-            label_codes(maps.to(device), one.whole, one.categories) for one, (_, maps) in zip(read, fitted, strict=True)
-        ]
-        for own in labels:
+        fitted: list[Tensor] = []
+        labels: list[Labels] = []
+        for place in group:
+            one = concepts[place]
+            image, cut = one.fitted(images.classifier.fit, images.classifier.channels)
+            own = label_codes(cut.to(device), one.whole, one.categories)
             area[own.concepts] += own.area()
-        seen += sum(own.codes.numel() for own in labels)
-        whole += sum(one.maps.shape[1] * one.maps.shape[2] for one in read)
+            seen, whole = seen + own.codes.numel(), whole + one.maps.shape[1] * one.maps.shape[2]
+            fitted.append(image)
+            labels.append(own)
         for start in range(0, len(group), images.batch_size):
-            found = images.run([image for image, _ in fitted[start : start + images.batch_size]])
+            found = images.run(fitted[start : start + images.batch_size])
             for name, maps in found.items():
                 for number, excess in enumerate(maps - surveys[name].threshold.view(1, -1, 1, 1), start):
                     dealt = [labels[(number + shift) % len(labels)] for shift in range(1 + deals)]

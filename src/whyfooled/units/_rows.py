@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,5 +92,5 @@ def read_rows(path: Path, columns: Sequence[str], damage: Damage) -> list[tuple[
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number that a text of digits writes; None for any other text."""
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+    """Return the number that at most nine digits write; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -167,9 +167,6 @@ def _dissected(layer: Layer, found: Survey, counts: Counts) -> DissectedLayer:
 def _notes(concepts: Concepts, counts: Counts, permutations: int) -> Iterator[str]:
     if counts.seen < 0.995:
         yield f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off."
-    missing = [name for name, area in zip(concepts.names, counts.area.tolist(), strict=True) if not area]
-    if missing:
-        yield f"{len(missing)} of {len(concepts.names)} concepts are nowhere to be seen, such as {missing[0]}."
     if permutations >= len(concepts):
         yield (
             f"Of {len(concepts)} images annotations can be dealt to others in {len(concepts) - 1} ways only, not "
