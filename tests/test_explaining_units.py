@@ -26,6 +26,7 @@ def dissection(classifier):
         classifier,
         "body.2",
         LAST,
+        threshold=torch.full((5,), 0.1),
         **detecting(0, 1, -1, 0, 2),
         concepts={"<sky>": "object", "road": "object", "red": "colour", "blue": "colour"},
     )

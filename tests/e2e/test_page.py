@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests.models import SmallNet, small
+from tests.units.pairs import detecting, dissection_of
 from whyfooled import BIM, Classifier, explain, explain_perturbation
 from whyfooled.universal import UniversalPerturbation
 
@@ -22,7 +23,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def folder(tmp_path_factory):
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
     universal = UniversalPerturbation(0.05 * image[0].flip(0), 2.0, method="a_name_without_a_blank_" * 4)
-    found = explain(small(), image, attack=BIM(epsilon=0.3), trust=universal)
+    concepts = {"a_concept_without_a_blank_" * 4: "object", "sky": "object"}
+    detects = detecting(*[number % 2 for number in range(16)], concepts=2)
+    dissection = dissection_of(small(), "second", concepts=concepts, threshold=torch.full((16,), 0.1), **detects)
+    found = explain(small(), image, attack=BIM(epsilon=0.3), trust=universal, units=dissection)
     return found.save(tmp_path_factory.mktemp("page") / "out")
 
 

@@ -35,7 +35,9 @@ def folder(tmp_path_factory):
     save_file({"clean": clean, "adversarial": adversarial}, folder / "both.safetensors")
     save_file({"adversarial": adversarial}, folder / "adversarial.safetensors")
     to_picture(clean).save(folder / "clean.png")
-    dissection_of(pooled(), LAST, **detecting(0, 1, -1, 0, 2)).save(folder / "dissection")
+    dissection_of(pooled(), LAST, threshold=torch.full((5,), 0.1), **detecting(0, 1, -1, 0, 2)).save(
+        folder / "dissection"
+    )
     (folder / "empty").mkdir()
     return folder
 

@@ -14,6 +14,9 @@ from whyfooled.units.changes import ConceptChange, LayerChanges, UnitChanges
 TOP_UNITS = 10
 """How many of the units that moved most are listed, for each layer. [ours]"""
 
+TOP_DETECTORS = 5
+"""How many of the detectors that moved most are listed, for each layer: most of what moves detects nothing. [ours]"""
+
 CLASSES = ("true", "wrong")
 
 
@@ -24,6 +27,7 @@ def unit_numbers(changes: UnitChanges) -> dict[str, Any]:
         "dissection": {
             "concepts": dissection.parameters.get("concepts"),
             "images": len(dissection.images),
+            "top": dissection.parameters.get("top"),
             "cutoff": dissection.cutoff,
         },
         "l2": changes.l2,
@@ -38,16 +42,18 @@ def _pair(values: Tensor) -> dict[str, float | None]:
 
 def _layer(changes: UnitChanges, one: LayerChanges) -> dict[str, Any]:
     ranked, draws = one.ranked, len(one.chance)
+    detectors = one.dissected.detectors(changes.dissection.cutoff)
     return {
         "layer": one.name,
         "units": len(one.distance),
-        "detectors": int(one.dissected.detectors(changes.dissection.cutoff).sum()),
+        "detectors": int(detectors.sum()),
         "accounted": _pair(one.accounted),
         "completeness": _pair(changes.completeness(one)),
         "nonlinearity": _pair(one.nonlinearity),
         "beyond_chance": {"units": float(one.beyond.double().mean()), "chance": 1 / (1 + draws), "draws": draws},
         "not_ranked": len(one.distance) - len(ranked),
         "top": [_unit(changes, one, unit) for unit in ranked[:TOP_UNITS].tolist()],
+        "top_detectors": [_unit(changes, one, unit) for unit in ranked[detectors[ranked]][:TOP_DETECTORS].tolist()],
         "concepts": [_concept(own) for own in one.concepts],
     }
 

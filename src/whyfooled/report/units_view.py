@@ -18,7 +18,7 @@ from whyfooled.types import Image
 from whyfooled.units.changes import LayerChanges, UnitChanges
 
 PICTURED = 4
-"""How many of the units that moved most are drawn, for each layer. [ours]"""
+"""How many units are drawn, for each layer: half of them detectors, if there are so many. [ours]"""
 
 MOST_CONCEPTS = 8
 """How many concepts that fall, and that rise, are listed. [ours]"""
@@ -50,19 +50,23 @@ def unit_view(changes: UnitChanges, found: Mapping[str, Any], size: tuple[int, i
                     {"facts": unit, "image": image, "uri": data_uri(outline_picture(inside))}
                     for unit, image, inside in _pictured(one, facts, size)
                 ],
-                "falling": _bars(falling(facts), "true_effect"),
-                "rising": _bars(rising(facts), "wrong_effect"),
+                "falling": _bars(falling(facts), "true_effect", found["logit_change"]["true"]),
+                "rising": _bars(rising(facts), "wrong_effect", found["logit_change"]["wrong"]),
             }
             for one, facts in zip(changes.layers, found["layers"], strict=True)
         ],
     }
 
 
-def _bars(concepts: list[dict[str, Any]], effect: str) -> dict[str, Any]:
-    """Prepare bars: each as long as the effect, the first, which is the largest, as long as there is room."""
+def _bars(concepts: list[dict[str, Any]], effect: str, change: float) -> dict[str, Any]:
+    """Prepare bars: an effect as large as the logit's change, or larger, is as long as there is room."""
     shown = concepts[:MOST_CONCEPTS]
+    # Where the logit does not change at all, each effect is undone by others.
+    lengths = [min(1.0, abs(one[effect] / change)) if change else 1.0 for one in shown]
     return {
-        "rows": [{"facts": one, "effect": one[effect], "length": one[effect] / shown[0][effect]} for one in shown],
+        "rows": [
+            {"facts": one, "effect": one[effect], "length": length} for one, length in zip(shown, lengths, strict=True)
+        ],
         "more": len(concepts) - len(shown),
     }
 
@@ -86,9 +90,18 @@ def _pictured(
     one: LayerChanges, facts: Mapping[str, Any], size: tuple[int, int] | torch.Size
 ) -> Iterator[tuple[dict[str, Any], str, Bool[Tensor, "h w"]]]:
     """Go over the units to be drawn and both images, with the pixels at which the unit is active."""
-    for unit in facts["top"][:PICTURED]:
+    for unit in _drawn(facts):
         for image, maps in zip(IMAGES, one.maps, strict=True):
             yield unit, image, active_area(maps[unit["unit"]] - one.dissected.threshold[unit["unit"]], size)
+
+
+def _drawn(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Choose units that are active somewhere in either image: those that moved most, and detectors among them."""
+    top, detectors = (
+        [unit for unit in facts[which] if any(unit["active"].values())] for which in ("top", "top_detectors")
+    )
+    kept = [*detectors[: PICTURED // 2], *(unit for unit in top if unit not in detectors[: PICTURED // 2])]
+    return sorted(kept[:PICTURED], key=lambda unit: -unit["relative"])
 
 
 def active_area(excess: Float[Tensor, "h w"], size: tuple[int, int] | torch.Size) -> Bool[Tensor, "p q"]:
