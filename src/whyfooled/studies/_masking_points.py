@@ -17,6 +17,8 @@ from whyfooled.studies._table import Table
 from whyfooled.summary import Cell, Summary, SummaryTable
 
 NONE, MOST, RANDOM, LEAST = "none", "most sensitive", "random", "least sensitive"
+CHOICES = (MOST, RANDOM, LEAST)
+LENGTH = "new perturbation, times as long"
 MEASURES = {"clean": "clean images", "old": "old adversaries", "again": "attacked again"}
 
 
@@ -35,8 +37,9 @@ class Point:
         For each of `MEASURES`, the share of the images that are given their true class.
     change, over
         The same minus that without a mask, and minus that with as many random units; paired by image.
-    longer
-        How many times longer the new perturbation is than the old one, where both fool: a geometric mean.
+    longer, longer_than_random
+        How many times as long the new perturbation is as the old one, and as the new one with random units masked,
+        where both fool: geometric means.
     forwards, backwards
         What running the attack again took, in the mean; NaN if it was not.
     """
@@ -50,6 +53,7 @@ class Point:
     change: Mapping[str, Interval]
     over: Mapping[str, Interval]
     longer: Interval
+    longer_than_random: Interval
     forwards: float
     backwards: float
 
@@ -79,24 +83,23 @@ def _points(rows: pd.DataFrame, attack: str, layer: str, seed: int) -> Iterator[
         name: own.pivot_table(
             index="index", columns=["units", "choice"], values=name, aggfunc="mean", observed=True, dropna=False
         ).reindex(none.index)
-        for name in (*MEASURES, "log", "forwards", "backwards")
+        for name in (*MEASURES, "log")
     }
     keys: list[Any] = list(wide["clean"].columns)
     right, change, over = {}, {}, {}
-    for name in MEASURES:
-        values = wide[name]
+    for name, values in wide.items():
+        random = {key: values[key[0], RANDOM] for key in keys}
         right[name] = _means(values, seed)
         change[name] = _means(values.sub(none[name], axis=0), seed)
-        random = {key: values[key[0], RANDOM] for key in keys}
         over[name] = _means(values - pd.DataFrame(random, index=values.index), seed)
-    longer = _means(wide["log"].sub(none["log"], axis=0), seed)
+    spent = own.groupby(["units", "choice"], observed=True)[["forwards", "backwards"]].mean()
     of = int(own["layer_units"].iloc[0])
     base = _means(none[list(MEASURES)], seed)
     nothing = Interval(math.nan, math.nan, math.nan, 0)
     empty = dict.fromkeys(MEASURES, nothing)
-    yield Point(attack, layer, NONE, 0, of, base, empty, empty, nothing, math.nan, math.nan)
+    yield Point(attack, layer, NONE, 0, of, base, empty, empty, nothing, nothing, math.nan, math.nan)
     for units in sorted({units for units, _ in keys}):
-        for choice in (MOST, RANDOM, LEAST):
+        for choice in CHOICES:
             key = (units, choice)
             yield Point(
                 attack,
@@ -104,12 +107,12 @@ def _points(rows: pd.DataFrame, attack: str, layer: str, seed: int) -> Iterator[
                 choice,
                 int(units),
                 of,
-                {name: found[key] for name, found in right.items()},
-                {name: found[key] for name, found in change.items()},
-                {name: nothing if choice == RANDOM else found[key] for name, found in over.items()},
-                _exponential(longer[key]),
-                float(wide["forwards"][key].mean()),
-                float(wide["backwards"][key].mean()),
+                {name: right[name][key] for name in MEASURES},
+                {name: change[name][key] for name in MEASURES},
+                {name: over[name][key] for name in MEASURES},
+                _exponential(change["log"][key]),
+                _exponential(over["log"][key]),
+                *map(float, spent.loc[key]),
             )
 
 
@@ -125,20 +128,24 @@ def _exponential(logs: Interval) -> Interval:
 def panels(found: Sequence[Point]) -> dict[str, dict[str, Curves]]:
     """Return the curves to draw: a row for each attack and layer, a panel for each measure that there is."""
     rows: dict[str, dict[str, Curves]] = {}
-    shown = [name for name in MEASURES if any(one.right[name].count for one in found)]
+    measured = [name for name in MEASURES if any(one.right[name].count for one in found)]
     for none, own in _groups(found):
         numbers = sorted({one.units for one in own})
         title = f"{none.attack}, {none.layer} ({none.of} units)"
+        # Without a mask first, so that it lies under the others.
         rows[title] = {
             MEASURES[name]: {
-                **{
-                    choice: [(one.units, one.right[name]) for one in own if one.choice == choice]
-                    for choice in (MOST, RANDOM, LEAST)
-                },
                 NONE: [(units, none.right[name]) for units in numbers],
+                **{choice: [(one.units, one.right[name]) for one in own if one.choice == choice] for choice in CHOICES},
             }
-            for name in shown
+            for name in measured
         }
+        if any(one.longer.count for one in found):
+            alike = Interval(1.0, 1.0, 1.0, 0)
+            rows[title][LENGTH] = {
+                NONE: [(units, alike) for units in numbers],
+                **{choice: [(one.units, one.longer) for one in own if one.choice == choice] for choice in CHOICES},
+            }
     return rows
 
 
@@ -191,14 +198,12 @@ def _verdict(none: Point, own: Sequence[Point]) -> str:
         f"{none.right['old'].mean:.3f} to {shown.right['old'].mean:.3f} ({shown.change['old'].format(sign=True)})"
     )
     if helps:
-        old += f"; it is surely higher than without a mask with {_numbers(helps)} units masked"
-        old += (
-            f", and than with random ones masked with {_numbers(beats)}" if beats else ", but not than with random ones"
-        )
+        old += f"; it is surely higher than without a mask with {_numbers(helps)} masked"
+        old += f", and than with random ones with {_numbers(beats)}" if beats else ", but not than with random ones"
     else:
         old += ", and with no number of units is it surely higher than without a mask"
     clean = (
-        f"The accuracy on clean images is surely lower with {_numbers(costs)} units masked "
+        f"The accuracy on clean images is surely lower with {_numbers(costs)} masked "
         f"({shown.right['clean'].mean:.3f} with {shown.units})"
         if costs
         else "The accuracy on clean images is with no number of them surely lower"
@@ -212,24 +217,27 @@ def _after(none: Point, most: Sequence[Point], shown: Point) -> str:
         return "The attack was not run again, so nothing is known of an attacker who knows of the mask."
     survives = [one for one in most if one.change["again"].low > 0]
     beats = [one for one in survives if one.over["again"].low > 0]
-    longer = (
-        f", by perturbations {shown.longer.format(2)} times as long as the old ones"
-        if shown.longer.count >= FEWEST
-        else ""
-    )
     after = (
         f"Attacked again, the accuracy is {shown.right['again'].mean:.3f} with {shown.units} masked "
-        f"({shown.change['again'].format(sign=True)}){longer}"
+        f"({shown.change['again'].format(sign=True)}); "
     )
-    if not survives:
-        return f"{after}: with no number of units does masking surely help against a new attack."
-    than = f"than with random ones masked with {_numbers(beats)}" if beats else "not than with random ones masked"
-    return f"{after}; it is surely higher than without a mask with {_numbers(survives)} units masked, and {than}."
+    if survives:
+        after += f"it is surely higher than without a mask with {_numbers(survives)} masked, "
+        after += f"and than with random ones with {_numbers(beats)}" if beats else "but not than with random ones"
+    else:
+        after += "with no number of units is it surely higher than without a mask"
+    if shown.longer.count < FEWEST:
+        return f"{after}."
+    changed = "longer" if shown.longer.low > 1 else "shorter" if shown.longer.high < 1 else "of another length"
+    sure = "surely" if changed != "of another length" else "not surely"
+    found = f"{shown.longer.format(2)} times as long; {shown.longer_than_random.format(2)} times as with random ones"
+    return f"{after}. Where both fool, the new perturbation is {sure} {changed} ({found} masked)."
 
 
 def _numbers(found: Sequence[Point]) -> str:
     numbers = [str(one.units) for one in found]
-    return numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+    listed = numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+    return f"{listed} unit{'' if listed == '1' else 's'}"
 
 
 def _where(one: Point) -> tuple[Cell, ...]:
@@ -244,29 +252,31 @@ def _right_table(found: Sequence[Point]) -> SummaryTable:
         (
             *_where(one),
             *(one.right[name] for name in MEASURES),
-            one.longer,
             *("–" if math.isnan(passes) else f"{passes:.0f}" for passes in (one.forwards, one.backwards)),
         )
         for one in found
     ]
     caption = (
         "Accuracy on clean images, on the adversaries of the classifier without a mask, and under the attack run "
-        "again; how many times longer the new perturbation is where both fool (geometric mean), and the mean passes of "
-        "the new attack."
+        "again; the mean passes of the new attack."
     )
-    return SummaryTable(caption, (*_WHERE, *MEASURES.values(), "times as long", "forwards", "backwards"), lines)
+    return SummaryTable(caption, (*_WHERE, *MEASURES.values(), "forwards", "backwards"), lines)
 
 
 def _change_table(found: Sequence[Point], kind: str) -> SummaryTable:
     whose = "without a mask" if kind == "change" else "with as many random units masked"
     lines = [
-        (*_where(one), *(getattr(one, kind)[name] for name in MEASURES))
+        (
+            *_where(one),
+            *(getattr(one, kind)[name] for name in MEASURES),
+            one.longer if kind == "change" else one.longer_than_random,
+        )
         for one in found
         if one.choice != NONE and (kind == "change" or one.choice != RANDOM)
     ]
-    return SummaryTable(
-        f"Accuracy minus that {whose}, image by image.",
-        (*_WHERE, *MEASURES.values()),
-        lines,
-        frozenset(MEASURES.values()),
+    caption = (
+        f"Accuracy minus that {whose}, image by image; how many times as long the new perturbation is as the one "
+        f"{whose}, where both fool (geometric mean)."
     )
+    columns = (*_WHERE, *MEASURES.values(), "times as long")
+    return SummaryTable(caption, columns, lines, frozenset(MEASURES.values()))

@@ -29,7 +29,7 @@ from whyfooled.studies._attacked import (
 )
 from whyfooled.studies._band_grid import bands_grid
 from whyfooled.studies._held_out import check_share, part_of, right_part, split
-from whyfooled.studies._masking_points import LEAST, MOST, NONE, RANDOM, panels, points, summary
+from whyfooled.studies._masking_points import LEAST, LENGTH, MOST, NONE, RANDOM, panels, points, summary
 from whyfooled.studies._prepare import Prepared, Setting
 from whyfooled.studies._ranked_units import RankedUnits, rank_units
 from whyfooled.studies._study import Batch, Measured, Study
@@ -245,7 +245,8 @@ class NeuronMasking(Study):
     @classmethod
     def draw(cls, table: Table, seed: int) -> Figure:
         """Draw the accuracies over the number of masked units, a panel for each and a row for each attack and layer."""
-        return bands_grid(panels(points(table, seed)), x="units masked", y="accuracy", references=[NONE])
+        rows = panels(points(table, seed))
+        return bands_grid(rows, x="units masked", y="accuracy", references=[NONE], free=LENGTH)
 
 
 @final
