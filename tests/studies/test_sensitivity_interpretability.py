@@ -26,6 +26,7 @@ from whyfooled.studies._unit_links import (
     NOISE,
     LivingUnits,
     Top,
+    _repeatability,
     curves,
     links,
     packed,
@@ -113,7 +114,7 @@ def test_the_rows_hold_what_unit_sensitivity_measures(run, dark):
 
 def test_where_sensitive_units_detect_it_is_said_with_how_sure_it_is(run):
     result = run(FALLING)
-    units, linked, detectors, iou, sizes = tables(result)
+    units, linked, tops_rows, sizes = tables(result)
     assert units[0]["living"] == COUNT
     assert units[0]["detectors"] == int((FALLING > 0.04).sum())
     assert units[0]["detectors by chance"] == 0
@@ -129,12 +130,14 @@ def test_where_sensitive_units_detect_it_is_said_with_how_sure_it_is(run):
     assert spread[ATTACK] > 5
     assert spread[NOISE] < 1.2
     # Of 24 living units: 5 and 10 %, 20 % and so on, and the numbers that were asked for, each once.
-    assert [row["units"] for row in detectors[:7]] == [1, 2, 5, 6, 7, 12, 1]
-    six = next(row for row in iou if row["units"] == 6)
-    assert six["among them"] == pytest.approx(float(FALLING[:6].mean()), abs=2e-3)
-    assert six["difference"] == pytest.approx(float(FALLING[:6].mean() - FALLING[6:].mean()), abs=2e-3)
-    assert six["p"] <= six["p after Holm"] < 0.02
-    assert detectors[5]["share"] == "50 %"
+    sizes_said = ["1 (4 %)", "2 (8 %)", "5 (21 %)", "6 (25 %)", "7 (29 %)", "12 (50 %)"]
+    assert [row["units"] for row in tops_rows] == sizes_said * 3
+    six = tops_rows[3]
+    assert (six["detectors"], six["in the rest"]) == (1, pytest.approx(9 / 18, abs=0.06))
+    assert six["IoU"] == pytest.approx(float(FALLING[:6].mean()), abs=2e-3)
+    assert six["IoU difference"] == pytest.approx(float(FALLING[:6].mean() - FALLING[6:].mean()), abs=2e-3)
+    assert six["IoU p"] <= six["IoU p after Holm"] < 0.02
+    assert attack["repeatability"] > 0.95
     assert "sensitive units are more interpretable than others" in result.summary
     assert sizes[0]["ℓ2 norm"]["mean"] == pytest.approx(sizes[1]["ℓ2 norm"]["mean"], rel=1e-3)
 
@@ -269,15 +272,25 @@ def test_every_number_is_scipys(seed, ties):
     assert found[NOISE].over_noise is None
 
 
+def test_repeatability_is_the_correlation_with_as_many_other_images():
+    # Over all images the noise varies as much as what it is added to: half of the variance is repeatable.
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(3000, generator=generator, dtype=torch.float64)
+    noise = 40**0.5 * torch.randn(40, 3000, generator=generator, dtype=torch.float64)
+    flat = torch.zeros(40, 3000, dtype=torch.float64)
+    units = drawn(count=3000)
+    moves = {"moves": PairMoves(own + noise, flat, flat + 1), "noise": PairMoves(own.expand(40, -1), flat, flat + 1)}
+    found = _repeatability(LivingUnits(**{**vars(units), **moves}), 0)
+    assert found[ATTACK] == pytest.approx(0.5, abs=0.05)
+    assert found[NOISE] == pytest.approx(1)
+    assert math.isnan(_repeatability(drawn(images=3), 0)[ATTACK])
+
+
 def test_an_image_that_counts_twice_is_two_images():
     units = drawn()
     twice = [0, 0, 0, 3, 4, 5, 6, 7, 8, 9, 10, 10]
     weights = torch.bincount(torch.tensor(twice), minlength=12).double().unsqueeze(0)
-    moves = (
-        PairMoves(*(getattr(one, name)[twice] for name in ("distance", "mean", "square")))
-        for one in (units.moves, units.noise)
-    )
-    attack, noise = moves
+    attack, noise = (some_pairs(moves, twice) for moves in (units.moves, units.noise))
     found = units.scores(weights)
     torch.testing.assert_close(found[ATTACK][0], attack.relative().mean(0))
     torch.testing.assert_close(found[NOISE][0], noise.distance.mean(0) / attack.std())
@@ -297,12 +310,8 @@ def test_the_interval_covers_what_more_images_come_to():
     held = 0
     for part in range(40):
         some = slice(50 * part, 50 * part + 50)
-        own = (
-            PairMoves(*(getattr(one, name)[some] for name in ("distance", "mean", "square")))
-            for one in (whole.moves, whole.noise)
-        )
-        moves, noise = own
-        value = links(LivingUnits(**{**vars(whole), "moves": moves, "noise": noise}), 0)[0][ATTACK].iou
+        own = {name: some_pairs(getattr(whole, name), some) for name in ("moves", "noise")}
+        value = links(LivingUnits(**{**vars(whole), **own}), 0)[0][ATTACK].iou
         held += value.low <= true <= value.high
     assert held >= 32
 
@@ -344,6 +353,7 @@ def test_curves_by_hand():
     units = drawn(count=10)
     found = curves(units, units.iou, 0)
     assert found.shares == pytest.approx([number / 10 for number in range(1, 10)])
+    assert curves(drawn(count=300), drawn(count=300).iou, 0).shares[0] == pytest.approx(10 / 300)
     order = units.plain_scores()[NOISE].argsort(descending=True)
     assert found.lines[NOISE] == pytest.approx([float(units.iou[order[:number]].mean()) for number in range(1, 10)])
     assert found.whole == pytest.approx(float(units.iou.mean()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -165,6 +165,9 @@ class Link:
         How often a detector is ranked above a unit that is none.
     std, sparsity
         With the unit's standard deviation; with its squared mean over its mean square, low for one that is seldom on.
+    repeatable
+        How well the ranking agrees with that of as many other images: Spearman's correlation of rankings by halves of
+        the images, brought to their whole number (Spearman & Brown 1910). Below 1 it pulls the others towards 0.
     over_noise
         `iou` minus that of the ranking by sensitivity to noise; None without it, and for that itself.
     """
@@ -176,6 +179,7 @@ class Link:
     auroc: Interval
     std: Interval
     sparsity: Interval
+    repeatable: float
     over_noise: Interval | None
 
 
@@ -192,17 +196,47 @@ def links(units: LivingUnits, seed: int) -> tuple[dict[str, Link], Interval | No
     rankings = {kind: found[place * one : (place + 1) * one] for place, kind in enumerate(kinds)}
     rest = found[len(kinds) * one :]
     over = dict(zip((ATTACK, BEYOND), rest[1:], strict=False))
-    tested = _spearman_tests(units, seed)
+    tested, repeatable = _spearman_tests(units, seed), _repeatability(units, seed)
     return (
         {
-            kind: Link(**dict(zip(_NAMES, own, strict=True)), p_value=tested[kind], over_noise=over.get(kind))
+            kind: Link(
+                **{
+                    name: _cut(value, 0.0 if name == "auroc" else -1.0) for name, value in zip(_NAMES, own, strict=True)
+                },
+                p_value=tested[kind],
+                repeatable=repeatable[kind],
+                over_noise=over.get(kind),
+            )
             for kind, own in rankings.items()
         },
-        rest[0] if rest else None,
+        _cut(rest[0], -1.0) if rest else None,
     )
 
 
-_NAMES = ("iou", "above_chance", "given_std", "auroc", "std", "sparsity")
+_NAMES = {"iou": -1.0, "above_chance": -1.0, "given_std": -1.0, "auroc": 0.0, "std": -1.0, "sparsity": -1.0}
+"""Numbers of a ranking, and the lowest that each can be."""
+
+
+def _cut(value: Interval, lowest: float) -> Interval:
+    """Cut an interval off at what the number can be: 1, and the lowest."""
+    return replace(value, low=max(value.low, lowest), high=min(value.high, 1.0)) if value.count > 1 else value
+
+
+HALVES = 50
+"""How often the images are cut in halves. [ours]"""
+
+
+def _repeatability(units: LivingUnits, seed: int) -> dict[str, float]:
+    """Return each ranking's correlation with that of as many other images; NaN of fewer than four images."""
+    if units.images < 4 or units.count < 2:
+        return dict.fromkeys(units.plain_scores(), float("nan"))
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.rand(HALVES, units.images, generator=generator).argsort(dim=1) < units.images // 2
+    halves = [
+        {kind: mean_ranks(score) for kind, score in units.scores(half.double()).items()} for half in (first, ~first)
+    ]
+    found = {kind: float(_correlation(ranks, halves[1][kind]).mean()) for kind, ranks in halves[0].items()}
+    return {kind: 2 * r / (1 + r) if r > 0 else 0.0 for kind, r in found.items()}
 
 
 def _numbers(units: LivingUnits, weights: Tensor) -> Tensor:
@@ -344,14 +378,15 @@ class Curves:
     whole: float
 
 
-POINTS = 60
-"""How many N a curve has, at most. [ours]"""
+POINTS, FIRST = 60, 10
+"""How many N a curve has, at most, and the first: of fewer units a mean says little. [ours]"""
 
 
 def curves(units: LivingUnits, values: Tensor, seed: int) -> Curves:
     """Take the mean of a number among the N most sensitive units, for every ranking."""
     count = units.count
-    sizes = torch.linspace(1, count - 1, min(POINTS, max(0, count - 1))).round().long()
+    first = min(FIRST, max(1, count // 10))
+    sizes = torch.linspace(first, count - 1, min(POINTS, max(0, count - first))).round().long()
     if not len(sizes):
         return Curves([], {}, [], [], float(values.mean()))
     lines = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from whyfooled.statistics import Interval
 from whyfooled.studies._unit_links import ATTACK, BEYOND, NOISE, Link, LivingUnits, Top, links, tops
@@ -61,17 +60,21 @@ def link_rows(units: LivingUnits, found: Ranked) -> Iterator[tuple[Cell, ...]]:
     for kind, link in found.links.items():
         yield (
             *(units.layer, _CALLED[kind].format(units.attack), link.iou, link.p_value, link.over_noise),
-            *(link.above_chance, link.given_std, link.auroc, link.std, link.sparsity),
+            *(link.above_chance, link.given_std, link.auroc, link.std, link.sparsity, link.repeatable),
         )
 
 
-def size_rows(units: LivingUnits, found: Ranked, what: Literal["detectors", "iou"]) -> Iterator[tuple[Cell, ...]]:
+def size_rows(units: LivingUnits, found: Ranked) -> Iterator[tuple[Cell, ...]]:
     """Write, for each ranking, what is among the most sensitive units and among the rest."""
-    for kind, own in (found.detectors if what == "detectors" else found.iou).items():
-        for top in own:
-            numbers = (top.top, top.rest, top.top - top.rest, top.p_value, top.corrected)
-            share = f"{100 * top.size / units.count:.0f} %"
-            yield (units.layer, _CALLED[kind].format(units.attack), top.size, share, *numbers)
+    for kind in found.links:
+        for first, second in zip(found.detectors[kind], found.iou[kind], strict=True):
+            ranked_by = f"{_CALLED[kind].format(units.attack)}"
+            numbers = [
+                cell
+                for top in (first, second)
+                for cell in (top.top, top.rest, top.top - top.rest, top.p_value, top.corrected)
+            ]
+            yield (ranked_by, f"{first.size} ({100 * first.size / units.count:.0f} %)", *numbers)
 
 
 def verdict(units: LivingUnits, found: Ranked) -> str:
@@ -88,10 +91,10 @@ def verdict(units: LivingUnits, found: Ranked) -> str:
         return text
     beyond = found.links[BEYOND]
     return (
-        f"{text} Noise as large moves the same units (Spearman of the two sensitivities "
-        f"{found.agreement.format(2, sign=True)}), and its ranking has a correlation of "
+        f"{text} With the sensitivity to noise as large, that to the attack has a correlation of "
+        f"{found.agreement.format(2, sign=True)}; noise's has one of "
         f"{found.links[NOISE].iou.format(2, sign=True)} with the IoU: {_against_noise(link.over_noise)}. Ranked by "
-        f"sensitivity to the attack over that to noise, {_claim(found.detectors[BEYOND], found.iou[BEYOND])} "
+        f"sensitivity to the attack over that to noise: {_claim(found.detectors[BEYOND], found.iou[BEYOND])} "
         f"({beyond.iou.format(2, sign=True)}, {_p(beyond.p_value)})."
     )
 
