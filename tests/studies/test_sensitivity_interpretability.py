@@ -1,5 +1,6 @@
 """Sensitive and interpretable units, where it is known which unit an attack moves how far."""
 
+import dataclasses
 import json
 import math
 import re
@@ -15,8 +16,10 @@ from torch import nn
 
 from tests.studies.dissected import dissection_of
 from tests.studies.worlds import write_images
+from tests.units.made import made_concepts
 from whyfooled import Classifier
 from whyfooled.errors import ImageError, OutputError, ParameterError
+from whyfooled.registry import parse
 from whyfooled.sources import open_source
 from whyfooled.statistics import Interval
 from whyfooled.studies import SensitivityInterpretability, run_study, sensitivity_interpretability
@@ -36,6 +39,7 @@ from whyfooled.studies._unit_links import (
 )
 from whyfooled.studies._unit_words import _against_noise, _claim, ranked, verdict
 from whyfooled.studies.sensitivity_interpretability import _noisy
+from whyfooled.units import dissect, load_dissection
 from whyfooled.units.sensitivity import PairMoves, unit_sensitivity
 
 COUNT = 24
@@ -434,6 +438,20 @@ def test_a_dissection_of_another_model_is_refused(run, dark, tmp_path, monkeypat
     study = SensitivityInterpretability(dissection="there", attacks=(redden,), target=None)
     with pytest.raises(ParameterError, match="must be of the classifier that is attacked, turned; got there, which"):
         run_study(study, dark, tmp_path / "out", model=turned())
+
+
+def test_a_dissection_is_read_from_its_folder(dark, tmp_path):
+    dissect(turned(), "units", made_concepts()).save(tmp_path / "dissection")
+    text = f"sensitivity-interpretability(dissection={tmp_path / 'dissection'}, counts=[5], permutations=50)"
+    study = dataclasses.replace(parse("studies", text), attacks=(redden,), target=None)
+    result = run_study(study, dark, tmp_path / "out", model=turned())
+    (units,) = read_units(result.table)
+    expected = load_dissection(tmp_path / "dissection")["units"]
+    torch.testing.assert_close(units.iou, expected.best_iou[~expected.dead])
+    torch.testing.assert_close(units.chance_iou, expected.null_iou.double().mean(0)[~expected.dead])
+    assert "The units were dissected on 6 images (made); cutoff of the IoU 0.04." in result.summary
+    with pytest.raises(ImageError, match="holds no dissection"):
+        run_study(dataclasses.replace(study, dissection=str(tmp_path)), dark, tmp_path / "none", model=turned())
 
 
 def test_without_a_dissection_nothing_is_done(dark, tmp_path):
