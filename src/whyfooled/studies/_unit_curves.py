@@ -15,7 +15,9 @@ from whyfooled.studies._unit_links import ATTACK, BEYOND, NOISE, Curves
 Column = Mapping[str, Mapping[str, Curves]]
 """For each row's title, for each attack, its curves."""
 
-_DASHES: Mapping[str, object] = {ATTACK: "-", NOISE: (0, (4, 2)), BEYOND: (0, (1, 1.2))}
+_DASHES: Mapping[str, object] = {ATTACK: "-", BEYOND: (0, (1, 1.2))}
+_NOISE = ((0, (4, 2)), (0, (7, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)))
+"""Dashes that tell the noise of one attack from that of another: all of it is grey."""
 
 
 def unit_curves_figure(columns: Mapping[str, Column], *, x: str) -> Figure:
@@ -55,13 +57,14 @@ def _draw(panel: Axes, curves: Mapping[str, Curves], attacks: Sequence[str]) -> 
         if attack == next(iter(curves)):
             panel.fill_between(places, own.low, own.high, color=GREY, alpha=0.18, lw=0, label="95 % of random rankings")
             panel.axhline(own.whole, color=GREY, linewidth=0.8)
-        colour = COLOURS[attacks.index(attack) % len(COLOURS)]
+        place = attacks.index(attack)
+        colour = COLOURS[place % len(COLOURS)]
         for kind, line in own.lines.items():
             panel.plot(
                 places,
                 line,
                 color=GREY if kind == NOISE else colour,
-                linestyle=_DASHES[kind],
+                linestyle=_NOISE[place % len(_NOISE)] if kind == NOISE else _DASHES[kind],
                 linewidth=1.2 if kind == NOISE else 1.7,
                 label=plain_text(_NAMES[kind].format(attack)),
             )

@@ -85,7 +85,8 @@ def verdict(units: LivingUnits, found: Ranked) -> str:
     link = found.links[ATTACK]
     text = (
         f"{head}{_claim(found.detectors[ATTACK], found.iou[ATTACK])}. Spearman's correlation of sensitivity and best "
-        f"IoU: {link.iou.format(2, sign=True)}, {_p(link.p_value)}{_auroc(units, link)}."
+        f"IoU: {link.iou.format(2, sign=True)}, {_p(link.p_value)}{_auroc(units, link)}. The ranking's "
+        f"repeatability is {_share(link.repeatable)}."
     )
     if found.agreement is None:
         return text
@@ -103,7 +104,7 @@ def _claim(detectors: Sequence[Top], iou: Sequence[Top]) -> str:
     """Say what the sizes with a corrected p-value below the level show together."""
     clear = [(top, name) for name, own in (("", detectors), (_IOU, iou)) for top in own if top.corrected < LEVEL]
     if not clear:
-        return "it is not seen that sensitive units are more or less interpretable than others"
+        return "the most sensitive units are not seen to be more or less interpretable than the rest"
     signs = {top.top > top.rest for top, _ in clear}
     if len(signs) > 1:
         return f"it depends on how many units are taken: {'; '.join(_compared(*one) for one in _extremes(clear))}"
@@ -141,6 +142,10 @@ def _auroc(units: LivingUnits, link: Link) -> str:
     if link.auroc.count == 0:
         return "; all units are detectors" if bool(units.detector.all()) else "; no unit is a detector"
     return f"; a detector is ranked above another unit with a share of {link.auroc.format(2)}"
+
+
+def _share(value: float) -> str:
+    return "not known of so few images" if value != value else f"{value:.2f}"
 
 
 def _p(value: float) -> str:
