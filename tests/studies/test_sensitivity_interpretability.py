@@ -23,6 +23,7 @@ from whyfooled.registry import parse
 from whyfooled.sources import open_source
 from whyfooled.statistics import Interval
 from whyfooled.studies import SensitivityInterpretability, run_study, sensitivity_interpretability
+from whyfooled.studies._unit_curves import curves
 from whyfooled.studies._unit_links import (
     ATTACK,
     BEYOND,
@@ -30,7 +31,6 @@ from whyfooled.studies._unit_links import (
     LivingUnits,
     Top,
     _repeatability,
-    curves,
     links,
     packed,
     read_units,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -327,9 +327,9 @@ def tops(units: LivingUnits, score: Tensor, seed: int) -> tuple[list[Top], list[
     sizes = units.sizes()
     if not sizes:
         return [], []
-    chosen = _most(score, sizes)
+    chosen = most_sensitive(score, sizes)
     numbers = (units.detector.double(), units.iou)
-    p_values = [_tested(one, chosen, units.permutations, seed).p_value for one in numbers]
+    p_values = [dealt_out(one, chosen, units.permutations, seed).p_value for one in numbers]
     corrected = holm(torch.cat(p_values)).view(2, -1)
     return (
         _compared(sizes, chosen, numbers[0], p_values[0], corrected[0]),
@@ -342,60 +342,15 @@ def _compared(sizes: Sequence[int], chosen: Tensor, values: Tensor, p_values: Te
     return [Top(size, float(values[own].mean()), float(values[~own].mean()), *ps) for size, own, *ps in whole]
 
 
-def _most(score: Tensor, sizes: Sequence[int]) -> Tensor:
+def most_sensitive(score: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return (m,u) which units are the most sensitive ones, for each of m sizes."""
     place = torch.empty_like(score, dtype=torch.int64)
     place[score.argsort(descending=True, stable=True)] = torch.arange(len(score))
     return place < torch.tensor(sizes).unsqueeze(1)
 
 
-def _tested(values: Tensor, chosen: Tensor, permutations: int, seed: int) -> Permuted:
+def dealt_out(values: Tensor, chosen: Tensor, permutations: int, seed: int) -> Permuted:
+    """Test the difference between the mean of the chosen units and of the rest, for each of (m,u) choices."""
     sizes = chosen.sum(1, keepdim=True)
     contrasts = chosen / sizes - (~chosen) / (chosen.shape[1] - sizes)
     return permutation_test(values, contrasts.double(), permutations=permutations, seed=seed)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A number's mean among the N most sensitive units, over N, for a figure.
-
-    Parameters
-    ----------
-    shares
-        N as shares of the living units.
-    lines
-        The means, for each ranking.
-    low, high
-        The middle 95 % of what chance gives.
-    whole
-        The mean over all units.
-    """
-
-    shares: list[float]
-    lines: Mapping[str, list[float]]
-    low: list[float]
-    high: list[float]
-    whole: float
-
-
-POINTS, FIRST = 60, 10
-"""How many N a curve has, at most, and the first: of fewer units a mean says little. [ours]"""
-
-
-def curves(units: LivingUnits, values: Tensor, seed: int) -> Curves:
-    """Take the mean of a number among the N most sensitive units, for every ranking."""
-    count = units.count
-    first = min(FIRST, max(1, count // 10))
-    sizes = torch.linspace(first, count - 1, min(POINTS, max(0, count - first))).round().long()
-    if not len(sizes):
-        return Curves([], {}, [], [], float(values.mean()))
-    lines = {}
-    for kind, score in units.plain_scores().items():
-        ordered = values[score.argsort(descending=True, stable=True)]
-        lines[kind] = (ordered.cumsum(0)[sizes - 1] / sizes).tolist()
-    band = _tested(values, _most(torch.arange(count, 0, -1).double(), sizes.tolist()), units.permutations, seed)
-    # From the difference to the rest to the mean itself.
-    part = (count - sizes) / count
-    whole = float(values.mean())
-    low, high = ((whole + end * part).tolist() for end in (band.low, band.high))
-    return Curves((sizes / count).tolist(), lines, low, high, whole)

@@ -27,14 +27,13 @@ from whyfooled.studies._prepare import Prepared, Setting
 from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._table import Columns, Table
-from whyfooled.studies._unit_curves import unit_curves_figure
+from whyfooled.studies._unit_curves import curves, unit_curves_figure
 from whyfooled.studies._unit_links import (
     ATTACK,
     FACTS,
     GRID,
     MOVES,
     NOISE,
-    curves,
     packed,
     read_units,
 )
