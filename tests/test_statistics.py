@@ -200,6 +200,16 @@ def test_the_bootstrap_of_any_statistic_is_that_of_the_mean_for_means():
         assert (one.low, one.high) == pytest.approx((expected.low, expected.high), abs=0.03)
 
 
+def test_the_interval_of_a_biased_statistic_leans_against_the_bias():
+    # A square is too large by the variance of the mean, and that of a draw by twice as much.
+    values = draws(50).double() + 0.5
+    (found,) = bootstrap(lambda weights: (weights @ values / 50).square(), 50, resamples=2000)
+    (linear,) = bootstrap(lambda weights: weights @ values / 50, 50, resamples=2000)
+    assert found.mean == pytest.approx(linear.mean**2)
+    assert found.low == pytest.approx(2 * linear.mean**2 - (2 * linear.mean - linear.low) ** 2)
+    assert found.high == pytest.approx(2 * linear.mean**2 - (2 * linear.mean - linear.high) ** 2)
+
+
 def test_a_statistic_that_is_no_number_has_no_interval():
     (nothing,) = bootstrap(lambda weights: torch.full((len(weights), 1), torch.nan, dtype=torch.float64), 5)
     assert (nothing.count, str(nothing)) == (0, "–")

@@ -1,5 +1,6 @@
 """Sensitive and interpretable units, where it is known which unit an attack moves how far."""
 
+import dataclasses
 import json
 import math
 import re
@@ -15,18 +16,21 @@ from torch import nn
 
 from tests.studies.dissected import dissection_of
 from tests.studies.worlds import write_images
+from tests.units.made import made_concepts
 from whyfooled import Classifier
 from whyfooled.errors import ImageError, OutputError, ParameterError
+from whyfooled.registry import parse
 from whyfooled.sources import open_source
 from whyfooled.statistics import Interval
 from whyfooled.studies import SensitivityInterpretability, run_study, sensitivity_interpretability
+from whyfooled.studies._unit_curves import curves
 from whyfooled.studies._unit_links import (
     ATTACK,
     BEYOND,
     NOISE,
     LivingUnits,
     Top,
-    curves,
+    _repeatability,
     links,
     packed,
     read_units,
@@ -35,6 +39,7 @@ from whyfooled.studies._unit_links import (
 )
 from whyfooled.studies._unit_words import _against_noise, _claim, ranked, verdict
 from whyfooled.studies.sensitivity_interpretability import _noisy
+from whyfooled.units import dissect, load_dissection
 from whyfooled.units.sensitivity import PairMoves, unit_sensitivity
 
 COUNT = 24
@@ -113,7 +118,7 @@ def test_the_rows_hold_what_unit_sensitivity_measures(run, dark):
 
 def test_where_sensitive_units_detect_it_is_said_with_how_sure_it_is(run):
     result = run(FALLING)
-    units, linked, detectors, iou, sizes = tables(result)
+    units, linked, tops_rows, sizes = tables(result)
     assert units[0]["living"] == COUNT
     assert units[0]["detectors"] == int((FALLING > 0.04).sum())
     assert units[0]["detectors by chance"] == 0
@@ -129,12 +134,14 @@ def test_where_sensitive_units_detect_it_is_said_with_how_sure_it_is(run):
     assert spread[ATTACK] > 5
     assert spread[NOISE] < 1.2
     # Of 24 living units: 5 and 10 %, 20 % and so on, and the numbers that were asked for, each once.
-    assert [row["units"] for row in detectors[:7]] == [1, 2, 5, 6, 7, 12, 1]
-    six = next(row for row in iou if row["units"] == 6)
-    assert six["among them"] == pytest.approx(float(FALLING[:6].mean()), abs=2e-3)
-    assert six["difference"] == pytest.approx(float(FALLING[:6].mean() - FALLING[6:].mean()), abs=2e-3)
-    assert six["p"] <= six["p after Holm"] < 0.02
-    assert detectors[5]["share"] == "50 %"
+    sizes_said = ["1 (4 %)", "2 (8 %)", "5 (21 %)", "6 (25 %)", "7 (29 %)", "12 (50 %)"]
+    assert [row["units"] for row in tops_rows] == sizes_said * 3
+    six = tops_rows[3]
+    assert (six["detectors"], six["in the rest"]) == (1, pytest.approx(9 / 18, abs=0.06))
+    assert six["IoU"] == pytest.approx(float(FALLING[:6].mean()), abs=2e-3)
+    assert six["IoU difference"] == pytest.approx(float(FALLING[:6].mean() - FALLING[6:].mean()), abs=2e-3)
+    assert six["IoU p"] <= six["IoU p after Holm"] < 0.02
+    assert attack["repeatability"] > 0.95
     assert "sensitive units are more interpretable than others" in result.summary
     assert sizes[0]["ℓ2 norm"]["mean"] == pytest.approx(sizes[1]["ℓ2 norm"]["mean"], rel=1e-3)
 
@@ -149,7 +156,7 @@ def test_where_it_is_the_other_way_round_that_is_said(run):
 def test_where_there_is_no_link_none_is_said(run):
     alternating = torch.where(torch.arange(COUNT) % 2 == 0, 0.08, 0.01)
     result = run(alternating)
-    assert "it is not seen that sensitive units are more or less interpretable than others" in result.summary
+    assert "the most sensitive units are not seen to be more or less interpretable than the rest" in result.summary
 
 
 def test_the_same_run_again_changes_nothing_and_another_dissection_is_another_run(run):
@@ -269,15 +276,25 @@ def test_every_number_is_scipys(seed, ties):
     assert found[NOISE].over_noise is None
 
 
+def test_repeatability_is_the_correlation_with_as_many_other_images():
+    # Over all images the noise varies as much as what it is added to: half of the variance is repeatable.
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(3000, generator=generator, dtype=torch.float64)
+    noise = 40**0.5 * torch.randn(40, 3000, generator=generator, dtype=torch.float64)
+    flat = torch.zeros(40, 3000, dtype=torch.float64)
+    units = drawn(count=3000)
+    moves = {"moves": PairMoves(own + noise, flat, flat + 1), "noise": PairMoves(own.expand(40, -1), flat, flat + 1)}
+    found = _repeatability(LivingUnits(**{**vars(units), **moves}), 0)
+    assert found[ATTACK] == pytest.approx(0.5, abs=0.05)
+    assert found[NOISE] == pytest.approx(1)
+    assert math.isnan(_repeatability(drawn(images=3), 0)[ATTACK])
+
+
 def test_an_image_that_counts_twice_is_two_images():
     units = drawn()
     twice = [0, 0, 0, 3, 4, 5, 6, 7, 8, 9, 10, 10]
     weights = torch.bincount(torch.tensor(twice), minlength=12).double().unsqueeze(0)
-    moves = (
-        PairMoves(*(getattr(one, name)[twice] for name in ("distance", "mean", "square")))
-        for one in (units.moves, units.noise)
-    )
-    attack, noise = moves
+    attack, noise = (some_pairs(moves, twice) for moves in (units.moves, units.noise))
     found = units.scores(weights)
     torch.testing.assert_close(found[ATTACK][0], attack.relative().mean(0))
     torch.testing.assert_close(found[NOISE][0], noise.distance.mean(0) / attack.std())
@@ -297,12 +314,8 @@ def test_the_interval_covers_what_more_images_come_to():
     held = 0
     for part in range(40):
         some = slice(50 * part, 50 * part + 50)
-        own = (
-            PairMoves(*(getattr(one, name)[some] for name in ("distance", "mean", "square")))
-            for one in (whole.moves, whole.noise)
-        )
-        moves, noise = own
-        value = links(LivingUnits(**{**vars(whole), "moves": moves, "noise": noise}), 0)[0][ATTACK].iou
+        own = {name: some_pairs(getattr(whole, name), some) for name in ("moves", "noise")}
+        value = links(LivingUnits(**{**vars(whole), **own}), 0)[0][ATTACK].iou
         held += value.low <= true <= value.high
     assert held >= 32
 
@@ -344,6 +357,7 @@ def test_curves_by_hand():
     units = drawn(count=10)
     found = curves(units, units.iou, 0)
     assert found.shares == pytest.approx([number / 10 for number in range(1, 10)])
+    assert curves(drawn(count=300), drawn(count=300).iou, 0).shares[0] == pytest.approx(10 / 300)
     order = units.plain_scores()[NOISE].argsort(descending=True)
     assert found.lines[NOISE] == pytest.approx([float(units.iou[order[:number]].mean()) for number in range(1, 10)])
     assert found.whole == pytest.approx(float(units.iou.mean()))
@@ -366,7 +380,7 @@ def test_a_random_ranking_lies_in_the_band_as_often_as_it_says():
 
 def test_chance_finds_no_link_more_often_than_the_level_says():
     claims = [verdict(units, ranked(units, 0)) for units in (drawn(seed=seed, noise=False) for seed in range(40))]
-    assert sum("it is not seen" in one for one in claims) >= 34
+    assert sum("are not seen to be" in one for one in claims) >= 34
 
 
 def test_numbers_go_into_a_table_and_out_again():
@@ -424,6 +438,20 @@ def test_a_dissection_of_another_model_is_refused(run, dark, tmp_path, monkeypat
     study = SensitivityInterpretability(dissection="there", attacks=(redden,), target=None)
     with pytest.raises(ParameterError, match="must be of the classifier that is attacked, turned; got there, which"):
         run_study(study, dark, tmp_path / "out", model=turned())
+
+
+def test_a_dissection_is_read_from_its_folder(dark, tmp_path):
+    dissect(turned(), "units", made_concepts()).save(tmp_path / "dissection")
+    text = f"sensitivity-interpretability(dissection={tmp_path / 'dissection'}, counts=[5], permutations=50)"
+    study = dataclasses.replace(parse("studies", text), attacks=(redden,), target=None)
+    result = run_study(study, dark, tmp_path / "out", model=turned())
+    (units,) = read_units(result.table)
+    expected = load_dissection(tmp_path / "dissection")["units"]
+    torch.testing.assert_close(units.iou, expected.best_iou[~expected.dead])
+    torch.testing.assert_close(units.chance_iou, expected.null_iou.double().mean(0)[~expected.dead])
+    assert "The units were dissected on 6 images (made); cutoff of the IoU 0.04." in result.summary
+    with pytest.raises(ImageError, match="holds no dissection"):
+        run_study(dataclasses.replace(study, dissection=str(tmp_path)), dark, tmp_path / "none", model=turned())
 
 
 def test_without_a_dissection_nothing_is_done(dark, tmp_path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -165,6 +165,9 @@ class Link:
         How often a detector is ranked above a unit that is none.
     std, sparsity
         With the unit's standard deviation; with its squared mean over its mean square, low for one that is seldom on.
+    repeatable
+        How well the ranking agrees with that of as many other images: Spearman's correlation of rankings by halves of
+        the images, brought to their whole number (Spearman & Brown 1910). Below 1 it pulls the others towards 0.
     over_noise
         `iou` minus that of the ranking by sensitivity to noise; None without it, and for that itself.
     """
@@ -176,6 +179,7 @@ class Link:
     auroc: Interval
     std: Interval
     sparsity: Interval
+    repeatable: float
     over_noise: Interval | None
 
 
@@ -192,17 +196,47 @@ def links(units: LivingUnits, seed: int) -> tuple[dict[str, Link], Interval | No
     rankings = {kind: found[place * one : (place + 1) * one] for place, kind in enumerate(kinds)}
     rest = found[len(kinds) * one :]
     over = dict(zip((ATTACK, BEYOND), rest[1:], strict=False))
-    tested = _spearman_tests(units, seed)
+    tested, repeatable = _spearman_tests(units, seed), _repeatability(units, seed)
     return (
         {
-            kind: Link(**dict(zip(_NAMES, own, strict=True)), p_value=tested[kind], over_noise=over.get(kind))
+            kind: Link(
+                **{
+                    name: _cut(value, 0.0 if name == "auroc" else -1.0) for name, value in zip(_NAMES, own, strict=True)
+                },
+                p_value=tested[kind],
+                repeatable=repeatable[kind],
+                over_noise=over.get(kind),
+            )
             for kind, own in rankings.items()
         },
-        rest[0] if rest else None,
+        _cut(rest[0], -1.0) if rest else None,
     )
 
 
-_NAMES = ("iou", "above_chance", "given_std", "auroc", "std", "sparsity")
+_NAMES = {"iou": -1.0, "above_chance": -1.0, "given_std": -1.0, "auroc": 0.0, "std": -1.0, "sparsity": -1.0}
+"""Numbers of a ranking, and the lowest that each can be."""
+
+
+def _cut(value: Interval, lowest: float) -> Interval:
+    """Cut an interval off at what the number can be: 1, and the lowest."""
+    return replace(value, low=max(value.low, lowest), high=min(value.high, 1.0)) if value.count > 1 else value
+
+
+HALVES = 50
+"""How often the images are cut in halves. [ours]"""
+
+
+def _repeatability(units: LivingUnits, seed: int) -> dict[str, float]:
+    """Return each ranking's correlation with that of as many other images; NaN of fewer than four images."""
+    if units.images < 4 or units.count < 2:
+        return dict.fromkeys(units.plain_scores(), float("nan"))
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.rand(HALVES, units.images, generator=generator).argsort(dim=1) < units.images // 2
+    halves = [
+        {kind: mean_ranks(score) for kind, score in units.scores(half.double()).items()} for half in (first, ~first)
+    ]
+    found = {kind: float(_correlation(ranks, halves[1][kind]).mean()) for kind, ranks in halves[0].items()}
+    return {kind: 2 * r / (1 + r) if r > 0 else 0.0 for kind, r in found.items()}
 
 
 def _numbers(units: LivingUnits, weights: Tensor) -> Tensor:
@@ -293,9 +327,9 @@ def tops(units: LivingUnits, score: Tensor, seed: int) -> tuple[list[Top], list[
     sizes = units.sizes()
     if not sizes:
         return [], []
-    chosen = _most(score, sizes)
+    chosen = most_sensitive(score, sizes)
     numbers = (units.detector.double(), units.iou)
-    p_values = [_tested(one, chosen, units.permutations, seed).p_value for one in numbers]
+    p_values = [dealt_out(one, chosen, units.permutations, seed).p_value for one in numbers]
     corrected = holm(torch.cat(p_values)).view(2, -1)
     return (
         _compared(sizes, chosen, numbers[0], p_values[0], corrected[0]),
@@ -308,59 +342,15 @@ def _compared(sizes: Sequence[int], chosen: Tensor, values: Tensor, p_values: Te
     return [Top(size, float(values[own].mean()), float(values[~own].mean()), *ps) for size, own, *ps in whole]
 
 
-def _most(score: Tensor, sizes: Sequence[int]) -> Tensor:
+def most_sensitive(score: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return (m,u) which units are the most sensitive ones, for each of m sizes."""
     place = torch.empty_like(score, dtype=torch.int64)
     place[score.argsort(descending=True, stable=True)] = torch.arange(len(score))
     return place < torch.tensor(sizes).unsqueeze(1)
 
 
-def _tested(values: Tensor, chosen: Tensor, permutations: int, seed: int) -> Permuted:
+def dealt_out(values: Tensor, chosen: Tensor, permutations: int, seed: int) -> Permuted:
+    """Test the difference between the mean of the chosen units and of the rest, for each of (m,u) choices."""
     sizes = chosen.sum(1, keepdim=True)
     contrasts = chosen / sizes - (~chosen) / (chosen.shape[1] - sizes)
     return permutation_test(values, contrasts.double(), permutations=permutations, seed=seed)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A number's mean among the N most sensitive units, over N, for a figure.
-
-    Parameters
-    ----------
-    shares
-        N as shares of the living units.
-    lines
-        The means, for each ranking.
-    low, high
-        The middle 95 % of what chance gives.
-    whole
-        The mean over all units.
-    """
-
-    shares: list[float]
-    lines: Mapping[str, list[float]]
-    low: list[float]
-    high: list[float]
-    whole: float
-
-
-POINTS = 60
-"""How many N a curve has, at most. [ours]"""
-
-
-def curves(units: LivingUnits, values: Tensor, seed: int) -> Curves:
-    """Take the mean of a number among the N most sensitive units, for every ranking."""
-    count = units.count
-    sizes = torch.linspace(1, count - 1, min(POINTS, max(0, count - 1))).round().long()
-    if not len(sizes):
-        return Curves([], {}, [], [], float(values.mean()))
-    lines = {}
-    for kind, score in units.plain_scores().items():
-        ordered = values[score.argsort(descending=True, stable=True)]
-        lines[kind] = (ordered.cumsum(0)[sizes - 1] / sizes).tolist()
-    band = _tested(values, _most(torch.arange(count, 0, -1).double(), sizes.tolist()), units.permutations, seed)
-    # From the difference to the rest to the mean itself.
-    part = (count - sizes) / count
-    whole = float(values.mean())
-    low, high = ((whole + end * part).tolist() for end in (band.low, band.high))
-    return Curves((sizes / count).tolist(), lines, low, high, whole)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from whyfooled.statistics import Interval
 from whyfooled.studies._unit_links import ATTACK, BEYOND, NOISE, Link, LivingUnits, Top, links, tops
@@ -61,17 +60,21 @@ def link_rows(units: LivingUnits, found: Ranked) -> Iterator[tuple[Cell, ...]]:
     for kind, link in found.links.items():
         yield (
             *(units.layer, _CALLED[kind].format(units.attack), link.iou, link.p_value, link.over_noise),
-            *(link.above_chance, link.given_std, link.auroc, link.std, link.sparsity),
+            *(link.above_chance, link.given_std, link.auroc, link.std, link.sparsity, link.repeatable),
         )
 
 
-def size_rows(units: LivingUnits, found: Ranked, what: Literal["detectors", "iou"]) -> Iterator[tuple[Cell, ...]]:
+def size_rows(units: LivingUnits, found: Ranked) -> Iterator[tuple[Cell, ...]]:
     """Write, for each ranking, what is among the most sensitive units and among the rest."""
-    for kind, own in (found.detectors if what == "detectors" else found.iou).items():
-        for top in own:
-            numbers = (top.top, top.rest, top.top - top.rest, top.p_value, top.corrected)
-            share = f"{100 * top.size / units.count:.0f} %"
-            yield (units.layer, _CALLED[kind].format(units.attack), top.size, share, *numbers)
+    for kind in found.links:
+        for first, second in zip(found.detectors[kind], found.iou[kind], strict=True):
+            ranked_by = f"{_CALLED[kind].format(units.attack)}"
+            numbers = [
+                cell
+                for top in (first, second)
+                for cell in (top.top, top.rest, top.top - top.rest, top.p_value, top.corrected)
+            ]
+            yield (ranked_by, f"{first.size} ({100 * first.size / units.count:.0f} %)", *numbers)
 
 
 def verdict(units: LivingUnits, found: Ranked) -> str:
@@ -82,16 +85,17 @@ def verdict(units: LivingUnits, found: Ranked) -> str:
     link = found.links[ATTACK]
     text = (
         f"{head}{_claim(found.detectors[ATTACK], found.iou[ATTACK])}. Spearman's correlation of sensitivity and best "
-        f"IoU: {link.iou.format(2, sign=True)}, {_p(link.p_value)}{_auroc(units, link)}."
+        f"IoU: {link.iou.format(2, sign=True)}, {_p(link.p_value)}{_auroc(units, link)}. The ranking's "
+        f"repeatability is {_share(link.repeatable)}."
     )
     if found.agreement is None:
         return text
     beyond = found.links[BEYOND]
     return (
-        f"{text} Noise as large moves the same units (Spearman of the two sensitivities "
-        f"{found.agreement.format(2, sign=True)}), and its ranking has a correlation of "
+        f"{text} With the sensitivity to noise as large, that to the attack has a correlation of "
+        f"{found.agreement.format(2, sign=True)}; noise's has one of "
         f"{found.links[NOISE].iou.format(2, sign=True)} with the IoU: {_against_noise(link.over_noise)}. Ranked by "
-        f"sensitivity to the attack over that to noise, {_claim(found.detectors[BEYOND], found.iou[BEYOND])} "
+        f"sensitivity to the attack over that to noise: {_claim(found.detectors[BEYOND], found.iou[BEYOND])} "
         f"({beyond.iou.format(2, sign=True)}, {_p(beyond.p_value)})."
     )
 
@@ -100,7 +104,7 @@ def _claim(detectors: Sequence[Top], iou: Sequence[Top]) -> str:
     """Say what the sizes with a corrected p-value below the level show together."""
     clear = [(top, name) for name, own in (("", detectors), (_IOU, iou)) for top in own if top.corrected < LEVEL]
     if not clear:
-        return "it is not seen that sensitive units are more or less interpretable than others"
+        return "the most sensitive units are not seen to be more or less interpretable than the rest"
     signs = {top.top > top.rest for top, _ in clear}
     if len(signs) > 1:
         return f"it depends on how many units are taken: {'; '.join(_compared(*one) for one in _extremes(clear))}"
@@ -138,6 +142,10 @@ def _auroc(units: LivingUnits, link: Link) -> str:
     if link.auroc.count == 0:
         return "; all units are detectors" if bool(units.detector.all()) else "; no unit is a detector"
     return f"; a detector is ranked above another unit with a share of {link.auroc.format(2)}"
+
+
+def _share(value: float) -> str:
+    return "not known of so few images" if value != value else f"{value:.2f}"
 
 
 def _p(value: float) -> str:

@@ -27,14 +27,13 @@ from whyfooled.studies._prepare import Prepared, Setting
 from whyfooled.studies._reading import by_image, means
 from whyfooled.studies._study import Batch, Measured, Study
 from whyfooled.studies._table import Columns, Table
-from whyfooled.studies._unit_curves import unit_curves_figure
+from whyfooled.studies._unit_curves import curves, unit_curves_figure
 from whyfooled.studies._unit_links import (
     ATTACK,
     FACTS,
     GRID,
     MOVES,
     NOISE,
-    curves,
     packed,
     read_units,
 )
@@ -85,7 +84,7 @@ class SensitivityInterpretability(Study):
     layers: tuple[str, ...] = ()
     control: bool = True
     shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
-    counts: tuple[int, ...] = (10, 20, 50, 100)
+    counts: tuple[int, ...] = (10, 50)
     permutations: int = 1000
 
     card: ClassVar[Card] = Card(
@@ -183,20 +182,19 @@ class SensitivityInterpretability(Study):
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Correlations, the most sensitive units against the rest, and for each layer and attack what they say."""
         sentences = [who_was_fooled(table), _HOW_SURE]
-        units, linked, detectors, iou = (list[tuple[Cell, ...]]() for _ in range(4))
+        units, linked = (list[tuple[Cell, ...]]() for _ in range(2))
+        tops: dict[str, list[tuple[Cell, ...]]] = {}
         verdicts: list[str] = []
         for own in read_units(table):
             found = ranked(own, seed)
             units.append(unit_row(own))
             linked += link_rows(own, found)
-            detectors += size_rows(own, found, "detectors")
-            iou += size_rows(own, found, "iou")
+            tops.setdefault(own.layer, []).extend(size_rows(own, found))
             verdicts.append(verdict(own, found))
         tables = (
             _table(_UNITS, _UNIT_COLUMNS, units),
             _table(_LINKS, _LINK_COLUMNS, linked),
-            _table(_TOPS.format("share of detectors"), _TOP_COLUMNS, detectors),
-            _table(_TOPS.format("mean of the best IoU"), _TOP_COLUMNS, iou),
+            *(_table(_TOPS.format(layer), _TOP_COLUMNS, rows) for layer, rows in tops.items()),
             SummaryTable("The perturbations.", ("perturbation", "ℓ2 norm"), _sizes(table, seed)),
         )
         return Summary((*sentences, *verdicts), tables)
@@ -255,7 +253,7 @@ def _sizes(table: Table, seed: int) -> list[tuple[Cell, ...]]:
 
 
 def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> SummaryTable:
-    signed = frozenset(name for name in columns if name in ("difference", "minus noise"))
+    signed = frozenset(name for name in columns if name.endswith("difference") or name == "minus noise")
     return SummaryTable(caption, tuple(columns), rows, signed=signed)
 
 
@@ -277,14 +275,15 @@ _LINKS = (
     "How the ranking of the living units goes with what they detect: Spearman's correlation with the best IoU, with "
     "that less what chance gives, and with the unit's standard deviation taken out; how often a detector is ranked "
     "above another unit (AUROC). And with the unit's activity: its standard deviation, and its squared mean over its "
-    "mean square, which is low for units that are seldom on."
+    "mean square, which is low for units that are seldom on. Repeatability: how well the ranking agrees with that of "
+    "as many other images; what is below 1 is noise, which pulls the correlations towards 0."
 )
 _LINK_COLUMNS = (
     *("layer", "ranked by sensitivity to", "IoU", "p", "minus noise", "IoU above chance", "IoU, given deviation"),
-    *("AUROC of detectors", "deviation", "squared mean over mean square"),
+    *("AUROC of detectors", "deviation", "squared mean over mean square", "repeatability"),
 )
-_TOPS = "The most sensitive units against the rest: {}."
+_TOPS = "{}: the most sensitive units against the rest, in the share of detectors and in the mean of the best IoU."
 _TOP_COLUMNS = (
-    *("layer", "ranked by sensitivity to", "units", "share", "among them", "among the rest"),
-    *("difference", "p", "p after Holm"),
+    *("ranked by sensitivity to", "units", "detectors", "in the rest", "difference", "p", "p after Holm"),
+    *("IoU", "of the rest", "IoU difference", "IoU p", "IoU p after Holm"),
 )
