@@ -183,3 +183,14 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(folder, capsys, monkeypatch, 
     assert said in err
     assert err.count("\n") == 1
     assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_squashed_all_of_a_picture_is_seen(folder, monkeypatch, capsys):
+    assert dissect(monkeypatch, "--layer", "blocks.1", "-o", "cut") == 0
+    assert dissect(monkeypatch, "--layer", "blocks.1", "--squash", "-o", "squashed") == 0
+    cut, squashed = load_dissection("cut"), load_dissection("squashed")
+    # Pictures of 240 × 230 pixels are cut to squares.
+    assert [found.parameters["squash"] for found in (cut, squashed)] == [False, True]
+    assert int(squashed.area.sum()) > int(cut.area.sum())
+    assert any("of the annotated pixels" in note for note in cut.notes)
+    assert not any("of the annotated pixels" in note for note in squashed.notes)

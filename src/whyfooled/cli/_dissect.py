@@ -40,6 +40,14 @@ def dissect(
     permutations: Annotated[
         int, typer.Option(help="How often annotations are dealt to other images, to see what chance gives.")
     ] = 20,
+    squash: Annotated[
+        bool,
+        typer.Option(
+            "--squash",
+            help="Squash the whole picture into the model's input, as published dissections do, in place of the "
+            "model's own cut-out.",
+        ),
+    ] = False,
     model: Model = "lite0",
     weights: Weights = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
@@ -59,6 +67,8 @@ def dissect(
         given = "nothing" if concepts is None else "''"
         raise bad_parameter("--concepts", "must say where annotated images are", given, "To see what it takes: --list.")
 
+    from dataclasses import replace
+
     from whyfooled.engines import Model as Loading
     from whyfooled.images import output_folder
     from whyfooled.layers import LAST_STAGE
@@ -72,6 +82,8 @@ def dissect(
             report(0, 1, "loading")
             classifier = Loading(model, weights, seed).load(device)
             report(1, 1, "loading")
+            if squash:
+                classifier.fit = replace(classifier.fit, squash=True)
             found = dissect_units(
                 classifier,
                 layer or LAST_STAGE,

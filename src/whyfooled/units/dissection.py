@@ -128,6 +128,7 @@ def dissect(
             "model": classifier.name,
             "device": str(classifier.device),
             "input_size": list(classifier.size),
+            "squash": classifier.fit.squash,
             "concepts": concepts.title,
             "top": top,
             "permutations": min(permutations, len(concepts) - 1),
