@@ -12,8 +12,8 @@ from torch import Tensor
 
 from whyfooled.units.concepts import NOTHING
 
-_AT_ONCE = 2**22
-"""Enlarged activations that are held at once. [ours]"""
+_AT_ONCE = 2**19
+"""Enlarged activations that are held at once: as many as fit into a processor's own memory. [ours]"""
 _FEW = 2**20
 """Combinations of labels that are told apart by a table rather than by sorting. [ours]"""
 
