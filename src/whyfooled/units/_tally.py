@@ -12,8 +12,8 @@ from torch import Tensor
 
 from whyfooled.units.concepts import NOTHING
 
-_AT_ONCE = 2**19
-"""Enlarged activations that are held at once: as many as fit into a processor's own memory. [ours]"""
+_AT_ONCE = 2**21
+"""Enlarged activations that are held at once, at most. [ours]"""
 _FEW = 2**20
 """Combinations of labels that are told apart by a table rather than by sorting. [ours]"""
 
@@ -91,13 +91,14 @@ def active_pixels(
     for some in torch.split(tiles, max(1, _AT_ONCE // (rows.longest * columns.longest))) if len(tiles) else ():
         place, row, column = some.unbind(1)
         four = corners[place, row, :, column]
-        # Along the rows first, then along the columns.
-        along = torch.lerp(four[:, :, 0, None], four[:, :, 1, None], columns.fraction[column].unsqueeze(1))
-        enlarged = torch.lerp(along[:, 0, None], along[:, 1, None], rows.fraction[row].unsqueeze(2))
-        tile, down, right = (enlarged > 0).nonzero().int().unbind(1)
-        first = (rows.start[row] * size[1] + columns.start[column]).int()
-        pixel = first.index_select(0, tile) + down * size[1] + right
-        yield awake[place].int().index_select(0, tile), pixel
+        # Down the left and the right edge of each tile first: between edges that are not above 0 nothing is.
+        edges = torch.lerp(four[:, None, 0], four[:, None, 1], rows.fraction[row].unsqueeze(2))
+        tile, down = (edges.amax(2) > 0).nonzero().unbind(1)
+        left, right = edges[tile, down].unsqueeze(1).unbind(2)
+        line, across = (torch.lerp(left, right, columns.fraction[column[tile]]) > 0).nonzero().int().unbind(1)
+        first = (rows.start[row[tile]] + down) * size[1] + columns.start[column[tile]]
+        unit = awake[place[tile]]
+        yield unit.int().index_select(0, line), first.int().index_select(0, line) + across
 
 
 @final
