@@ -488,6 +488,23 @@ class TestOutputFolder:
         }
         assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.txt", "old.txt", "new.txt", "parts"}
 
+    def test_pictures_that_are_no_reports_are_not_lost(self, tmp_path):
+        (tmp_path / "pictures").mkdir()
+        (tmp_path / "pictures" / "holiday.jpg").write_text("mine")
+        with pytest.raises(
+            OutputError, match=r"has a folder 'pictures' that is no report's, for.*give another folder\."
+        ):
+            self.enter(tmp_path)
+        with output_folder(tmp_path, replaced=()) as staging:
+            (staging / "index.html").write_text("a page")
+        assert (tmp_path / "pictures" / "holiday.jpg").read_text() == "mine"
+        # Beside a page they are those of the run before.
+        with output_folder(tmp_path) as staging:
+            (staging / "pictures").mkdir()
+        assert list((tmp_path / "pictures").iterdir()) == []
+        with output_folder(tmp_path):
+            pass
+
     def test_an_existing_folder_is_as_before_after_an_interruption(self, tmp_path):
         (tmp_path / "a.txt").write_text("before")
 

@@ -349,22 +349,29 @@ def _nearest(folder: Path) -> Path:
 
 
 @contextmanager
-def output_folder(folder: str | Path) -> Iterator[Path]:
+def output_folder(folder: str | Path, replaced: Sequence[str] = ("pictures",)) -> Iterator[Path]:
     """Give a staging folder whose files appear in `folder` together when the block ends well, and not at all otherwise.
 
     The staging folder is made at once, in `folder` or the nearest folder above it that exists, so that a place that
     cannot be written to is found before the work begins. What is in `folder` already stays, except what is written
-    anew; a folder in it that is written anew is replaced whole.
+    anew; a folder in it that is written anew, as those in `replaced` will be, is replaced whole.
 
     Raises
     ------
     OutputError
-        If the path is a file, or the folder cannot be written.
+        If the path is a file, it cannot be written, or a folder in it would be replaced without a page beside it.
     """
     target = Path(folder)
     try:
         if target.exists() and not target.is_dir():
             raise OutputError(f"The output path {target} is a file; give a folder.")
+        # Somebody's own pictures, perhaps the very ones that are to be read, would be lost.
+        lost = [name for name in replaced if (target / name).is_dir() and not any(target.glob("*.html"))]
+        if lost:
+            raise OutputError(
+                f"The output folder {target} has a folder '{lost[0]}' that is no report's, for no page is beside it. "
+                "The new report's would replace it: give another folder."
+            )
         staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=_nearest(target.absolute())))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

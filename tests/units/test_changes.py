@@ -117,6 +117,29 @@ def test_the_trapezoid_rule_is_exact_for_squares():
     assert not any("do not add up" in note for note in found.notes)
 
 
+class Plateau(nn.Module):
+    """Gives 0.7 in double precision, which is more than 0.7 in single precision, and more than that in one place."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_parameter("one", nn.Parameter(torch.ones(1, dtype=torch.float64), requires_grad=False))
+        self.look = nn.Identity()
+
+    def forward(self, x):
+        maps = 0.7 + x.clamp(max=0)
+        maps[:, :, 0, 0] = 1 + x[:, :, 0, 0]
+        return self.look(maps * self.one).square().mean((2, 3)) - 1
+
+
+def test_a_plateau_at_a_threshold_is_not_active_in_double_precision():
+    module = Plateau()
+    classifier = Classifier(module, size=(8, 8), name="plateau")
+    clean = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    dissection = dissection_of(classifier, "look", threshold=torch.full((3,), 0.7))
+    (layer,) = find_unit_changes(classifier, dissection, clean, clean / 2, 0, 2).layers
+    torch.testing.assert_close(layer.active, torch.full((2, 3), 1 / 64, dtype=torch.float64))
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.01, 0.5))
 def test_the_way_back_has_the_opposite_effects(seed, size):

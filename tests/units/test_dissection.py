@@ -12,7 +12,7 @@ from torch import nn
 from tests.units.planted import SIDE, concepts, planted
 from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
-from whyfooled.units import _thresholds
+from whyfooled.units import _tally, _thresholds
 from whyfooled.units.concepts import NOTHING
 from whyfooled.units.dissection import dissect
 
@@ -90,6 +90,40 @@ def test_equal_to_brute_force_to_the_last_count(seed, whole_numbers):
     assert layer.dead.tolist() == [False, True, False, False, False]
     assert layer.above[1] == 0
     assert (layer.iou[1] == 0).all()
+
+
+@pytest.mark.parametrize("places", [(4, 4), (2, 9), (11, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 29), (23, 1), (5, 7), (90, 31)])
+def test_maps_of_any_size_are_enlarged_or_shrunk_exactly(places, size):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(3, 4, *places)).astype(np.float32)
+    maps = [torch.tensor(rng.integers(-1, 3, size=(2, *size))) for _ in range(3)]
+    annotated = concepts(maps, (0, 0, 1))
+    layer = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.2, permutations=0)["layer"]
+    _, both, union = brute_force(values, list(annotated), (0, 0, 1), 0.2)
+    np.testing.assert_array_equal(layer.both.numpy(), both)
+    np.testing.assert_array_equal(layer.union.numpy(), union)
+
+
+@pytest.mark.parametrize("few", [0, 10])
+def test_combinations_of_labels_are_told_apart_in_either_way(few, monkeypatch):
+    monkeypatch.setattr(_tally, "_FEW", few)
+    values, annotated, category_of = random_case(3)
+    layer = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=0)["layer"]
+    _, both, union = brute_force(values, list(annotated), category_of, 0.05)
+    np.testing.assert_array_equal(layer.both.numpy(), both)
+    np.testing.assert_array_equal(layer.union.numpy(), union)
+
+
+def test_counts_stay_exact_where_single_precision_is_not():
+    tally = _tally.Tally(1, (0,), 1, torch.device("cpu"))
+    labels = _tally.label_codes(torch.zeros(1, 1, 1, dtype=torch.int64), (), (0,))
+    tally.both += 2**24
+    tally.active += 2**25
+    tally.add(torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32), labels)
+    assert int(tally.both) == 2**24 + 1
+    assert int(tally.union(torch.tensor([2**26 + 1]))) == 2**25 + 1 + 2**26 + 1 - (2**24 + 1)
+    assert int(labels.summed(torch.tensor([[2**53 - 1]]))) == 2**53 - 1
 
 
 @pytest.mark.parametrize("top", [0.005, 0.01, 0.2])
@@ -215,11 +249,20 @@ def test_two_passes_an_image_and_more_only_where_memory_is_short(monkeypatch):
         assert torch.equal(short[name].threshold, found[name].threshold)
         assert torch.equal(short[name].above, found[name].above)
         assert torch.equal(short[name].both, found[name].both)
+        assert torch.equal(short[name].top_images, found[name].top_images)
+        assert torch.allclose(short[name].mean, found[name].mean)
+    # So short that a pass has room for no unit, and takes one all the same.
+    monkeypatch.setattr(_thresholds, "BUDGET", 1)
+    shortest = dissect(classifier, "first", annotated, top=0.05, permutations=0)
+    assert shortest.passes.forwards == (5 + 1) * 7
+    assert torch.equal(shortest["first"].threshold, found["first"].threshold)
 
 
 def test_top_images_and_moments():
     values = torch.randn(9, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     values[3], values[:, 2] = values[5], 1
+    # Nearly dead, and not dead.
+    values[:, 3] = 2 + values[:, 3] * 1e-6
     annotated = concepts([torch.zeros(1, 4, 4, dtype=torch.int64)] * 9, (0,))
     layer = dissect(planted(layer=values), "layer", annotated, top=0.05, top_images=4, batch_size=2)["layer"]
     peaks = values.amax((2, 3))
@@ -231,6 +274,9 @@ def test_top_images_and_moments():
     assert torch.allclose(layer.mean, values.double().mean((0, 2, 3)))
     assert torch.allclose(layer.std, values.double().std((0, 2, 3), correction=0))
     assert layer.std[2] == 0
+    assert layer.dead.tolist() == [False, False, True, False]
+    whole = dissect(planted(layer=values), "layer", annotated, top=0.05, top_images=20)["layer"]
+    assert whole.top_images.sort(1).values.tolist() == [list(range(9))] * 4
 
 
 def test_label_maps_are_cut_as_the_picture_is():
@@ -289,7 +335,41 @@ class _Hidden(nn.Module):
         return self.layer(self.maps[numbers]).nan_to_num(0).mean((2, 3))
 
 
+def test_a_seed_deals_the_annotations_in_its_own_way():
+    values, annotated, _ = random_case(0)
+    first, again, other = (
+        dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=2, seed=seed)["layer"]
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first.null_iou, again.null_iou)
+    assert not torch.equal(first.null_iou, other.null_iou)
+    assert torch.equal(first.both, other.both)
+
+
+def test_a_unit_detects_what_is_above_the_cutoff_and_not_what_is_at_it():
+    values, annotated, _ = random_case(0)
+    layer = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=0)["layer"]
+    best = float(layer.best_iou[0])
+    assert not layer.detectors(best)[0]
+    assert layer.detectors(best - 1e-9)[0]
+
+
 def test_notes_say_what_limits_the_result():
+    values, annotated, _ = random_case(0, images=3)
+    for permutations in (2, 3):
+        found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=permutations)
+        assert any("can be dealt to others" in note for note in found.notes) == (permutations == 3)
+
+
+def test_notes_say_what_is_cut_off():
+    maps = [torch.zeros(1, 20, 20, dtype=torch.int64)] * 3
+    module = planted(layer=torch.rand(3, 2, 4, 4)).module
+    classifier = Classifier(module, size=(SIDE, SIDE), fit=Fit((SIDE, SIDE), shorter_side=SIDE * 5 // 4))
+    found = dissect(classifier, "layer", concepts(maps, (0,)), top=0.05, permutations=0)
+    assert found.notes == ("The classifier sees 64% of the annotated pixels; the rest is cut off.",)
+
+
+def test_few_images_are_said_to_be_few():
     values, annotated, _ = random_case(0, images=3)
     found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05)
     assert any("3 images annotations can be dealt to others in 2 ways only, not 20" in note for note in found.notes)

@@ -298,6 +298,7 @@ def test_tensors_that_are_no_parameters_are_shared():
         ({"first": [3, 12]}, "`units` must be from 0 to 11 for 'first'; got 12"),
         ({"first": [-1]}, "`units` must be from 0 to 11 for 'first'; got -1"),
         ({"first": torch.tensor([0.5])}, r"`units` must be whole numbers, for 'first' too; got \[0.5\]"),
+        ({"first": [10**20]}, "`units` must be whole numbers, for 'first' too; got"),
         ({"first": torch.ones(3).bool()}, "`units` of truth values must have one for each of the 12 units of 'first'"),
         ({"first": torch.zeros(12).bool()}, "and not all false; got "),
         ({"first": list(range(12))}, "`units` must leave at least one of the 12 units of 'first'; got all of them"),

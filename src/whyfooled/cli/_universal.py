@@ -155,7 +155,7 @@ def evaluation(
     from whyfooled.sources import open_source
     from whyfooled.universal import UniversalPerturbation, evaluate
 
-    folder: Any = nullcontext() if output is None else output_folder(output)
+    folder: Any = nullcontext() if output is None else output_folder(output, replaced=())
     with folder as staging, plain_warnings():
         given = UniversalPerturbation.load(perturbation)
         maps = with_seed(parse("saliency", saliency or given.saliency or "gradient", argument="--saliency"), seed)

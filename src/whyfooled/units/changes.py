@@ -321,14 +321,15 @@ def _layer_changes(
     lengths = slopes.flatten(2).norm(dim=2).sum(1)
     apart = (slopes[:, 1] - slopes[:, 0]).flatten(1).norm(dim=1)
     mean_change = _over_std(change.mean((1, 2)).cpu(), dissected)
-    threshold = dissected.threshold.to(maps).view(-1, 1, 1)
+    threshold = dissected.threshold.to(maps.device).view(-1, 1, 1)
     return LayerChanges(
         dissected=dissected,
         maps=through.maps[name].float().cpu(),
         distance=_distance(maps[0], maps[1]),
         chance=chance,
         mean_change=mean_change,
-        active=(maps > threshold).double().mean((2, 3)).cpu(),
+        # In single precision, as thresholds are found: else a plateau at one would be a digit above it.
+        active=(maps.float() > threshold).double().mean((2, 3)).cpu(),
         held=held,
         effect=effect,
         nonlinearity=(apart / lengths).nan_to_num(nan=0.0).cpu(),

@@ -94,7 +94,10 @@ def without(classifier: Classifier, masks: Mapping[str, Mask]) -> Classifier:
 
 def _as_mask(units: Sequence[int] | Tensor, count: int, layer: str) -> Mask:
     """Return (u,) which units are meant, on the CPU."""
-    found = torch.as_tensor(units).cpu()
+    try:
+        found = torch.as_tensor(units).cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _brief(units)) from None
     if found.ndim != 1 or not len(found):
         raise bad_parameter("units", f"must list at least one unit of {layer!r}", _brief(units))
     if found.dtype == torch.bool:
