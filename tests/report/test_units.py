@@ -1,6 +1,7 @@
 """What a report says of hidden units follows from its numbers; areas are outlined where a unit is active."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from tests.models import small
 from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
-from whyfooled.report.units import falling, rising, unit_numbers, unit_sentences
+from whyfooled.report.units import falling, rising, unit_numbers
 from whyfooled.report.units_view import _drawn, active_area, outline_picture, unit_pictures, unit_view
 from whyfooled.report.words import finite, listed
 from whyfooled.units.changes import find_unit_changes
@@ -27,8 +28,8 @@ def test_numbers_are_those_of_the_changes_the_unit_that_moved_most_first(changes
     assert found["logit_change"] == dict(zip(("true", "wrong"), changes.logit_change.tolist(), strict=True))
     layer, one = found["layers"][1], changes.layers[1]
     assert (layer["layer"], layer["units"], layer["detectors"]) == (LAST, 5, 4)
-    # Unit 0 never varies in the dissection.
-    assert layer["not_ranked"] == 1
+    # Unit 0 never varies in the dissection, but does in the clean image.
+    assert (layer["not_ranked"], layer["not_ranked_moving"]) == (0, 0)
     top = layer["top"]
     assert [unit["unit"] for unit in top] == one.ranked.tolist()
     assert [unit["relative"] for unit in top] == sorted((unit["relative"] for unit in top), reverse=True)
@@ -41,17 +42,37 @@ def test_numbers_are_those_of_the_changes_the_unit_that_moved_most_first(changes
         assert unit["detector"] == (own != 2)
     assert layer["accounted"]["wrong"] == pytest.approx(found["logit_change"]["wrong"], abs=1e-5)
     assert layer["nonlinearity"] == {"true": 0, "wrong": 0}
-    assert layer["beyond_chance"]["chance"] == 1 / 5
-    # A mean with an infinite change in it, and what JSON cannot write.
-    (sky,) = [concept for concept in layer["concepts"] if concept["concept"] == "sky"]
-    assert sky["mean_change"] is None
+    assert layer["rough"] == {"true": False, "wrong": False}
+    assert layer["carried"]["true"] == pytest.approx(float(one.effect[0, [0, 1, 3, 4]].sum()))
+    assert layer["carried"]["wrong"] == pytest.approx(sum(own["wrong_effect"] for own in layer["concepts"]))
+    assert layer["beyond_chance"] == {"moving": 5, "share": one.beyond_share, "chance": 1 / 5, "draws": 4}
+
+
+def test_what_json_cannot_write_is_none(changes):
+    one = changes.layers[1]
+    endless = replace(one.concepts[0], mean_change=torch.inf)
+    # Unit 2 gives the same in all images but the adversarial one, unit 1 in that one, too.
+    still = torch.tensor([1.0, 0, 1, 0, 0]).double()
+    made = replace(
+        one,
+        std=one.std * torch.tensor([1.0, 0, 0, 1, 1]).double(),
+        distance=one.distance * still,
+        chance=one.chance * still,
+        concepts=(endless,),
+    )
+    (layer,) = unit_numbers(replace(changes, layers=(made,)))["layers"]
+    assert layer["concepts"][0]["mean_change"] is None
+    assert (layer["not_ranked"], layer["not_ranked_moving"], layer["beyond_chance"]["moving"]) == (2, 1, 2)
+    made = replace(made, distance=0 * one.distance, chance=0 * one.chance)
+    (layer,) = unit_numbers(replace(changes, layers=(made,)))["layers"]
+    assert (layer["beyond_chance"]["moving"], layer["beyond_chance"]["share"]) == (0, None)
 
 
 def test_ten_units_are_listed():
     classifier = small()
     changes = find_unit_changes(classifier, dissection_of(classifier, "second"), *a_pair(), 2, 0)
     (layer,) = unit_numbers(changes)["layers"]
-    assert (layer["units"], layer["not_ranked"]) == (16, 1)
+    assert (layer["units"], layer["not_ranked"]) == (16, 0)
     assert [unit["unit"] for unit in layer["top"]] == changes.layers[0].ranked[:10].tolist()
 
 
@@ -68,41 +89,11 @@ def concept(name, true, wrong, held=1.0):
     }
 
 
-def layer(name, *concepts):
-    beyond = {"units": 0.75, "chance": 0.2, "draws": 4}
-    return {"layer": name, "concepts": list(concepts), "beyond_chance": beyond}
-
-
-CHANGE = {"true": -4.0, "wrong": 5.0}
-MOVED = "75 % of its units moved further than under any of 4 random perturbations of equal length (by chance 20 %)."
-
-
-def said(*layers):
-    (sentence,) = unit_sentences({"layers": list(layers), "logit_change": CHANGE}, "oak", "elm")
-    return sentence
-
-
 def test_concepts_that_fall_and_rise_come_with_the_largest_first():
-    own = layer(
-        "a", concept("sky", -1, 2), concept("road", -3, 3), concept("sea", -9, -1, held=-1), concept("tree", 1, 1)
-    )
+    concepts = [concept("sky", -1, 2), concept("road", -3, 3), concept("sea", -9, -1, held=-1), concept("tree", 1, 1)]
+    own = {"concepts": concepts}
     assert [one["concept"] for one in falling(own)] == ["road", "sky"]
     assert [one["concept"] for one in rising(own)] == ["road", "sky", "tree"]
-
-
-def test_a_sentence_names_what_falls_and_what_rises_in_the_last_layer_that_detects_anything():
-    first, second = layer("a", concept("sea", 1, 1)), layer("b", concept("sky", -1, -2), concept("road", 0.5, 3))
-    assert said(first, second, layer("c")) == (
-        "In b, detectors of sky, which held oak up, fall (-1.00 of -4.00 in its logit), and those of road lift elm "
-        f"(+3.00 of +5.00 in its logit); {MOVED}"
-    )
-    assert said(first) == (
-        f"In a, no concept that held oak up falls, and detectors of sea lift elm (+1.00 of +5.00 in its logit); {MOVED}"
-    )
-    assert said(layer("a", concept("sea", -1, -1))) == (
-        f"In a, detectors of sea, which held oak up, fall (-1.00 of -4.00 in its logit), and none lift elm; {MOVED}"
-    )
-    assert said(layer("a"), layer("b")) == f"No hidden unit of b detects a concept; {MOVED}"
 
 
 def test_names_are_listed_as_in_a_sentence():

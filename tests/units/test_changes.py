@@ -15,6 +15,7 @@ from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
 from whyfooled import Classifier, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.randomness import add_noise
+from whyfooled.units._spread import clean_std
 from whyfooled.units.changes import find_unit_changes
 
 
@@ -51,7 +52,8 @@ def test_distances_means_and_areas_are_those_of_the_maps():
     assert found.l2 == pytest.approx(float((adversarial - clean).norm()))
     for layer, place in zip(found.layers, (2, 3), strict=True):
         before, after, *others = (maps_of(classifier, one)[place][0].double() for one in (clean, adversarial, *noisy))
-        std, threshold = layer.dissected.std, layer.dissected.threshold
+        std, threshold = clean_std(layer.dissected, before), layer.dissected.threshold
+        torch.testing.assert_close(layer.std, std)
         for unit in range(1, 5):
             apart = (after[unit] - before[unit]).square().sum().sqrt()
             assert float(layer.distance[unit]) == pytest.approx(float(apart), rel=1e-4)
@@ -153,7 +155,7 @@ def test_the_way_back_has_the_opposite_effects(seed, size):
     torch.testing.assert_close(there.logit_change, -back.logit_change)
     for one, other in zip(there.layers, back.layers, strict=True):
         torch.testing.assert_close(one.effect, -other.effect, atol=1e-7, rtol=1e-4)
-        torch.testing.assert_close(one.mean_change, -other.mean_change)
+        torch.testing.assert_close(one.mean_change * one.std, -other.mean_change * other.std)
         torch.testing.assert_close(one.distance, other.distance)
         torch.testing.assert_close(one.nonlinearity, other.nonlinearity)
         assert torch.equal(one.active, other.active.flip(0))
@@ -186,14 +188,60 @@ def test_detectors_of_a_concept_are_added_up():
 
 def test_units_that_never_vary_are_not_ranked():
     classifier, (clean, adversarial) = pooled(), a_pair()
-    std = torch.tensor([0.0, 1.0, 2.0, 0.5, 1.0]).double()
-    dead = torch.tensor([False, False, False, False, True])
-    dissection = dissection_of(classifier, "body.2", std=std, dead=dead)
+    std = torch.tensor([0.0, 1.0, 2.0, 0.5, 0.0]).double()
+    dead = torch.tensor([True, False, False, False, True])
+    with torch.no_grad():
+        # Silent in the clean image, and where it was dissected; unit 0 was silent there only.
+        classifier.module.body[2].bias[4] = -float(maps_of(classifier, clean)[2][0, 4].amax())
+    mean = torch.zeros(5).double()
+    dissection = dissection_of(classifier, LAST, std=std, dead=dead, mean=mean)
     (layer,) = find_unit_changes(classifier, dissection, clean, adversarial, 2, 0).layers
-    assert layer.relative[[0, 4]].tolist() == [torch.inf, torch.inf]
-    assert layer.mean_change[[0, 4]].isinf().all()
-    by_hand = sorted((1, 2, 3), key=lambda unit: -float(layer.distance[unit] / std[unit]))
-    assert layer.ranked.tolist() == by_hand
+    assert not layer.maps[0, 4].any()
+    assert float(layer.distance[4]) > 0
+    assert (float(layer.std[4]), float(layer.relative[4]), float(layer.mean_change[4])) == (0, torch.inf, torch.inf)
+    assert layer.relative[:4].isfinite().all()
+    assert layer.ranked.tolist() == sorted(range(4), key=lambda unit: -float(layer.distance[unit] / layer.std[unit]))
+
+
+def test_only_units_that_move_count_beside_chance():
+    classifier = Classifier(Faint(), size=(8, 8), name="faint")
+    clean = torch.full((1, 3, 8, 8), 0.5)
+    adversarial = clean.clone()
+    adversarial[:, 0] += 0.2
+    changes = find_unit_changes(classifier, dissection_of(classifier, "look"), clean, adversarial, 0, 1)
+    (layer,) = changes.layers
+    assert layer.beyond_share == 1 / 3
+    # Of three units one moves further than under noise, one only under noise, and one not at all.
+    still = torch.tensor([True, True, False])
+    made = replace(layer, distance=layer.distance * still, chance=layer.chance * still)
+    assert (made.moving.tolist(), made.beyond_share) == ([True, True, False], 1 / 2)
+    made = replace(layer, distance=0 * layer.distance, chance=0 * layer.chance)
+    assert not made.moving.any()
+    assert torch.tensor(made.beyond_share).isnan()
+
+
+def test_units_that_do_not_move_are_told_of():
+    module = Faint()
+    module.aside = nn.Threshold(9.0, 0.0)
+    classifier = Classifier(module, size=(8, 8), name="faint")
+    clean = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    dissection = dissection_of(classifier, "look", "aside")
+    found = find_unit_changes(classifier, dissection, clean, clean / 2, 0, 1)
+    (note,) = [note for note in found.notes if "move" in note and "aside" in note]
+    assert note == "No unit of aside moves at all, under the attack or under random perturbations."
+
+
+def test_single_effects_are_rough_where_gradients_turn_or_sums_are_off():
+    classifier = pooled()
+    changes = find_unit_changes(classifier, dissection_of(classifier, LAST), *a_pair(), 2, 0)
+    (layer,) = changes.layers
+    assert changes.rough(layer).tolist() == [False, False]
+    turned = replace(layer, nonlinearity=torch.tensor([0.51, 0.49]).double())
+    assert changes.rough(turned).tolist() == [True, False]
+    off = torch.zeros_like(layer.effect)
+    off[1, 0] = 0.34 * changes.logit_change.abs().max()
+    assert changes.rough(replace(layer, effect=layer.effect + off)).tolist() == [False, True]
+    assert changes.rough(replace(layer, effect=layer.effect + 0.97 * off)).tolist() == [False, False]
 
 
 def test_the_table_has_a_row_for_each_unit():
@@ -293,9 +341,11 @@ def test_notes_tell_of_chance_of_concepts_and_of_layers_without_effect():
     unused, amiss, look, aside, bare = found.notes
     assert unused.startswith("The logits do not depend on aside")
     assert "(+0.20 and +0.00; aside: +0.00 and +0.00)" in amiss
-    assert look.startswith("Of the units of look, only 33% moved further than under every one of 4 random")
+    assert look.startswith(
+        "Of the 3 units of look that move at all, only 33% moved further than under every one of 4 random"
+    )
     assert "(by chance 20%)" in look
-    assert aside.startswith("Of the units of aside, only 33%")
+    assert aside.startswith("Of the 3 units of aside that move at all, only 33%")
     assert bare.startswith("No unit of look or aside detects a concept")
     assert found.completeness(found.layers[0])[1].isnan()
 

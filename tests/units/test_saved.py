@@ -140,3 +140,15 @@ def test_folders_that_hold_no_whole_dissection_are_told(dissection, tmp_path):
     refused("holds no dissection: it has no dissection.json. Make one: whyfooled dissect")
     with pytest.raises(ImageError, match="holds no dissection"):
         load_dissection(tmp_path / "nowhere")
+
+
+def test_a_file_of_the_folder_is_not_the_folder(dissection, tmp_path):
+    folder = dissection.save(tmp_path / "out")
+    picture = next((folder / "pictures").iterdir())
+    for path in (folder / "index.html", folder / "dissection.json", picture):
+        with pytest.raises(ImageError) as refused:
+            load_dissection(path)
+        assert str(refused.value) == f"{path} is a file. Give the folder that `whyfooled dissect` wrote: {folder}."
+    (tmp_path / "else.txt").write_text("")
+    with pytest.raises(ImageError, match=r"else\.txt is a file. Give the folder that `whyfooled dissect` wrote\.$"):
+        load_dissection(tmp_path / "else.txt")

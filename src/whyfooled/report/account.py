@@ -6,7 +6,7 @@ from typing import Any
 
 from whyfooled.report.effect import effect_sentences
 from whyfooled.report.trust import trust_sentences
-from whyfooled.report.units import unit_sentences
+from whyfooled.report.units_account import unit_sentences
 from whyfooled.report.words import percent
 
 SAME = 0.9

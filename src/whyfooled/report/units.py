@@ -1,15 +1,16 @@
-"""What a report says of what an attack does to hidden units: its numbers, and a sentence."""
+"""What a report says of what an attack does to hidden units: its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
-from whyfooled.report.words import finite, listed
-from whyfooled.units.changes import ConceptChange, LayerChanges, UnitChanges
+from whyfooled.report.words import finite
+from whyfooled.units._concept_changes import ConceptChange
+from whyfooled.units.changes import AMISS, BENT, LayerChanges, UnitChanges
 
 TOP_UNITS = 10
 """How many of the units that moved most are listed, for each layer. [ours]"""
@@ -31,6 +32,7 @@ def unit_numbers(changes: UnitChanges) -> dict[str, Any]:
             "cutoff": dissection.cutoff,
         },
         "l2": changes.l2,
+        "rule": {"nonlinearity": BENT, "amiss": AMISS},
         "logit_change": _pair(changes.logit_change),
         "layers": [_layer(changes, one) for one in changes.layers],
     }
@@ -50,8 +52,16 @@ def _layer(changes: UnitChanges, one: LayerChanges) -> dict[str, Any]:
         "accounted": _pair(one.accounted),
         "completeness": _pair(changes.completeness(one)),
         "nonlinearity": _pair(one.nonlinearity),
-        "beyond_chance": {"units": float(one.beyond.double().mean()), "chance": 1 / (1 + draws), "draws": draws},
+        "rough": dict(zip(CLASSES, changes.rough(one).tolist(), strict=True)),
+        "carried": _pair(one.effect[:, detectors].sum(1)),
+        "beyond_chance": {
+            "moving": int(one.moving.sum()),
+            "share": finite(one.beyond_share),
+            "chance": 1 / (1 + draws),
+            "draws": draws,
+        },
         "not_ranked": len(one.distance) - len(ranked),
+        "not_ranked_moving": int((one.moving & (one.std == 0)).sum()),
         "top": [_unit(changes, one, unit) for unit in ranked[:TOP_UNITS].tolist()],
         "top_detectors": [_unit(changes, one, unit) for unit in ranked[detectors[ranked]][:TOP_DETECTORS].tolist()],
         "concepts": [_concept(own) for own in one.concepts],
@@ -80,40 +90,10 @@ def _concept(one: ConceptChange) -> dict[str, Any]:
 
 
 def falling(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the concepts of the true class that fall, the largest effect on its logit first."""
+    """Return the concepts whose contribution to the true class falls, the largest effect on its logit first."""
     return sorted((one for one in layer["concepts"] if one["falls"]), key=lambda one: one["true_effect"])
 
 
 def rising(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the concepts that lift the wrong class, the largest effect on its logit first."""
+    """Return the concepts whose contribution to the wrong class rises, the largest effect on its logit first."""
     return sorted((one for one in layer["concepts"] if one["rises"]), key=lambda one: -one["wrong_effect"])
-
-
-def unit_sentences(found: Mapping[str, Any], true: str, wrong: str) -> list[str]:
-    """Say which concepts of the true class fall and which lift the wrong one, in the last layer that detects any."""
-    layers = found["layers"]
-    layer = next((one for one in reversed(layers) if one["concepts"]), layers[-1])
-    beyond, change = layer["beyond_chance"], found["logit_change"]
-    moved = (
-        f"{100 * beyond['units']:.0f} % of its units moved further than under any of {beyond['draws']} random "
-        f"perturbations of equal length (by chance {100 * beyond['chance']:.0f} %)"
-    )
-    if not layer["concepts"]:
-        return [f"No hidden unit of {layer['layer']} detects a concept; {moved}."]
-    down, up = falling(layer), rising(layer)
-    falls = f"no concept that held {true} up falls"
-    if down:
-        falls = f"detectors of {_names(down)}, which held {true} up, fall ({_share(down, 'true', change)})"
-    rises = f"none lift {wrong}"
-    if up:
-        rises = f"{'those' if down else 'detectors'} of {_names(up)} lift {wrong} ({_share(up, 'wrong', change)})"
-    return [f"In {layer['layer']}, {falls}, and {rises}; {moved}."]
-
-
-def _names(concepts: Sequence[Mapping[str, Any]]) -> str:
-    return listed([one["concept"] for one in concepts])
-
-
-def _share(concepts: Sequence[Mapping[str, Any]], cls: str, change: Mapping[str, float]) -> str:
-    """Say how much of a logit's change the detectors of some concepts make together."""
-    return f"{sum(one[f'{cls}_effect'] for one in concepts):+.2f} of {change[cls]:+.2f} in its logit"

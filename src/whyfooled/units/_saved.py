@@ -111,6 +111,8 @@ def load_dissection(folder: str | Path) -> Dissection:
 def _about(folder: Path) -> dict[str, Any]:
     path = folder / DISSECTION_FILE
     if not is_file(path):
+        if is_file(folder):
+            raise ImageError(f"{folder} is a file. Give the folder that `whyfooled dissect` wrote{_folder_of(folder)}.")
         raise ImageError(f"{folder} holds no dissection: it has no {DISSECTION_FILE}. Make one: whyfooled dissect.")
     try:
         about = json.loads(path.read_bytes())
@@ -120,6 +122,11 @@ def _about(folder: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or "format" not in about:
         raise ImageError(f"{path} is not a file of `whyfooled dissect`, or is damaged.")
     return about
+
+
+def _folder_of(path: Path) -> str:
+    """Name the dissection's folder that a file is in, if it is in one."""
+    return next((f": {folder}" for folder in path.parents if is_file(folder / DISSECTION_FILE)), "")
 
 
 def _tensors(path: Path, digest: str) -> dict[str, Tensor]:

@@ -18,8 +18,10 @@ from whyfooled.layers import activations
 from whyfooled.perturbation.sensitivity import check_pair
 from whyfooled.randomness import add_noise
 from whyfooled.types import Images, Progress, silent
+from whyfooled.units._concept_changes import ConceptChange, concept_changes
 from whyfooled.units._results import DissectedLayer, Dissection
 from whyfooled.units._slopes import PairThrough, through_layers
+from whyfooled.units._spread import clean_std
 
 DRAWS = 4
 """How many random perturbations the attack's is held against. [ours]"""
@@ -27,46 +29,11 @@ DRAWS = 4
 AMISS = 1 / 3
 """Share of the logits' change that the units of a layer may leave unaccounted for before a note says so. [ours]"""
 
+BENT = 0.5
+"""Nonlinearity above which effects of single units are not to be trusted: 60° between gradients as long. [ours]"""
+
 MOST_UNITS = 0.5
-"""Share of the units that an attack must move further than any random perturbation; else a note says so. [ours]"""
-
-
-@final
-@dataclass(frozen=True)
-class ConceptChange:
-    """What becomes of the detectors of one concept in one layer.
-
-    Parameters
-    ----------
-    concept, category
-        The concept's name, and its category's.
-    units
-        How many units of the layer detect it.
-    mean_change
-        Mean over them of `LayerChanges.mean_change`; infinite if one's is.
-    held
-        How much they hold the true class up in the clean image, in logits: their sum of `LayerChanges.held`.
-    true_effect, wrong_effect
-        What their change does to the logit of the true class, and to the wrong one's: sums of `LayerChanges.effect`.
-    """
-
-    concept: str
-    category: str
-    units: int
-    mean_change: float
-    held: float
-    true_effect: float
-    wrong_effect: float
-
-    @property
-    def falls(self) -> bool:
-        """Whether it held the true class up in the clean image, and does so less in the adversarial one [ours]."""
-        return self.held > 0 and self.true_effect < 0
-
-    @property
-    def rises(self) -> bool:
-        """Whether it lifts the wrong class [ours]."""
-        return self.wrong_effect > 0
+"""Share of the moving units that an attack must move further than any random perturbation; else a note. [ours]"""
 
 
 @final
@@ -80,12 +47,15 @@ class LayerChanges:
         What the units detect.
     maps
         (2,u,h,w) Activation maps of the clean and of the adversarial image, float32.
+    std
+        (u,) Standard deviation of the activations over the dissection's images and the clean one; no less than half the
+        layer's, but 0 where all are the same. See `find_unit_changes`.
     distance
         (u,) Length of the difference of the two, ``‖a_k(x') − a_k(x)‖₂``.
     chance
         (r,u) The same under each of r random perturbations of equal length.
     mean_change
-        (u,) Change of the mean activation, over the unit's clean standard deviation; infinite where that is 0.
+        (u,) Change of the mean activation, over `std`; infinite where only that is 0.
     active
         (2,u) Share of the places above the dissection's threshold, before and after.
     held
@@ -102,6 +72,7 @@ class LayerChanges:
 
     dissected: DissectedLayer
     maps: Float[Tensor, "2 u h w"]
+    std: Float[Tensor, " u"]
     distance: Float[Tensor, " u"]
     chance: Float[Tensor, "r u"]
     mean_change: Float[Tensor, " u"]
@@ -118,24 +89,34 @@ class LayerChanges:
 
     @property
     def relative(self) -> Float[Tensor, " u"]:
-        """Distance over the unit's clean standard deviation; 0 where neither varies, infinite where only that is 0."""
-        return _over_std(self.distance, self.dissected)
+        """Distance over `std`; 0 for a unit that neither varies nor moves, infinite where only `std` is 0."""
+        return _over(self.distance, self.std)
 
     @property
     def relative_chance(self) -> Float[Tensor, "r u"]:
         """The same under each random perturbation."""
-        return _over_std(self.chance, self.dissected)
+        return _over(self.chance, self.std)
+
+    @property
+    def moving(self) -> Bool[Tensor, " u"]:
+        """Which units move at all, under the attack or under a random perturbation."""
+        return (self.distance > 0) | (self.chance > 0).any(0)
 
     @property
     def beyond(self) -> Bool[Tensor, " u"]:
-        """Which units move further than under every random perturbation; chance makes it one unit of r + 1."""
+        """Which move further than under every random perturbation; chance makes it one moving unit of r + 1."""
         return self.distance > self.chance.amax(0)
 
     @property
+    def beyond_share(self) -> float:
+        """Share of the moving units that move further than under every random perturbation; NaN if none moves."""
+        return float(self.beyond[self.moving].double().mean())
+
+    @property
     def ranked(self) -> Int[Tensor, " k"]:
-        """The units that vary in the dissection, the one that moved most, `relative` to that, first."""
+        """The units whose `std` is not 0, the one that moved most, `relative` to that, first."""
         order = self.relative.argsort(descending=True, stable=True)
-        return order[_varies(self.dissected)[order]]
+        return order[self.std[order] > 0]
 
     @property
     def accounted(self) -> Float[Tensor, " 2"]:
@@ -172,14 +153,23 @@ class UnitChanges:
         """Return the share of each of the two logits' change that a layer's units account for; NaN for no change."""
         return torch.where(self.logit_change == 0, torch.nan, layer.accounted / self.logit_change)
 
+    def rough(self, layer: LayerChanges) -> Bool[Tensor, " 2"]:
+        """Tell for which of the two logits the effects of a layer's single units are not to be trusted.
+
+        That is where what comes after the layer is far from linear, or the effects of all units do not add up. [ours]
+        """
+        missing = (layer.accounted - self.logit_change).abs()
+        return (layer.nonlinearity > BENT) | (missing > AMISS * self.logit_change.abs().max())
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each unit: what it detects, how far it moved beside chance, and its effect.
 
-        ``relative`` and ``chance`` (the mean over the random perturbations) are in clean standard deviations.
+        ``relative``, ``chance`` (the mean over the random perturbations) and ``mean_change`` are in units of ``std``.
         """
         detects = self.dissection.to_frame()[["layer", "unit", "concept", "category", "iou", "detector"]]
         columns = {
             "distance": [one.distance for one in self.layers],
+            "std": [one.std for one in self.layers],
             "relative": [one.relative for one in self.layers],
             "chance": [one.relative_chance.mean(0) for one in self.layers],
             "beyond_chance": [one.beyond for one in self.layers],
@@ -213,7 +203,10 @@ def find_unit_changes(
 
     The paper says that under an attack units that detect concepts of the true class fall, and those of the target's
     concepts rise. Its full text is not public: all definitions are [ours]. How far a unit moves is
-    ``‖a_k(x') − a_k(x)‖₂`` over its standard deviation in the dissection. Its effect on a logit is
+    ``‖a_k(x') − a_k(x)‖₂`` over its standard deviation on the dissection's images and the clean image as one more:
+    photographs of other things leave many units almost silent. It counts as no less than half the layer's (the root
+    mean square over the units that vary), so that they do not come first for moving at all; a unit that gives the same
+    in all those images has none, and is not ranked. The unit's effect on a logit is
     ``Σ ½(g_k(x) + g_k(x')) · (a_k(x') − a_k(x))`` over the places, with ``g_k`` the gradient of the logit with respect
     to the unit's map: the trapezoid rule of the integral along the straight way from one activation to the other. It is
     exact where what comes after the layer is linear, and the effects of all units then add up to the change of the
@@ -296,12 +289,7 @@ def _distance(before: Tensor, after: Tensor) -> Float[Tensor, " u"]:
     return length.cpu()
 
 
-def _varies(dissected: DissectedLayer) -> Bool[Tensor, " u"]:
-    return (dissected.std > 0) & ~dissected.dead
-
-
-def _over_std(values: Tensor, dissected: DissectedLayer) -> Tensor:
-    std = torch.where(_varies(dissected), dissected.std.double(), 0.0)
+def _over(values: Tensor, std: Tensor) -> Tensor:
     over: Tensor = values / std
     return over.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
 
@@ -320,11 +308,13 @@ def _layer_changes(
     effect = (slopes.mean(1) * change).sum((2, 3)).cpu()
     lengths = slopes.flatten(2).norm(dim=2).sum(1)
     apart = (slopes[:, 1] - slopes[:, 0]).flatten(1).norm(dim=1)
-    mean_change = _over_std(change.mean((1, 2)).cpu(), dissected)
+    std = clean_std(dissected, maps[0])
+    mean_change = _over(change.mean((1, 2)).cpu(), std)
     threshold = dissected.threshold.to(maps.device).view(-1, 1, 1)
     return LayerChanges(
         dissected=dissected,
         maps=through.maps[name].float().cpu(),
+        std=std,
         distance=_distance(maps[0], maps[1]),
         chance=chance,
         mean_change=mean_change,
@@ -333,26 +323,8 @@ def _layer_changes(
         held=held,
         effect=effect,
         nonlinearity=(apart / lengths).nan_to_num(nan=0.0).cpu(),
-        concepts=tuple(_concepts(dissection, dissected, mean_change, held, effect)),
+        concepts=tuple(concept_changes(dissection, dissected, mean_change, held, effect)),
     )
-
-
-def _concepts(
-    dissection: Dissection, dissected: DissectedLayer, mean_change: Tensor, held: Tensor, effect: Tensor
-) -> Iterator[ConceptChange]:
-    """Add up the detectors of each concept."""
-    best = torch.where(dissected.detectors(dissection.cutoff), dissected.best, -1)
-    for index in sorted(set(best.tolist()) - {-1}):
-        own = best == index
-        yield ConceptChange(
-            concept=dissection.concepts[index],
-            category=dissection.categories[dissection.category_of[index]],
-            units=int(own.sum()),
-            mean_change=float(mean_change[own].mean()),
-            held=float(held[0, own].sum()),
-            true_effect=float(effect[0, own].sum()),
-            wrong_effect=float(effect[1, own].sum()),
-        )
 
 
 def _notes(
@@ -369,12 +341,14 @@ def _notes(
             "around it. Read the effects of its units and concepts as rough."
         )
     for one in layers:
-        share = float(one.beyond.double().mean())
-        if share < MOST_UNITS:
+        moving, share = int(one.moving.sum()), one.beyond_share
+        if not moving:
+            yield f"No unit of {one.name} moves at all, under the attack or under random perturbations."
+        elif share < MOST_UNITS:
             yield (
-                f"Of the units of {one.name}, only {share:.0%} moved further than under every one of {len(one.chance)} "
-                f"random perturbations of equal length (by chance {1 / (1 + len(one.chance)):.0%}): noise moves most "
-                "as far as the attack does."
+                f"Of the {moving} units of {one.name} that move at all, only {share:.0%} moved further than under "
+                f"every one of {len(one.chance)} random perturbations of equal length (by chance "
+                f"{1 / (1 + len(one.chance)):.0%}): noise moves most as far as the attack does."
             )
     bare = [one.name for one in layers if not one.concepts]
     if bare:
@@ -385,5 +359,5 @@ def unit_tensors(changes: UnitChanges) -> Iterator[tuple[str, Tensor]]:
     """Name the tensors: for each layer the two images' activation maps, and numbers for each unit."""
     for one in changes.layers:
         yield f"units/{one.name}/maps", one.maps
-        for name in ("distance", "chance", "mean_change", "active", "held", "effect"):
+        for name in ("std", "distance", "chance", "mean_change", "active", "held", "effect"):
             yield f"units/{one.name}/{name}", getattr(one, name)

@@ -18,7 +18,7 @@ from whyfooled.layers import Layer, activations, choose_layers
 from whyfooled.memory import batch_size_for
 from whyfooled.types import Images, Progress, silent
 
-_RESOLUTION = 1e-6
+RESOLUTION = 1e-6
 """A standard deviation below this share of the root mean square is what single precision leaves of nothing. [ours]"""
 
 
@@ -52,7 +52,7 @@ class PairMoves:
         """
         square = self.square.mean(0)
         variance = square - self.mean.mean(0).square()
-        return variance.where(variance > _RESOLUTION**2 * square, 0.0).sqrt()
+        return variance.where(variance > RESOLUTION**2 * square, 0.0).sqrt()
 
     def relative(self) -> Float[Tensor, "n u"]:
         """Return each pair's distance over the unit's standard deviation; 0 where neither varies.
