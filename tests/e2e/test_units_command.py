@@ -87,7 +87,7 @@ def test_an_explanation_has_the_section_too(run, tmp_path):
         "explain", "clean.png", "--attack", "bim(epsilon=0.1)", "--methods", "gradient", "--units", "dissection"
     )
     assert code == 0
-    assert "5 units of body.3 move at all" in out
+    assert "All 5 units of body.3 move, " in out
     written = tmp_path / "out"
     assert json.loads((written / "explanation.json").read_text())["parameters"]["units"].endswith("dissection")
     page = (written / "report.html").read_text()

@@ -41,6 +41,7 @@ def test_the_layer_whose_detectors_carry_most_is_told_of_with_net_sums():
         "length (by chance 20 %).",
     ]
     assert told(second, first) == told(first, second)
+    assert told(layer("a", concept("sky", -1, 1), moving=20))[1].startswith("All 20 units of a move, 70 % of these")
 
 
 def test_what_goes_the_other_way_is_not_carried():

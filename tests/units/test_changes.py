@@ -192,7 +192,7 @@ def test_units_that_never_vary_are_not_ranked():
     dead = torch.tensor([True, False, False, False, True])
     with torch.no_grad():
         # Silent in the clean image, and where it was dissected; unit 0 was silent there only.
-        classifier.module.body[2].bias[4] = -float(maps_of(classifier, clean)[2][0, 4].amax())
+        classifier.module.body[2].bias[4] -= float(maps_of(classifier, clean)[2][0, 4].amax())
     mean = torch.zeros(5).double()
     dissection = dissection_of(classifier, LAST, std=std, dead=dead, mean=mean)
     (layer,) = find_unit_changes(classifier, dissection, clean, adversarial, 2, 0).layers

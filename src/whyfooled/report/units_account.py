@@ -69,8 +69,10 @@ def _moved(layer: Mapping[str, Any]) -> str:
     beyond = layer["beyond_chance"]
     if not beyond["moving"]:
         return f"No unit of {layer['layer']} moves at all, under the attack or under random perturbations."
+    every = beyond["moving"] == layer["units"]
+    moving = f"All {layer['units']}" if every else f"{beyond['moving']} of the {layer['units']}"
     return (
-        f"{beyond['moving']} of the {layer['units']} units of {layer['layer']} move at all, {_whole(beyond['share'])} "
+        f"{moving} units of {layer['layer']} move{'' if every else ' at all'}, {_whole(beyond['share'])} "
         f"of these further than under any of {beyond['draws']} random perturbations of equal length (by chance "
         f"{_whole(beyond['chance'])})."
     )
