@@ -1,6 +1,7 @@
 """`explain_units`, and the same section in `explain`: what they find, what they refuse, everything they write."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -81,6 +82,34 @@ def test_everything_is_written(classifier, dissection, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         found.save(tmp_path / "file")
+
+
+def test_the_page_says_what_falls_and_when_not_to_trust_single_effects(classifier, dissection):
+    found = explain_units(classifier, *a_pair(), dissection)
+    last = found.units.layers[1]
+
+    def page(**columns):
+        units = replace(found.units, layers=(replace(last, **columns),))
+        return replace(found, units=units)._repr_html_()
+
+    plain = page()
+    for part in (
+        "Falling contribution to",
+        "Rising contribution to",
+        "of this image",
+        "but no less than half the layer",
+        "changes by 0.00 (0: not at all, 1: to its opposite)",
+        "where the gradient changes by more than 0.5, or where the sum is off by more than 33 %",
+        "of the 5 units that move at all",
+    ):
+        assert part in plain
+    warning = "do not trust the effects of single units here"
+    assert warning not in plain
+    assert page(nonlinearity=torch.tensor([0.7, 0.2]).double()).count(warning) == 1
+    assert "no unit moves at all" in page(distance=0 * last.distance, chance=0 * last.chance)
+    assert "1 unit that gives the same everywhere on the annotated images and the clean one; 1 of them move" in page(
+        std=last.std * torch.tensor([1.0, 0, 1, 1, 1]).double()
+    )
 
 
 def test_the_same_section_is_in_the_report_of_an_explanation(classifier, dissection, tmp_path):
