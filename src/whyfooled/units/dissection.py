@@ -168,7 +168,9 @@ def _dissected(layer: Layer, found: Survey, counts: Counts) -> DissectedLayer:
 def _notes(concepts: Concepts, counts: Counts, permutations: int) -> Iterator[str]:
     if counts.seen < 0.995:
         yield f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off."
-    if permutations >= len(concepts):
+    if permutations and len(concepts) == 1:
+        yield "There is one image, so annotations cannot be dealt to others, and nothing says what chance gives."
+    elif permutations >= len(concepts):
         yield (
             f"Of {len(concepts)} images annotations can be dealt to others in {len(concepts) - 1} ways only, not "
             f"{permutations}: what chance gives is known less well."
