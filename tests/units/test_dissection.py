@@ -397,6 +397,16 @@ def test_notes_say_what_limits_the_result():
         assert any("can be dealt to others" in note for note in found.notes) == (permutations == 3)
 
 
+def test_of_one_image_nothing_is_said_about_chance():
+    values, annotated, _ = random_case(1, images=1)
+    for permutations, notes in [(20, 1), (0, 0)]:
+        found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.1, permutations=permutations)
+        assert found["layer"].null_iou.shape == (0, 5)
+        assert [note.startswith("There is one image, so annotations cannot be dealt") for note in found.notes] == (
+            [True] * notes
+        )
+
+
 def test_notes_say_what_is_cut_off():
     maps = [torch.zeros(1, 20, 20, dtype=torch.int64)] * 3
     module = planted(layer=torch.rand(3, 2, 4, 4)).module

@@ -140,3 +140,23 @@ def test_folders_that_hold_no_whole_dissection_are_told(dissection, tmp_path):
     refused("holds no dissection: it has no dissection.json. Make one: whyfooled dissect")
     with pytest.raises(ImageError, match="holds no dissection"):
         load_dissection(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"concepts": []},
+        {"categories": []},
+        {"category_of": [0]},
+        {"cutoff": "0.04"},
+        {"parameters": [1]},
+        {"layers": []},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+def test_names_that_do_not_go_with_the_numbers_are_told(dissection, tmp_path, changed):
+    folder = dissection.save(tmp_path / "out")
+    about = folder / "dissection.json"
+    about.write_text(json.dumps({**json.loads(about.read_bytes()), **changed}))
+    with pytest.raises(ImageError, match="is damaged or unfinished"):
+        load_dissection(folder)

@@ -183,7 +183,9 @@ def _notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, pe
                 f"{seldom} units of {name} are on in less than the share asked for, so they are active wherever they "
                 "are on at all; enlarged, that is all between those places and the next."
             )
-    if permutations >= len(concepts):
+    if permutations and len(concepts) == 1:
+        yield "There is one image, so annotations cannot be dealt to others, and nothing says what chance gives."
+    elif permutations >= len(concepts):
         yield (
             f"Of {len(concepts)} images annotations can be dealt to others in {len(concepts) - 1} ways only, not "
             f"{permutations}: what chance gives is known less well."

@@ -84,9 +84,9 @@ def dissection_summary(dissection: Dissection) -> Summary:
 
 
 def _sentences(dissection: Dissection) -> Iterator[str]:
-    shown = int((dissection.area > 0).sum())
+    shown, units = int((dissection.area > 0).sum()), sum(one.layer.units for one in dissection.layers)
     yield (
-        f"{dissection.parameters.get('model', '')}: {sum(one.layer.units for one in dissection.layers)} units of "
+        f"{dissection.parameters.get('model', '')}: {_count(units, 'unit')} of "
         f"{_count(len(dissection.layers), 'layer')}, held against {_count(shown, 'concept')} of "
         f"{_count(len(dissection.categories), 'category', 'categories')} in "
         f"{_count(len(dissection.images), 'image')}."
