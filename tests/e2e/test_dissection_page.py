@@ -110,6 +110,24 @@ def test_units_are_filtered_and_counted(folder, dissection):
     assert 0 < expected[3] < expected[2]
 
 
+def test_units_say_what_they_rest_on(folder, dissection):
+    script = """
+    set('detectors', false); set('order', 'unit');
+    const texts = [...d.querySelectorAll('.unit')].map(unit => unit.textContent);
+    set('above', true); const above = count(); set('above', false); set('several', true);
+    return [texts[1], texts.some(text => text.includes('undefined')), above, count()];
+    """
+    text, undefined, above, several = in_frame(folder, 1000, SHOW + script)
+    frame = dissection.to_frame()
+    own = frame.iloc[1]
+    assert f"active in {own['active_images']} of {len(dissection.images)} images; " in text
+    assert f"{100 * own['in_one_image']:.0f}\xa0% of the overlap in one" in text
+    assert not undefined
+    assert above == f"{int((frame['p'] <= frame['p'].min()).sum())} of 36 units"
+    assert several == f"{int((frame['in_one_image'] <= 0.5).sum())} of 36 units"
+    assert frame["p"].min() == pytest.approx(1 / 4)
+
+
 def test_units_are_grouped_by_their_concept(folder, dissection):
     script = """
     set('detectors', true); set('layer', '0'); set('grouped', true);

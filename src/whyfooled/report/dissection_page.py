@@ -101,6 +101,7 @@ def _data(dissection: Dissection, pictures: Pictures) -> dict[str, Any]:
         "cutoff": dissection.cutoff,
         "permutations": len(dissection.layers[0].null_iou),
         "box": pictures.box,
+        "total": len(dissection.images),
         "images": pictures.names,
         "files": pictures.files,
         "masks": pictures.masks,

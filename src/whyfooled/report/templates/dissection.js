@@ -76,7 +76,7 @@ function card(unit) {
     what.append(make("p", "best", swatch(colour), data.concepts[concept][0], " ", make("small", "", category)), meter(unit));
     const chance = unit.n === null ? "" : `, by chance ${share(unit.n)}${unit.n > 0 ? ` (×\u00a0${(iou / unit.n).toFixed(1)})` : ""}`;
     what.append(make("p", "number", make("b", "", `IoU ${share(iou)}`), chance));
-    const many = `active in ${unit.i} of ${data.images.length} image${data.images.length > 1 ? "s" : ""}`;
+    const many = `active in ${unit.i} of ${data.total} image${data.total > 1 ? "s" : ""}`;
     what.append(make("p", "number", `${many}; ${Math.round(100 * unit.o)}\u00a0% of the overlap in one`));
     const others = unit.c.slice(1).map(([other, value]) => `${data.concepts[other][0]} ${share(value)}`);
     if (others.length) what.append(make("p", "number", `then ${others.join(", ")}`));
