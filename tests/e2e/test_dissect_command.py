@@ -8,12 +8,13 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from tests.e2e.test_attack_command import killed_when
 from tests.e2e.test_cli import MODELS
 from tests.e2e.test_study_command import command
-from whyfooled.units import CONCEPTS, load_dissection
+from whyfooled.units import CONCEPTS, load_dissection, open_concepts
 
 OTHERS = """
 
@@ -194,3 +195,22 @@ def test_squashed_all_of_a_picture_is_seen(folder, monkeypatch, capsys):
     assert int(squashed.area.sum()) > int(cut.area.sum())
     assert any("of the annotated pixels" in note for note in cut.notes)
     assert not any("of the annotated pixels" in note for note in squashed.notes)
+
+
+def test_some_images_are_drawn(folder, monkeypatch, capsys):
+    for seed in (0, 0, 1):
+        assert (
+            dissect(monkeypatch, "--layer", "blocks.1", "--count", "3", "--seed", str(seed), "-o", f"some{seed}") == 0
+        )
+    some, others = (load_dissection(f"some{seed}").images for seed in (0, 1))
+    assert len(some) == len(others) == 3
+    assert some != others
+    whole = open_concepts(MASKS)
+    assert set(some) < set(whole.images)
+    chosen = whole.only([3, 1])
+    assert chosen.images == ("3.png", "1.png")
+    assert torch.equal(chosen[0].maps, whole[3].maps)
+    assert chosen.reader.picture(1).tobytes() == whole[1].image.tobytes()
+    assert chosen.digest() != whole.digest()
+    assert dissect(monkeypatch, "--count", "0") == 2
+    assert "`count` must be at least 1" in capsys.readouterr().err

@@ -38,10 +38,10 @@ def in_frame(folder, width, script, first=""):
         f'<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{page}"></iframe><pre id="found"></pre>'
         f"<script>f.onload = () => {{ const d = f.contentDocument, w = f.contentWindow; {first};"
         f"const look = () => {{ {script} }};"
-        f"setTimeout(() => {{ found.textContent = 'found ' + JSON.stringify(look()) }}, 2000) }}</script>"
+        f"setTimeout(() => {{ found.textContent = 'found ' + JSON.stringify(look()) }}, 8000) }}</script>"
     )
     # Without a frame drawn, nothing is ever in sight.
-    options = ["--virtual-time-budget=5000", "--run-all-compositor-stages-before-draw", "--dump-dom"]
+    options = ["--virtual-time-budget=12000", "--run-all-compositor-stages-before-draw", "--dump-dom"]
     dom = chromium(folder / f"profile-{width}", *options, f"file://{folder}/frame.html")
     return json.loads(html.unescape(re.findall(r"found ([^<]*)</pre>", dom)[0]))
 

@@ -33,6 +33,9 @@ def dissect(
     colours: Annotated[
         bool, typer.Option("--colours", help="Colours of the pixels are concepts too: red, blue, …")
     ] = False,
+    count: Annotated[
+        int | None, typer.Option(help="How many annotated images to draw at random; all if left out.")
+    ] = None,
     top: Annotated[
         float, typer.Option(help="The share of a unit's activations, at most, that are above its threshold.")
     ] = 0.005,
@@ -72,12 +75,15 @@ def dissect(
     from whyfooled.engines import Model as Loading
     from whyfooled.images import output_folder
     from whyfooled.layers import LAST_STAGE
+    from whyfooled.randomness import choose
     from whyfooled.report.dissection_page import summary_text, write_files
     from whyfooled.units import dissect as dissect_units
     from whyfooled.units import dissection_summary, open_concepts
 
     with output_folder(output) as staging, plain_warnings():
         annotated = open_concepts(concepts, colours)
+        if count is not None:
+            annotated = annotated.only(choose(len(annotated), count, seed))
         with stages(quiet) as report:
             report(0, 1, "loading")
             classifier = Loading(model, weights, seed).load(device)
@@ -100,7 +106,10 @@ def dissect(
             report(1, 1, "page")
     if not quiet:
         print(summary_text(found, dissection_summary(found)))
-        print(f"Written: {output}: index.html, units.csv, units.parquet, overlaps.parquet, summary.md, summary.tex")
+        print(
+            f"Written: {output}: index.html, figure.png, units.csv, units.parquet, overlaps.parquet, summary.md, "
+            "summary.tex"
+        )
 
 
 def _describe_concepts() -> None:

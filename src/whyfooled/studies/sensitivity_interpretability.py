@@ -258,10 +258,12 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]])
 
 
 _HOW_SURE = (
-    "Intervals are over images, for these units and this dissection. P-values are over units: how often chance goes as "
-    "far when what a layer's units detect is dealt to other units of it. They are corrected (Holm) for the comparisons "
-    "within one ranking of one layer's units, not for layers and attacks. Neither is over models. Units that give the "
-    "same everywhere are left out."
+    "Intervals are over images, for these units and this dissection (basic bootstrap). Chance in a ranking draws its "
+    "correlations towards 0, and their intervals are too narrow: the more so the lower the ranking's repeatability, "
+    "which is the correlation of the rankings by two halves of the images, as if each half had all of them. P-values "
+    "are over units: how often chance goes as far when what a layer's units detect is dealt to other units of it. "
+    "They are corrected (Holm) for the comparisons within one ranking of one layer's units, not for layers and "
+    "attacks. Neither is over models. Units that give the same everywhere are left out."
 )
 _UNITS = (
     "The units. Detectors are those whose best IoU is above the cutoff; by chance: when annotations are dealt to other "

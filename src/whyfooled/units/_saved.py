@@ -30,6 +30,8 @@ _TENSORS = (
     "std",
     "both",
     "union",
+    "active_images",
+    "most",
     "null_iou",
     "top_images",
     "top_values",

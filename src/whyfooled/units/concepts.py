@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
@@ -137,6 +137,11 @@ class Concepts:
     def __iter__(self) -> Iterator[Annotated]:
         return (self[index] for index in range(len(self)))
 
+    def only(self, places: Sequence[int]) -> Concepts:
+        """Return the images at some places alone, in that order; nothing is read."""
+        images = tuple(self.images[place] for place in places)
+        return replace(self, images=images, reader=_Some(self.reader, tuple(places)))
+
     def digest(self) -> str:
         """Return a digest that changes when names, categories or files change; pictures are not read."""
         listed = [self.images, self.names, self.category_of, self.categories]
@@ -145,3 +150,21 @@ class Concepts:
             size = path.stat().st_size if path.exists() else "missing"
             digest.update(f"{size} ".encode())
         return digest.hexdigest()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Reads the images at some places of another reader."""
+
+    reader: ConceptReader
+    places: tuple[int, ...]
+
+    def read(self, index: int) -> Annotated:
+        return self.reader.read(self.places[index])
+
+    def picture(self, index: int) -> PILImage.Image:
+        return self.reader.picture(self.places[index])
+
+    def files(self) -> Iterable[Path]:
+        return self.reader.files()
