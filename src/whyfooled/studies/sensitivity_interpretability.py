@@ -291,7 +291,7 @@ _LINK_COLUMNS = (
 )
 _TOPS = (
     "The N most sensitive units against the rest, in the share of detectors and in the mean of the best IoU: the N at "
-    f"which one of the two passes Holm (p under {LEVEL}). The figure has every N."
+    f"which one of the two passes Holm (p under {LEVEL}). The figure has the curves over N."
 )
 _TOP_COLUMNS = (
     *("layer", "ranked by sensitivity to", "N", "detectors", "in the rest", "difference", "p", "p after Holm"),
