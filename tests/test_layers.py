@@ -203,8 +203,8 @@ def test_the_last_stage_of_the_bundled_classifier():
         ([], "`layers` must have at least one entry"),
         ("frist", r"must name a layer of the model, or match some; got 'frist'. Did you mean first\?"),
         ("first.*", r"got 'first.\*'. Did you mean first\?"),
-        ("", "got ''. Choose from first, second"),
-        (["first", "zebra"], "got 'zebra'. Choose from first, second"),
+        ("", "got ''. Choose from last-stage, first, second"),
+        (["first", "zebra"], "got 'zebra'. Choose from last-stage, first, second"),
         ("head", r"got 'head', whose output is \(n, 5\). The last one that has it is 'second'"),
     ],
 )

@@ -132,7 +132,7 @@ def _matching(name: str, known: Sequence[Layer], argument: str) -> list[Layer]:
         )
     found = exact or [layer for layer in spatial if _fits(layer.name, name)]
     if not found:
-        near = did_you_mean(name, [layer.name for layer in spatial])
+        near = did_you_mean(name, [LAST_STAGE, *(layer.name for layer in spatial)])
         fix = near or "All that there are: whyfooled layers."
         raise bad_parameter(argument, "must name a layer of the model, or match some", repr(name), fix)
     return found

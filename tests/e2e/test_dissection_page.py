@@ -38,10 +38,10 @@ def in_frame(folder, width, script, first=""):
         f'<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{page}"></iframe><pre id="found"></pre>'
         f"<script>f.onload = () => {{ const d = f.contentDocument, w = f.contentWindow; {first};"
         f"const look = () => {{ {script} }};"
-        f"setTimeout(() => {{ found.textContent = 'found ' + JSON.stringify(look()) }}, 2000) }}</script>"
+        f"setTimeout(() => {{ found.textContent = 'found ' + JSON.stringify(look()) }}, 8000) }}</script>"
     )
     # Without a frame drawn, nothing is ever in sight.
-    options = ["--virtual-time-budget=5000", "--run-all-compositor-stages-before-draw", "--dump-dom"]
+    options = ["--virtual-time-budget=12000", "--run-all-compositor-stages-before-draw", "--dump-dom"]
     dom = chromium(folder / f"profile-{width}", *options, f"file://{folder}/frame.html")
     return json.loads(html.unescape(re.findall(r"found ([^<]*)</pre>", dom)[0]))
 
@@ -108,6 +108,24 @@ def test_units_are_filtered_and_counted(folder, dissection):
     # At most a chunk is built at once.
     assert [built for _, built in found[2:]] == [min(30, number) for number in expected[2:]]
     assert 0 < expected[3] < expected[2]
+
+
+def test_units_say_what_they_rest_on(folder, dissection):
+    script = """
+    set('detectors', false); set('order', 'unit');
+    const texts = [...d.querySelectorAll('.unit')].map(unit => unit.textContent);
+    set('above', true); const above = count(); set('above', false); set('several', true);
+    return [texts[1], texts.some(text => text.includes('undefined')), above, count()];
+    """
+    text, undefined, above, several = in_frame(folder, 1000, SHOW + script)
+    frame = dissection.to_frame()
+    own = frame.iloc[1]
+    assert f"active in {own['active_images']} of {len(dissection.images)} images; " in text
+    assert f"{100 * own['in_one_image']:.0f}\xa0% of the overlap in one" in text
+    assert not undefined
+    assert above == f"{int((frame['p'] <= frame['p'].min()).sum())} of 36 units"
+    assert several == f"{int((frame['in_one_image'] <= 0.5).sum())} of 36 units"
+    assert frame["p"].min() == pytest.approx(1 / 4)
 
 
 def test_units_are_grouped_by_their_concept(folder, dissection):

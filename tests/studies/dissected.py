@@ -44,6 +44,8 @@ def _layer(layer, iou, dead):
         std=torch.ones(layer.units),
         both=(iou.double() * PIXELS).round().long().unsqueeze(1),
         union=torch.full((layer.units, 1), PIXELS),
+        active_images=torch.full((layer.units,), 2),
+        most=(iou.double() * PIXELS / 2).round().long().unsqueeze(1),
         null_iou=torch.stack([iou, iou]).double() / 10,
         top_images=none.long(),
         top_values=none,

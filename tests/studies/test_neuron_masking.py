@@ -1,6 +1,7 @@
 """Neuron masking: on a classifier in which one unit carries the attack, with saved images, and stopped and gone on."""
 
 import json
+import math
 from dataclasses import replace
 from unittest import mock
 
@@ -17,8 +18,10 @@ from whyfooled import BIM, FMN, Classifier, attack_files, load_adversaries
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.randomness import choose
 from whyfooled.sources import open_source
+from whyfooled.statistics import Interval
 from whyfooled.studies import NeuronMasking, run_study
 from whyfooled.studies._held_out import split
+from whyfooled.studies._masking_points import Point, _verdict
 from whyfooled.studies._ranked_units import UNITS_FILE
 from whyfooled.units.sensitivity import unit_sensitivity
 
@@ -91,6 +94,7 @@ def test_half_of_the_images_are_kept_for_the_sensitivities_and_the_others_tested
     assert red == green == 0
     assert blue > 100
     assert f"by successful adversaries: 12 of {name}." in planted.summary
+    assert planted.about["findings"][0].startswith("24 images: 12 to rank the units, 12 tested; 0 that")
 
 
 def test_masking_the_unit_that_carries_the_attack_undoes_it_but_not_a_new_one(planted):
@@ -148,9 +152,49 @@ def test_the_summary_has_the_means_and_says_what_they_are_worth(planted):
     assert (
         "masking the 1 most sensitive of 3 units brings the accuracy on old adversaries from 0.000 to 1.000" in verdict
     )
-    assert "it is surely higher than without a mask with 1 unit masked" in verdict
-    assert "The accuracy on clean images is with no number of them surely lower." in verdict
+    assert f"masking as many random ones to {both:.3f}: random units do " in verdict
+    assert "It is surely higher than without a mask with 1 unit masked" in verdict
+    clean = rows(planted, "random").groupby("index")["clean"].mean().mean()
+    assert f"Clean accuracy is 1.000, against {clean:.3f} with random ones and 1.000 without a mask" in verdict
+    assert "(change +0.000 [+0.000, +0.000]); with no number of units is it surely lower." in verdict
     assert f"Attacked again, the accuracy is {bright:.3f} with 1 masked" in verdict
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan, 0)
+
+
+def point(choice, units, clean, old, change=(0.0, 0.0, 0.0), over=(0.0, 0.0, 0.0)):
+    """Make what a mask came to, with the change of clean accuracy and what old adversaries are over random ones."""
+    right = {"clean": Interval(clean, clean, clean, 20), "old": Interval(old, old, old, 20), "again": UNKNOWN}
+    changed = {"clean": Interval(*change, 20), "old": Interval(old, 0.0, 0.6, 20), "again": UNKNOWN}
+    overs = {"clean": UNKNOWN, "old": Interval(*over, 20), "again": UNKNOWN}
+    return Point("cw", "bn2", choice, units, 100, right, changed, overs, UNKNOWN, UNKNOWN, math.nan, math.nan)
+
+
+def test_random_units_and_the_price_are_told_in_numbers_even_where_nothing_is_sure():
+    none = point("none", 0, 1.0, 0.0)
+    own = [
+        point("most sensitive", 5, 0.6, 0.1, (-0.4, -0.8, 0.0)),
+        point("random", 5, 0.95, 0.1),
+        point("most sensitive", 32, 0.7, 0.2, (-0.3, -0.6, 0.0), (-0.067, -0.3, 0.233)),
+        point("random", 32, 0.9, 0.267),
+    ]
+    text = _verdict(none, own)
+    assert (
+        "from 0.000 to 0.200 (+0.200 [+0.000, +0.600]), masking as many random ones to 0.267: random units do" in text
+    )
+    assert "random units do as well (difference -0.067 [-0.300, +0.233])." in text
+    assert "Clean accuracy is 0.700, against 0.900 with random ones and 1.000 without a mask (change -0.300 [" in text
+    assert "at worst 0.600 with 5 units masked (-0.400 [-0.800, +0.000]); with no number of units is it surely" in text
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [((0.2, 0.1, 0.3), "do less"), ((-0.2, -0.3, -0.1), "do more"), ((0.2, 0.0, 0.3), "do as well")],
+)
+def test_what_random_units_do_is_what_the_interval_shows(over, said):
+    own = [point("most sensitive", 5, 1.0, 0.4, over=over), point("random", 5, 1.0, 0.2)]
+    assert f"random units {said} (difference" in _verdict(point("none", 0, 1.0, 0.0), own)
 
 
 def test_the_figure_has_a_panel_for_each_measure_and_a_line_for_each_choice(planted):
@@ -207,7 +251,9 @@ def test_images_that_are_wrong_before_do_not_count(tmp_path):
     wrong = table["index"].map(lambda index: labels[index] == 1)
     assert (table["outcome"] == "already wrong").tolist() == wrong.tolist()
     assert table[wrong]["choice"].isna().all()
-    assert f"{table[wrong]['index'].nunique()} that the classifier gets wrong without a mask" in result.summary
+    left_out = table[wrong]["index"].nunique()
+    assert f"{left_out} that the classifier gets wrong without a mask" in result.summary
+    assert f"24 images: 12 to rank the units, {12 - left_out} tested; {left_out} that" in result.summary
 
 
 def test_an_image_that_sensitivities_were_measured_on_is_not_tested_under_another_name(tmp_path):
@@ -286,7 +332,8 @@ def test_an_attack_that_fools_on_no_fitting_image_is_left_out_and_named(tmp_path
     result = run(images, tmp_path / "out", replace(STUDY, attacks=(strongest_colour, harmless)))
     assert result.table.read()["attack"].nunique() == 1
     assert "harmless was left out, because it fooled the classifier on none of the images" in result.summary
-    with pytest.raises(ImageError, match="No attack fooled the classifier on any of the 12 images that sensitivities"):
+    said = r"on any of the 12 images that sensitivities .* or more images\. .*harmless was left out"
+    with pytest.raises(ImageError, match=said):
         run(images, tmp_path / "none", replace(STUDY, attacks=(harmless,)))
 
 
@@ -332,7 +379,8 @@ def test_parameters_that_make_no_sense_are_refused(changed, said):
 def test_what_the_model_or_the_images_do_not_allow_is_refused(tmp_path):
     images = world(tmp_path / "images.npz", GREENS)
     with pytest.raises(ParameterError, match="`counts` must leave a unit of 'units', which has 3; got 3"):
-        run(images, tmp_path / "many", replace(STUDY, counts=(1, 3)))
+        # Before any attack.
+        run(images, tmp_path / "many", replace(STUDY, counts=(1, 3), attacks=(harmless,)))
     with pytest.raises(ParameterError, match="`layers` must name a layer of the model"):
         run(images, tmp_path / "layer", replace(STUDY, layers=("unit",)))
     with pytest.raises(ParameterError, match="`images` must be at least 2, because some are learned from"):

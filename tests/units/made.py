@@ -76,6 +76,8 @@ def made_layer(
         std=draw(units).double(),
         both=both,
         union=both + 300,
+        active_images=torch.full((units,), images).masked_fill(dead, 0),
+        most=(both + 1) // 2,
         null_iou=draw(permutations, units).double() / 10,
         top_images=torch.stack([torch.randperm(images, generator=generator)[:most] for _ in range(units)]),
         top_values=top_values,

@@ -31,16 +31,16 @@ def enlarge(map_, height, width):
     return weights(height, map_.shape[0]) @ map_ @ weights(width, map_.shape[1]).T
 
 
-def brute_force(activations, annotated, category_of, top):
-    """Dissect by the definition: one unit, one image, one concept at a time."""
-    units = activations.shape[1]
+def brute_force(activations, annotated, category_of, top, places=None):
+    """Dissect by the definition: one unit, one image, one concept at a time; images at `places` are the annotated."""
+    images, units = activations.shape[:2]
     both, union = np.zeros((2, units, len(category_of)), dtype=np.int64)
     thresholds = np.zeros(units)
     for unit in range(units):
         values = np.sort(activations[:, unit].ravel())
         allowed = [value for value in values if (values > value).sum() / len(values) <= top]
         thresholds[unit] = allowed[0]
-        for image, one in enumerate(annotated):
+        for image, one in zip(places or range(images), annotated, strict=True):
             height, width = one.maps.shape[1:]
             active = enlarge(activations[image, unit].astype(np.float64) - thresholds[unit], height, width) > 0
             for concept, category in enumerate(category_of):
@@ -49,6 +49,17 @@ def brute_force(activations, annotated, category_of, top):
                     both[unit, concept] += (active & shown).sum()
                     union[unit, concept] += (active | shown).sum()
     return thresholds, both, union
+
+
+def active_images(activations, annotated, thresholds):
+    """Count the images in which each unit is active in a pixel of the label maps."""
+    return [
+        sum(
+            (enlarge(maps[unit].astype(np.float64) - threshold, *one.maps.shape[1:]) > 0).any()
+            for maps, one in zip(activations, annotated, strict=True)
+        )
+        for unit, threshold in enumerate(thresholds)
+    ]
 
 
 def random_case(seed, images=7, units=5, whole_numbers=False):
@@ -87,6 +98,9 @@ def test_equal_to_brute_force_to_the_last_count(seed, whole_numbers):
     np.testing.assert_array_equal(layer.both.numpy(), both)
     np.testing.assert_array_equal(layer.union.numpy(), union)
     assert layer.both.dtype == layer.union.dtype == torch.int64
+    alone = [brute_force(values, [one], category_of, 0.05, [place])[1] for place, one in enumerate(annotated)]
+    np.testing.assert_array_equal(layer.most.numpy(), np.max(alone, axis=0))
+    np.testing.assert_array_equal(layer.active_images.numpy(), active_images(values, list(annotated), thresholds))
     assert layer.dead.tolist() == [False, True, False, False, False]
     assert layer.above[1] == 0
     assert (layer.iou[1] == 0).all()
@@ -120,7 +134,8 @@ def test_counts_stay_exact_where_single_precision_is_not():
     labels = _tally.label_codes(torch.zeros(1, 1, 1, dtype=torch.int64), (), (0,))
     tally.both += 2**24
     tally.active += 2**25
-    tally.add(torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32), labels)
+    one = torch.zeros(1, dtype=torch.int32)
+    tally.add(_tally.count(one, one, labels, 1), labels)
     assert int(tally.both) == 2**24 + 1
     assert int(tally.union(torch.tensor([2**26 + 1]))) == 2**25 + 1 + 2**26 + 1 - (2**24 + 1)
     assert int(labels.summed(torch.tensor([[2**53 - 1]]))) == 2**53 - 1
@@ -258,6 +273,27 @@ def test_two_passes_an_image_and_more_only_where_memory_is_short(monkeypatch):
     assert torch.equal(shortest["first"].threshold, found["first"].threshold)
 
 
+def test_a_unit_that_rests_on_one_image_is_told_from_one_that_does_not():
+    # Both see their concept; the second in the first image alone.
+    masks = (blobs(8, 1, 5)[:, 0] > 0.6).long()
+    values = masks.unsqueeze(1).repeat(1, 2, 1, 1).float() + blobs(8, 2, 6) / 100
+    values[1:, 1] = 0
+    maps = [torch.where(one == 1, 0, NOTHING).unsqueeze(0) for one in masks]
+    found = dissect(planted(layer=values), "layer", concepts(maps, (0,)), top=0.1, permutations=7)
+    layer = found["layer"]
+    assert layer.active_images[0] > 3
+    assert layer.active_images[1] == 1
+    assert layer.in_one_image[0] < 0.6
+    assert layer.in_one_image[1] == 1
+    above = (layer.null_iou >= layer.best_iou).sum(0)
+    assert torch.equal(layer.p_value, (1 + above).double() / 8)
+    frame = found.to_frame()
+    assert frame["p"].tolist() == layer.p_value.tolist()
+    assert frame["in_one_image"].tolist() == layer.in_one_image.tolist()
+    none = dissect(planted(layer=values), "layer", concepts(maps, (0,)), top=0.1, permutations=0)
+    assert none.to_frame()["p"].isna().all()
+
+
 def test_top_images_and_moments():
     values = torch.randn(9, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     values[3], values[:, 2] = values[5], 1
@@ -361,12 +397,23 @@ def test_notes_say_what_limits_the_result():
         assert any("can be dealt to others" in note for note in found.notes) == (permutations == 3)
 
 
+def test_of_one_image_nothing_is_said_about_chance():
+    values, annotated, _ = random_case(1, images=1)
+    for permutations, notes in [(20, 1), (0, 0)]:
+        found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.1, permutations=permutations)
+        assert found["layer"].null_iou.shape == (0, 5)
+        assert [note.startswith("There is one image, so annotations cannot be dealt") for note in found.notes] == (
+            [True] * notes
+        )
+
+
 def test_notes_say_what_is_cut_off():
     maps = [torch.zeros(1, 20, 20, dtype=torch.int64)] * 3
     module = planted(layer=torch.rand(3, 2, 4, 4)).module
     classifier = Classifier(module, size=(SIDE, SIDE), fit=Fit((SIDE, SIDE), shorter_side=SIDE * 5 // 4))
     found = dissect(classifier, "layer", concepts(maps, (0,)), top=0.05, permutations=0)
-    assert found.notes == ("The classifier sees 64% of the annotated pixels; the rest is cut off.",)
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("The classifier sees 64% of the annotated pixels; the rest is cut off.")
 
 
 def test_few_images_are_said_to_be_few():
@@ -376,3 +423,21 @@ def test_few_images_are_said_to_be_few():
     assert found.parameters["permutations"] == 2
     one = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=0)
     assert one.to_frame()["chance_iou"].isna().all()
+
+
+def test_units_that_are_seldom_on_are_told():
+    values = torch.zeros(20, 2, 4, 4)
+    values[0, 0, 0, 0] = values[1, 0, 2, 2] = 3
+    values[:, 1] = blobs(20, 1, 7, side=4)[:, 0]
+    annotated = concepts([torch.zeros(1, 8, 8, dtype=torch.int64)] * 20, (0,))
+    found = dissect(planted(layer=values), "layer", annotated, top=0.05)
+    told = [note for note in found.notes if "on at all" in note]
+    assert len(told) == 1
+    assert told[0].startswith("1 units of layer are on in less than the share asked for")
+    assert found["layer"].threshold[0] == 0
+    assert found["layer"].above[0] == 2
+
+
+def test_anything_but_concepts_is_refused():
+    with pytest.raises(ParameterError, match=r"`concepts` must be annotated images; got list\. Open them"):
+        dissect.__wrapped__(planted(layer=torch.zeros(1, 1, 4, 4)), "layer", ["a"])

@@ -124,6 +124,7 @@ def test_its_name_says_what_is_masked_and_its_digest_tells_masks_apart():
     assert both.name == "small without 3 of 28 units of 2 layers"
     assert mask_units(classifier, {"last-stage": [1, 2]}).name == one.name
     assert mask_units(classifier, {"last-stage": [1], "second": [2]}).digest() == one.digest()
+    assert mask_units(classifier, {"last-stage": [1, 2], "first": [0]}).digest() == both.digest()
 
 
 def test_masking_twice_is_masking_both():

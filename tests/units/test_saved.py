@@ -152,3 +152,23 @@ def test_a_file_of_the_folder_is_not_the_folder(dissection, tmp_path):
     (tmp_path / "else.txt").write_text("")
     with pytest.raises(ImageError, match=r"else\.txt is a file. Give the folder that `whyfooled dissect` wrote\.$"):
         load_dissection(tmp_path / "else.txt")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"concepts": []},
+        {"categories": []},
+        {"category_of": [0]},
+        {"cutoff": "0.04"},
+        {"parameters": [1]},
+        {"layers": []},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+def test_names_that_do_not_go_with_the_numbers_are_told(dissection, tmp_path, changed):
+    folder = dissection.save(tmp_path / "out")
+    about = folder / "dissection.json"
+    about.write_text(json.dumps({**json.loads(about.read_bytes()), **changed}))
+    with pytest.raises(ImageError, match="is damaged or unfinished"):
+        load_dissection(folder)

@@ -209,3 +209,12 @@ def test_bad_input_is_refused(change, error, said, monkeypatch):
     whole = {"classifier": small(side=4), "layers": "*", "clean": clean, "adversarial": changed} | change
     with pytest.raises(error, match=said):
         unit_sensitivity(**whole)
+
+
+def test_what_rounding_leaves_of_a_constant_unit_is_no_deviation():
+    value = torch.tensor([0.1, 1e4 / 3, 1.0], dtype=torch.float64)
+    square = value.square() * (1 + torch.tensor([4e-16, 1e-13, 1e-8], dtype=torch.float64))
+    moves = PairMoves(torch.tensor([[0.0, 0.0, 1.0]] * 2, dtype=torch.float64), value.expand(2, 3), square.expand(2, 3))
+    assert moves.std()[:2].tolist() == [0, 0]
+    assert float(moves.std()[2]) == pytest.approx(1e-4, rel=1e-4)
+    assert moves.relative()[:, :2].tolist() == [[0, 0]] * 2

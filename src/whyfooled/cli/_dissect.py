@@ -106,7 +106,10 @@ def dissect(
             report(1, 1, "page")
     if not quiet:
         print(summary_text(found, dissection_summary(found)))
-        print(f"Written: {output}: index.html, units.csv, units.parquet, overlaps.parquet, summary.md, summary.tex")
+        print(
+            f"Written: {output}: index.html, figure.png, units.csv, units.parquet, overlaps.parquet, summary.md, "
+            "summary.tex"
+        )
 
 
 def _describe_concepts() -> None:

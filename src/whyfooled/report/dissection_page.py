@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from whyfooled.report.dissection_figure import category_colours, dissection_figure
 from whyfooled.report.dissection_pictures import Pictures, draw_pictures
@@ -96,7 +99,9 @@ def _data(dissection: Dissection, pictures: Pictures) -> dict[str, Any]:
         "categories": colours,
         "concepts": list(zip(dissection.concepts, dissection.category_of, strict=True)),
         "cutoff": dissection.cutoff,
+        "permutations": len(dissection.layers[0].null_iou),
         "box": pictures.box,
+        "total": len(dissection.images),
         "images": pictures.names,
         "files": pictures.files,
         "masks": pictures.masks,
@@ -114,39 +119,33 @@ def _units(number: int, one: DissectedLayer, cutoff: float, outlines: list[list[
         [[concept, _rounded(value)] for concept, value in zip(*pair, strict=True) if value > 0]
         for pair in zip(concepts[:, :CONCEPTS_SHOWN].tolist(), iou[:, :CONCEPTS_SHOWN].tolist(), strict=True)
     ]
-    chance = one.null_iou.double().mean(0).tolist() if len(one.null_iou) else [None] * one.layer.units
-    columns = (
-        best,
-        one.detectors(cutoff).int().tolist(),
-        chance,
-        one.threshold.tolist(),
-        (one.above.double() / one.positions).tolist(),
-        one.dead.int().tolist(),
-        one.top_images.tolist(),
-        one.top_values.tolist(),
-        outlines,
-    )
-    return [
+    permuted = len(one.null_iou) > 0
+    frame = pd.DataFrame(
         {
-            "l": number,
-            "u": unit,
-            "c": own,
-            "d": detects,
-            "n": None if by_chance is None else _rounded(by_chance),
-            "t": _rounded(threshold),
-            "a": _rounded(active),
-            "x": dead,
-            "p": [
-                [image, _rounded(value), path]
-                for image, value, path in zip(images, values, paths, strict=True)
-                if image >= 0 and not dead
-            ],
+            "d": one.detectors(cutoff).int(),
+            "n": one.null_iou.double().mean(0) if permuted else None,
+            "q": one.p_value if permuted else None,
+            "i": one.active_images,
+            "o": one.in_one_image,
+            "t": one.threshold,
+            "a": one.above.double() / one.positions,
+            "x": one.dead.int(),
         }
-        for unit, (own, detects, by_chance, threshold, active, dead, images, values, paths) in enumerate(
-            zip(*columns, strict=True)
-        )
+    )
+    numbers = [{str(key): _rounded(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    tops = zip(one.top_images.tolist(), one.top_values.tolist(), outlines, strict=True)
+    return [
+        {"l": number, "u": unit, "c": own, **facts, "p": [] if facts["x"] else _tops(*top)}
+        for unit, (own, facts, top) in enumerate(zip(best, numbers, tops, strict=True))
     ]
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+def _tops(images: list[int], values: list[float], paths: list[str]) -> list[list[Any]]:
+    return [
+        [image, _rounded(value), path] for image, value, path in zip(images, values, paths, strict=True) if image >= 0
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    """Keep four digits, which a page needs; what is not there stays so."""
+    return None if value is None or math.isnan(value) else float(f"{value:.4g}")

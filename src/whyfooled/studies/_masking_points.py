@@ -165,12 +165,13 @@ def summary(table: Table, seed: int) -> Summary:
     found = points(table, seed)
     pairs = rows.groupby("attack", observed=True, sort=False)["pairs"].max()
     many = ", ".join(f"{count:.0f} of {attack}" for attack, count in pairs.items())
-    left_out = table.read(["index"])["index"].nunique() - rows["index"].nunique()
+    tested, ranked = rows["index"].nunique(), int(rows["ranked_on"].max())
+    left_out = table.read(["index"])["index"].nunique() - tested
     draws = rows["draw"].nunique()
     who = (
-        f"{rows['index'].nunique()} images were tested; {left_out} that the classifier gets wrong without a mask were "
-        f"left out. Units were ranked on other images, by successful adversaries: {many}. By content, none of them is "
-        "among those tested."
+        f"{ranked + tested + left_out} images: {ranked} to rank the units, {tested} tested; {left_out} that the "
+        f"classifier gets wrong without a mask were left out. Units were ranked by successful adversaries: {many}. By "
+        "content, none of the images they were ranked on is among those tested."
     )
     how = (
         "Accuracy is the share of tested images that are given their true class. Old adversaries, failed ones "
@@ -190,25 +191,48 @@ def _verdict(none: Point, own: Sequence[Point]) -> str:
     if none.right["clean"].count < FEWEST:
         return f"{title}: of fewer than {FEWEST} images nothing can be said."
     helps = [one for one in most if one.change["old"].low > 0]
-    beats = [one for one in most if one.over["old"].low > 0]
-    costs = [one for one in most if one.change["clean"].high < 0]
     shown = max(helps or most, key=lambda one: one.units)
-    old = (
+    (random,) = (one for one in own if one.choice == RANDOM and one.units == shown.units)
+    return (
+        f"{title}: {_old(none, most, shown, random)}. {_clean(none, most, shown, random)}. {_after(none, most, shown)}"
+    )
+
+
+def _old(none: Point, most: Sequence[Point], shown: Point, random: Point) -> str:
+    """Say what becomes of old adversaries, and of them with random units masked, whatever the difference is."""
+    over = shown.over["old"]
+    said = (
+        "random units do as well"
+        if over.low <= 0 <= over.high
+        else f"random units do {'less' if over.low > 0 else 'more'}"
+    )
+    text = (
         f"masking the {shown.units} most sensitive of {none.of} units brings the accuracy on old adversaries from "
-        f"{none.right['old'].mean:.3f} to {shown.right['old'].mean:.3f} ({shown.change['old'].format(sign=True)})"
+        f"{none.right['old'].mean:.3f} to {shown.right['old'].mean:.3f} ({shown.change['old'].format(sign=True)}), "
+        f"masking as many random ones to {random.right['old'].mean:.3f}: {said} (difference {over.format(sign=True)}). "
     )
-    if helps:
-        old += f"; it is surely higher than without a mask with {_numbers(helps)} masked"
-        old += f", and than with random ones with {_numbers(beats)}" if beats else ", but not than with random ones"
-    else:
-        old += ", and with no number of units is it surely higher than without a mask"
-    clean = (
-        f"The accuracy on clean images is surely lower with {_numbers(costs)} masked "
-        f"({shown.right['clean'].mean:.3f} with {shown.units})"
-        if costs
-        else "The accuracy on clean images is with no number of them surely lower"
+    helps, beats = ([one for one in most if getattr(one, kind)["old"].low > 0] for kind in ("change", "over"))
+    if not helps:
+        return f"{text}With no number of units is it surely higher than without a mask"
+    than_random = f", and than with random ones with {_numbers(beats)}" if beats else ", but not than with random ones"
+    return f"{text}It is surely higher than without a mask with {_numbers(helps)} masked{than_random}"
+
+
+def _clean(none: Point, most: Sequence[Point], shown: Point, random: Point) -> str:
+    """Say what it costs on clean images, in numbers even where they are not sure."""
+    change, worst = shown.change["clean"], min(most, key=lambda one: one.change["clean"].mean)
+    text = (
+        f"Clean accuracy is {shown.right['clean'].mean:.3f}, against {random.right['clean'].mean:.3f} with random ones "
+        f"and {none.right['clean'].mean:.3f} without a mask (change {change.format(sign=True)})"
     )
-    return f"{title}: {old}. {clean}. {_after(none, most, shown)}"
+    if worst.change["clean"].mean < change.mean:
+        text += f", and at worst {worst.right['clean'].mean:.3f} with {_numbers([worst])} masked"
+        text += f" ({worst.change['clean'].format(sign=True)})"
+    costs = [one for one in most if one.change["clean"].high < 0]
+    sure = (
+        f"it is surely lower with {_numbers(costs)} masked" if costs else "with no number of units is it surely lower"
+    )
+    return f"{text}; {sure}"
 
 
 def _after(none: Point, most: Sequence[Point], shown: Point) -> str:

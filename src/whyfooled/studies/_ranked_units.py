@@ -122,7 +122,8 @@ def _measured(
     if not pairs:
         raise ImageError(
             f"No attack fooled the classifier on any of the {len(places)} images that sensitivities are measured on, "
-            f"so no unit can be called sensitive. Take a stronger one, or more images.{''.join(notes[:1])}"
+            f"so no unit can be called sensitive. Take a stronger one, or more images."
+            + "".join(f" {note}" for note in notes[:1])
         )
     return {
         "sensitivity": sensitivity,

@@ -163,8 +163,9 @@ class Link:
         With the best IoU, what both have in common with the units' standard deviation taken out.
     auroc
         How often a detector is ranked above a unit that is none.
-    std, sparsity
-        With the unit's standard deviation; with its squared mean over its mean square, low for one that is seldom on.
+    std, evenness
+        With the unit's standard deviation; with how evenly it is on, which is its squared mean over its mean square: 1
+        for one that gives the same everywhere, near 0 for one that is seldom on.
     repeatable
         How well the ranking agrees with that of as many other images: Spearman's correlation of rankings by halves of
         the images, brought to their whole number (Spearman & Brown 1910). Below 1 it pulls the others towards 0.
@@ -178,7 +179,7 @@ class Link:
     given_std: Interval
     auroc: Interval
     std: Interval
-    sparsity: Interval
+    evenness: Interval
     repeatable: float
     over_noise: Interval | None
 
@@ -213,7 +214,7 @@ def links(units: LivingUnits, seed: int) -> tuple[dict[str, Link], Interval | No
     )
 
 
-_NAMES = {"iou": -1.0, "above_chance": -1.0, "given_std": -1.0, "auroc": 0.0, "std": -1.0, "sparsity": -1.0}
+_NAMES = {"iou": -1.0, "above_chance": -1.0, "given_std": -1.0, "auroc": 0.0, "std": -1.0, "evenness": -1.0}
 """Numbers of a ranking, and the lowest that each can be."""
 
 
@@ -244,7 +245,7 @@ def _numbers(units: LivingUnits, weights: Tensor) -> Tensor:
     std = units.std(weights)
     mean, square = weights @ units.moves.mean, weights @ units.moves.square
     deviation = mean_ranks(std)
-    sparsity = mean_ranks((mean.square() / (square * weights.sum(1, keepdim=True))).nan_to_num())
+    evenness = mean_ranks((mean.square() / (square * weights.sum(1, keepdim=True))).nan_to_num())
     iou, above = (mean_ranks(one.unsqueeze(0)) for one in (units.iou, units.iou - units.chance_iou))
     ranks = {kind: mean_ranks(score) for kind, score in units.scores(weights).items()}
     numbers: list[Tensor] = []
@@ -257,7 +258,7 @@ def _numbers(units: LivingUnits, weights: Tensor) -> Tensor:
             _partial(direct, with_std, _correlation(deviation, iou)),
             _aurocs(own, units.detector),
             with_std,
-            _correlation(own, sparsity),
+            _correlation(own, evenness),
         ]
     if NOISE in ranks:
         numbers.append(_correlation(ranks[ATTACK], ranks[NOISE]))

@@ -14,7 +14,7 @@ from whyfooled.attacks import BIM, AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter
 from whyfooled.images import content_digest
-from whyfooled.layers import LAST_STAGE, Layer
+from whyfooled.layers import LAST_STAGE, Layer, choose_layers
 from whyfooled.passes import Passes, count_passes
 from whyfooled.randomness import choose
 from whyfooled.registry import Card
@@ -100,6 +100,7 @@ class NeuronMasking(Study):
         "units": "whole",
         "draw": "whole",
         "pairs": "whole",
+        "ranked_on": "whole",
         "outcome": "text",
         "clean": "flag",
         "old": "flag",
@@ -127,10 +128,11 @@ class NeuronMasking(Study):
 
     def prepare(self, setting: Setting) -> Prepared:
         """Rank the units on the images that are kept for it."""
+        # Before the attacks, which take long.
+        for layer in choose_layers(setting.classifier, self.layers):
+            self._numbers(layer)
         first, others = split(setting.places, self.fit, setting.seed)
         found = rank_units(setting, first, self.layers, self.attacks, self.target)
-        for layer in found.layers:
-            self._numbers(layer)
         notes = list(found.notes)
         for name in found.pairs if self.again else ():
             try:
@@ -188,6 +190,7 @@ class NeuronMasking(Study):
                 "choice": NONE,
                 "units": 0,
                 "pairs": ranked.pairs[name],
+                "ranked_on": len(ranked.digests),
                 "outcome": kind,
                 "clean": True,
                 "old": kind != FOOLED,

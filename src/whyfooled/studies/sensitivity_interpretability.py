@@ -37,7 +37,7 @@ from whyfooled.studies._unit_links import (
     packed,
     read_units,
 )
-from whyfooled.studies._unit_words import link_rows, ranked, size_rows, unit_row, verdict
+from whyfooled.studies._unit_words import LEVEL, link_rows, ranked, size_rows, unit_rows, verdict
 from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import Images
 from whyfooled.units import load_dissection
@@ -181,23 +181,19 @@ class SensitivityInterpretability(Study):
     @classmethod
     def summarise(cls, table: Table, seed: int) -> Summary:
         """Correlations, the most sensitive units against the rest, and for each layer and attack what they say."""
-        sentences = [who_was_fooled(table), _HOW_SURE]
-        units, linked = (list[tuple[Cell, ...]]() for _ in range(2))
-        tops: dict[str, list[tuple[Cell, ...]]] = {}
+        layers = list(read_units(table))
+        linked, tops = (list[tuple[Cell, ...]]() for _ in range(2))
         verdicts: list[str] = []
-        for own in read_units(table):
+        for own in layers:
             found = ranked(own, seed)
-            units.append(unit_row(own))
             linked += link_rows(own, found)
-            tops.setdefault(own.layer, []).extend(size_rows(own, found))
+            tops += size_rows(own, found)
             verdicts.append(verdict(own, found))
-        tables = (
-            _table(_UNITS, _UNIT_COLUMNS, units),
-            _table(_LINKS, _LINK_COLUMNS, linked),
-            *(_table(_TOPS.format(layer), _TOP_COLUMNS, rows) for layer, rows in tops.items()),
-            SummaryTable("The perturbations.", ("perturbation", "ℓ2 norm"), _sizes(table, seed)),
-        )
-        return Summary((*sentences, *verdicts), tables)
+        tables = [_table(_UNITS, _UNIT_COLUMNS, unit_rows(layers)), _table(_LINKS, _LINK_COLUMNS, linked)]
+        if tops:
+            tables.append(_table(_TOPS, _TOP_COLUMNS, tops))
+        who = f"{who_was_fooled(table)} Mean ℓ2 norm of the perturbations: {_sizes(table, seed)}."
+        return Summary((who, _SENSITIVITY, _HOW_SURE, *verdicts), tuple(tables))
 
     @classmethod
     def draw(cls, table: Table, seed: int) -> Figure:
@@ -243,13 +239,15 @@ def _norms(images: Images) -> Tensor:
     return norms
 
 
-def _sizes(table: Table, seed: int) -> list[tuple[Cell, ...]]:
+def _sizes(table: Table, seed: int) -> str:
+    """Say how large each attack's perturbations are, and the noise that should be as large."""
     rows = table.read(["index", "attack", "perturbation", "l2"], [("outcome", "==", FOOLED)])
-    found: list[tuple[Cell, ...]] = []
-    for kind, own in rows.groupby("perturbation", observed=True, sort=False):
-        sizes: dict[str, Interval] = means(*by_image(own, "attack", "l2"), seed)
-        found += [(attack if kind == ATTACK else f"noise as large as {attack}", size) for attack, size in sizes.items()]
-    return found
+    found: dict[str, dict[str, Interval]] = {
+        str(kind): means(*by_image(own, "attack", "l2"), seed)
+        for kind, own in rows.groupby("perturbation", observed=True, sort=False)
+    }
+    noise = {attack: f" (noise: {size})" for attack, size in found.get(NOISE, {}).items()}
+    return ", ".join(f"{attack} {size}{noise.get(attack, '')}" for attack, size in found[ATTACK].items())
 
 
 def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> SummaryTable:
@@ -257,35 +255,45 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]])
     return SummaryTable(caption, tuple(columns), rows, signed=signed)
 
 
+_SENSITIVITY = (
+    "A unit's sensitivity is the mean over images of how far its map moves (ℓ2 norm), over its standard deviation on "
+    "the clean images."
+)
 _HOW_SURE = (
-    "Intervals are over images, for these units and this dissection (basic bootstrap). Chance in a ranking draws its "
-    "correlations towards 0, and their intervals are too narrow: the more so the lower the ranking's repeatability, "
-    "which is the correlation of the rankings by two halves of the images, as if each half had all of them. P-values "
-    "are over units: how often chance goes as far when what a layer's units detect is dealt to other units of it. "
-    "They are corrected (Holm) for the comparisons within one ranking of one layer's units, not for layers and "
-    "attacks. Neither is over models. Units that give the same everywhere are left out."
+    "Two tests ask whether the sensitive units are the interpretable ones. Over N: the N most sensitive units against "
+    "the rest, in the share of detectors and in the mean of the best IoU, corrected (Holm) for these comparisons. By "
+    "rank: Spearman's correlation of sensitivity with the best IoU. Both p-values are over units: how often chance "
+    "goes as far when what a layer's units detect is dealt to other units of it. Neither is corrected for layers and "
+    "attacks, and neither is over models. Intervals are over images, for these units and this dissection (basic "
+    "bootstrap). How well a ranking repeats is the correlation of the rankings by two halves of the images, as if each "
+    "half had all of them; where it is low, correlations are drawn towards 0 and their intervals are too narrow. Units "
+    "that give the same everywhere are left out."
 )
 _UNITS = (
     "The units. Detectors are those whose best IoU is above the cutoff; by chance: when annotations are dealt to other "
     "images."
 )
 _UNIT_COLUMNS = (
-    *("layer", "attack", "images", "units", "living", "detectors", "detectors by chance"),
+    *("layer", "attack", "units", "living", "detectors", "detectors by chance"),
     *("mean best IoU", "mean best IoU by chance"),
 )
 _LINKS = (
-    "How the ranking of the living units goes with what they detect: Spearman's correlation with the best IoU, with "
-    "that less what chance gives, and with the unit's standard deviation taken out; how often a detector is ranked "
-    "above another unit (AUROC). And with the unit's activity: its standard deviation, and its squared mean over its "
-    "mean square, which is low for units that are seldom on. Repeatability: how well the ranking agrees with that of "
-    "as many other images; what is below 1 is noise, which pulls the correlations towards 0."
+    "How the ranking of the living units goes with what they detect: Spearman's correlation with the best IoU, and its "
+    "p; the smallest p over N, after Holm; the correlation minus that of noise; the correlation with the IoU less what "
+    "chance gives, and with the unit's standard deviation taken out; how often a detector is ranked above another unit "
+    "(AUROC). And with the unit's activity: its standard deviation, and its evenness, which is its squared mean over "
+    "its mean square: 1 for a unit that is on everywhere alike, near 0 for one that is seldom on. Repeatability: how "
+    "well the ranking agrees with that of as many other images."
 )
 _LINK_COLUMNS = (
-    *("layer", "ranked by sensitivity to", "IoU", "p", "minus noise", "IoU above chance", "IoU, given deviation"),
-    *("AUROC of detectors", "deviation", "squared mean over mean square", "repeatability"),
+    *("layer", "ranked by sensitivity to", "IoU", "p", "smallest p over N", "minus noise", "IoU above chance"),
+    *("IoU, given deviation", "AUROC of detectors", "deviation", "evenness", "repeatability"),
 )
-_TOPS = "{}: the most sensitive units against the rest, in the share of detectors and in the mean of the best IoU."
+_TOPS = (
+    "The N most sensitive units against the rest, in the share of detectors and in the mean of the best IoU: the N at "
+    f"which one of the two passes Holm (p under {LEVEL}). The figure has the curves over N."
+)
 _TOP_COLUMNS = (
-    *("ranked by sensitivity to", "units", "detectors", "in the rest", "difference", "p", "p after Holm"),
+    *("layer", "ranked by sensitivity to", "N", "detectors", "in the rest", "difference", "p", "p after Holm"),
     *("IoU", "of the rest", "IoU difference", "IoU p", "IoU p after Holm"),
 )

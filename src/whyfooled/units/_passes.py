@@ -14,7 +14,8 @@ from whyfooled.classifier import Classifier
 from whyfooled.images import to_tensor
 from whyfooled.layers import Layer, activations
 from whyfooled.types import Progress
-from whyfooled.units._tally import Labels, Tally, active_pixels, label_codes
+from whyfooled.units._tally import Labels, Spread, Tally, active_pixels, label_codes
+from whyfooled.units._tally import count as pixel_counts
 from whyfooled.units._thresholds import Largest, Moments, TopImages, by_unit, ranks, shares_of_units
 from whyfooled.units.concepts import Concepts
 
@@ -96,6 +97,8 @@ class Counts:
         The share of all annotated pixels that the classifier sees.
     own
         For each layer the counts.
+    spread
+        For each layer how they are spread over images.
     dealt
         For each layer the counts for each way to deal the annotations to other images.
     """
@@ -103,6 +106,7 @@ class Counts:
     area: Int[Tensor, " c"]
     seen: float
     own: Mapping[str, Tally]
+    spread: Mapping[str, Spread]
     dealt: Mapping[str, Sequence[Tally]]
 
 
@@ -127,6 +131,7 @@ def count(
         ]
         for layer in images.layers
     }
+    spreads = {layer.name: Spread(layer.units, len(concepts.names), device) for layer in images.layers}
     area = torch.zeros(len(concepts.names), dtype=torch.int64, device=device)
     seen = whole = done = 0
     for group in groups:
@@ -145,21 +150,27 @@ def count(
             for name, maps in found.items():
                 for number, excess in enumerate(maps - surveys[name].threshold.view(1, -1, 1, 1), start):
                     dealt = [labels[(number + shift) % len(labels)] for shift in range(1 + deals)]
-                    _overlap(excess, dealt, tallies[name])
+                    counted = _overlap(excess, dealt)
+                    spreads[name].add(counted[0], dealt[0])
+                    for tally, counts, of in zip(tallies[name], counted, dealt, strict=True):
+                        tally.add(counts, of)
             done += min(images.batch_size, len(group) - start)
             images.progress(done, len(concepts), "overlaps")
     return Counts(
         area,
         seen / whole,
         {name: own for name, (own, *_) in tallies.items()},
+        spreads,
         {name: dealt for name, (_, *dealt) in tallies.items()},
     )
 
 
-def _overlap(excess: Float[Tensor, "u h w"], labels: Sequence[Labels], tallies: Sequence[Tally]) -> None:
-    """Count one image's active pixels against the annotations of several, each in its own tally."""
+def _overlap(excess: Float[Tensor, "u h w"], labels: Sequence[Labels]) -> list[Int[Tensor, "u k"]]:
+    """Count one image's active pixels by the labels of several."""
+    found = [torch.zeros(len(excess), len(own.shown), dtype=torch.int64, device=excess.device) for own in labels]
     for size in {own.codes.shape for own in labels}:
         for unit, pixel in active_pixels(excess, (size[0], size[1])):
-            for own, tally in zip(labels, tallies, strict=True):
+            for counts, own in zip(found, labels, strict=True):
                 if own.codes.shape == size:
-                    tally.add(unit, pixel, own)
+                    counts += pixel_counts(unit, pixel, own, len(excess))
+    return found

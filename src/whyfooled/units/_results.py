@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -44,6 +45,10 @@ class DissectedLayer:
         (u,c) Pixels where the unit is active and the concept is shown.
     union
         (u,c) Pixels where the unit is active or the concept is shown, in images in which its category is annotated.
+    active_images
+        (u,) In how many images the unit is active.
+    most
+        (u,c) The most pixels of one image that `both` has.
     null_iou
         (r,u) The best IoU of each unit when the annotations are dealt to other images, for each of r ways to deal.
     top_images
@@ -63,6 +68,8 @@ class DissectedLayer:
     std: Float[Tensor, " u"]
     both: Int[Tensor, "u c"]
     union: Int[Tensor, "u c"]
+    active_images: Int[Tensor, " u"]
+    most: Int[Tensor, "u c"]
     null_iou: Float[Tensor, "r u"]
     top_images: Int[Tensor, "u m"]
     top_values: Float[Tensor, "u m"]
@@ -82,6 +89,23 @@ class DissectedLayer:
     def best(self) -> Int[Tensor, " u"]:
         """Each unit's best concept, the first of equal ones; −1 where it overlaps with none."""
         return self.iou.argmax(1).masked_fill(self.both.amax(1) == 0, -1)
+
+    @property
+    def p_value(self) -> Float[Tensor, " u"]:
+        """How likely chance gives a unit as large a best IoU: ``(1 + #{null_iou ≥ best_iou}) / (1 + r)``.
+
+        NaN without permutations. It is corrected for the choice of the concept, not for the number of units.
+        """
+        if not len(self.null_iou):
+            return torch.full_like(self.best_iou, float("nan"))
+        return (1 + (self.null_iou >= self.best_iou).sum(0)).double() / (1 + len(self.null_iou))
+
+    @property
+    def in_one_image(self) -> Float[Tensor, " u"]:
+        """The share of each unit's overlap with its best concept that lies in a single image; NaN for no overlap."""
+        best = self.best.clamp(min=0).unsqueeze(1)
+        share = self.most.gather(1, best).double() / self.both.gather(1, best)
+        return share[:, 0]
 
     def detectors(self, cutoff: float = CUTOFF) -> Bool[Tensor, " u"]:
         """Tell which units detect their best concept."""
@@ -155,8 +179,9 @@ class Dissection:
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each unit: its threshold, its best concept, the IoU, and whether it detects it.
 
-        ``concept`` and ``category`` are missing where a unit overlaps with no concept; ``chance_iou`` is the mean of
-        its best IoU over the permutations.
+        ``concept`` and ``category`` are missing where a unit overlaps with no concept. ``chance_iou`` is the mean of
+        its best IoU, with whatever concept, over the permutations, and ``p`` says in how many of them it is as large,
+        see `DissectedLayer.p_value`; ``active_images`` and ``in_one_image`` say how few images that rests on.
         """
         return pd.concat([self._frame(one) for one in self.layers], ignore_index=True)
 
@@ -173,6 +198,9 @@ class Dissection:
                 "iou": one.best_iou.numpy(),
                 "detector": one.detectors(self.cutoff).numpy(),
                 "chance_iou": one.null_iou.double().mean(0).numpy() if len(one.null_iou) else float("nan"),
+                "p": one.p_value.numpy(),
+                "active_images": one.active_images.numpy(),
+                "in_one_image": one.in_one_image.numpy(),
                 "threshold": one.threshold.numpy(),
                 "active": (one.above.double() / one.positions).numpy(),
                 "dead": one.dead.numpy(),

@@ -30,6 +30,8 @@ _TENSORS = (
     "std",
     "both",
     "union",
+    "active_images",
+    "most",
     "null_iou",
     "top_images",
     "top_values",
@@ -100,7 +102,9 @@ def load_dissection(folder: str | Path) -> Dissection:
             f"and this one reads {_VERSION}. Read it with that version, or make it again: whyfooled dissect."
         )
     try:
-        return _dissection(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"]))
+        found = _dissection(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"]))
+        _check(found)
+        return found
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         raise ImageError(
             f"The dissection in {folder} is damaged or unfinished: {TENSORS_FILE} is missing, or is not the one that "
@@ -134,6 +138,23 @@ def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
     if _digest(content) != digest:
         raise ValueError
     return load(content)
+
+
+def _check(found: Dissection) -> None:
+    """Raise `ValueError` if names and numbers do not go together, as after a change by hand."""
+    concepts, categories = len(found.concepts), len(found.categories)
+    shapes = [found.area.shape, *(one.both.shape[1:] for one in found.layers)]
+    units = [(one.layer.units, len(one.both), len(one.threshold)) for one in found.layers]
+    if (
+        not found.layers
+        or any(shape != (concepts,) for shape in shapes)
+        or any(len(set(counts)) > 1 for counts in units)
+        or len(found.category_of) != concepts
+        or not set(found.category_of) <= set(range(categories))
+        or not isinstance(found.parameters, dict)
+        or not isinstance(found.cutoff, float | int)
+    ):
+        raise ValueError
 
 
 def _dissection(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Dissection:

@@ -89,6 +89,11 @@ class Moments:
         return varies.masked_fill(self.constant, 0)
 
     @property
+    def smallest(self) -> Float[Tensor, " u"]:
+        """The smallest value."""
+        return self._low
+
+    @property
     def constant(self) -> Tensor:
         """(u,) Whether all values of a unit are equal."""
         return self._low == self._high

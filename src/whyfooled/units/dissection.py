@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -93,6 +93,9 @@ def dissect(
         If an activation is NaN or infinite.
     """
     check_classifier(classifier)
+    if not isinstance(concepts, Concepts):
+        fix = "Open them: open_concepts('masks:IMAGES,LABELS,NAMES')."
+        raise bad_parameter("concepts", "must be annotated images", type(concepts).__name__, fix)
     check_seed(seed)
     if not 0 < top < 1:
         raise bad_parameter("top", "must be between 0 and 1", top)
@@ -136,7 +139,7 @@ def dissect(
             "seed": seed,
             "versions": versions(),
         },
-        notes=tuple(_notes(concepts, counts, permutations)),
+        notes=tuple(_notes(concepts, surveys, counts, permutations)),
         seconds=stages.seconds,
         passes=Passes(sum(one.forwards for one in stages.passes.values())),
         source=concepts,
@@ -158,6 +161,8 @@ def _dissected(layer: Layer, found: Survey, counts: Counts) -> DissectedLayer:
         std=found.moments.std.cpu(),
         both=own.both.cpu(),
         union=own.union(counts.area).cpu(),
+        active_images=counts.spread[layer.name].images.cpu(),
+        most=counts.spread[layer.name].most.cpu(),
         null_iou=torch.stack(null).cpu() if null else torch.zeros(0, layer.units, dtype=torch.float64),
         top_images=found.tops.images,
         top_values=found.tops.values,
@@ -165,10 +170,22 @@ def _dissected(layer: Layer, found: Survey, counts: Counts) -> DissectedLayer:
     )
 
 
-def _notes(concepts: Concepts, counts: Counts, permutations: int) -> Iterator[str]:
+def _notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, permutations: int) -> Iterator[str]:
     if counts.seen < 0.995:
-        yield f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off."
-    if permutations >= len(concepts):
+        yield (
+            f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "
+            "input (--squash), pictures are seen whole."
+        )
+    for name, one in surveys.items():
+        seldom = int(((one.threshold == one.moments.smallest) & (one.above > 0)).sum())
+        if seldom:
+            yield (
+                f"{seldom} units of {name} are on in less than the share asked for, so they are active wherever they "
+                "are on at all; enlarged, that is all between those places and the next."
+            )
+    if permutations and len(concepts) == 1:
+        yield "There is one image, so annotations cannot be dealt to others, and nothing says what chance gives."
+    elif permutations >= len(concepts):
         yield (
             f"Of {len(concepts)} images annotations can be dealt to others in {len(concepts) - 1} ways only, not "
             f"{permutations}: what chance gives is known less well."

@@ -58,6 +58,9 @@ def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tenso
         If the model cannot be copied, or its copy does not run layers of its own.
     """
     check_classifier(classifier)
+    if not isinstance(units, Mapping):
+        fix = "Such as {'layer4': [3, 17]}."
+        raise bad_parameter("units", "must say for each layer which units are masked", type(units).__name__, fix)
     if not units:
         raise ParameterError("`units` must name at least one layer, with some of its units.")
     _check_plain(classifier.module)

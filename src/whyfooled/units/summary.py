@@ -17,6 +17,9 @@ TITLE = "Network dissection"
 MUCH = 0.5
 """From which share of a layer's detectors on chance alone is said to give many of them. [ours]"""
 
+FEW = 0.25
+"""From which share of all detectors on, if they rest on one image each, that is said. [ours]"""
+
 _LAYERS = 6
 _STRONGEST = 10
 _NAMED = 5
@@ -81,9 +84,9 @@ def dissection_summary(dissection: Dissection) -> Summary:
 
 
 def _sentences(dissection: Dissection) -> Iterator[str]:
-    shown = int((dissection.area > 0).sum())
+    shown, units = int((dissection.area > 0).sum()), sum(one.layer.units for one in dissection.layers)
     yield (
-        f"{dissection.parameters.get('model', '')}: {sum(one.layer.units for one in dissection.layers)} units of "
+        f"{dissection.parameters.get('model', '')}: {_count(units, 'unit')} of "
         f"{_count(len(dissection.layers), 'layer')}, held against {_count(shown, 'concept')} of "
         f"{_count(len(dissection.categories), 'category', 'categories')} in "
         f"{_count(len(dissection.images), 'image')}."
@@ -94,6 +97,7 @@ def _sentences(dissection: Dissection) -> Iterator[str]:
     if len(told) < len(ranked):
         yield f"These {len(told)} layers have the most detectors; the table has all {len(ranked)}."
     yield from _on_chance(dissection)
+    yield from _on_few_images(dissection)
     yield from _on_reach(dissection)
     yield from _on_silent(dissection)
     yield from dissection.notes
@@ -111,7 +115,9 @@ def _layer_sentence(dissection: Dissection, one: DissectedLayer) -> str:
         text += f", {len(concepts)} different ones{', most often' if len(concepts) > 1 else ':'} {most}"
     if not len(chance.counts):
         return f"{text}."
-    return f"{text}; by chance {chance.text()} would, p {chance.p_value:.3f}."
+    above = int((one.detectors(dissection.cutoff) & (one.null_iou < one.best_iou).all(0)).sum())
+    text += f"; by chance {chance.text()} would, p {chance.p_value:.3f}"
+    return f"{text}. {above} of them have a larger IoU than in any permutation." if len(found) else f"{text}."
 
 
 def _on_chance(dissection: Dissection) -> Iterator[str]:
@@ -128,7 +134,16 @@ def _on_chance(dissection: Dissection) -> Iterator[str]:
     if many:
         yield (
             f"Chance alone gives at least half as many detectors in {_listed(many)}: to be active where in a picture "
-            "such things mostly are is enough there. Hold each unit's IoU beside its chance IoU."
+            "such things mostly are is enough there. Which of them do is not known: look at each unit's own p."
+        )
+
+
+def _on_few_images(dissection: Dissection) -> Iterator[str]:
+    alone = torch.cat([one.in_one_image[one.detectors(dissection.cutoff)] > 0.5 for one in dissection.layers])
+    if len(alone) and float(alone.double().mean()) >= FEW:
+        yield (
+            f"{int(alone.sum())} of {_count(len(alone), 'detector')} share more than half of their pixels with the "
+            "concept in one image alone, so what they detect may be that image. More images would tell."
         )
 
 
@@ -138,8 +153,8 @@ def _on_reach(dissection: Dissection) -> Iterator[str]:
     if len(missed):
         largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
         yield (
-            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}: beside the pixels "
-            "that a unit is active on, too many, or too few, show it for an IoU above the cutoff."
+            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}, whatever it does: "
+            "units are active on far fewer, or far more, pixels than show it, so the IoU stays under the cutoff."
         )
 
 
@@ -205,10 +220,15 @@ def _by_category(dissection: Dissection) -> SummaryTable:
 def _strongest(dissection: Dissection) -> SummaryTable:
     frame = dissection.to_frame()
     frame = frame[frame["detector"]].sort_values("iou", ascending=False, kind="stable").head(_STRONGEST)
-    columns = ["layer", "unit", "concept", "category", "iou", "chance_iou"]
-    headings = ("layer", "unit", "concept", "category", "IoU", "chance IoU")
+    columns = ["layer", "unit", "concept", "category", "iou", "chance_iou", "p", "active_images", "in_one_image"]
+    headings = ("layer", "unit", "concept", "category", "IoU", "chance IoU", "p", "images", "share of one image")
     rows: list[tuple[Cell, ...]] = [tuple(row) for row in frame[columns].itertuples(index=False, name=None)]
-    return SummaryTable(f"The {len(rows)} detectors with the largest IoU, beside its mean by chance.", headings, rows)
+    caption = (
+        f"The {len(rows)} detectors with the largest IoU, beside what chance gives their best one (mean; p: how often "
+        "as much, not corrected for the number of units); in how many images they are active, and how much of the "
+        "overlap lies in one."
+    )
+    return SummaryTable(caption, headings, rows)
 
 
 def _listed(names: Sequence[str]) -> str:

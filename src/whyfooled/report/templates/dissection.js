@@ -5,6 +5,8 @@ const [boxHeight, boxWidth] = data.box;
 const end = Math.max(data.cutoff, ...data.units.map(unit => iouOf(unit)));
 const share = value => value === null ? "–" : value.toFixed(3);
 const number = value => value === null ? "–" : String(+value.toPrecision(3));
+// Larger than under every permutation.
+const lowest = 1.0001 / (1 + data.permutations);
 let items = [], next = 0;
 
 function iouOf(unit) { return unit.c.length ? unit.c[0][1] : 0; }
@@ -74,6 +76,8 @@ function card(unit) {
     what.append(make("p", "best", swatch(colour), data.concepts[concept][0], " ", make("small", "", category)), meter(unit));
     const chance = unit.n === null ? "" : `, by chance ${share(unit.n)}${unit.n > 0 ? ` (×\u00a0${(iou / unit.n).toFixed(1)})` : ""}`;
     what.append(make("p", "number", make("b", "", `IoU ${share(iou)}`), chance));
+    const many = `active in ${unit.i} of ${data.total} image${data.total > 1 ? "s" : ""}`;
+    what.append(make("p", "number", `${many}; ${Math.round(100 * unit.o)}\u00a0% of the overlap in one`));
     const others = unit.c.slice(1).map(([other, value]) => `${data.concepts[other][0]} ${share(value)}`);
     if (others.length) what.append(make("p", "number", `then ${others.join(", ")}`));
   } else if (!unit.x) {
@@ -107,6 +111,8 @@ function wanted(unit) {
   return (layer === "" || unit.l === +layer)
     && (category === "" || unit.c.length && data.concepts[unit.c[0][0]][1] === +category)
     && (!at("detectors").checked || unit.d)
+    && (!at("above").checked || unit.q === null || unit.q <= lowest)
+    && (!at("several").checked || unit.o !== null && unit.o <= 0.5)
     && nameOf(unit).toLowerCase().includes(text);
 }
 
@@ -136,7 +142,7 @@ function show() {
 }
 
 at("units").style.setProperty("--shape", `${boxWidth}/${boxHeight}`);
-for (const id of ["layer", "category", "concept", "order", "grouped", "detectors"]) at(id).addEventListener("input", show);
+for (const id of ["layer", "category", "concept", "order", "grouped", "detectors", "above", "several"]) at(id).addEventListener("input", show);
 const watcher = new IntersectionObserver(([entry]) => {
   if (!entry.isIntersecting || next >= items.length) return;
   more();
