@@ -495,7 +495,7 @@ def test_a_dissection_of_another_model_is_refused(run, dark, tmp_path, monkeypat
     found = dissection_of(Classifier(other.eval(), size=(8, 8), name="other"), units=FALLING)
     monkeypatch.setattr(sensitivity_interpretability, "load_dissection", lambda folder: found)
     study = SensitivityInterpretability(dissection="there", attacks=(redden,), target=None)
-    with pytest.raises(ParameterError, match="must be of the classifier that is attacked, turned; got there, which"):
+    with pytest.raises(ParameterError, match="must be of the model that was attacked, turned; got one of"):
         run_study(study, dark, tmp_path / "out", model=turned())
 
 

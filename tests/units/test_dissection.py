@@ -135,7 +135,7 @@ def test_counts_stay_exact_where_single_precision_is_not():
     tally.both += 2**24
     tally.active += 2**25
     one = torch.zeros(1, dtype=torch.int32)
-    tally.add(_tally.count(one, one, labels, 1), labels)
+    tally.add(_tally.code_counts(one, one, labels, 1), labels)
     assert int(tally.both) == 2**24 + 1
     assert int(tally.union(torch.tensor([2**26 + 1]))) == 2**25 + 1 + 2**26 + 1 - (2**24 + 1)
     assert int(labels.summed(torch.tensor([[2**53 - 1]]))) == 2**53 - 1

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import at_least, bad_parameter
 from whyfooled.layers import Layer
-from whyfooled.randomness import image_generators, normal
+from whyfooled.randomness import add_noise
 from whyfooled.registry import Card
 from whyfooled.statistics import Interval
 from whyfooled.studies._attacked import FOOLED, check_attacks, check_target
@@ -42,10 +42,8 @@ from whyfooled.summary import Cell, Summary, SummaryTable
 from whyfooled.types import Images
 from whyfooled.units import load_dissection
 from whyfooled.units._results import DissectedLayer, Dissection
+from whyfooled.units.changes import check_dissection
 from whyfooled.units.sensitivity import PairMoves, pair_moves
-
-_ROUNDS = 20
-"""How often the noise is made larger for what the bounds of the image cut off."""
 
 
 @final
@@ -137,13 +135,7 @@ class SensitivityInterpretability(Study):
                 "dissection", "must be a folder that `whyfooled dissect` wrote", repr(""), "Make one of this model."
             )
         found = load_dissection(self.dissection)
-        if found.model_digest != classifier.digest():
-            raise bad_parameter(
-                "dissection",
-                f"must be of the classifier that is attacked, {classifier.name}",
-                f"{self.dissection}, which is of {found.parameters.get('model', 'another')} with other weights",
-                "Dissect this one: whyfooled dissect.",
-            )
+        check_dissection(classifier, found)
         layers = [found[name] for name in dict.fromkeys(self.layers)] or found.layers
         return found, tuple((one.layer, _facts(one, found.cutoff)) for one in layers)
 
@@ -226,17 +218,8 @@ def _by_pair(moves: PairMoves) -> Iterator[dict[str, bytes]]:
 
 def _noisy(clean: Images, changed: Images, seed: int) -> Images:
     """Add noise to the clean images that is as large (ℓ2) as the perturbation, as far as the bounds of images allow."""
-    noise = normal(clean, image_generators(clean, seed))
-    wanted = _norms(changed - clean)
-    scale = wanted / _norms(noise)
-    for _ in range(_ROUNDS):
-        scale = scale * (wanted / _norms((clean + scale * noise).clamp(0, 1) - clean)).nan_to_num(1.0)
-    return (clean + scale * noise).clamp(0, 1)
-
-
-def _norms(images: Images) -> Tensor:
-    norms: Tensor = images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    return norms
+    sizes = (changed - clean).double().flatten(1).norm(dim=1).tolist()
+    return torch.cat([add_noise(one, size, seed) for one, size in zip(torch.split(clean, 1), sizes, strict=True)])
 
 
 def _sizes(table: Table, seed: int) -> str:

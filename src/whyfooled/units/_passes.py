@@ -14,8 +14,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.images import to_tensor
 from whyfooled.layers import Layer, activations
 from whyfooled.types import Progress
-from whyfooled.units._tally import Labels, Spread, Tally, active_pixels, label_codes
-from whyfooled.units._tally import count as pixel_counts
+from whyfooled.units._tally import Labels, Spread, Tally, active_pixels, code_counts, label_codes
 from whyfooled.units._thresholds import Largest, Moments, TopImages, by_unit, ranks, shares_of_units
 from whyfooled.units.concepts import Concepts
 
@@ -172,5 +171,5 @@ def _overlap(excess: Float[Tensor, "u h w"], labels: Sequence[Labels]) -> list[I
         for unit, pixel in active_pixels(excess, (size[0], size[1])):
             for counts, own in zip(found, labels, strict=True):
                 if own.codes.shape == size:
-                    counts += pixel_counts(unit, pixel, own, len(excess))
+                    counts += code_counts(unit, pixel, own, len(excess))
     return found

@@ -138,7 +138,7 @@ def _tiles(places: int, pixels: int, like: Tensor) -> _Tiles:
     return _Tiles(corners.to(like.device), start.to(like.device), fraction.to(like))
 
 
-def count(unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Labels, units: int) -> Int[Tensor, "u k"]:
+def code_counts(unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Labels, units: int) -> Int[Tensor, "u k"]:
     """Count each unit's active pixels by their combination of labels."""
     codes = len(labels.shown)
     # With 32 bits this is twenty times faster than with 64.
@@ -167,7 +167,7 @@ class Tally:
         self.active = torch.zeros(units, categories, dtype=torch.int64, device=device)
 
     def add(self, counts: Int[Tensor, "u k"], labels: Labels) -> None:
-        """Add what `count` found in an image."""
+        """Add what `code_counts` found in an image."""
         self.both[:, labels.concepts] += labels.summed(counts)
         self.active[:, list(labels.categories)] += counts.sum(1, keepdim=True)
 
@@ -196,6 +196,6 @@ class Spread:
         self.most = torch.zeros(units, concepts, dtype=torch.int64, device=device)
 
     def add(self, counts: Int[Tensor, "u k"], labels: Labels) -> None:
-        """Add what `count` found in an image: whether a unit is active there, and the pixels that it shares."""
+        """Add what `code_counts` found in an image: whether a unit is active there, and the pixels that it shares."""
         self.images += counts.any(1)
         self.most[:, labels.concepts] = torch.maximum(self.most[:, labels.concepts], labels.summed(counts))
