@@ -128,6 +128,23 @@ def test_units_say_what_they_rest_on(folder, dissection):
     assert frame["p"].min() == pytest.approx(1 / 4)
 
 
+def test_a_click_enlarges_a_picture_and_those_without_activity_are_pale(folder, dissection):
+    script = """
+    set('detectors', false); set('order', 'unit');
+    const tops = [...d.querySelectorAll('.top')], width = tops[0].offsetWidth;
+    tops[0].click();
+    const larger = tops[0].offsetWidth / width;
+    tops[0].click();
+    const pale = tops.map(top => [top.classList.contains('idle'), !top.querySelector('.area')]);
+    return [larger, tops[0].offsetWidth === width, pale];
+    """
+    larger, back, pale = in_frame(folder, 1000, SHOW + script)
+    assert larger > 2.5
+    assert back
+    assert all(idle == bare for idle, bare in pale)
+    assert {idle for idle, _ in pale} == {True, False}
+
+
 def test_units_are_grouped_by_their_concept(folder, dissection):
     script = """
     set('detectors', true); set('layer', '0'); set('grouped', true);

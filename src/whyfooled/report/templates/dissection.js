@@ -35,8 +35,9 @@ function swatch(colour) {
 }
 
 function picture(unit, [image, value, outline]) {
-  const place = make("div", "top");
-  place.title = `${data.images[image]}: largest activation ${number(value)}`;
+  const place = make("div", outline ? "top" : "top idle");
+  place.title = `${data.images[image]}: largest activation ${number(value)}${outline ? "" : ", not active"}`;
+  place.addEventListener("click", () => place.classList.toggle("large"));
   if (data.files[image]) {
     const shown = make("img");
     shown.loading = "lazy";
