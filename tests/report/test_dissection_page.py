@@ -40,10 +40,10 @@ def test_the_page_knows_what_the_dissection_found(tmp_path):
         assert unit["x"] == int(one.dead[unit["u"]])
         # What a dead unit is most active in means nothing.
         top = [] if unit["x"] else one.top_images[unit["u"]].tolist()
-        assert [image for image, _, _ in unit["p"]] == top
+        assert [image for image, *_ in unit["p"]] == top
         above = (one.top_maps[unit["u"]] > one.threshold[unit["u"]]).flatten(1).any(1).tolist()
-        assert [bool(path) for _, _, path in unit["p"]] == (above if top else [])
-    assert set(found["files"]) == {str(image) for unit in found["units"] for image, _, _ in unit["p"]}
+        assert [bool(path) for _, _, path, _ in unit["p"]] == (above if top else [])
+    assert set(found["files"]) == {str(image) for unit in found["units"] for image, *_ in unit["p"]}
 
 
 def test_each_top_image_is_read_once_and_no_other(tmp_path):

@@ -133,16 +133,20 @@ def _units(number: int, one: DissectedLayer, cutoff: float, outlines: list[list[
         }
     )
     numbers = [{str(key): _rounded(value) for key, value in row.items()} for row in frame.to_dict("records")]
-    tops = zip(one.top_images.tolist(), one.top_values.tolist(), outlines, strict=True)
+    # Of a small active region there may be no outline at the size of a picture.
+    active = (one.top_values > one.threshold.unsqueeze(1)).int()
+    tops = zip(one.top_images.tolist(), one.top_values.tolist(), outlines, active.tolist(), strict=True)
     return [
         {"l": number, "u": unit, "c": own, **facts, "p": [] if facts["x"] else _tops(*top)}
         for unit, (own, facts, top) in enumerate(zip(best, numbers, tops, strict=True))
     ]
 
 
-def _tops(images: list[int], values: list[float], paths: list[str]) -> list[list[Any]]:
+def _tops(images: list[int], values: list[float], paths: list[str], active: list[int]) -> list[list[Any]]:
     return [
-        [image, _rounded(value), path] for image, value, path in zip(images, values, paths, strict=True) if image >= 0
+        [image, _rounded(value), path, is_active]
+        for image, value, path, is_active in zip(images, values, paths, active, strict=True)
+        if image >= 0
     ]
 
 

@@ -34,9 +34,9 @@ function swatch(colour) {
   return element;
 }
 
-function picture(unit, [image, value, outline]) {
-  const place = make("div", outline ? "top" : "top idle");
-  place.title = `${data.images[image]}: largest activation ${number(value)}${outline ? "" : ", not active"}`;
+function picture(unit, [image, value, outline, active]) {
+  const place = make("div", active ? "top" : "top idle");
+  place.title = `${data.images[image]}: largest activation ${number(value)}${active ? "" : ", not active"}`;
   place.addEventListener("click", () => place.classList.toggle("large"));
   if (data.files[image]) {
     const shown = make("img");
