@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.e2e.test_page import CHROMIUM, chromium
+from tests.e2e.test_page import CHROMIUM, brightness, chromium
 from tests.units.made import made_dissection
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -216,16 +216,6 @@ def test_thousands_of_units_are_built_some_at_a_time(tmp_path):
 
 
 def test_light_and_dark_have_their_own_colours(folder):
-    brightness = {}
-    for scheme, setting in (("dark", 0), ("light", 1)):
-        picture = folder / f"{scheme}.png"
-        chromium(
-            folder / f"profile-{scheme}",
-            f"--blink-settings=preferredColorScheme={setting}",
-            "--window-size=1000,900",
-            f"--screenshot={picture}",
-            f"file://{folder}/index.html",
-        )
-        brightness[scheme] = np.asarray(Image.open(picture).convert("L")).mean()
-    assert brightness["dark"] < 90
-    assert brightness["light"] > 180
+    found = brightness(folder, "index.html")
+    assert found["dark"] < 90
+    assert found["light"] > 180

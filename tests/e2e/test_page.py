@@ -90,8 +90,9 @@ def test_the_page_requests_nothing(folder):
     )
 
 
-def test_light_and_dark_have_their_own_colours(folder):
-    brightness = {}
+def brightness(folder, page):
+    """Draw a page in the dark and in the light scheme; return how bright each is, from 0 to 255."""
+    found = {}
     for scheme, setting in (("dark", 0), ("light", 1)):
         picture = folder / f"{scheme}.png"
         chromium(
@@ -99,8 +100,13 @@ def test_light_and_dark_have_their_own_colours(folder):
             f"--blink-settings=preferredColorScheme={setting}",
             "--window-size=1000,900",
             f"--screenshot={picture}",
-            f"file://{folder}/report.html",
+            f"file://{folder}/{page}",
         )
-        brightness[scheme] = np.asarray(Image.open(picture).convert("L")).mean()
-    assert brightness["dark"] < 90
-    assert brightness["light"] > 180
+        found[scheme] = np.asarray(Image.open(picture).convert("L")).mean()
+    return found
+
+
+def test_light_and_dark_have_their_own_colours(folder):
+    found = brightness(folder, "report.html")
+    assert found["dark"] < 90
+    assert found["light"] > 180

@@ -26,9 +26,10 @@ CONCEPTS_SHOWN = 3
 def write_files(dissection: Dissection, folder: Path) -> None:
     """Write everything into a folder that exists."""
     summary = dissection_summary(dissection)
-    for name, table in (("units", dissection.to_frame()), ("overlaps", dissection.overlaps())):
-        table.to_parquet(folder / f"{name}.parquet", index=False)
-    dissection.to_frame().to_csv(folder / "units.csv", index=False)
+    units = dissection.to_frame()
+    units.to_parquet(folder / "units.parquet", index=False)
+    units.to_csv(folder / "units.csv", index=False)
+    dissection.overlaps().to_parquet(folder / "overlaps.parquet", index=False)
     _write_text(folder / "summary.md", summary_text(dissection, summary))
     _write_text(folder / "summary.tex", summary.latex("dissection", (_provenance(dissection),)))
     (folder / "figure.png").write_bytes(as_png(dissection_figure(dissection)))
