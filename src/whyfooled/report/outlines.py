@@ -25,6 +25,11 @@ def box_of(size: tuple[int, int]) -> tuple[int, int]:
     return round(BOX * height / max(size)), round(BOX * width / max(size))
 
 
+def enlarged(excess: Float[Tensor, "n h w"], size: Sequence[int]) -> Float[Tensor, "n p q"]:
+    """Enlarge maps, less their units' thresholds, as a dissection does: bilinearly, pixel centres matched."""
+    return F.interpolate(excess.float().unsqueeze(0), size=tuple(size), mode="bilinear", align_corners=False)[0]
+
+
 def level_outlines(excess: Float[Tensor, "n h w"], box: tuple[int, int]) -> list[str]:
     """Outline where maps, less their units' thresholds and enlarged bilinearly, are above 0: as a dissection counts.
 
@@ -41,8 +46,8 @@ def level_outlines(excess: Float[Tensor, "n h w"], box: tuple[int, int]) -> list
         For each map the ``d`` of an SVG path, every part of it closed; "" where nothing is above 0.
     """
     size = [side * -(-GRID // max(excess.shape[1:])) for side in excess.shape[1:]]
-    enlarged = F.interpolate(excess.float().unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
-    return [_path(one.numpy(), box) if active else "" for one, active in zip(enlarged, _active(excess), strict=True)]
+    pairs = zip(enlarged(excess, size), _active(excess), strict=True)
+    return [_path(one.numpy(), box) if active else "" for one, active in pairs]
 
 
 def _active(excess: Tensor) -> list[bool]:

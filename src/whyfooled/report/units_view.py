@@ -13,6 +13,7 @@ from torch import Tensor
 
 from whyfooled.images import to_picture
 from whyfooled.report.html import IMAGES, data_uri, file_name
+from whyfooled.report.outlines import enlarged
 from whyfooled.report.units import falling, rising
 from whyfooled.types import Image
 from whyfooled.units.changes import LayerChanges, UnitChanges
@@ -121,10 +122,7 @@ def active_area(excess: Float[Tensor, "h w"], size: tuple[int, int] | torch.Size
     """
     height, width = size
     times = -(-_SIDE // min(height, width))
-    enlarged = F.interpolate(
-        excess[None, None].float(), (times * height, times * width), mode="bilinear", align_corners=False
-    )
-    return enlarged[0, 0] > 0
+    return enlarged(excess.unsqueeze(0), (times * height, times * width))[0] > 0
 
 
 def outline_picture(inside: Bool[Tensor, "h w"]) -> PILImage.Image:

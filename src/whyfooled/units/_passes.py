@@ -150,9 +150,10 @@ def count(
                 for number, excess in enumerate(maps - surveys[name].threshold.view(1, -1, 1, 1), start):
                     dealt = [labels[(number + shift) % len(labels)] for shift in range(1 + deals)]
                     counted = _overlap(excess, dealt)
-                    spreads[name].add(counted[0], dealt[0])
-                    for tally, counts, of in zip(tallies[name], counted, dealt, strict=True):
-                        tally.add(counts, of)
+                    shared, *_ = [
+                        tally.add(counts, of) for tally, counts, of in zip(tallies[name], counted, dealt, strict=True)
+                    ]
+                    spreads[name].add(counted[0].any(1), shared, dealt[0])
             done += min(images.batch_size, len(group) - start)
             images.progress(done, len(concepts), "overlaps")
     return Counts(

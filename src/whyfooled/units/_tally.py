@@ -166,10 +166,12 @@ class Tally:
         self.both = torch.zeros(units, len(category_of), dtype=torch.int64, device=device)
         self.active = torch.zeros(units, categories, dtype=torch.int64, device=device)
 
-    def add(self, counts: Int[Tensor, "u k"], labels: Labels) -> None:
-        """Add what `code_counts` found in an image."""
-        self.both[:, labels.concepts] += labels.summed(counts)
+    def add(self, counts: Int[Tensor, "u k"], labels: Labels) -> Int[Tensor, "u c"]:
+        """Add what `code_counts` found in an image; return the pixels that units share with the image's concepts."""
+        shared = labels.summed(counts)
+        self.both[:, labels.concepts] += shared
         self.active[:, list(labels.categories)] += counts.sum(1, keepdim=True)
+        return shared
 
     def union(self, area: Int[Tensor, " c"]) -> Int[Tensor, "u c"]:
         """Count pixels where a unit is active or a concept shown, where the concept's category is annotated."""
@@ -195,7 +197,7 @@ class Spread:
         self.images = torch.zeros(units, dtype=torch.int64, device=device)
         self.most = torch.zeros(units, concepts, dtype=torch.int64, device=device)
 
-    def add(self, counts: Int[Tensor, "u k"], labels: Labels) -> None:
-        """Add what `code_counts` found in an image: whether a unit is active there, and the pixels that it shares."""
-        self.images += counts.any(1)
-        self.most[:, labels.concepts] = torch.maximum(self.most[:, labels.concepts], labels.summed(counts))
+    def add(self, active: Bool[Tensor, " u"], shared: Int[Tensor, "u c"], labels: Labels) -> None:
+        """Add an image: whether a unit is active there, and what `Tally.add` returned."""
+        self.images += active
+        self.most[:, labels.concepts] = torch.maximum(self.most[:, labels.concepts], shared)
