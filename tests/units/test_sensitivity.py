@@ -19,7 +19,7 @@ from whyfooled.units.sensitivity import PairMoves, pair_moves, unit_sensitivity
 
 
 class Affine(nn.Module):
-    """Each channel times a number plus a number; the logits do not matter."""
+    """Each channel times a number plus a number; the logits do not matter, and never look like probabilities."""
 
     def __init__(self, scale=(1.0, 1.0, 1.0), shift=(0.0, 0.0, 0.0)):
         super().__init__()
@@ -28,7 +28,7 @@ class Affine(nn.Module):
         self.units.bias.data = torch.tensor(shift)
 
     def forward(self, x):
-        return self.units(x).mean((2, 3))
+        return nn.functional.pad(self.units(x).mean((2, 3)), (0, 1), value=-1.0)
 
 
 def affine(*args, side=4):
