@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from whyfooled import Classifier, load_classifier
-from whyfooled.layers import activations, choose_layers
+from whyfooled.classifier.layers import activations, choose_layers
 from whyfooled.units import open_concepts
-from whyfooled.units._results import CUTOFF
 from whyfooled.units.concepts import NOTHING, Annotated, Concepts
 from whyfooled.units.dissection import TOP, dissect
+from whyfooled.units.dissection.results import CUTOFF
 
 FASTER = 10
 """How many times the loop's time may be that of ours, at least."""

@@ -20,13 +20,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from whyfooled import Classifier, load_classifier
-from whyfooled.engines import Local
-from whyfooled.memory import batch_size_for
-from whyfooled.passes import Passes
-from whyfooled.randomness import choose, image_generators, normal
+from whyfooled.classifier.memory import batch_size_for
+from whyfooled.classifier.passes import Passes
+from whyfooled.running.engines import Local
 from whyfooled.saliency import Gradient
-from whyfooled.saliency.smooth import smooth_activations
+from whyfooled.saliency.backward.smooth import smooth_activations
 from whyfooled.sources import Source, class_map, open_source
+from whyfooled.tensors.randomness import choose, image_generators, normal
 from whyfooled.universal import (
     UPIPCA,
     RandomDirection,

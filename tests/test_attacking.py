@@ -90,7 +90,7 @@ class Stopping(Attack):
 
 
 def test_a_stopped_run_goes_on_and_ends_in_the_same_files(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr("whyfooled.attacking.describe_value", lambda attack: "the attack")
+    monkeypatch.setattr("whyfooled.attacks.many.describe_value", lambda attack: "the attack")
     run(photographs, tmp_path / "whole")
     Stopping.calls = 0
     with pytest.raises(KeyboardInterrupt):

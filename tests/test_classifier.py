@@ -16,9 +16,9 @@ from torch import nn
 
 from tests.models import small
 from whyfooled.classifier import Classifier, Fit
+from whyfooled.classifier.goals import Targeted, Untargeted
+from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ImageError, ModelError, ParameterError, WhyfooledWarning
-from whyfooled.goals import Targeted, Untargeted
-from whyfooled.zoo import load_classifier
 
 
 class Constant(nn.Module):

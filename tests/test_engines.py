@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.studies.worlds import Brightness
-from whyfooled.engines import Model, _Crew
 from whyfooled.errors import WhyfooledError
+from whyfooled.running.engines import Model, _Crew
 from whyfooled.sources import Source
-from whyfooled.studies._job import Finished, Job
+from whyfooled.studies.run.job import Finished, Job
 
 
 class ActorDied(Exception):

@@ -2,7 +2,7 @@
 
 import torch
 
-from whyfooled.fills import blurred
+from whyfooled.tensors.fills import blurred
 
 
 def test_blur_is_a_gaussian_that_keeps_constants():

@@ -9,9 +9,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ModelError, ParameterError
 from whyfooled.images import write_tensors
-from whyfooled.zoo import load_classifier
 
 NAMES = ["aeroplane", "bicycle", "bird"]
 MODELS = ["torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "timm:mobilenetv3_small_050", "lite0"]

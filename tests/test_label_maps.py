@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from whyfooled.errors import ImageError
-from whyfooled.label_maps import read_label_map
+from whyfooled.images.label_maps import read_label_map
 
 VALUES = np.arange(10 * 12).reshape(10, 12) % 7
 

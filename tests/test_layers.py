@@ -11,8 +11,8 @@ from torch import nn
 
 from tests.models import attentive, blind, resnet20, small
 from whyfooled import Classifier, load_classifier
+from whyfooled.classifier.layers import LAST_STAGE, Layer, activations, choose_layers, layers_of, list_layers, watched
 from whyfooled.errors import ModelError, ParameterError
-from whyfooled.layers import LAST_STAGE, Layer, activations, choose_layers, layers_of, list_layers, watched
 
 
 def images(count=3, side=16, seed=0):

@@ -12,8 +12,9 @@ from torch import nn
 from tests.models import small
 from whyfooled import Classifier, recovery_curve
 from whyfooled.errors import ParameterError
-from whyfooled.fills import FILLS, blurred
-from whyfooled.measures import (
+from whyfooled.saliency.recovery import random_maps
+from whyfooled.tensors.fills import FILLS, blurred
+from whyfooled.tensors.measures import (
     average_difference,
     binary_similarity,
     centre_shift,
@@ -21,7 +22,6 @@ from whyfooled.measures import (
     cosine,
     kendall_correlation,
     pearson_correlation,
-    random_maps,
     rank_correlation,
     structural_similarity,
     top_overlap,
@@ -261,7 +261,7 @@ def test_correlations_of_regions_are_scipys(ours, theirs, levels, monkeypatch):
     x, y = numbers(4, 60, levels)
     expected = [theirs(a, b).statistic for a, b in zip(x.double().numpy(), y.double().numpy(), strict=True)]
     torch.testing.assert_close(ours(x, y), torch.tensor(expected, dtype=torch.float64))
-    monkeypatch.setattr("whyfooled.measures._COMPARISONS", 130)
+    monkeypatch.setattr("whyfooled.tensors.measures._COMPARISONS", 130)
     torch.testing.assert_close(ours(x, y), torch.tensor(expected, dtype=torch.float64))
 
 

@@ -7,9 +7,9 @@ import torch
 
 from tests.models import small
 from whyfooled.attacks import BIM, FGSM, CarliniWagner, Problem
+from whyfooled.classifier.goals import Untargeted
+from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ImageError
-from whyfooled.goals import Untargeted
-from whyfooled.passes import Passes, count_passes
 from whyfooled.saliency import CAM, Enhanced, GradCAM, Gradient, GuidedBackprop
 
 

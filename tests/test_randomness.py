@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whyfooled.randomness import add_noise, image_generators, normal, uniform
+from whyfooled.tensors.randomness import add_noise, image_generators, normal, uniform
 
 
 @pytest.fixture

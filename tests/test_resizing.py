@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from tests.models import small
 from whyfooled import Classifier, Fit, Gradient
-from whyfooled.passes import count_passes
-from whyfooled.resizing import resizing
-from whyfooled.saliency.smooth import smooth_activations
+from whyfooled.classifier.passes import count_passes
+from whyfooled.classifier.resizing import resizing
+from whyfooled.saliency.backward.smooth import smooth_activations
 
 
 def images(side, n=2, seed=0):

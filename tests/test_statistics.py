@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyfooled.errors import ParameterError
-from whyfooled.statistics import (
+from whyfooled.tensors.statistics import (
     auroc,
     bootstrap,
     bootstrap_difference,

@@ -2,8 +2,8 @@
 
 import json
 
-from whyfooled.statistics import Interval
 from whyfooled.studies import Summary, SummaryTable
+from whyfooled.tensors.statistics import Interval
 
 TABLE = SummaryTable(
     "Share of pixels, 30 % of all.",

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from tests.models import linear, small
 from whyfooled import BIM, EnhancedGuidedBackprop, GradCAM, Gradient, GuidedBackprop, explain
-from whyfooled import trust as module
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.images import content_digest
 from whyfooled.saliency import Enhanced
-from whyfooled.trust import find_trust
 from whyfooled.universal import UniversalPerturbation, changes
+from whyfooled.universal import trust as module
 from whyfooled.universal.evaluation import random_like
+from whyfooled.universal.trust import find_trust
 
 
 def draw(seed, *shape):

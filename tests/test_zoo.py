@@ -18,9 +18,9 @@ from torch import nn
 from torchvision.models import ResNet18_Weights
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ModelError, ParameterError
 from whyfooled.images import example_photograph
-from whyfooled.zoo import load_classifier
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from whyfooled._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from whyfooled.adversaries import Adversaries, load_adversaries
-    from whyfooled.attacking import attack_files
     from whyfooled.attacks import (
         BIM,
         EAD,
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
         adapt,
         run_attack,
     )
+    from whyfooled.attacks.adversaries import Adversaries, load_adversaries
+    from whyfooled.attacks.many import attack_files
+    from whyfooled.attacks.targets import choose_targets
     from whyfooled.classifier import Classifier, Fit
-    from whyfooled.explaining import explain
-    from whyfooled.explaining_perturbation import PerturbationExplanation, explain_perturbation
-    from whyfooled.explaining_units import UnitsExplanation, explain_units
-    from whyfooled.explanation import Explanation
-    from whyfooled.goals import Targeted, Untargeted
-    from whyfooled.layers import list_layers
-    from whyfooled.measures import recovery_curve
-    from whyfooled.passes import count_passes
+    from whyfooled.classifier.goals import Targeted, Untargeted
+    from whyfooled.classifier.layers import list_layers
+    from whyfooled.classifier.passes import count_passes
+    from whyfooled.classifier.zoo import load_classifier
+    from whyfooled.explanations.explanation import Explanation, PerturbationExplanation, UnitsExplanation
+    from whyfooled.explanations.of_image import explain
+    from whyfooled.explanations.of_pair import explain_perturbation, explain_units
     from whyfooled.perturbation import (
         IS,
         Grid,
@@ -64,9 +66,9 @@ if TYPE_CHECKING:
         enhance,
         smooth_activations,
     )
+    from whyfooled.saliency.recovery import recovery_curve
     from whyfooled.sources import Source, open_source
     from whyfooled.studies import run_study
-    from whyfooled.targets import choose_targets
     from whyfooled.units import (
         Concepts,
         Dissection,
@@ -92,13 +94,10 @@ if TYPE_CHECKING:
         dissimilarity,
         evaluate,
     )
-    from whyfooled.zoo import load_classifier
-
-__version__ = "0.1.0"
 
 _HOME = {
-    "adversaries": ("Adversaries", "load_adversaries"),
-    "attacking": ("attack_files",),
+    "attacks.adversaries": ("Adversaries", "load_adversaries"),
+    "attacks.many": ("attack_files",),
     "attacks": (
         "BIM",
         "EAD",
@@ -110,18 +109,16 @@ _HOME = {
         "Refined",
         "StrAttack",
         "adapt",
-        "choose_targets",
         "run_attack",
     ),
     "classifier": ("Classifier", "Fit"),
-    "explaining": ("explain",),
-    "explaining_perturbation": ("PerturbationExplanation", "explain_perturbation"),
-    "explaining_units": ("UnitsExplanation", "explain_units"),
-    "explanation": ("Explanation",),
-    "goals": ("Targeted", "Untargeted"),
-    "layers": ("list_layers",),
-    "measures": ("recovery_curve",),
-    "passes": ("count_passes",),
+    "explanations.of_image": ("explain",),
+    "explanations.of_pair": ("explain_perturbation", "explain_units"),
+    "explanations.explanation": ("Explanation", "PerturbationExplanation", "UnitsExplanation"),
+    "classifier.goals": ("Targeted", "Untargeted"),
+    "classifier.layers": ("list_layers",),
+    "saliency.recovery": ("recovery_curve",),
+    "classifier.passes": ("count_passes",),
     "perturbation": (
         "IS",
         "Grid",
@@ -155,7 +152,7 @@ _HOME = {
     ),
     "sources": ("Source", "open_source"),
     "studies": ("run_study",),
-    "targets": ("choose_targets",),
+    "attacks.targets": ("choose_targets",),
     "universal": (
         "UAP",
         "UPIPCA",
@@ -181,7 +178,7 @@ _HOME = {
         "unit_sensitivity",
         "with_colours",
     ),
-    "zoo": ("load_classifier",),
+    "classifier.zoo": ("load_classifier",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -81,9 +81,9 @@ _LISTS: dict[Kind, tuple[str, str]] = {
 
 def refused(kind: Kind) -> dict[str, str]:
     """Return the methods of a kind that are known but not offered, with the reason."""
-    from whyfooled.saliency import REFUSED
-
-    return REFUSED if kind == "saliency" else {}
+    home, _ = _LISTS[kind]
+    reasons: dict[str, str] = getattr(import_module(home), "REFUSED", {})
+    return reasons
 
 
 def parameters(method: type[Any]) -> dict[str, object]:

@@ -8,9 +8,9 @@ from tests.attacks.test_carlini_wagner import distance
 from tests.models import linear, small
 from whyfooled import BIM, FMN, CarliniWagner, Gradient, Refined, Targeted, Untargeted, adapt, count_passes, run_attack
 from whyfooled.attacks import Problem
+from whyfooled.classifier.classifier import strongest_other
 from whyfooled.errors import ParameterError
 from whyfooled.perturbation import Grid, attack_region, sensitivity
-from whyfooled.saliency.enhanced import strongest_other
 
 QUICK = CarliniWagner(steps=25, rounds=3, learning_rate=0.02, initial_constant=10.0)
 WHERE = pytest.mark.parametrize("where", ["cam", "sensitivity", "random"])

@@ -8,7 +8,7 @@ from tests.models import linear, small
 from whyfooled import BIM, FGSM, PGD, Targeted, Untargeted, run_attack
 from whyfooled.attacks import Problem
 from whyfooled.errors import ParameterError
-from whyfooled.randomness import image_generators
+from whyfooled.tensors.randomness import image_generators
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ from whyfooled.studies import (
     UniversalTransfer,
     redraw,
     run_study,
-    sensitivity_interpretability,
 )
-from whyfooled.studies._table import SHARED, read_about
+from whyfooled.studies.table import SHARED, read_about
+from whyfooled.studies.units import sensitivity_interpretability
 from whyfooled.universal import UPIPCA, RandomDirection, UPIGrad
 
 # Attacks that take little, and leave some images right.

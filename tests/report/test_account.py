@@ -2,7 +2,7 @@
 
 import pytest
 
-from whyfooled.report.account import _removed
+from whyfooled.explanations.report.account import _removed
 
 
 def found(evidence, chance, spread):

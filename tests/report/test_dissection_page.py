@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.units.made import CONCEPTS, made_concepts, made_dissection
-from whyfooled.report.dissection_figure import MOST_CONCEPTS, MOST_LAYERS, dissection_figure
 from whyfooled.units.concepts import Concepts
+from whyfooled.units.dissection.figure import MOST_CONCEPTS, MOST_LAYERS, dissection_figure
 
 
 def data_of(folder):

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests.models import linear
-from whyfooled.effect import Effect, find_effect
-from whyfooled.evidence import Evidence
+from whyfooled.drawing.pictures import Scale
+from whyfooled.drawing.style import INK, as_svg
+from whyfooled.explanations.report.effect import effect_numbers, effect_sentences
+from whyfooled.explanations.report.effect_figure import effect_figure
+from whyfooled.explanations.report.region_picture import PALETTES, region_picture
 from whyfooled.perturbation import Grid, Superpixels, sensitivity
-from whyfooled.report.drawing import INK, as_svg
-from whyfooled.report.effect import effect_numbers, effect_sentences
-from whyfooled.report.effect_figure import effect_figure
-from whyfooled.report.pictures import Scale
-from whyfooled.report.region_picture import PALETTES, region_picture
+from whyfooled.perturbation.effect import Effect, find_effect
+from whyfooled.saliency.evidence import Evidence
 
 TRUE, WRONG = torch.tensor([0]), torch.tensor([1])
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from whyfooled.report.numbers import _energy_in_top, _pixels_with_half
-from whyfooled.report.words import percent
+from whyfooled.drawing.words import percent
+from whyfooled.explanations.report.numbers import _energy_in_top, _pixels_with_half
 
 
 def test_half_of_the_evidence_is_counted_from_the_strongest_pixel_down():

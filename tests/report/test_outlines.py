@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path
 
-from whyfooled.report.outlines import BOX, box_of, level_outlines, mask_outline
+from whyfooled.drawing.outlines import BOX, box_of, level_outlines, mask_outline
 
 
 def parts_of(d):

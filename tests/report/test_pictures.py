@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from whyfooled.report.drawing import INK, as_svg
-from whyfooled.report.pictures import Scale, delta_picture, magnification, map_picture, scale_of
-from whyfooled.report.recovery_figure import recovery_figure
+from whyfooled.drawing.pictures import Scale, delta_picture, magnification, map_picture, scale_of
+from whyfooled.drawing.style import INK, as_svg
+from whyfooled.explanations.report.recovery_figure import recovery_figure
 
 
 def test_a_row_has_one_scale_of_its_strongest_values():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from whyfooled.report.trust import trust_numbers, trust_sentences, verdict
-from whyfooled.report.trust_view import trust_pictures, trust_view
-from whyfooled.trust import MapTrust, Trust
+from whyfooled.explanations.report.trust import trust_numbers, trust_sentences, verdict
+from whyfooled.explanations.report.trust_view import trust_pictures, trust_view
 from whyfooled.universal import UniversalPerturbation
+from whyfooled.universal.trust import MapTrust, Trust
 
 
 def known(kept, random, logits=(0.0, 3.0, 1.0)):

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from tests.models import small
 from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
-from whyfooled.report.units import falling, rising, unit_numbers
-from whyfooled.report.units_view import _drawn, active_area, outline_picture, unit_pictures, unit_view
-from whyfooled.report.words import finite, listed
+from whyfooled.drawing.words import finite, listed
+from whyfooled.explanations.report.units import falling, rising, unit_numbers
+from whyfooled.explanations.report.units_view import _drawn, active_area, outline_picture, unit_pictures, unit_view
 from whyfooled.units.changes import find_unit_changes
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from whyfooled.report.units_account import unit_sentences
+from whyfooled.explanations.report.units_account import unit_sentences
 
 CHANGE = {"true": -4.0, "wrong": 5.0}
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from tests.models import small
-from whyfooled.passes import Passes
+from whyfooled.classifier.passes import Passes
 from whyfooled.registry import available
-from whyfooled.report.universal_account import evaluation_remarks, evaluation_summary, fit_account
-from whyfooled.report.universal_figure import universal_figure
 from whyfooled.sources import Source
 from whyfooled.universal import Evaluation, UniversalPerturbation
 from whyfooled.universal._given import as_source
+from whyfooled.universal.account import evaluation_remarks, evaluation_summary, fit_account
+from whyfooled.universal.figure import universal_figure
 
 DELTA = torch.full((3, 16, 16), 0.01)
 

@@ -12,9 +12,9 @@ from tests.oracles import rescaled_two_layers
 from tests.saliency.test_rules import BOUNDED, SPELLINGS, Lambda
 from whyfooled import Classifier, DeepLIFT, Gradient, count_passes
 from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
-from whyfooled.fills import filled
 from whyfooled.saliency._baselines import BASELINES
-from whyfooled.saliency._rescale import RecordedInputs, RescaledCalls
+from whyfooled.saliency.backward.rescale import RecordedInputs, RescaledCalls
+from whyfooled.tensors.fills import filled
 
 
 def logit_change(classifier, x, y, baseline="zero"):

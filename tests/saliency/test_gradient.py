@@ -9,7 +9,7 @@ from captum.attr import InputXGradient as CaptumInputXGradient
 from tests.models import linear, small
 from whyfooled import Gradient, InputXGradient
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning
-from whyfooled.saliency._gradients import check_pairs
+from whyfooled.saliency.backward.gradients import check_pairs
 
 
 def test_the_gradient_of_a_linear_model_is_its_weight():

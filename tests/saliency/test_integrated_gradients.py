@@ -11,9 +11,9 @@ from torch import nn
 from tests.models import linear, small
 from whyfooled import Classifier, IntegratedGradients, count_passes
 from whyfooled.errors import ParameterError, WhyfooledWarning
-from whyfooled.fills import filled
 from whyfooled.saliency import _samples
 from whyfooled.saliency._baselines import BASELINES
+from whyfooled.tensors.fills import filled
 
 
 class Cubes(nn.Module):

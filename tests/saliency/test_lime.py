@@ -6,9 +6,9 @@ import torch
 from tests.models import linear, small
 from whyfooled import LIME, count_passes
 from whyfooled.errors import ParameterError
-from whyfooled.fills import filled
-from whyfooled.randomness import image_generators
 from whyfooled.saliency.lime import fit, mean_colours, superpixels_of
+from whyfooled.tensors.fills import filled
+from whyfooled.tensors.randomness import image_generators
 
 
 def picture(seed=0, side=24):

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from tests.models import linear, small
 from whyfooled import MeaningfulPerturbation, count_passes
 from whyfooled.errors import ParameterError, WhyfooledWarning
-from whyfooled.fills import FILLS, filled
-from whyfooled.randomness import image_generators
 from whyfooled.saliency.meaningful_perturbation import mask_size
+from whyfooled.tensors.fills import FILLS, filled
+from whyfooled.tensors.randomness import image_generators
 
 QUICK = {"steps": 15, "learning_rate": 0.2}
 

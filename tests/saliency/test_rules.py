@@ -14,8 +14,8 @@ from torchvision import models
 from tests.oracles import ruled_two_layers
 from whyfooled import Classifier, Deconvnet, Gradient, GuidedBackprop
 from whyfooled.errors import MethodError
-from whyfooled.saliency import rules
-from whyfooled.saliency.rules import relu_rule
+from whyfooled.saliency.backward import rules
+from whyfooled.saliency.backward.rules import relu_rule
 
 RULES = {"guided": rules.guided, "deconvnet": rules.deconvnet}
 

@@ -13,8 +13,8 @@ from tests.models import small
 from tests.saliency.test_rules import BOUNDED, RULES, SPELLINGS, Lambda
 from whyfooled import Classifier, Deconvnet, DeepLIFT, GradCAM, Gradient, GuidedBackprop, smooth_activations
 from whyfooled.errors import MethodError, ParameterError
-from whyfooled.saliency import rules
-from whyfooled.saliency.rules import relu_rule
+from whyfooled.saliency.backward import rules
+from whyfooled.saliency.backward.rules import relu_rule
 
 METHODS = pytest.mark.parametrize("method", [Gradient(), GuidedBackprop(), Deconvnet(), GradCAM()], ids=repr)
 

@@ -17,8 +17,8 @@ from whyfooled import (
     count_passes,
 )
 from whyfooled.errors import ParameterError, WhyfooledWarning
-from whyfooled.randomness import image_generators, normal
 from whyfooled.saliency import _samples
+from whyfooled.tensors.randomness import image_generators, normal
 
 
 def test_the_gradient_of_a_linear_model_does_not_see_the_noise():

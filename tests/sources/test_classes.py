@@ -8,9 +8,9 @@ import pytest
 from tests.models import SmallNet, small
 from tests.sources.pictures import photograph
 from whyfooled import Classifier
+from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ParameterError
 from whyfooled.sources import class_map, open_source
-from whyfooled.zoo import load_classifier
 
 
 def named(names, classes=None) -> Classifier:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from whyfooled import Classifier
-from whyfooled.layers import choose_layers
-from whyfooled.passes import Passes
-from whyfooled.units._results import CUTOFF, DissectedLayer, Dissection
+from whyfooled.classifier.layers import choose_layers
+from whyfooled.classifier.passes import Passes
+from whyfooled.units.dissection.dissection import Dissection
+from whyfooled.units.dissection.results import CUTOFF, DissectedLayer
 
 PIXELS = 100_000
 

@@ -4,8 +4,8 @@ import torch
 
 from tests.models import linear
 from whyfooled.attacks import AttackResult
-from whyfooled.goals import Targeted, Untargeted
-from whyfooled.studies._attacked import promoted
+from whyfooled.classifier.goals import Targeted, Untargeted
+from whyfooled.studies.parts.attacked import promoted
 
 # Each class has a pixel of its own, so that an image's logits are its first four values.
 WEIGHT = torch.eye(4, 12)

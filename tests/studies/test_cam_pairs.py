@@ -10,10 +10,10 @@ import torch
 from tests.studies.patched import PATCH, Patch, There, classifier, write_dark_images
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card
-from whyfooled.statistics import Interval
 from whyfooled.studies import CAMPairs, run_study
-from whyfooled.studies._pictures import from_levels, from_png
-from whyfooled.studies.cam_pairs import _KINDS, _compared, _times, _way
+from whyfooled.studies.effects.cam_pairs import _KINDS, _compared, _times, _way
+from whyfooled.studies.parts.pictures import from_levels, from_png
+from whyfooled.tensors.statistics import Interval
 
 FOUR = {
     "true_clean": PATCH,

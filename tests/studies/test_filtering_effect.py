@@ -11,9 +11,9 @@ from tests.models import linear, small
 from tests.studies.worlds import write_images
 from whyfooled import Enhanced, Gradient, GuidedBackprop
 from whyfooled.errors import ParameterError
-from whyfooled.measures import average_difference, binary_similarity
 from whyfooled.sources import open_source
 from whyfooled.studies import FilteringEffect, run_study
+from whyfooled.tensors.measures import average_difference, binary_similarity
 
 
 def test_on_a_linear_classifier_the_maps_are_its_weights(tmp_path):

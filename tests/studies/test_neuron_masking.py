@@ -16,13 +16,13 @@ from tests.models import small
 from tests.studies.worlds import write_images
 from whyfooled import BIM, FMN, Classifier, attack_files, load_adversaries
 from whyfooled.errors import ImageError, ParameterError
-from whyfooled.randomness import choose
 from whyfooled.sources import open_source
-from whyfooled.statistics import Interval
 from whyfooled.studies import NeuronMasking, run_study
-from whyfooled.studies._held_out import split
-from whyfooled.studies._masking_points import Point, _verdict
-from whyfooled.studies._ranked_units import UNITS_FILE
+from whyfooled.studies.parts.held_out import split
+from whyfooled.studies.units.masking_points import Point, _verdict
+from whyfooled.studies.units.ranked import UNITS_FILE
+from whyfooled.tensors.randomness import choose
+from whyfooled.tensors.statistics import Interval
 from whyfooled.units.sensitivity import unit_sensitivity
 
 SIDE, STEP = 8, 0.4

@@ -8,8 +8,8 @@ import pytest
 
 from tests.models import small
 from tests.studies.worlds import Brightness, write_images
+from whyfooled.classifier.passes import Passes
 from whyfooled.errors import OutputError
-from whyfooled.passes import Passes
 from whyfooled.registry import describe
 from whyfooled.studies import Measured, Prepared, run_study
 

@@ -8,8 +8,8 @@ import ray
 
 from tests.machines import two_machines
 from tests.studies.worlds import write_images
-from whyfooled import engines
 from whyfooled.errors import ModelError, ParameterError, WhyfooledError
+from whyfooled.running import engines
 from whyfooled.studies import run_study
 
 MODEL = """

@@ -16,9 +16,9 @@ from whyfooled import FGSM, Classifier, Gradient, GuidedBackprop, Untargeted, ch
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card
 from whyfooled.sources import open_source
-from whyfooled.statistics import Interval
 from whyfooled.studies import Recovery, run_study
-from whyfooled.studies.recovery import RANDOM, SIZE, _areas
+from whyfooled.studies.maps.recovery import RANDOM, SIZE, _areas
+from whyfooled.tensors.statistics import Interval
 
 
 class Corner(nn.Module):

@@ -14,12 +14,12 @@ from PIL import Image
 from tests.models import linear, small
 from tests.studies.worlds import write_images
 from whyfooled import BIM, FMN, Gradient, adapt, attack_files, load_adversaries, run_attack
+from whyfooled.attacks.targets import choose_targets
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.perturbation import Grid, attack_region
 from whyfooled.registry import Card
 from whyfooled.sources import open_source
 from whyfooled.studies import RefinedAttack, run_study
-from whyfooled.targets import choose_targets
 
 SIDE = 8
 # Two classes, told apart by weights that fall off from the upper left to the lower right, cell by cell of four pixels.

@@ -13,8 +13,8 @@ from whyfooled import FGSM, FMN, Gradient
 from whyfooled.images import to_tensor
 from whyfooled.sources import open_source
 from whyfooled.studies import SaliencyGrid, Table, run_study
-from whyfooled.studies._table import encode, join
-from whyfooled.studies.saliency_grid import most_telling
+from whyfooled.studies.parts.pictures import most_telling
+from whyfooled.studies.table import encode, join
 
 
 @pytest.fixture(scope="module")

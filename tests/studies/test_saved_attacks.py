@@ -9,7 +9,7 @@ from tests.models import small
 from whyfooled import FGSM, FMN, Gradient, Targeted, Untargeted, attack_files, load_adversaries, run_attack
 from whyfooled.errors import ParameterError, WhyfooledWarning
 from whyfooled.studies import Batch, Recovery, SaliencyGrid, run_study
-from whyfooled.studies._attacked import attacked
+from whyfooled.studies.parts.attacked import attacked
 
 NAMES = tuple(f"{number}.png" for number in range(5))
 ATTACKS = {"fgsm(epsilon=0.02)": FGSM(epsilon=0.02), "fmn(steps=20)": FMN(steps=20)}

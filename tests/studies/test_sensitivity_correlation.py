@@ -15,9 +15,9 @@ from whyfooled.errors import ImageError, ParameterError
 from whyfooled.perturbation import Grid, region_labels
 from whyfooled.perturbation.regions import region_norms
 from whyfooled.sources import open_source
-from whyfooled.statistics import Interval
 from whyfooled.studies import SensitivityCorrelation, run_study
-from whyfooled.studies.sensitivity_correlation import _noisy, _side
+from whyfooled.studies.effects.sensitivity_correlation import _noisy, _side
+from whyfooled.tensors.statistics import Interval
 
 WEIGHT = torch.randn(4, 3 * 8 * 8, generator=torch.Generator().manual_seed(0))
 

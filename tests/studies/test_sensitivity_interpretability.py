@@ -21,10 +21,10 @@ from whyfooled import Classifier
 from whyfooled.errors import ImageError, OutputError, ParameterError
 from whyfooled.registry import parse
 from whyfooled.sources import open_source
-from whyfooled.statistics import Interval
-from whyfooled.studies import SensitivityInterpretability, run_study, sensitivity_interpretability
-from whyfooled.studies._unit_curves import curves
-from whyfooled.studies._unit_links import (
+from whyfooled.studies import SensitivityInterpretability, run_study
+from whyfooled.studies.units import sensitivity_interpretability
+from whyfooled.studies.units.curves import curves
+from whyfooled.studies.units.links import (
     ATTACK,
     BEYOND,
     NOISE,
@@ -38,8 +38,9 @@ from whyfooled.studies._unit_links import (
     tops,
     unpacked,
 )
-from whyfooled.studies._unit_words import _against_noise, _claim, ranked, unit_rows, verdict
-from whyfooled.studies.sensitivity_interpretability import _noisy
+from whyfooled.studies.units.sensitivity_interpretability import _noisy
+from whyfooled.studies.units.words import _against_noise, _claim, ranked, unit_rows, verdict
+from whyfooled.tensors.statistics import Interval
 from whyfooled.units import dissect, load_dissection
 from whyfooled.units.sensitivity import PairMoves, unit_sensitivity
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from whyfooled.errors import OutputError
-from whyfooled.studies._table import Table, encode, join, read_about
+from whyfooled.studies.table import Table, encode, join, read_about
 
 COLUMNS = {"method": "text", "value": "real", "rank": "whole", "good": "flag", "picture": "bytes"}
 ROWS = [

@@ -16,9 +16,10 @@ from whyfooled.errors import OutputError, ParameterError, WhyfooledWarning
 from whyfooled.images import content_digest, to_tensor
 from whyfooled.registry import describe, parse
 from whyfooled.sources import open_source
-from whyfooled.studies import UniversalDissimilarity, _universal, run_study
-from whyfooled.studies._universal import CHANCE, HALF
-from whyfooled.studies.universal_dissimilarity import ALONE
+from whyfooled.studies import UniversalDissimilarity, run_study
+from whyfooled.studies.universal import fits as _universal
+from whyfooled.studies.universal.dissimilarity import ALONE
+from whyfooled.studies.universal.fits import CHANCE, HALF
 from whyfooled.universal import (
     UPIPCA,
     InterpretationAttack,

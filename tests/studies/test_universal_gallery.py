@@ -10,12 +10,12 @@ from PIL import Image
 from tests.models import blind, small
 from tests.studies.worlds import write_images
 from whyfooled import Gradient
+from whyfooled.drawing.pictures import magnification
 from whyfooled.images import to_tensor
-from whyfooled.report.pictures import magnification
 from whyfooled.sources import open_source
 from whyfooled.studies import Table, UniversalGallery, run_study
-from whyfooled.studies._table import encode, join
-from whyfooled.studies.universal_gallery import typical
+from whyfooled.studies.table import encode, join
+from whyfooled.studies.universal.gallery import typical
 from whyfooled.universal import RandomDirection, UniversalPerturbation, interpretation
 
 

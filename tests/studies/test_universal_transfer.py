@@ -14,9 +14,10 @@ from tests.studies.patched import There
 from tests.studies.worlds import write_images
 from whyfooled.errors import OutputError, ParameterError
 from whyfooled.sources import open_source
-from whyfooled.studies import UniversalTransfer, _models, run_study
-from whyfooled.studies._models import Models
-from whyfooled.studies._universal import CHANCE
+from whyfooled.studies import UniversalTransfer, run_study
+from whyfooled.studies.universal import models as _models
+from whyfooled.studies.universal.fits import CHANCE
+from whyfooled.studies.universal.models import Models
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, dissimilarity
 
 NETS = """

@@ -6,11 +6,12 @@ import torch
 from PIL import Image as PILImage
 
 from whyfooled.classifier import Fit
+from whyfooled.classifier.layers import Layer
+from whyfooled.classifier.passes import Passes
 from whyfooled.images import to_picture
-from whyfooled.layers import Layer
-from whyfooled.passes import Passes
-from whyfooled.units._results import DissectedLayer, Dissection
 from whyfooled.units.concepts import Annotated, Concepts
+from whyfooled.units.dissection.dissection import Dissection
+from whyfooled.units.dissection.results import DissectedLayer
 
 CONCEPTS = {"sky": "object", "road": "object", "red": "colour", "blue": "colour"}
 PLACES = 4

@@ -7,8 +7,8 @@ from torch import nn
 
 from tests.units.made import CONCEPTS, made_dissection
 from whyfooled import Classifier
-from whyfooled.layers import list_layers
-from whyfooled.units._results import Dissection
+from whyfooled.classifier.layers import list_layers
+from whyfooled.units.dissection.dissection import Dissection
 
 
 class Pooled(nn.Module):

@@ -14,7 +14,7 @@ from tests.models import resnet20
 from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
 from whyfooled import Classifier, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
-from whyfooled.randomness import add_noise
+from whyfooled.tensors.randomness import add_noise
 from whyfooled.units._spread import clean_std
 from whyfooled.units.changes import find_unit_changes
 

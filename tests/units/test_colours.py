@@ -14,8 +14,8 @@ from tests.sources.pictures import photograph
 from tests.units.annotated import write_broden, write_csv, write_masks
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.units import open_concepts, with_colours
-from whyfooled.units._colours import COLOURS, name_colours, open_colours
 from whyfooled.units.concepts import Annotated, Concepts
+from whyfooled.units.concepts.colours import COLOURS, name_colours, open_colours
 
 KNOWN = {
     "black": "black #0a0a0a #1e1e1e #140a05",

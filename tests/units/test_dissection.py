@@ -12,9 +12,10 @@ from torch import nn
 from tests.units.planted import SIDE, concepts, planted
 from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
-from whyfooled.units import _tally, _thresholds
 from whyfooled.units.concepts import NOTHING
 from whyfooled.units.dissection import dissect
+from whyfooled.units.dissection import tally as _tally
+from whyfooled.units.dissection import thresholds as _thresholds
 
 
 def enlarge(map_, height, width):

@@ -14,8 +14,8 @@ from torch import nn
 
 from tests.models import SmallNet, resnet20, small
 from whyfooled import BIM, Classifier, GradCAM, Gradient, GuidedBackprop, Targeted, count_passes, run_attack
+from whyfooled.classifier.layers import activations, choose_layers, list_layers
 from whyfooled.errors import ModelError, ParameterError
-from whyfooled.layers import activations, choose_layers, list_layers
 from whyfooled.saliency import LRP, DeepLIFT
 from whyfooled.units.masking import mask_units
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.units.made import made_dissection
 from whyfooled.errors import ImageError, OutputError
-from whyfooled.units._saved import load_dissection
+from whyfooled.units import load_dissection
 
 FILES = [
     "dissection.json",

@@ -12,9 +12,9 @@ from torch import nn
 
 from tests.models import blind, resnet20, small
 from whyfooled import Classifier
+from whyfooled.classifier.layers import activations, choose_layers
+from whyfooled.classifier.passes import count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
-from whyfooled.layers import activations, choose_layers
-from whyfooled.passes import count_passes
 from whyfooled.units.sensitivity import PairMoves, pair_moves, unit_sensitivity
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.units.made import made_dissection, made_layer
-from whyfooled.units.summary import detectors_by_chance, dissection_summary, in_reach
+from whyfooled.units.dissection.summary import detectors_by_chance, dissection_summary, in_reach
 
 
 def layer_of(both, union, null=(), **more):

@@ -14,8 +14,8 @@ from whyfooled import Classifier
 from whyfooled.errors import ParameterError
 from whyfooled.saliency import Gradient, IntegratedGradients
 from whyfooled.universal import dissimilarity, interpretation
-from whyfooled.universal._maps import interpret, slopes, smoothed
 from whyfooled.universal.dissimilarity import distance
+from whyfooled.universal.maps import interpret, slopes, smoothed
 
 
 def test_an_interpretation_by_hand():

@@ -12,9 +12,9 @@ from tests.models import small
 from tests.universal.planted import Dark, along, directions, grey, noise
 from whyfooled import Classifier
 from whyfooled.errors import ImageError, ParameterError
-from whyfooled.measures import structural_similarity
-from whyfooled.randomness import image_generators
 from whyfooled.saliency import CAM, Gradient
+from whyfooled.tensors.measures import structural_similarity
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.universal import RandomDirection, UniversalPerturbation, changes, evaluate
 from whyfooled.universal.evaluation import MEASURES, RANDOM, UNIVERSAL, random_like
 

@@ -13,12 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tests.models import linear, small
 from tests.universal.planted import noise
 from whyfooled import Classifier
-from whyfooled.engines import Local
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.images import content_digest
-from whyfooled.randomness import normal
+from whyfooled.running.engines import Local
 from whyfooled.saliency import CAM, Gradient, GuidedBackprop
 from whyfooled.sources import Source
+from whyfooled.tensors.randomness import normal
 from whyfooled.types import silent
 from whyfooled.universal import UAP, UPIPCA, RandomDirection, UniversalPerturbation, UPIGrad, evaluate
 from whyfooled.universal._fitting import fitting

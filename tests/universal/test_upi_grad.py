@@ -8,9 +8,9 @@ from tests.models import small
 from tests.universal.planted import Cubic, Dark, along, directions, grey, noise
 from whyfooled import Classifier
 from whyfooled.errors import MethodError, ParameterError
-from whyfooled.randomness import image_generators
 from whyfooled.saliency import Gradient
-from whyfooled.saliency.smooth import smooth_activations
+from whyfooled.saliency.backward.smooth import smooth_activations
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.universal import RandomDirection, UPIGrad, dissimilarity, evaluate
 
 

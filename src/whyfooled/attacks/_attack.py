@@ -10,7 +10,7 @@ import torch
 
 from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
 from whyfooled.classifier import Classifier
-from whyfooled.goals import Goal
+from whyfooled.classifier.goals import Goal
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
 

@@ -8,10 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from whyfooled.checks import SLACK, check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.checks import SLACK, check_attempted, check_classifier, check_images, name_images
+from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter
-from whyfooled.goals import Goal, Targeted, Untargeted
 from whyfooled.types import Flags, Images, Logits, PerImage
 
 Box = tuple[float, float]

@@ -13,10 +13,11 @@ from torch import Tensor
 from whyfooled.attacks._attack import Attempt, attempt_open
 from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
-from whyfooled.checks import check_attempted, check_images
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import check_attempted, check_images
+from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ParameterError
-from whyfooled.goals import Goal, Targeted, Untargeted
+from whyfooled.tensors.balls import l0
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
 
 
@@ -160,11 +161,6 @@ class AttackResult:
         frame.insert(0, "goal", "targeted" if isinstance(self.goal, Targeted) else "untargeted")
         frame.insert(2, "outcome", [("already wrong" if a else "fooled") if s else "failed" for a, s in outcomes])
         return frame
-
-
-def l0(delta: Images) -> Counts:
-    """Count (n,) the pixels that changed in any channel."""
-    return (delta != 0).any(1).flatten(1).sum(1)
 
 
 def run_attack(

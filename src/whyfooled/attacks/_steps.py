@@ -7,7 +7,7 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import SAFE_MARGIN, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.balls import Ball, inside, length
+from whyfooled.tensors.balls import Ball, inside, length
 from whyfooled.types import Images, Progress
 
 

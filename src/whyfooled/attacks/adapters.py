@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.balls import check_epsilon
+from whyfooled.classifier.goals import Targeted
+from whyfooled.classifier.passes import count_passes
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
-from whyfooled.goals import Targeted
-from whyfooled.passes import count_passes
+from whyfooled.tensors.balls import check_epsilon
 from whyfooled.types import Progress, silent
 
 DEFAULT_EPSILON = 4 / 255

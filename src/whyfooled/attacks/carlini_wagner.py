@@ -7,12 +7,12 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from whyfooled._adam import Moments
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Rounds, minimise
 from whyfooled.errors import positive
 from whyfooled.registry import Card
+from whyfooled.tensors.adam import Moments
 from whyfooled.types import Progress, silent
 
 

@@ -13,9 +13,9 @@ from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Best
 from whyfooled.attacks._steps import project
-from whyfooled.balls import BALLS, Ball, length
 from whyfooled.errors import at_least, bad_parameter, one_of, positive
 from whyfooled.registry import Card
+from whyfooled.tensors.balls import BALLS, Ball, length
 from whyfooled.types import Progress, silent
 
 _TINY = 1e-12

@@ -8,9 +8,9 @@ from typing import ClassVar, final
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._steps import step_in_ball
-from whyfooled.balls import check_epsilon
 from whyfooled.errors import at_least
 from whyfooled.registry import Card
+from whyfooled.tensors.balls import check_epsilon
 from whyfooled.types import Progress, silent
 
 

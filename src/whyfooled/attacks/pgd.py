@@ -11,10 +11,10 @@ from torch import Tensor
 from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._steps import project, step_in_ball
-from whyfooled.balls import Ball, check_epsilon, length
 from whyfooled.errors import at_least
-from whyfooled.randomness import image_generators, normal, uniform
 from whyfooled.registry import Card
+from whyfooled.tensors.balls import Ball, check_epsilon, length
+from whyfooled.tensors.randomness import image_generators, normal, uniform
 from whyfooled.types import Progress, silent
 
 

@@ -12,9 +12,10 @@ from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks.adapters import Adapted
 from whyfooled.attacks.carlini_wagner import CarliniWagner
+from whyfooled.classifier.classifier import strongest_other
+from whyfooled.classifier.goals import Targeted
+from whyfooled.classifier.passes import count_passes
 from whyfooled.errors import bad_parameter, one_of
-from whyfooled.goals import Targeted
-from whyfooled.passes import count_passes
 from whyfooled.perturbation.attack_region import (
     WHERE,
     Region,
@@ -28,7 +29,6 @@ from whyfooled.perturbation.regions import Grid
 from whyfooled.perturbation.sensitivity import sensitivity
 from whyfooled.registry import Card
 from whyfooled.saliency.cam import GradCAM
-from whyfooled.saliency.enhanced import strongest_other
 from whyfooled.types import Classes, Counts, Images, Progress, silent
 
 

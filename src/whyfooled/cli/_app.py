@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled import __version__
+from whyfooled._version import __version__
 from whyfooled.errors import WhyfooledWarning, check_seed
 
 INTERRUPTED = 130

@@ -66,10 +66,10 @@ def attack(
     if label is not None and labels is not None:
         raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
 
-    from whyfooled.attacking import TABLE_FILE, attack_files
+    from whyfooled.attacks.many import TABLE_FILE, attack_files
+    from whyfooled.classifier.zoo import load_classifier
     from whyfooled.images import photographs_in
     from whyfooled.registry import parse, with_seed
-    from whyfooled.zoo import load_classifier
 
     overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
     made = with_seed(parse("attacks", method, overrides), seed)

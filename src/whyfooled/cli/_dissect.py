@@ -72,13 +72,13 @@ def dissect(
 
     from dataclasses import replace
 
-    from whyfooled.engines import Model as Loading
+    from whyfooled.classifier.layers import LAST_STAGE
     from whyfooled.images import output_folder
-    from whyfooled.layers import LAST_STAGE
-    from whyfooled.randomness import choose
-    from whyfooled.report.dissection_page import summary_text, write_files
+    from whyfooled.running.engines import Model as Loading
+    from whyfooled.tensors.randomness import choose
     from whyfooled.units import dissect as dissect_units
     from whyfooled.units import dissection_summary, open_concepts
+    from whyfooled.units.dissection.page import summary_text, write_files
 
     with output_folder(output) as staging, plain_warnings():
         annotated = open_concepts(concepts, colours)
@@ -142,8 +142,8 @@ def layers(
     """List a model's layers in the order in which they run: their class, output, units, and places of each unit."""
     import pandas as pd
 
-    from whyfooled.engines import Model as Loading
-    from whyfooled.layers import LAST_STAGE, Layer, choose_layers, list_layers
+    from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, list_layers
+    from whyfooled.running.engines import Model as Loading
 
     with plain_warnings():
         classifier = Loading(model, weights, seed).load(device)

@@ -94,12 +94,12 @@ def explain(
 
     from dataclasses import replace
 
-    from whyfooled.explaining import explain as explain_image
+    from whyfooled.classifier.zoo import RANDOM, load_classifier
+    from whyfooled.explanations.of_image import explain as explain_image
+    from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import example_photograph, is_tensor_file, output_folder, read_photograph
     from whyfooled.registry import parse, split_list
-    from whyfooled.report.page import write_files
     from whyfooled.universal import UniversalPerturbation
-    from whyfooled.zoo import RANDOM, load_classifier
 
     with output_folder(output) as staging, plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)

@@ -48,13 +48,13 @@ def perturbation(
     if len(chosen) > 1:
         raise bad_parameter(chosen[1], f"excludes {chosen[0]}", given[chosen[1]], "Give one.")
 
-    from whyfooled.explaining_perturbation import explain_perturbation
+    from whyfooled.classifier.zoo import load_classifier
+    from whyfooled.explanations.of_pair import explain_perturbation
+    from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import output_folder
-    from whyfooled.label_maps import read_label_map
+    from whyfooled.images.label_maps import read_label_map
     from whyfooled.perturbation import Grid, Superpixels
     from whyfooled.registry import parse
-    from whyfooled.report.pair_page import write_files
-    from whyfooled.zoo import load_classifier
 
     with output_folder(output) as staging, plain_warnings():
         maps: Any = None if cam is None else parse("saliency", cam, argument="--cam")

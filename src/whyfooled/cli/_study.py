@@ -72,7 +72,7 @@ def study(
             "--images", "must say where the images come from", "nothing", "To see what it takes: --list."
         )
 
-    from whyfooled.adversaries import is_run
+    from whyfooled.attacks.adversaries import is_run
     from whyfooled.registry import parse
     from whyfooled.studies import run_study
 

@@ -33,10 +33,10 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Show what an attack does to hidden units: which move, what they detect, and what that does to the logits."""
-    from whyfooled.explaining_units import explain_units
+    from whyfooled.classifier.zoo import load_classifier
+    from whyfooled.explanations.of_pair import explain_units
+    from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import output_folder
-    from whyfooled.report.pair_page import write_files
-    from whyfooled.zoo import load_classifier
 
     with output_folder(output) as staging, plain_warnings():
         before, after = read_pair(clean, adversarial)

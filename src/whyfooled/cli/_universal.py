@@ -87,9 +87,9 @@ def fit(
     if output.suffix != ".safetensors":
         raise bad_parameter("--output", "must be a .safetensors file", output)
 
-    from whyfooled.engines import Model as Loading
     from whyfooled.images import check_output_file
     from whyfooled.registry import parse, with_seed
+    from whyfooled.running.engines import Model as Loading
     from whyfooled.sources import open_source
 
     options = {"epsilon": epsilon, "ball": ball, "scale": scale}
@@ -115,7 +115,7 @@ def fit(
         )
         found.save(output)
     if not quiet:
-        from whyfooled.report.universal_account import fit_account
+        from whyfooled.universal.account import fit_account
 
         print(fit_account(found))
         print(f"\nWritten: {output}. To see what it does to other images: whyfooled universal test {output} --images …")
@@ -147,13 +147,13 @@ def evaluation(
     """Measure what a universal perturbation does to images that it was not fitted to, beside what chance does."""
     place = _one_place(images)
 
-    from whyfooled.engines import Model as Loading
     from whyfooled.images import output_folder
     from whyfooled.registry import parse, with_seed
-    from whyfooled.report.universal_account import evaluation_remarks, evaluation_summary
-    from whyfooled.report.universal_files import TITLE, write_test
+    from whyfooled.running.engines import Model as Loading
     from whyfooled.sources import open_source
     from whyfooled.universal import UniversalPerturbation, evaluate
+    from whyfooled.universal.account import evaluation_remarks, evaluation_summary
+    from whyfooled.universal.files import TITLE, write_test
 
     folder: Any = nullcontext() if output is None else output_folder(output, replaced=())
     with folder as staging, plain_warnings():

@@ -13,8 +13,8 @@ from whyfooled.errors import bad_parameter, one_of
 from whyfooled.perturbation.interpretability import discriminative_region
 from whyfooled.perturbation.regions import Grid, Regions
 from whyfooled.perturbation.sensitivity import Method, Sensitivity, check_pair, sensitivity
-from whyfooled.randomness import image_generators
 from whyfooled.saliency.cam import GradCAM
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.types import Classes, Images, Maps
 
 Where = Literal["cam", "sensitivity", "random"]

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from whyfooled.checks import check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.checks import check_attempted, check_classifier, check_images, name_images
+from whyfooled.classifier.goals import check_class_vector
 from whyfooled.errors import ImageError, ParameterError, at_least, bad_parameter, one_of
-from whyfooled.goals import check_class_vector
-from whyfooled.measures import rank_correlation
 from whyfooled.perturbation.regions import (
     Grid,
     Labels,
@@ -24,7 +23,8 @@ from whyfooled.perturbation.regions import (
     region_norms,
     region_sums,
 )
-from whyfooled.saliency._gradients import quiet_gradients
+from whyfooled.saliency.backward.gradients import quiet_gradients
+from whyfooled.tensors.measures import rank_correlation
 from whyfooled.types import Classes, Counts, Images, PerImage, Progress, silent
 
 Method = Literal["exact", "gradient"]

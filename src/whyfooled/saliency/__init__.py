@@ -1,5 +1,6 @@
 """Saliency methods: ``(classifier, images, classes) -> maps``, one value for each input element."""
 
+from whyfooled.saliency.backward.smooth import smooth_activations
 from whyfooled.saliency.cam import CAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM
 from whyfooled.saliency.deeplift import DeepLIFT
 from whyfooled.saliency.differentiable import DifferentiableMethod, check_differentiable, differentiable
@@ -11,7 +12,6 @@ from whyfooled.saliency.lime import LIME
 from whyfooled.saliency.lrp import LRP, ContrastiveLRP
 from whyfooled.saliency.meaningful_perturbation import MeaningfulPerturbation
 from whyfooled.saliency.prediction_difference import PredictionDifference
-from whyfooled.saliency.smooth import smooth_activations
 from whyfooled.saliency.smoothgrad import SmoothGrad
 
 METHODS = (

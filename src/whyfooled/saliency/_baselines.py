@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from whyfooled.fills import filled
+from whyfooled.tensors.fills import filled
 from whyfooled.types import Images
 
 Baseline = Literal["zero", "mean", "blur"]

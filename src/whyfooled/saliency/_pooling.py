@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.layers import is_spatial, layers_of, watched
 from whyfooled.errors import MethodError
-from whyfooled.layers import is_spatial, layers_of, watched
 from whyfooled.registry import Card
-from whyfooled.saliency._calls import tensors_in
-from whyfooled.saliency._gradients import ruled_logits
+from whyfooled.saliency.backward.calls import tensors_in
+from whyfooled.saliency.backward.gradients import ruled_logits
 from whyfooled.types import Images, Logits
 
 _ROUNDING = 1000

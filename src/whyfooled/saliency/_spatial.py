@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from whyfooled.classifier.layers import is_spatial
 from whyfooled.errors import MethodError
-from whyfooled.layers import is_spatial
 from whyfooled.registry import Card
 from whyfooled.types import Images
 

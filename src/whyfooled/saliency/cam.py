@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.layers import layers_of, watched
+from whyfooled.classifier.layers import layers_of, watched
 from whyfooled.registry import Card
-from whyfooled.saliency._gradients import check_pairs, logit_gradients, ruled_logits
 from whyfooled.saliency._pooling import pooled_linear
 from whyfooled.saliency._spatial import at_image_size, choose_spatial
+from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, ruled_logits
 from whyfooled.saliency.guided import GuidedBackprop
 from whyfooled.types import Images, ManyClasses, ManyMaps
 

@@ -12,10 +12,10 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._baselines import BASELINES, Baseline, baselines
-from whyfooled.saliency._gradients import check_pairs, logit_gradients, plain_logits, warn_of_empty
-from whyfooled.saliency._graph import uncompiled
-from whyfooled.saliency._rescale import RecordedInputs, RescaledCalls
-from whyfooled.saliency.rules import check_activations
+from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, plain_logits, warn_of_empty
+from whyfooled.saliency.backward.graph import uncompiled
+from whyfooled.saliency.backward.rescale import RecordedInputs, RescaledCalls
+from whyfooled.saliency.backward.rules import check_activations
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
 

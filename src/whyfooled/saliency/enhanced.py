@@ -9,12 +9,13 @@ from typing import ClassVar, Literal, Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.classifier import strongest_other
 from whyfooled.errors import ParameterError, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.saliency.guided import GuidedBackprop
-from whyfooled.types import Classes, Images, Logits, ManyClasses, ManyMaps, Maps
+from whyfooled.types import Classes, Images, ManyClasses, ManyMaps, Maps
 
 Norm = Literal["channel", "energy", "max"]
 NORMS: tuple[Norm, ...] = ("channel", "energy", "max")
@@ -143,12 +144,6 @@ class Enhanced:
             raise ParameterError(f"`contrast` must have a class for each image; got shape {tuple(contrast.shape)}.")
         both = maps_of(classifier, images, torch.stack([classes, contrast], dim=1))
         return enhance(both[:, 0], both[:, 1], self.norm)
-
-
-def strongest_other(logits: Logits, classes: Classes) -> Classes:
-    """Return (n,) the class with the largest logit apart from the given one."""
-    check_classes(classes, logits)
-    return logits.scatter(1, classes.long().unsqueeze(1), float("-inf")).argmax(1)
 
 
 def EnhancedGuidedBackprop(norm: Norm = "channel") -> Enhanced:

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 
 from whyfooled.classifier import Classifier
 from whyfooled.registry import Card
-from whyfooled.saliency._gradients import class_gradients
+from whyfooled.saliency.backward.gradients import class_gradients
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar, final
 
 from whyfooled.classifier import Classifier
 from whyfooled.registry import Card
-from whyfooled.saliency import rules
-from whyfooled.saliency._gradients import class_gradients
+from whyfooled.saliency.backward import rules
+from whyfooled.saliency.backward.gradients import class_gradients
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 

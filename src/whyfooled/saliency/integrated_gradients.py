@@ -13,8 +13,8 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import at_least, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._baselines import BASELINES, Baseline, baselines
-from whyfooled.saliency._gradients import check_pairs, quiet_gradients, warn_of_empty
 from whyfooled.saliency._samples import chunks, for_each_sample
+from whyfooled.saliency.backward.gradients import check_pairs, quiet_gradients, warn_of_empty
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 

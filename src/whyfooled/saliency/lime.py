@@ -12,11 +12,11 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import at_least, bad_parameter, one_of, positive
-from whyfooled.fills import FILLS, filled
-from whyfooled.randomness import image_generators
 from whyfooled.registry import Card
-from whyfooled.saliency._gradients import check_pairs
 from whyfooled.saliency._samples import chunks
+from whyfooled.saliency.backward.gradients import check_pairs
+from whyfooled.tensors.fills import FILLS, filled
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.types import Image, Images, ManyClasses, ManyMaps
 
 LimeFill = Literal["superpixel", "zero", "mean", "noise", "blur"]

@@ -14,9 +14,9 @@ from torch import Tensor
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import MethodError, WhyfooledWarning, bad_parameter, one_of
 from whyfooled.registry import Card
-from whyfooled.saliency._gradients import check_pairs
-from whyfooled.saliency._shares import FirstRule, alpha_beta_rule, box_rule, epsilon_rule, flat_rule
-from whyfooled.saliency.relevance import Rules, Trace, trace
+from whyfooled.saliency.backward.gradients import check_pairs
+from whyfooled.saliency.backward.relevance import Rules, Trace, trace
+from whyfooled.saliency.backward.shares import FirstRule, alpha_beta_rule, box_rule, epsilon_rule, flat_rule
 from whyfooled.types import Images, ManyClasses, ManyMaps, ManyNumbers, Maps
 
 LayerRule = Literal["composite", "alpha-beta", "epsilon"]

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whyfooled._adam import Moments
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import WhyfooledWarning, at_least, bad_parameter, one_of, positive
-from whyfooled.fills import FILLS, Fill, filled
-from whyfooled.randomness import image_generators
 from whyfooled.registry import Card
-from whyfooled.saliency._gradients import check_pairs, plain_logits
+from whyfooled.saliency.backward.gradients import check_pairs, plain_logits
+from whyfooled.tensors.adam import Moments
+from whyfooled.tensors.fills import FILLS, Fill, filled
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 _FEWEST_PIXELS_A_CELL = 4

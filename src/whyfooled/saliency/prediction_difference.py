@@ -14,11 +14,11 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import at_least, bad_parameter, one_of
-from whyfooled.randomness import image_generators
 from whyfooled.registry import Card
-from whyfooled.saliency._gradients import check_pairs
 from whyfooled.saliency._samples import chunks
 from whyfooled.saliency._texture import Texture
+from whyfooled.saliency.backward.gradients import check_pairs
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
 PatchFill = Literal["conditional", "marginal"]

@@ -10,12 +10,12 @@ import torch
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import WhyfooledWarning, at_least, bad_parameter
-from whyfooled.randomness import image_generators, normal
 from whyfooled.registry import Card, describe
-from whyfooled.saliency._gradients import EMPTY, check_pairs
 from whyfooled.saliency._samples import chunks, for_each_sample
+from whyfooled.saliency.backward.gradients import EMPTY, check_pairs
 from whyfooled.saliency.enhanced import BaseMethod, base_maps
 from whyfooled.saliency.gradient import Gradient
+from whyfooled.tensors.randomness import image_generators, normal
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 

@@ -1,7 +1,7 @@
 """Where the images of a study come from: photographs, published data sets, arrays, saved adversarial images."""
 
+from whyfooled.images.folders import common_folder
 from whyfooled.sources._classes import class_map, mapped
-from whyfooled.sources._files import common_folder
 from whyfooled.sources._labels import read_labels
 from whyfooled.sources._open import SOURCES, SourceCard, open_source, takes_labels
 from whyfooled.sources._source import Reader, Sample, Source

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError, bad_parameter
-from whyfooled.sources._published import imagenet_names, imagenet_synsets
 from whyfooled.sources._source import Source
+from whyfooled.sources.published import imagenet_names, imagenet_synsets
 
 _IMAGENET = 1000
 

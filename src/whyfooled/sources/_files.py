@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import final
 from PIL import Image as PILImage
 
 from whyfooled.errors import ImageError, WhyfooledWarning
-from whyfooled.images import is_folder, photographs_below, photographs_in, read_photograph
+from whyfooled.images import photographs_below, photographs_in, read_photograph
+from whyfooled.images.folders import common_folder, existing_folder
 from whyfooled.sources._labels import as_indices, match_labels, read_labels
 from whyfooled.sources._source import Source
 
@@ -42,14 +42,6 @@ class PhotographReader:
         return (self.folder / name for name in self.names)
 
 
-def common_folder(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-    """Name files by their paths below the folder that all have in common; a file given twice counts once."""
-    # Not resolved: a link has the name that the user sees.
-    whole = sorted({Path(os.path.normpath(file.absolute())) for file in files})
-    folder = Path(os.path.commonpath([file.parent for file in whole]))
-    return folder, tuple(file.relative_to(folder).as_posix() for file in whole)
-
-
 def open_photographs(places: Sequence[str | Path], labels: Path | None, title: str) -> Source:
     """List photographs, with labels from a CSV file if there is one."""
     folder, names = common_folder(photographs_in(places))
@@ -68,14 +60,6 @@ def open_tree(place: str, title: str) -> Source:
         raise ImageError(f"{root} has no folder for a class in it. For photographs without labels, give it as {place}.")
     names, shown = photographs_by_class(root, classes)
     return Source(title, names, shown, PhotographReader(root, names), tuple(folder.name for folder in classes))
-
-
-def existing_folder(place: str | Path) -> Path:
-    """Return an absolute path; raise `ImageError` if it is no folder."""
-    folder = Path(place).absolute()
-    if not is_folder(folder):
-        raise ImageError(f"There is no folder {place}.")
-    return folder
 
 
 def class_folders(root: Path) -> list[Path]:

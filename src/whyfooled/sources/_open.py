@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from whyfooled.adversaries import is_run
+from whyfooled.attacks.adversaries import is_run
 from whyfooled.errors import ImageError, bad_parameter, did_you_mean
 from whyfooled.images import is_file, is_folder
 from whyfooled.sources._files import open_photographs, open_tree
 from whyfooled.sources._npz import open_npz
-from whyfooled.sources._published import open_imagenet, open_tiny_imagenet, open_voc2012, open_voc2012_train
 from whyfooled.sources._saved import open_saved
 from whyfooled.sources._source import Source
 from whyfooled.sources._torchvision import open_cifar10, open_fashion_mnist, open_mnist
+from whyfooled.sources.published import open_imagenet, open_tiny_imagenet, open_voc2012, open_voc2012_train
 
 
 @final

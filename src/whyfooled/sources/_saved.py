@@ -10,7 +10,8 @@ from typing import final
 
 import torch
 
-from whyfooled.adversaries import (
+from whyfooled.attacks import AttackResult
+from whyfooled.attacks.adversaries import (
     RUN_FILE,
     Adversaries,
     adversary_file,
@@ -19,7 +20,6 @@ from whyfooled.adversaries import (
     read_seen_class,
     read_true_class,
 )
-from whyfooled.attacks import AttackResult
 from whyfooled.errors import ImageError, WhyfooledWarning, bad_parameter
 from whyfooled.sources._source import Source
 

@@ -1,26 +1,26 @@
 """Studies: experiments over many images that end in a table, a summary and a figure."""
 
-from whyfooled.studies._prepare import Prepared, Setting
-from whyfooled.studies._runner import Progress, StudyResult, run_study
-from whyfooled.studies._study import Batch, Measured, Study
-from whyfooled.studies._table import Table
-from whyfooled.studies._write import redraw
-from whyfooled.studies.attack_outcome import AttackOutcome
-from whyfooled.studies.cam_pairs import CAMPairs
-from whyfooled.studies.effect_mix import EffectMix
-from whyfooled.studies.filtering_effect import FilteringEffect
-from whyfooled.studies.fit_size import FitSize
-from whyfooled.studies.interpretability import InterpretabilityScores
-from whyfooled.studies.neuron_masking import NeuronMasking
-from whyfooled.studies.recovery import Recovery
-from whyfooled.studies.refined_attack import RefinedAttack
-from whyfooled.studies.saliency_grid import SaliencyGrid
-from whyfooled.studies.sensitivity_correlation import SensitivityCorrelation
-from whyfooled.studies.sensitivity_interpretability import SensitivityInterpretability
-from whyfooled.studies.universal_dissimilarity import UniversalDissimilarity
-from whyfooled.studies.universal_gallery import UniversalGallery
-from whyfooled.studies.universal_transfer import UniversalTransfer
-from whyfooled.summary import Summary, SummaryTable
+from whyfooled.drawing.summary import Summary, SummaryTable
+from whyfooled.studies.effects.cam_pairs import CAMPairs
+from whyfooled.studies.effects.effect_mix import EffectMix
+from whyfooled.studies.effects.interpretability import InterpretabilityScores
+from whyfooled.studies.effects.refined_attack import RefinedAttack
+from whyfooled.studies.effects.sensitivity_correlation import SensitivityCorrelation
+from whyfooled.studies.maps.attack_outcome import AttackOutcome
+from whyfooled.studies.maps.filtering_effect import FilteringEffect
+from whyfooled.studies.maps.recovery import Recovery
+from whyfooled.studies.maps.saliency_grid import SaliencyGrid
+from whyfooled.studies.prepare import Prepared, Setting
+from whyfooled.studies.run.runner import Progress, StudyResult, run_study
+from whyfooled.studies.run.write import redraw
+from whyfooled.studies.study import Batch, Measured, Study
+from whyfooled.studies.table import Table
+from whyfooled.studies.units.neuron_masking import NeuronMasking
+from whyfooled.studies.units.sensitivity_interpretability import SensitivityInterpretability
+from whyfooled.studies.universal.dissimilarity import UniversalDissimilarity
+from whyfooled.studies.universal.fit_size import FitSize
+from whyfooled.studies.universal.gallery import UniversalGallery
+from whyfooled.studies.universal.transfer import UniversalTransfer
 
 STUDIES = (
     FilteringEffect,

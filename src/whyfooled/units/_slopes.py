@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.layers import Layer, is_spatial, layers_of, watched
 from whyfooled.errors import ModelError
-from whyfooled.layers import Layer, is_spatial, layers_of, watched
-from whyfooled.saliency._gradients import ruled_logits
+from whyfooled.saliency.backward.gradients import ruled_logits
 from whyfooled.types import Classes, Images
 
 

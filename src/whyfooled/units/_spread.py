@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from whyfooled.units._results import DissectedLayer
+from whyfooled.units.dissection.results import DissectedLayer
 from whyfooled.units.sensitivity import RESOLUTION
 
 FLOOR = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 import pandas as pd
@@ -11,17 +12,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from whyfooled.checks import check_classifier, check_images
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import check_classifier, check_images
+from whyfooled.classifier.layers import activations
 from whyfooled.errors import ParameterError, at_least, bad_parameter
-from whyfooled.layers import activations
 from whyfooled.perturbation.sensitivity import check_pair
-from whyfooled.randomness import add_noise
+from whyfooled.tensors.randomness import add_noise
 from whyfooled.types import Images, Progress, silent
-from whyfooled.units._concept_changes import ConceptChange, concept_changes
-from whyfooled.units._results import DissectedLayer, Dissection
 from whyfooled.units._slopes import PairThrough, through_layers
 from whyfooled.units._spread import clean_std
+from whyfooled.units.concept_changes import ConceptChange, concept_changes
+from whyfooled.units.dissection.dissection import Dissection, load_dissection
+from whyfooled.units.dissection.results import DissectedLayer
 
 DRAWS = 4
 """How many random perturbations the attack's is held against. [ours]"""
@@ -361,3 +363,20 @@ def unit_tensors(changes: UnitChanges) -> Iterator[tuple[str, Tensor]]:
         yield f"units/{one.name}/maps", one.maps
         for name in ("std", "distance", "chance", "mean_change", "active", "held", "effect"):
             yield f"units/{one.name}/{name}", getattr(one, name)
+
+
+def open_dissection(
+    classifier: Classifier, dissection: Dissection | str | Path, argument: str = "dissection"
+) -> Dissection:
+    """Read a dissection from its folder, if it is not one already, and check that it is of this classifier.
+
+    Raises
+    ------
+    ParameterError
+        If it is of another model, or of one with other weights.
+    ImageError
+        If the folder holds none, or it is damaged.
+    """
+    found = dissection if isinstance(dissection, Dissection) else load_dissection(dissection)
+    check_dissection(classifier, found, argument)
+    return found

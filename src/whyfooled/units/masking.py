@@ -11,11 +11,11 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from whyfooled.checks import check_classifier
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import check_classifier
+from whyfooled.classifier.layers import LAST_STAGE, choose_layers, watched
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
-from whyfooled.layers import LAST_STAGE, choose_layers, watched
-from whyfooled.saliency._graph import is_scripted
+from whyfooled.saliency.backward.graph import is_scripted
 
 Mask = Bool[Tensor, " _"]
 """(u,) Which of a layer's units are masked."""
@@ -41,8 +41,8 @@ def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tenso
     classifier
         The classifier.
     units
-        For each layer, by its name (or ``"last-stage"``, see `whyfooled.layers.choose_layers`), the numbers of its
-        units, from 0; or (u,) whether each unit is masked, as truth values.
+        For each layer, by its name (or ``"last-stage"``, see `whyfooled.classifier.layers.choose_layers`), the
+        numbers of its units, from 0; or (u,) whether each unit is masked, as truth values.
 
     Returns
     -------

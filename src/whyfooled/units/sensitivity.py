@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whyfooled.checks import check_attempted, check_classifier, check_images
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import check_attempted, check_classifier, check_images
+from whyfooled.classifier.layers import Layer, activations, choose_layers
+from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import ImageError, at_least
-from whyfooled.layers import Layer, activations, choose_layers
-from whyfooled.memory import batch_size_for
 from whyfooled.types import Images, Progress, silent
 
 RESOLUTION = 1e-6
@@ -131,7 +131,7 @@ def unit_sensitivity(
     classifier
         The classifier.
     layers
-        Names, patterns or ``"last-stage"``, see `whyfooled.layers.choose_layers`.
+        Names, patterns or ``"last-stage"``, see `whyfooled.classifier.layers.choose_layers`.
     clean, adversarial
         (n,c,h,w) The pairs, values in [0, 1].
     batch_size

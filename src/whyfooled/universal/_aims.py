@@ -7,9 +7,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from whyfooled.measures import centre_of_mass
-from whyfooled.universal._maps import Measure
+from whyfooled.tensors.measures import centre_of_mass
 from whyfooled.universal.dissimilarity import Interpretations, distance, interpretation
+from whyfooled.universal.maps import Measure
 
 Objective = Literal["dissimilarity", "top-k", "mass-centre", "target", "region"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)

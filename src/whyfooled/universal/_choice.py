@@ -13,8 +13,8 @@ from whyfooled.classifier import Classifier
 from whyfooled.types import Image, PerImage
 from whyfooled.universal._fitting import Fitting, Part
 from whyfooled.universal._losses import log_odds_against
-from whyfooled.universal._maps import Saliency, interpret
 from whyfooled.universal.dissimilarity import distance
+from whyfooled.universal.maps import Saliency, interpret
 
 
 @runtime_checkable

@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from whyfooled.balls import Ball
 from whyfooled.classifier import Classifier
-from whyfooled.saliency._gradients import logit_gradients, plain_logits
+from whyfooled.saliency.backward.gradients import logit_gradients, plain_logits
+from whyfooled.tensors.balls import Ball
 from whyfooled.types import Classes, Flags, Images
 
 _BEYOND = 1e-4

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.engines import Crew, Engine, Model
+from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ImageError, MethodError
 from whyfooled.images import content_digest
-from whyfooled.passes import Passes, count_passes
-from whyfooled.randomness import image_generators
+from whyfooled.running.engines import Crew, Engine, Model
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.sources import Sample, Source, mapped
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.types import Classes, Images, Progress
 
 

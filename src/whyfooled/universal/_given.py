@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from whyfooled.checks import check_images
+from whyfooled.classifier.checks import check_images
 from whyfooled.errors import ImageError, ParameterError, bad_parameter
 from whyfooled.sources import Source, open_source
 from whyfooled.types import Image

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.goals import Untargeted
-from whyfooled.saliency._gradients import plain_logits
+from whyfooled.classifier.goals import Untargeted
+from whyfooled.saliency.backward.gradients import plain_logits
 from whyfooled.types import Classes, Images, Logits, PerImage
 
 Loss = Callable[[Logits, Classes], PerImage]

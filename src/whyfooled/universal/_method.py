@@ -9,18 +9,18 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from whyfooled.balls import Ball, check_epsilon, farthest, inside
-from whyfooled.checks import check_classifier, check_saliency
 from whyfooled.classifier import Classifier
-from whyfooled.engines import choose_engine
+from whyfooled.classifier.checks import check_classifier, check_saliency
+from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import at_least, bad_parameter, check_seed, positive
-from whyfooled.memory import batch_size_for
-from whyfooled.provenance import versions
-from whyfooled.randomness import choose
 from whyfooled.registry import Card, describe, describe_value
+from whyfooled.running.engines import choose_engine
+from whyfooled.running.provenance import versions
 from whyfooled.saliency import Gradient
 from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.sources import class_map
+from whyfooled.tensors.balls import Ball, check_epsilon, farthest, inside
+from whyfooled.tensors.randomness import choose
 from whyfooled.types import Image, Progress, silent
 from whyfooled.universal._fitting import Fitting, fitting
 from whyfooled.universal._given import Given, as_source

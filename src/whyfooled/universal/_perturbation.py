@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from whyfooled.balls import BALLS, Ball, length
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, bad_parameter, one_of, positive
 from whyfooled.images import is_file, write_tensors
-from whyfooled.passes import Passes
+from whyfooled.tensors.balls import BALLS, Ball, length
 from whyfooled.types import Image, Images
 
 _KEY = "whyfooled"

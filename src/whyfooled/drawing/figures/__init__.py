@@ -1,0 +1,1 @@
+"""Kinds of figures: curves, bands, bars, boxes and matrices with intervals."""

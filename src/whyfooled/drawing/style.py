@@ -1,0 +1,50 @@
+"""What all figures have in common: their colours, plain panels, and PNG or SVG as text around it is coloured."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#010203"
+"""Stands for the colour of the page's text, and is replaced by it."""
+
+COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c2255c", "#5c940d")
+DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
+
+
+def plain_text(name: str) -> str:
+    """Keep what stands between two dollar signs from being read as mathematics."""
+    return name.replace("$", r"\$")
+
+
+def plain_panel(panel: Axes, ink: str) -> None:
+    """Leave a panel two axes and a faint grid, in one colour, on no background."""
+    panel.tick_params(colors=ink)
+    panel.patch.set_alpha(0)
+    panel.grid(alpha=0.25)
+    for side, spine in panel.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink)
+
+
+def as_png(figure: Figure) -> bytes:
+    """Draw a figure as PNG, on white."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+def as_svg(figure: Figure) -> str:
+    """Draw a figure in `INK` as an SVG element whose text and lines have the colour of the text around it."""
+    figure.patch.set_alpha(0)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "whyfooled"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawing = buffer.getvalue()
+    return drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+
+
+KIND_COLOURS = {"suppression": "#1c7ed6", "promotion": "#d9480f", "balanced": "#e8a600", "inert": "#868e96"}

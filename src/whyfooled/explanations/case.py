@@ -1,0 +1,225 @@
+"""What is to be explained: an image, what an attack made of it, and the two classes that it is about."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from whyfooled.attacks import AttackResult, CarliniWagner, run_attack
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.classifier import strongest_other
+from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.errors import bad_parameter
+from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
+from whyfooled.registry import describe, parse, with_seed
+from whyfooled.types import Image, Images, Outcome, Progress
+
+SUSPICIOUS_CHANGE = 0.1
+"""Mean absolute change of a value above which two images are hardly an adversarial pair. [ours]"""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An image, what became of it, and the two classes that it is about."""
+
+    clean: Images
+    adversarial: Images
+    clean_logits: Tensor
+    logits: Tensor
+    true: int
+    wrong: int
+    outcome: Outcome
+    parameters: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+class CaseFields(TypedDict):
+    """What every explanation of a case holds."""
+
+    clean: Image
+    adversarial: Image
+    clean_logits: Tensor
+    logits: Tensor
+    true: int
+    wrong: int
+    names: tuple[str, ...]
+    outcome: Outcome
+
+
+def case_fields(classifier: Classifier, case: Case) -> CaseFields:
+    """Return what every explanation of a case holds, on the CPU."""
+    return {
+        "clean": case.clean[0].cpu(),
+        "adversarial": case.adversarial[0].cpu(),
+        "clean_logits": case.clean_logits.cpu(),
+        "logits": case.logits.cpu(),
+        "true": case.true,
+        "wrong": case.wrong,
+        "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
+        "outcome": case.outcome,
+    }
+
+
+def case_parameters(classifier: Classifier, image: object, case: Case) -> dict[str, Any]:
+    """Return which model and which images a case is of: what it takes to have it again."""
+    return {
+        "model": classifier.name,
+        "device": str(classifier.device),
+        "input_size": list(classifier.size),
+        "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
+        **case.parameters,
+    }
+
+
+def clean_image(
+    classifier: Classifier,
+    image: str | Path | PILImage.Image | Images,
+    adversarial: str | Path | Images | None = None,
+) -> Images:
+    """Read a photograph and bring it to the classifier's input size, or read or check a tensor of that size.
+
+    A picture that has that size already, such as one that an adversarial image was made from, goes in as it is where
+    that is nearer to the adversarial image.
+    """
+    if isinstance(image, (str, Path)) and is_tensor_file(Path(image)):
+        return read_clean(Path(image), _input_shape(classifier)).to(classifier.mean)
+    if isinstance(image, (str, Path)):
+        image = read_photograph(image)
+    if not isinstance(image, PILImage.Image):
+        return _of_input_size(classifier, "image", image)
+    fitted = classifier.prepare(image)
+    if adversarial is None or (image.height, image.width) != classifier.size:
+        return fitted
+    as_it_is = to_tensor(image, classifier.channels).unsqueeze(0).to(fitted)
+    with warnings.catch_warnings():
+        # What is wrong with the other image is said when it is explained.
+        warnings.simplefilter("ignore")
+        other = _made_elsewhere(classifier, adversarial)
+    return as_it_is if (as_it_is - other).norm() < (fitted - other).norm() else fitted
+
+
+def _of_input_size(classifier: Classifier, argument: str, image: Images) -> Images:
+    expected = (1, *_input_shape(classifier))
+    if tuple(image.shape) != expected:
+        rule = f"must be one image of the classifier's input size, {expected}"
+        raise bad_parameter(argument, rule, tuple(image.shape))
+    return image.to(classifier.mean)
+
+
+def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
+    return (classifier.mean.shape[1], *classifier.size)
+
+
+def attacked(
+    classifier: Classifier,
+    clean: Images,
+    attack: Any,
+    adversarial: str | Path | Images | None,
+    label: str | int | None,
+    target: str | int | None,
+    seed: int,
+    progress: Progress,
+) -> Case:
+    """Say which classes the explanation is about, and get the adversarial image."""
+    clean_logits = classifier.logits(clean)
+    count = clean_logits.shape[1]
+    seen = int(clean_logits.argmax())
+    true = seen if label is None else classifier.class_index(label, count, "label")
+    aim = None if target is None else classifier.class_index(target, count, "target")
+    if aim == true:
+        raise bad_parameter("target", "must be another class than the true one", repr(classifier.class_name(true)))
+    goal: Goal = Untargeted(clean.new_tensor([true], dtype=torch.int64))
+    if aim is not None:
+        goal = Targeted(clean.new_tensor([aim], dtype=torch.int64))
+    given: dict[str, Any] = {
+        "label": classifier.class_name(true) if label is not None else None,
+        "target": None if aim is None else classifier.class_name(aim),
+    }
+    if adversarial is not None:
+        result = AttackResult.from_images(classifier, clean, _made_elsewhere(classifier, adversarial), goal)
+        given["adversarial"] = str(adversarial) if isinstance(adversarial, (str, Path)) else "given as a tensor"
+    elif seen != true:
+        result = AttackResult.from_images(classifier, clean, clean, goal)
+        given["attack"] = None
+    else:
+        chosen = _chosen_attack(attack, seed)
+        result = run_attack(chosen, classifier, clean, goal, progress=progress)
+        given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
+        given["attack_parameters"] = _parameters(chosen)
+    return _case(classifier, result, true, aim, given)
+
+
+def _case(classifier: Classifier, result: AttackResult, true: int, aim: int | None, given: dict[str, Any]) -> Case:
+    seen, now = int(result.clean_logits.argmax()), int(result.predictions)
+    outcome: Outcome = "fooled" if result.success[0] else "failed"
+    if seen != true and torch.equal(result.attempted, result.clean):
+        outcome = "already wrong"
+    wrong = now
+    if now == true:
+        wrong = aim if aim is not None else int(strongest_other(result.logits, result.predictions))
+    elif outcome == "failed" and aim is not None:
+        wrong = aim
+    return Case(
+        clean=result.clean,
+        adversarial=result.attempted,
+        clean_logits=result.clean_logits[0],
+        logits=result.logits[0],
+        true=true,
+        wrong=wrong,
+        outcome=outcome,
+        parameters=given,
+        notes=tuple(_case_notes(classifier, result, true, aim, outcome, "adversarial" in given)),
+    )
+
+
+def _case_notes(
+    classifier: Classifier, result: AttackResult, true: int, aim: int | None, outcome: Outcome, made_elsewhere: bool
+) -> Iterator[str]:
+    name = classifier.class_name
+    seen, now = int(result.clean_logits.argmax()), int(result.predictions)
+    if outcome == "already wrong":
+        yield (
+            f"The model already takes the clean image for {name(seen)} instead of {name(true)}: there is nothing to "
+            "fool, so no attack was run, and both columns show the same image."
+        )
+    elif seen != true:
+        yield f"The model already takes the clean image for {name(seen)} instead of {name(true)}."
+    if outcome == "failed":
+        wanted = name(aim) if aim is not None else f"any class other than {name(true)}"
+        if made_elsewhere:
+            instead = "still" if aim is None else f"and not for {wanted}"
+            yield f"The adversarial image does not fool the model: it is taken for {name(now)} {instead}."
+        else:
+            yield (
+                f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "
+                "What it tried last is explained."
+            )
+    change = float((result.attempted - result.clean).abs().mean())
+    if made_elsewhere and change > SUSPICIOUS_CHANGE:
+        yield (
+            f"The two images differ by {change:.2f} (of 1) a pixel value on average, too much for one perturbation: is "
+            "the adversarial image made from the same photograph, resized and cropped in the same way?"
+        )
+
+
+def _made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) -> Images:
+    if isinstance(adversarial, (str, Path)):
+        adversarial = read_adversarial(adversarial, _input_shape(classifier))
+    return _of_input_size(classifier, "adversarial", adversarial)
+
+
+def _parameters(attack: Any) -> dict[str, Any]:
+    described = is_dataclass(attack) and not isinstance(attack, type) and hasattr(attack, "card")
+    return asdict(attack) if described else {}
+
+
+def _chosen_attack(attack: Any, seed: int) -> Any:
+    chosen = CarliniWagner() if attack is None else parse("attacks", attack) if isinstance(attack, str) else attack
+    return with_seed(chosen, seed)

@@ -1,0 +1,87 @@
+"""The explanations of one pair of images: their numbers, their account and their report."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from whyfooled.drawing.html import notebook_frame
+from whyfooled.explanations.explained import Explained
+from whyfooled.explanations.report.account import account
+from whyfooled.explanations.report.folder import write_files
+from whyfooled.explanations.report.numbers import numbers
+from whyfooled.explanations.report.page import page
+from whyfooled.images import output_folder
+from whyfooled.perturbation.effect import Effect
+from whyfooled.saliency.evidence import Evidence
+from whyfooled.units import UnitChanges
+
+
+class _Reported(Explained, ABC):
+    """What is explained, with the report of it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every number of the report, as plain Python values."""
+        return numbers(self)
+
+    def summary(self) -> str:
+        """Return a short account in plain text."""
+        return account(self.to_dict())
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``report.html``, pictures, tables, tensors, and every number in a JSON file; all or nothing.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written; then nothing is.
+        """
+        with output_folder(folder) as staging:
+            write_files(self, staging)
+        return Path(folder)
+
+    def _repr_html_(self) -> str:
+        return notebook_frame(page(self, self.to_dict()))
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Explanation(_Reported):
+    """Why a classifier took an image for something else. Made by `explain`; its fields are those of `Explained`.
+
+    In a notebook it shows the report; `save` writes everything to a folder. It has the sections ``headline``,
+    ``evidence`` and ``recovery``; ``effect`` unless nothing was attacked; ``trust`` if a universal perturbation was
+    given, and ``units`` if a dissection was.
+    """
+
+    headline: Evidence
+
+    kind: ClassVar[str] = "explanation"
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PerturbationExplanation(_Reported):
+    """What a perturbation does, region by region. Made by `explain_perturbation`; its fields are those of `Explained`.
+
+    In a notebook it shows the report; `save` writes everything to a folder. It has the section ``effect``.
+    """
+
+    effect: Effect
+
+    kind: ClassVar[str] = "perturbation"
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class UnitsExplanation(_Reported):
+    """What an attack does to the units of dissected layers. Made by `explain_units`; fields as of `Explained`.
+
+    In a notebook it shows the report; `save` writes everything to a folder. It has the section ``units``.
+    """
+
+    units: UnitChanges
+
+    kind: ClassVar[str] = "units"

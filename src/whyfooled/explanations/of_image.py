@@ -1,0 +1,281 @@
+"""Explaining one attack on one image, end to end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.errors import MethodError, ParameterError
+from whyfooled.explanations.case import Case, attacked, case_fields, case_parameters, clean_image
+from whyfooled.explanations.explanation import Explanation
+from whyfooled.images import content_digest, is_tensor_file, read_photograph
+from whyfooled.perturbation.effect import Effect, find_effect
+from whyfooled.registry import describe, parse, title, with_seed
+from whyfooled.running.provenance import Stages, pass_on, versions
+from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency.evidence import Evidence
+from whyfooled.saliency.pairs import pair_maps
+from whyfooled.saliency.recovery import RecoveryCurves, random_maps, recovery_curve
+from whyfooled.tensors.fills import FILLS
+from whyfooled.types import Images, Progress, silent
+from whyfooled.units import Dissection
+from whyfooled.units.changes import UnitChanges, find_unit_changes, open_dissection
+from whyfooled.universal import UniversalPerturbation
+from whyfooled.universal.trust import Trust, find_trust
+
+RANDOM_ORDERS = 5
+"""How many random orders of the pixels a recovery curve is held against."""
+
+
+def explain(
+    classifier: Classifier,
+    image: str | Path | PILImage.Image | Images,
+    *,
+    attack: Any = None,
+    adversarial: str | Path | Images | None = None,
+    label: str | int | None = None,
+    target: str | int | None = None,
+    methods: Sequence[Any] | None = None,
+    trust: UniversalPerturbation | str | Path | None = None,
+    units: Dissection | str | Path | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Explanation:
+    """Attack an image, or take an adversarial image made elsewhere, and explain why the classifier is fooled by it.
+
+    Parameters
+    ----------
+    classifier
+        The classifier to fool.
+    image
+        A photograph (file or PIL image), brought to the classifier's input size; or a tensor (1,c,h,w) of that size, or
+        a file with one.
+    attack
+        An attack, or its name as on the command line; or anything that `run_attack` takes; `CarliniWagner` if None. Not
+        together with `adversarial`.
+    adversarial
+        An adversarial image made elsewhere: a tensor (1,c,h,w) of the classifier's input size, or a file with one.
+    label
+        The true class (name or index); the class predicted on the clean image if None.
+    target
+        The class that the attack is to reach (name or index); any wrong one if None.
+    methods
+        Saliency methods, or their names as on the command line, to show beside enhanced guided backpropagation; every
+        one that works on this model if None.
+    trust
+        A universal perturbation, or its file: the explanation then says how far it moves this image's maps, and how far
+        random directions of the same norm do. That takes 12 maps more of every method shown.
+    units
+        A dissection of this classifier, or its folder: the explanation then says what the attack does to the dissected
+        units, and through them to the logits. That takes 6 forward passes, and 4 backward passes down to the layers.
+    seed
+        Seed of everything random.
+    progress
+        Called with the steps done, the steps in all, and what is being done.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    ParameterError
+        If an argument has a value that it must not have, such as an unknown class or another model's dissection.
+    ImageError
+        If an image or the universal perturbation cannot be read, or does not fit the classifier.
+    MethodError
+        If a method that was asked for does not work on this model.
+    """
+    if attack is not None and adversarial is not None:
+        raise ParameterError("`attack` and `adversarial` exclude each other: the image is attacked, or was. Give one.")
+    universal = _universal(classifier, trust)
+    dissection = None if units is None else open_dissection(classifier, units, "units")
+    stages = Stages(classifier, progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clean = clean_image(classifier, image, adversarial)
+        with stages.stage("attack"):
+            case = attacked(classifier, clean, attack, adversarial, label, target, seed, progress)
+        shown, remarks = _evidence(classifier, case, methods, seed, stages)
+        headline, *evidence = (one for _, one in shown)
+        effect = _effect(classifier, case, stages)
+        moved = None if dissection is None else _units(classifier, case, dissection, seed, stages)
+        recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
+        trusted = (
+            None
+            if universal is None
+            else _trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
+        )
+    notes = [*case.notes, *remarks]
+    notes += [note for part in (effect, moved, trusted) if part is not None for note in part.notes]
+    notes += pass_on(caught)
+    return Explanation(
+        **case_fields(classifier, case),
+        headline=headline,
+        evidence=tuple(evidence),
+        recovery=tuple(recovery),
+        effect=effect,
+        notes=tuple(dict.fromkeys(notes)),
+        parameters={
+            **case_parameters(classifier, image, case),
+            **({} if trust is None else {"trust": str(trust)}),
+            **({} if units is None else {"units": str(units)}),
+            "methods": [headline.method, *(one.method for one in evidence)],
+            "seed": seed,
+            "versions": versions(),
+        },
+        seconds=stages.seconds,
+        passes=stages.passes,
+        trust=trusted,
+        units=moved,
+    )
+
+
+_DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())
+
+
+def _evidence(
+    classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
+) -> tuple[list[tuple[Any, Evidence]], list[str]]:
+    """Compute the maps of every method, the headline's first; methods with the same base share its passes."""
+    named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or _DEFAULT_METHODS]
+    chosen = [with_seed(method, seed) for method in named]
+    first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
+    others = [m for m in chosen if m != first]
+    images = torch.cat([case.clean, case.adversarial])
+    wrong, true = (torch.tensor([index] * 2, device=images.device) for index in (case.wrong, case.true))
+    found: list[tuple[Any, Evidence]] = []
+    notes: list[str] = []
+
+    def maps_of(chosen: Sequence[Any]) -> Iterator[tuple[Any, Tensor | MethodError]]:
+        return pair_maps(chosen, classifier, images, wrong, true, both=True)
+
+    with stages.stage("saliency"):
+        for done, (method, maps) in enumerate(maps_of([first, *others])):
+            stages.progress(done, len(others) + 1, "saliency maps")
+            if isinstance(maps, MethodError):
+                if methods is not None and method in chosen:
+                    raise maps
+                notes.append(_why_skipped(method, maps, first))
+                if method != first:
+                    continue
+                method, maps = next(maps_of([Enhanced(base=Gradient())]))
+                if isinstance(maps, MethodError):
+                    raise maps
+            notes += _leak(classifier, case, method, maps)
+            texts = (describe(method), title(method), method.card.summary)
+            found.append((method, Evidence(*texts, isinstance(method, Enhanced), maps.cpu())))
+        stages.progress(1, 1, "saliency maps")
+    return found, notes
+
+
+def _leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iterator[str]:
+    """Say how much of the wrong class's logit its map on the adversarial image has, if it is meant to have all."""
+    share = float(maps[1, 0].double().sum() / case.logits[case.wrong])
+    if method.card.conserves and abs(share - 1) > 0.01:
+        yield (
+            f"{title(method)}: the map of {classifier.class_name(case.wrong)} adds up to {share:.0%} of its logit. The "
+            "model's biases have taken the rest, so the map shows proportions, not amounts."
+        )
+
+
+def _why_skipped(method: Any, error: MethodError, first: Any) -> str:
+    if method != first:
+        return f"{title(method)} is not shown. {error}"
+    return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
+
+
+def _effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
+    if torch.equal(case.clean, case.adversarial):
+        return None
+    with stages.stage("regions"):
+        return find_effect(classifier, case.clean, case.adversarial, case.true, case.wrong, progress=stages.progress)
+
+
+def _units(classifier: Classifier, case: Case, dissection: Dissection, seed: int, stages: Stages) -> UnitChanges | None:
+    if torch.equal(case.clean, case.adversarial):
+        return None
+    with stages.stage("units"):
+        return find_unit_changes(
+            classifier,
+            dissection,
+            case.clean,
+            case.adversarial,
+            case.true,
+            case.wrong,
+            seed=seed,
+            progress=stages.progress,
+        )
+
+
+def _universal(
+    classifier: Classifier, trust: UniversalPerturbation | str | Path | None
+) -> UniversalPerturbation | None:
+    """Read a universal perturbation, and check its size before any work is done."""
+    found = UniversalPerturbation.load(trust) if isinstance(trust, (str, Path)) else trust
+    if found is not None:
+        found.check_fits((classifier.channels, *classifier.size))
+    return found
+
+
+def _trust(
+    classifier: Classifier,
+    case: Case,
+    perturbation: UniversalPerturbation,
+    methods: list[Any],
+    image: Any,
+    seed: int,
+    stages: Stages,
+) -> Trust:
+    """Move the maps of what the classifier sees in the clean image."""
+    seen, contrast = case.clean_logits.topk(2).indices.tolist()
+    if isinstance(image, (str, Path)) and not is_tensor_file(Path(image)):
+        image = read_photograph(image)
+    digests = [content_digest(image)] if isinstance(image, PILImage.Image) else []
+    with stages.stage("trust"):
+        return find_trust(
+            classifier,
+            case.clean,
+            seen,
+            contrast,
+            perturbation,
+            methods,
+            seed=seed,
+            digests=digests,
+            progress=stages.progress,
+        )
+
+
+def _recovery(
+    classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: Stages
+) -> list[RecoveryCurves]:
+    """Perturb the adversarial image in the order of every map, of the perturbation's size, and at random."""
+    image = case.adversarial
+    orders: list[tuple[str, list[Tensor]]] = [(one.title, [one.wrong.to(image)]) for one in evidence]
+    size = (case.adversarial - case.clean).abs()
+    if size.any():
+        orders.append(("Size of the perturbation", [size]))
+    orders.append(("Random order", [random_maps(image, seed + number) for number in range(RANDOM_ORDERS)]))
+    true = torch.tensor([case.true], device=image.device)
+    found = []
+    with stages.stage("recovery"):
+        for done, (name, maps) in enumerate(orders):
+            stages.progress(done, len(orders), "recovery")
+            stacked = torch.cat(maps)
+            repeated = image.expand(len(stacked), -1, -1, -1)
+            curves = {
+                str(fill): recovery_curve(
+                    classifier, repeated, true.expand(len(stacked)), stacked, fill=fill, seed=seed
+                )
+                for fill in FILLS
+            }
+            found.append(RecoveryCurves(name, curves))
+        stages.progress(len(orders), len(orders), "recovery")
+    return found

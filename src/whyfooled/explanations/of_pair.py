@@ -1,0 +1,174 @@
+"""What a perturbation does, region by region, explained for one pair of images from any attack."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as PILImage
+
+from whyfooled.classifier import Classifier
+from whyfooled.explanations.case import attacked, case_fields, case_parameters, clean_image
+from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
+from whyfooled.perturbation import Regions
+from whyfooled.perturbation.effect import find_effect
+from whyfooled.registry import parse
+from whyfooled.running.provenance import Stages, pass_on, versions
+from whyfooled.types import Images, Progress, silent
+from whyfooled.units import Dissection
+from whyfooled.units.changes import DRAWS, find_unit_changes, open_dissection
+
+
+def explain_perturbation(
+    classifier: Classifier,
+    clean: str | Path | PILImage.Image | Images,
+    adversarial: str | Path | Images,
+    *,
+    label: str | int | None = None,
+    target: str | int | None = None,
+    regions: Regions | None = None,
+    cam: Any = None,
+    progress: Progress = silent,
+) -> PerturbationExplanation:
+    """Explain what the perturbation between two images does: which regions hold the true class down or lift the other.
+
+    Parameters
+    ----------
+    classifier
+        The classifier that was attacked.
+    clean
+        A photograph (file or PIL image), brought to the classifier's input size (one that has it goes in as it is, if
+        that is nearer to the adversarial image); or a tensor (1,c,h,w) of that size, or a file with one.
+    adversarial
+        A tensor (1,c,h,w) of the classifier's input size, or a file with one.
+    label
+        The true class (name or index); the class predicted on the clean image if None.
+    target
+        The class that the perturbation promotes (name or index); if None the one predicted on the adversarial image or,
+        where that is the true one, the strongest other.
+    regions
+        How the image is parted: a `Grid`, `Superpixels` or a label map; `Grid` if None.
+    cam
+        The class activation maps, or their name as on the command line; Grad-CAM if None, where the model allows it.
+    progress
+        Called with the steps done, the steps in all, and what is being done.
+
+    Raises
+    ------
+    ParameterError
+        If an argument has a value that it must not have, such as an unknown class.
+    ImageError
+        If an image cannot be read or does not fit the classifier, or the two do not differ.
+    MethodError
+        If class activation maps were asked for and the model has none.
+    """
+    stages = Stages(classifier, progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = clean_image(classifier, clean, adversarial)
+        with stages.stage("predictions"):
+            case = attacked(classifier, before, None, adversarial, label, target, 0, progress)
+        with stages.stage("regions"):
+            maps = parse("saliency", cam, argument="cam") if isinstance(cam, str) else cam
+            effect = find_effect(
+                classifier,
+                case.clean,
+                case.adversarial,
+                case.true,
+                case.wrong,
+                regions=regions,
+                cam=maps,
+                progress=progress,
+            )
+    return PerturbationExplanation(
+        **case_fields(classifier, case),
+        effect=effect,
+        notes=tuple(dict.fromkeys([*case.notes, *effect.notes, *pass_on(caught)])),
+        parameters={
+            **case_parameters(classifier, clean, case),
+            "regions": effect.regions,
+            "versions": versions(),
+        },
+        seconds=stages.seconds,
+        passes=stages.passes,
+    )
+
+
+def explain_units(
+    classifier: Classifier,
+    clean: str | Path | PILImage.Image | Images,
+    adversarial: str | Path | Images,
+    dissection: Dissection | str | Path,
+    *,
+    label: str | int | None = None,
+    target: str | int | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> UnitsExplanation:
+    """Explain what the perturbation between two images does to hidden units, and through them to the predictions.
+
+    Parameters
+    ----------
+    classifier
+        The classifier that was attacked.
+    clean
+        A photograph (file or PIL image), brought to the classifier's input size (one that has it goes in as it is, if
+        that is nearer to the adversarial image); or a tensor (1,c,h,w) of that size, or a file with one.
+    adversarial
+        A tensor (1,c,h,w) of the classifier's input size, or a file with one.
+    dissection
+        What the units detect: a dissection of this classifier, or its folder.
+    label
+        The true class (name or index); the class predicted on the clean image if None.
+    target
+        The class that the perturbation promotes (name or index); if None the one predicted on the adversarial image or,
+        where that is the true one, the strongest other.
+    draws
+        How many random perturbations of the same l2 norm the attack's is held against.
+    seed
+        Seed of the random perturbations.
+    progress
+        Called with the images done, the images in all, and what is being done.
+
+    Raises
+    ------
+    ParameterError
+        If an argument has a value that it must not have, such as an unknown class or another model's dissection.
+    ImageError
+        If an image or the dissection cannot be read, the images do not fit the classifier, or do not differ.
+    """
+    units = open_dissection(classifier, dissection)
+    stages = Stages(classifier, progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = clean_image(classifier, clean, adversarial)
+        with stages.stage("predictions"):
+            case = attacked(classifier, before, None, adversarial, label, target, seed, progress)
+        with stages.stage("units"):
+            changes = find_unit_changes(
+                classifier,
+                units,
+                case.clean,
+                case.adversarial,
+                case.true,
+                case.wrong,
+                draws=draws,
+                seed=seed,
+                progress=progress,
+            )
+    return UnitsExplanation(
+        **case_fields(classifier, case),
+        units=changes,
+        notes=tuple(dict.fromkeys([*case.notes, *changes.notes, *pass_on(caught)])),
+        parameters={
+            **case_parameters(classifier, clean, case),
+            "dissection": str(dissection),
+            "draws": draws,
+            "seed": seed,
+            "versions": versions(),
+        },
+        seconds=stages.seconds,
+        passes=stages.passes,
+    )

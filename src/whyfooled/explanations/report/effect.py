@@ -1,0 +1,179 @@
+"""What a report says of a perturbation's effect, region by region: its numbers, and a sentence or two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whyfooled.drawing.pictures import scale_of
+from whyfooled.perturbation import KINDS, Sensitivity, interpretability_curve
+from whyfooled.perturbation.effect import Effect
+from whyfooled.saliency.evidence import Evidence
+from whyfooled.types import Image
+
+QUANTILES = (0.1, 0.2, 0.3, 0.5)
+"""Shares of the pixels at which the interpretability score is listed; the sentence is about `DISCRIMINATIVE`."""
+DISCRIMINATIVE = 0.3
+CARRIED = 0.8
+"""Share of the effect whose carriers are counted."""
+
+ALONE = (2 / 3, 1.5)
+"""Between which shares of the whole change the sum over the regions is taken for all of it. [ours]"""
+
+MOSTLY = 0.5
+"""Share of the effect that must lie in one ninth of the image to be called mostly there. [ours]"""
+MOSTLY_HALF = 2 / 3
+"""The same for half of the image. [ours]"""
+
+
+def effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wrong: int) -> dict[str, Any]:
+    """Collect everything that a report says of an effect in figures.
+
+    Parameters
+    ----------
+    effect
+        What the perturbation does.
+    delta
+        (c,h,w) The perturbation.
+    logits
+        (2,m) The logits of the clean and of the adversarial image.
+    true, wrong
+        The two classes.
+    """
+    found = effect.sensitivity
+    there, touched = found.sizes[0] > 0, found.touched[0]
+    squares = delta.double().square().sum(0, keepdim=True)
+    energy = torch.stack([squares[found.on_image(found.kind) == code].sum() for code in range(len(KINDS))])
+    pixels = torch.bincount(found.on_image(found.kind).flatten(), minlength=len(KINDS)).double()
+    holds = float(found.suppression_share)
+    return {
+        "regions": {
+            "what": effect.regions,
+            "count": int(there.sum()),
+            "touched": int(touched.sum()),
+            "carry_80_percent": int(found.carriers(CARRIED)),
+        },
+        "true_drop": float(found.true_drop.sum()),
+        "target_gain": float(found.target_gain.sum()),
+        "suppression_share": holds if holds == holds else None,
+        "place": _place(found.on_image(_density(found, holds))[0]),
+        "logit_change": {
+            "true": float(logits[1, true] - logits[0, true]),
+            "wrong": float(logits[1, wrong] - logits[0, wrong]),
+        },
+        "sum_over_regions": {"true": float(found.true_change.sum()), "wrong": float(found.target_change.sum())},
+        "kinds": {
+            kind: {
+                "regions": int(((found.kind[0] == code) & there).sum()),
+                "effect": _share(found.effect_by_kind[0, code]),
+                "perturbation": _share(energy[code] / energy.sum()),
+                "pixels": _share(pixels[code] / pixels.sum()),
+            }
+            for code, kind in enumerate(KINDS)
+        },
+        "first_order_rank_correlation": _share(found.rank_correlation(effect.first_order)[0]),
+        "cam": None if effect.cams is None else _cam_numbers(effect.cams, delta),
+    }
+
+
+def _share(value: Tensor) -> float | None:
+    number = float(value)
+    return number if number == number else None
+
+
+def _density(found: Sensitivity, holds: float) -> Tensor:
+    """Return (1,r) what most of the effect is, the true class's drop or the target's gain, per pixel of a region."""
+    return (found.true_drop if not holds < 0.5 else found.target_gain) / found.sizes.clamp_min(1)
+
+
+def _cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
+    maps = {"true": cams.maps[0, 1:], "wrong": cams.maps[1, :1]}
+    curves = {cls: interpretability_curve(delta.unsqueeze(0), cam, QUANTILES) for cls, cam in maps.items()}
+    scale = scale_of(cams.maps)
+    return {
+        "method": cams.method,
+        "title": cams.title,
+        "summary": cams.summary,
+        "contrastive": cams.contrastive,
+        "scale": {"end": scale.end, "signed": scale.signed},
+        "interpretability": {
+            cls: {
+                "quantile": list(QUANTILES),
+                "score": curve.score[0].tolist(),
+                "chance": curve.chance[0].tolist(),
+            }
+            for cls, curve in curves.items()
+        },
+    }
+
+
+_ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
+
+
+def _place(density: Tensor) -> str | None:
+    """Say where most of a map (h,w) of values that are at least 0 lies; None where it is spread out, or 0."""
+    total = float(density.sum())
+    if total <= 0:
+        return None
+    height, width = density.shape
+    rows = torch.arange(height) * 3 // height
+    columns = torch.arange(width) * 3 // width
+    ninths = torch.zeros(9, dtype=torch.float64)
+    ninths.scatter_add_(0, (rows.unsqueeze(1) * 3 + columns).flatten(), density.double().flatten())
+    if float(ninths.max()) >= MOSTLY * total:
+        row, column = divmod(int(ninths.argmax()), 3)
+        return "centre" if (row, column) == (1, 1) else f"{_ROWS[row]} {_COLUMNS[column]}"
+    halves = {
+        "upper half": density[: height // 2],
+        "lower half": density[-(height // 2) :],
+        "left half": density[:, : width // 2],
+        "right half": density[:, -(width // 2) :],
+    }
+    name, share = max(((name, float(half.sum()) / total) for name, half in halves.items()), key=lambda pair: pair[1])
+    return name if share >= MOSTLY_HALF else None
+
+
+def effect_sentences(found: dict[str, Any], true: str, wrong: str) -> list[str]:
+    """Say what most of the effect is and where, how few regions carry it, and how it lies to the maps."""
+    regions, share = found["regions"], found["suppression_share"]
+    if share is None:
+        return [f"In no region alone does the perturbation hold {true} down or lift {wrong}."]
+    what, how_much = (f"holds {true} down", share) if share >= 0.5 else (f"lifts {wrong}", 1 - share)
+    where = f", mostly in the {found['place']} of the image" if found["place"] else ", all over the image"
+    few = regions["carry_80_percent"]
+    sentence = (
+        f"{100 * how_much:.0f} % of the effect {what}{where}; {few} of {regions['count']} regions "
+        f"{'carries' if few == 1 else 'carry'} {100 * CARRIED:.0f} % of it."
+    )
+    return [sentence, *_together(found), *_on_the_maps(found["cam"], true, wrong)]
+
+
+def _together(found: dict[str, Any]) -> list[str]:
+    """Say how much of the logits' change the regions account for one by one, if that is far from all of it."""
+    changes, parts = found["logit_change"], found["sum_over_regions"]
+    whole = changes["wrong"] - changes["true"]
+    if whole <= 0 or ALONE[0] <= (alone := (parts["wrong"] - parts["true"]) / whole) <= ALONE[1]:
+        return []
+    return [
+        f"Taken out one at a time, the regions account for {100 * alone:.0f} % of what the whole perturbation changes "
+        "between the two logits; the difference is what they do together."
+    ]
+
+
+def _on_the_maps(cam: dict[str, Any] | None, true: str, wrong: str) -> list[str]:
+    if cam is None:
+        return []
+    shares = []
+    for cls in ("true", "wrong"):
+        curve = cam["interpretability"][cls]
+        at = curve["quantile"].index(DISCRIMINATIVE)
+        shares.append((100 * curve["score"][at], 100 * curve["chance"][at]))
+    (on_true, chance), (on_wrong, other_chance) = shares
+    chances = f"{chance:.0f} %" if round(chance) == round(other_chance) else f"{chance:.0f} and {other_chance:.0f} %"
+    return [
+        f"{on_true:.0f} % of the perturbation's squared length lies on the {100 * DISCRIMINATIVE:.0f} % of the pixels "
+        f"where {cam['title']} sees most of {true} in the clean image, {on_wrong:.0f} % where it sees most of {wrong} "
+        f"in the adversarial one (by chance {chances})."
+    ]

@@ -1,0 +1,84 @@
+"""Maps of the evidence: four of every method on one scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+
+from whyfooled.drawing.html import data_uri
+from whyfooled.drawing.pictures import Scale, map_picture
+from whyfooled.explanations.explained import Explained
+from whyfooled.saliency.evidence import Evidence
+
+IMAGES = ("clean", "adversarial")
+CLASSES = ("wrong", "true")
+
+
+def maps_row(evidence: Evidence, facts: dict[str, Any]) -> dict[str, Any]:
+    """Prepare one method's four maps, on one scale."""
+    scale = Scale(**facts["scale"])
+    ramp = torch.linspace(-1 if scale.signed else 0, 1, 128).view(1, 1, -1) * scale.end
+    return {
+        "facts": facts,
+        "maps": [
+            {"image": image, "of": cls, "uri": data_uri(map_picture(evidence.maps[i, k], scale))}
+            for i, image in enumerate(IMAGES)
+            for k, cls in enumerate(CLASSES)
+        ],
+        "ramp": data_uri(map_picture(ramp, scale)),
+        "low": f"{-scale.end:.2g}" if scale.signed else "0",
+        "high": f"{scale.end:.2g}",
+    }
+
+
+def map_pictures(evidence: Evidence, facts: dict[str, Any]) -> dict[str, PILImage.Image]:
+    """Draw one method's four maps, on one scale, by the names of their files."""
+    scale = Scale(**facts["scale"])
+    return {
+        f"{file_name(evidence.method)}-{image}-{cls}": map_picture(evidence.maps[i, k], scale)
+        for i, image in enumerate(IMAGES)
+        for k, cls in enumerate(CLASSES)
+    }
+
+
+def file_name(method: str) -> str:
+    """Turn a method's name with parameters into something every file system takes."""
+    return "".join(c if c.isalnum() or c == "-" else "_" for c in method).strip("_")
+
+
+def evidence_view(explained: Explained, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Prepare every method's four maps, the headline's first."""
+    return [maps_row(evidence, facts) for evidence, facts in _with_facts(explained, found)]
+
+
+def evidence_pictures(explained: Explained, found: dict[str, Any]) -> dict[str, PILImage.Image]:
+    """Draw every method's four maps, by the names of their files."""
+    return {
+        name: picture
+        for evidence, facts in _with_facts(explained, found)
+        for name, picture in map_pictures(evidence, facts).items()
+    }
+
+
+def all_evidence(explained: Explained) -> tuple[Evidence, ...]:
+    """Return every method's maps, the headline's first; none if there are none."""
+    return () if explained.headline is None else (explained.headline, *explained.evidence)
+
+
+def _with_facts(explained: Explained, found: dict[str, Any]) -> list[tuple[Evidence, dict[str, Any]]]:
+    """Pair every method's maps with their figures."""
+    facts = [found["headline"], *found["evidence"]] if "headline" in found else []
+    return list(zip(all_evidence(explained), facts, strict=True))
+
+
+def glance(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put each method's recovery beside its other figures, the references last."""
+    if "headline" not in found:
+        return []
+    facts = {method["title"]: method for method in [found["headline"], *found["evidence"]]}
+    return [
+        {"title": order["title"], "fills": order["fills"], "facts": facts.get(order["title"])}
+        for order in found["recovery"]
+    ]

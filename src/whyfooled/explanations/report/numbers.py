@@ -1,0 +1,148 @@
+"""Every number of a report, as plain Python values: what its JSON file holds, and all that the page prints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whyfooled.drawing.pictures import magnification, scale_of
+from whyfooled.explanations.explained import Explained
+from whyfooled.explanations.report.effect import effect_numbers
+from whyfooled.explanations.report.trust import trust_numbers
+from whyfooled.explanations.report.units import unit_numbers
+from whyfooled.saliency.evidence import Evidence
+from whyfooled.saliency.recovery import RecoveryCurves
+from whyfooled.tensors.balls import l0
+
+TOP = 5
+"""How many classes are listed for each image."""
+
+TOP_SHARE = 0.05
+"""Share of the pixels taken as the evidence's strongest when it is compared with the perturbation. [ours]"""
+
+
+def numbers(explained: Explained) -> dict[str, Any]:
+    """Collect everything that the report says in figures; the keys of a section are there if the section is."""
+    effect, units, trust = explained.effect, explained.units, explained.trust
+    logits = torch.stack([explained.clean_logits, explained.logits])
+    return {
+        "outcome": explained.outcome,
+        "true": _class(explained, explained.true),
+        "wrong": _class(explained, explained.wrong),
+        "predictions": {
+            "clean": _top(explained, explained.clean_logits),
+            "adversarial": _top(explained, explained.logits),
+        },
+        "perturbation": _perturbation(explained.delta),
+        "effect": None
+        if effect is None
+        else effect_numbers(effect, explained.delta, logits, explained.true, explained.wrong),
+        **({} if units is None else {"units": unit_numbers(units)}),
+        "notes": list(explained.notes),
+        "parameters": dict(explained.parameters),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in explained.seconds.items()},
+        "seconds_in_all": round(sum(explained.seconds.values()), 3),
+        "passes": {stage: asdict(passes) for stage, passes in explained.passes.items()},
+        **({} if explained.headline is None else _maps(explained, explained.headline)),
+        **({} if trust is None else {"trust": trust_numbers(trust, explained.names)}),
+    }
+
+
+def _maps(explained: Explained, headline: Evidence) -> dict[str, Any]:
+    return {
+        "headline": _evidence(explained.delta, headline),
+        "evidence": [_evidence(explained.delta, evidence) for evidence in explained.evidence],
+        "recovery": [_recovery(recovery) for recovery in explained.recovery],
+    }
+
+
+def _class(explained: Explained, index: int) -> dict[str, Any]:
+    clean, adversarial = explained.clean_logits, explained.logits
+    return {
+        "index": index,
+        "name": explained.names[index],
+        "logit": {"clean": float(clean[index]), "adversarial": float(adversarial[index])},
+        "probability": {"clean": float(clean.softmax(0)[index]), "adversarial": float(adversarial.softmax(0)[index])},
+    }
+
+
+def _top(explained: Explained, logits: Tensor) -> list[dict[str, Any]]:
+    """List the classes with the largest logits, and the two that the explanation is about wherever they are."""
+    probabilities = logits.softmax(0)
+    strongest = logits.topk(min(TOP, len(logits))).indices.tolist()
+    about = sorted({explained.true, explained.wrong} - set(strongest), key=lambda index: -float(logits[index]))
+    return [
+        {
+            "index": index,
+            "name": explained.names[index],
+            "probability": float(probabilities[index]),
+            "logit": float(logits[index]),
+        }
+        for index in [*strongest, *about]
+    ]
+
+
+def _perturbation(delta: Tensor) -> dict[str, Any]:
+    return {
+        "l0": int(l0(delta.unsqueeze(0))),
+        "l1": float(delta.abs().sum()),
+        "l2": float(delta.norm()),
+        "linf": float(delta.abs().max()),
+        "pixels": delta[0].numel(),
+        "magnification": magnification(delta),
+    }
+
+
+def _evidence(delta: Tensor, evidence: Evidence) -> dict[str, Any]:
+    wrong, true = evidence.similarity()
+    return {
+        "method": evidence.method,
+        "title": evidence.title,
+        "summary": evidence.summary,
+        "contrastive": evidence.contrastive,
+        "cosine_clean_to_adversarial": {"wrong": wrong, "true": true},
+        "scale": asdict(scale_of(evidence.maps)),
+        "pixels_with_half": _pixels_with_half(evidence.wrong),
+        "perturbation_in_top": {
+            "share": _energy_in_top(delta, evidence.wrong, TOP_SHARE),
+            "chance": TOP_SHARE,
+        },
+    }
+
+
+def _pixels_with_half(maps: Tensor) -> float:
+    """Return the smallest share of the pixels that carries half of a map's positive part; 0 if it has none."""
+    saliency = maps.sum(1).clamp_min(0).flatten().double().sort(descending=True).values
+    total = saliency.sum()
+    if total == 0:
+        return 0.0
+    return (int((saliency.cumsum(0) < total / 2).sum()) + 1) / saliency.numel()
+
+
+def _energy_in_top(delta: Tensor, maps: Tensor, share: float) -> float:
+    """Return the share of the perturbation's squared length that lies on the most salient pixels; 0 without any."""
+    energy = delta.double().square().sum(0).flatten()
+    total = energy.sum()
+    if total == 0:
+        return 0.0
+    top = maps.sum(1).flatten().topk(round(share * energy.numel())).indices
+    return float(energy[top].sum() / total)
+
+
+def _recovery(recovery: RecoveryCurves) -> dict[str, Any]:
+    fills = {}
+    for fill, curve in recovery.curves.items():
+        probability = curve.probability.double()
+        orders = len(probability)
+        fills[fill] = {
+            "fraction": list(curve.fractions),
+            "probability": probability.mean(0).tolist(),
+            "probability_std": (probability.std(0) if orders > 1 else torch.zeros_like(probability[0])).tolist(),
+            "recovered": curve.recovered.double().mean(0).tolist(),
+            "mean": float(curve.mean.mean()),
+            "mean_probability": float(probability.mean()),
+        }
+    return {"title": recovery.title, "orders": orders, "fills": fills}

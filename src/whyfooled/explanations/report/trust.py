@@ -1,0 +1,140 @@
+"""What a report says of how far an image's maps can be trusted: its numbers, and a sentence for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from whyfooled.drawing.pictures import scale_of
+from whyfooled.drawing.words import finite, percent
+from whyfooled.universal.evaluation import MEASURES, TOP
+from whyfooled.universal.trust import MapTrust, Trust
+
+FEW = 0.5
+"""Share of the top pixels below which a map is said to be broken. [ours]"""
+
+SHOWN = ("dissimilarity", "top_overlap", "rank_correlation", "structural_similarity")
+"""The measures that the page lists."""
+
+
+def trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
+    """Collect everything that a report says of a universal perturbation in figures.
+
+    Parameters
+    ----------
+    trust
+        How far the maps move.
+    names
+        The names of all classes.
+    """
+    made = trust.perturbation
+    before, after = trust.clean_logits.softmax(0), trust.logits.softmax(0)
+    now = int(trust.logits.argmax())
+    return {
+        "perturbation": {
+            "method": made.method,
+            "saliency": made.saliency,
+            "model": made.model,
+            "l2": made.l2,
+            "linf": made.linf,
+        },
+        "clipped": {"l2": float(trust.delta.norm()), "linf": float(trust.delta.abs().max())},
+        "class": {
+            "index": trust.seen,
+            "name": names[trust.seen],
+            "probability": {"clean": float(before[trust.seen]), "universal": float(after[trust.seen])},
+        },
+        "contrast": {"index": trust.contrast, "name": names[trust.contrast]},
+        "prediction": {"index": now, "name": names[now], "probability": float(after[now])},
+        "stays": now == trust.seen,
+        "random": {"draws": len(trust.stays), "stay": int(trust.stays.sum())},
+        "methods": [_method_numbers(one) for one in trust.methods],
+    }
+
+
+def _method_numbers(one: MapTrust) -> dict[str, Any]:
+    return {
+        "method": one.method,
+        "title": one.title,
+        "contrastive": one.contrastive,
+        "universal": {name: finite(value) for name, value in one.universal.items()},
+        "random": {name: _spread(values) for name, values in one.random.items()},
+        "scale": asdict(scale_of(one.maps.unsqueeze(1))),
+    }
+
+
+def _spread(values: Tensor) -> dict[str, float | None]:
+    there = values[~values.isnan()].double()
+    if not len(there):
+        return {"mean": None, "low": None, "high": None}
+    return {"mean": float(there.mean()), "low": float(there.min()), "high": float(there.max())}
+
+
+def trust_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Say what becomes of the prediction, and how much of each method's map stays."""
+    return [_prediction(found), *(f"{one['title']}: {verdict(one, found)}" for one in found["methods"])]
+
+
+def _prediction(found: Mapping[str, Any]) -> str:
+    cls, now, random = found["class"], found["prediction"], found["random"]
+    was = percent(cls["probability"]["clean"])
+    what = f"the prediction stays {cls['name']} ({was}, then {percent(now['probability'])})"
+    if not found["stays"]:
+        what = (
+            f"the prediction changes, from {cls['name']} ({was}) to {now['name']} ({percent(now['probability'])}), so "
+            "the maps may well move too"
+        )
+    return (
+        f"Under the universal perturbation (l2 {found['perturbation']['l2']:.4g}) {what}; it stays under "
+        f"{random['stay']} of {random['draws']} random directions of the same norm."
+    )
+
+
+def verdict(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Say in a sentence how much of a method's map stays, and what follows.
+
+    A share is called smaller than by chance if it is smaller than under every random direction.
+
+    Parameters
+    ----------
+    one
+        The numbers of the method.
+    found
+        The numbers that it is among.
+    """
+    kept, chance = one["universal"]["top_overlap"], one["random"]["top_overlap"]
+    if kept is None or chance["mean"] is None:
+        return "the map is empty before or after, so nothing can be said."
+    beyond, few = kept < chance["low"], kept < FEW
+    spread = f"{100 * chance['low']:.0f} to {_whole(chance['high'])}"
+    by_chance = f"under random noise of equal size {_whole(chance['mean'])}, {spread} from draw to draw"
+    if not found["stays"] and few:
+        end = ", but the prediction changes, so this alone says nothing against the map"
+    elif not found["stays"]:
+        end = ", though the prediction changes: most of what it shows stays"
+    elif few and beyond:
+        end = ", fewer than under any noise, though the prediction stays: do not read it pixel by pixel"
+        end += "; random noise alone breaks it too" if chance["mean"] < FEW else ""
+    elif few:
+        end = ", within what noise of this size does: any such noise moves it, so do not read it pixel by pixel"
+    elif beyond:
+        end = ", fewer than under any noise, but most of what it shows stays"
+    else:
+        end = ": most of what it shows stays, and the universal perturbation does no more than chance"
+    return f"the map keeps {_whole(kept)} of its top pixels ({by_chance}){end}."
+
+
+def _whole(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def trust_headings() -> list[str]:
+    """Name the measures that the page lists."""
+    return [MEASURES[name] for name in SHOWN]
+
+
+TOP_TEXT = f"{100 * TOP:.0f} %"
+"""How many pixels are a map's top ones."""

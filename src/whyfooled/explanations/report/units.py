@@ -1,0 +1,99 @@
+"""What a report says of what an attack does to hidden units: its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from whyfooled.drawing.words import finite
+from whyfooled.units.changes import AMISS, BENT, LayerChanges, UnitChanges
+from whyfooled.units.concept_changes import ConceptChange
+
+TOP_UNITS = 10
+"""How many of the units that moved most are listed, for each layer. [ours]"""
+
+TOP_DETECTORS = 5
+"""How many of the detectors that moved most are listed, for each layer: most of what moves detects nothing. [ours]"""
+
+CLASSES = ("true", "wrong")
+
+
+def unit_numbers(changes: UnitChanges) -> dict[str, Any]:
+    """Collect what a report says of the units in figures; infinite values and those that are not known are None."""
+    dissection = changes.dissection
+    return {
+        "dissection": {
+            "concepts": dissection.parameters.get("concepts"),
+            "images": len(dissection.images),
+            "top": dissection.parameters.get("top"),
+            "cutoff": dissection.cutoff,
+        },
+        "l2": changes.l2,
+        "rule": {"nonlinearity": BENT, "amiss": AMISS},
+        "logit_change": _pair(changes.logit_change),
+        "layers": [_layer(changes, one) for one in changes.layers],
+    }
+
+
+def _pair(values: Tensor) -> dict[str, float | None]:
+    return {cls: finite(float(value)) for cls, value in zip(CLASSES, values, strict=True)}
+
+
+def _layer(changes: UnitChanges, one: LayerChanges) -> dict[str, Any]:
+    ranked, draws = one.ranked, len(one.chance)
+    detectors = one.dissected.detectors(changes.dissection.cutoff)
+    return {
+        "layer": one.name,
+        "units": len(one.distance),
+        "detectors": int(detectors.sum()),
+        "accounted": _pair(one.accounted),
+        "completeness": _pair(changes.completeness(one)),
+        "nonlinearity": _pair(one.nonlinearity),
+        "rough": dict(zip(CLASSES, changes.rough(one).tolist(), strict=True)),
+        "carried": _pair(one.effect[:, detectors].sum(1)),
+        "beyond_chance": {
+            "moving": int(one.moving.sum()),
+            "share": finite(one.beyond_share),
+            "chance": 1 / (1 + draws),
+            "draws": draws,
+        },
+        "not_ranked": len(one.distance) - len(ranked),
+        "not_ranked_moving": int((one.moving & (one.std == 0)).sum()),
+        "top": [_unit(changes, one, unit) for unit in ranked[:TOP_UNITS].tolist()],
+        "top_detectors": [_unit(changes, one, unit) for unit in ranked[detectors[ranked]][:TOP_DETECTORS].tolist()],
+        "concepts": [_concept(own) for own in one.concepts],
+    }
+
+
+def _unit(changes: UnitChanges, one: LayerChanges, unit: int) -> dict[str, Any]:
+    dissection, best = changes.dissection, int(one.dissected.best[unit])
+    chance = one.relative_chance[:, unit]
+    return {
+        "unit": unit,
+        "concept": dissection.concepts[best] if best >= 0 else None,
+        "category": dissection.categories[dissection.category_of[best]] if best >= 0 else None,
+        "iou": float(one.dissected.best_iou[unit]),
+        "detector": bool(one.dissected.detectors(dissection.cutoff)[unit]),
+        "relative": float(one.relative[unit]),
+        "chance": {"mean": float(chance.mean()), "low": float(chance.min()), "high": float(chance.max())},
+        "mean_change": float(one.mean_change[unit]),
+        "active": {"clean": float(one.active[0, unit]), "adversarial": float(one.active[1, unit])},
+        "effect": _pair(one.effect[:, unit]),
+    }
+
+
+def _concept(one: ConceptChange) -> dict[str, Any]:
+    return {**asdict(one), "mean_change": finite(one.mean_change), "falls": one.falls, "rises": one.rises}
+
+
+def falling(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the concepts whose contribution to the true class falls, the largest effect on its logit first."""
+    return sorted((one for one in layer["concepts"] if one["falls"]), key=lambda one: one["true_effect"])
+
+
+def rising(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the concepts whose contribution to the wrong class rises, the largest effect on its logit first."""
+    return sorted((one for one in layer["concepts"] if one["rises"]), key=lambda one: -one["wrong_effect"])

@@ -1,0 +1,1 @@
+"""Where work on many images runs, and how a run is told from any other."""

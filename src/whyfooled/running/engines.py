@@ -1,0 +1,332 @@
+"""Where the work on many images is done: in this process, or on the machines of a Ray cluster.
+
+Work comes in shards: a study measures each once; a fit goes over all of them in every step, and adds up what they give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
+
+import torch
+
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.zoo import find_device, load_classifier
+from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter, one_of
+
+Task = TypeVar("Task", contravariant=True)
+Result = TypeVar("Result", covariant=True)
+
+ENGINES = ("local", "ray")
+MOST_DEATHS = 3
+"""How many workers a shard may outlive in a run before it is held to be what kills them. [ours]"""
+
+
+_PATIENCE = 600
+"""Seconds in which a worker should find a place and load the model."""
+
+
+@runtime_checkable
+class Work(Protocol[Task, Result]):
+    """What is done to a shard: the same on every engine. It can be sent to another machine."""
+
+    def __call__(self, classifier: Classifier, task: Task, tick: Callable[[int], None]) -> Result:
+        """Work on a shard; `tick` is told how many more images are done."""
+
+    def count(self, task: Task) -> int:
+        """Return how many images a shard has."""
+
+
+@runtime_checkable
+class Crew(Protocol[Task, Result]):
+    """Workers that have loaded the model, for as long as there is work."""
+
+    def run(
+        self, tasks: Mapping[int, Task], tick: Callable[[int], None] = lambda images: None
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield each shard's number and result as it is finished, in any order; `tick` is told of images done."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Puts workers to work."""
+
+    def start(self, work: Work[Task, Result], model: Model, most: int) -> AbstractContextManager[Crew[Task, Result]]:
+        """Start at most so many workers; they are gone when the ``with`` block ends."""
+
+
+@final
+@dataclass(frozen=True)
+class Model:
+    """How a worker gets the classifier: by name, so that weights are read where they are used, or as it is."""
+
+    name: str | Classifier
+    weights: str | Path | None = None
+    seed: int = 0
+
+    def load(self, device: str) -> Classifier:
+        """Load it onto a device; ``"auto"`` is a GPU if there is one, or where a given classifier is."""
+        if isinstance(self.name, Classifier):
+            here = self.name.device.type if device == "auto" else device
+            # Not moved: it is the user's.
+            return self.name if self.name.device == find_device(here) else deepcopy(self.name).to(here)
+        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        return load_classifier(self.name, weights=self.weights, device=place, seed=self.seed)
+
+
+def choose_engine(name: str, address: str | None, classifier: Classifier, threads: int) -> Engine:
+    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for less than a core."""
+    one_of("engine", name, ENGINES)
+    at_least("threads", threads, 1)
+    return Local(classifier, threads) if name == "local" else Ray(address, threads)
+
+
+@final
+@dataclass(frozen=True)
+class Local:
+    """Works in this process, on one shard after the other.
+
+    Parameters
+    ----------
+    classifier
+        The classifier, loaded.
+    threads
+        Cores to compute with.
+    """
+
+    classifier: Classifier
+    threads: int
+
+    @contextlib.contextmanager
+    def start(self, work: Work[Task, Result], model: Model, most: int) -> Iterator[Crew[Task, Result]]:
+        """Yield this process as the only worker."""
+        yield _Alone(work, self.classifier, self.threads)
+
+
+@dataclass(frozen=True)
+class _Alone(Generic[Task, Result]):
+    work: Work[Task, Result]
+    classifier: Classifier
+    threads: int
+
+    def run(
+        self, tasks: Mapping[int, Task], tick: Callable[[int], None] = lambda images: None
+    ) -> Iterator[tuple[int, Result]]:
+        with _threads(self.threads):
+            for shard, task in tasks.items():
+                yield shard, self.work(self.classifier, task, tick)
+
+
+@final
+@dataclass(frozen=True)
+class Ray:
+    """Works on a Ray cluster: one worker on each GPU, or where there is none as many as there are cores for.
+
+    Workers load the model once. A shard whose worker dies is given to another one.
+
+    Parameters
+    ----------
+    address
+        The cluster's address, such as ``"10.0.0.1:6379"`` or ``"ray://10.0.0.1:10001"``; a cluster of this machine
+        alone is started if None.
+    threads
+        Cores of each worker, the same as on one machine, because with another number the last digits differ.
+    """
+
+    address: str | None
+    threads: int
+
+    @contextlib.contextmanager
+    def start(self, work: Work[Task, Result], model: Model, most: int) -> Iterator[Crew[Task, Result]]:
+        """Yield the workers of a cluster."""
+        ray = _import_ray()
+        with _connected(ray, self.address), contextlib.closing(_Crew(ray, work, model, self.threads, most)) as crew:
+            yield crew
+
+
+def _import_ray() -> Any:
+    # Read when Ray is imported; nothing about its use is sent anywhere.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise ParameterError("`engine` ray needs the package ray. Run: pip install 'whyfooled[ray]'") from None
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    """Connect to a cluster, and leave it afterwards unless the caller was connected before."""
+    if ray.is_initialized():
+        yield
+        return
+    with _only_errors(logging.getLogger("ray")):
+        try:
+            _knock(address)
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
+        except Exception as error:  # each kind of address fails in its own way
+            reason = _first_line(error)
+            if address is None:
+                raise WhyfooledError(f"Ray cannot be started on this machine: {reason}.") from None
+            raise ParameterError(
+                f"`address` must be that of a running Ray cluster; got {address}, which cannot be reached: {reason}. "
+                "Start one with: ray start --head"
+            ) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    """Silence what would stand between the lines of the progress."""
+    usual = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(usual)
+
+
+def _knock(address: str | None) -> None:
+    """Raise `OSError` if nobody answers: Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address or "")
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+class _Worker:
+    """Lives on the cluster: loads the model once, works on shards."""
+
+    def __init__(self, work: Work[Any, Any], model: Model, threads: int, gpu: bool) -> None:
+        torch.set_num_threads(threads)
+        self.work, self.model, self.device = work, model, "cuda" if gpu else "cpu"
+
+    def load(self) -> None:
+        """Load the model. Not in the constructor, whose errors Ray reports as a death without a reason."""
+        self.classifier = self.model.load(self.device)
+
+    def do(self, task: Any) -> Any:
+        """Work on a shard."""
+        return self.work(self.classifier, task, lambda images: None)
+
+
+class _Crew(Generic[Task, Result]):
+    """The workers of one run, and what each is doing."""
+
+    def __init__(self, ray: Any, work: Work[Task, Result], model: Model, threads: int, most: int) -> None:
+        self.ray, self.work = ray, work
+        resources = ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+        if threads > largest:
+            raise bad_parameter(
+                "threads", f"must be at most {largest}, the cores of the cluster's largest machine", threads
+            )
+        remote = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(_Worker)
+        self.worker, self.arguments = remote, (ray.put(work), ray.put(model), threads, bool(gpus))
+        self.workers: list[Any] = []
+        self.idle: list[Any] = []
+        # What each pending answer is about: its worker, and the shard (None: whether the model is loaded). A worker
+        # that has no place yet, because a machine is gone, is never given work, so nothing waits for it.
+        self.pending: dict[Any, tuple[Any, int | None]] = {}
+        # How many workers each shard has outlived; of None, the model.
+        self.deaths: Counter[int | None] = Counter()
+        for _ in range(max(1, min(gpus or cores // threads, most))):
+            self._hire()
+
+    def close(self) -> None:
+        """Let the workers go: on a cluster that others use too, their cores must be free at once."""
+        for worker in self.workers:
+            self.ray.kill(worker)
+
+    def run(
+        self, tasks: Mapping[int, Task], tick: Callable[[int], None] = lambda images: None
+    ) -> Iterator[tuple[int, Result]]:
+        waiting, left = deque(tasks), len(tasks)
+        self.deaths.clear()
+        lost = (self.ray.exceptions.RayActorError, self.ray.exceptions.ObjectLostError)
+        while left:
+            while waiting and self.idle:
+                free, following = self.idle.pop(), waiting.popleft()
+                self.pending[free.do.remote(tasks[following])] = (free, following)
+            worker, shard, done = self._next()
+            try:
+                result = self.ray.get(done)
+            except lost as error:
+                # With its machine, before its answer was fetched, or while it worked.
+                self.ray.kill(worker)
+                self._hire()
+                self._count_death(shard, error)
+                if shard is not None:
+                    waiting.appendleft(shard)
+            except self.ray.exceptions.RayTaskError as error:
+                raise _own_error(error) from None
+            else:
+                self.idle.append(worker)
+                if shard is not None:
+                    left -= 1
+                    tick(self.work.count(tasks[shard]))
+                    yield shard, result
+
+    def _next(self) -> tuple[Any, int | None, Any]:
+        """Wait for an answer; in vain only if every worker waits for a place."""
+        while True:
+            done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=_PATIENCE)
+            if done:
+                return (*self.pending.pop(done[0]), done[0])
+            if all(shard is None for _, shard in self.pending.values()):
+                raise WhyfooledError(
+                    f"No Ray worker could be started within {_PATIENCE // 60} minutes: the cluster has no free place "
+                    f"for one. It has {self.ray.available_resources()}."
+                )
+
+    def _hire(self) -> None:
+        worker = self.worker.remote(*self.arguments)
+        self.workers.append(worker)
+        self.pending[worker.load.remote()] = (worker, None)
+
+    def _count_death(self, shard: int | None, error: Exception) -> None:
+        self.deaths[shard] += 1
+        if self.deaths[shard] < MOST_DEATHS:
+            return
+        reason = _first_line(error)
+        what = "starting" if shard is None else f"working on shard {shard}"
+        raise WhyfooledError(
+            f"A Ray worker died while {what}, {MOST_DEATHS} times. Is there memory enough on every machine, and are "
+            f"the model and the "
+            f"images there under the same paths? Ray says: {reason}."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _own_error(error: Any) -> Exception:
+    """Return an error of ours as it was raised on the worker, and anything else in one sentence."""
+    cause = error.cause
+    if isinstance(cause, WhyfooledError):
+        return cause
+    return WhyfooledError(f"A Ray worker failed: {type(cause).__name__}: {cause}")

@@ -1,0 +1,57 @@
+"""How an explanation came about: the time and the passes of its stages, versions, and what it was warned of."""
+
+from __future__ import annotations
+
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.passes import Passes, count_passes
+from whyfooled.errors import WhyfooledWarning
+from whyfooled.types import Progress
+
+
+class Stages:
+    """Times and counts the stages of one explanation, and reports their progress.
+
+    Parameters
+    ----------
+    classifier
+        The classifier whose passes are counted.
+    progress
+        Called with the steps done, the steps in all, and what is being done.
+    """
+
+    def __init__(self, classifier: Classifier, progress: Progress) -> None:
+        self.classifier = classifier
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+        self.passes: dict[str, Passes] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time and count what is done inside the block."""
+        started = time.perf_counter()
+        with count_passes(self.classifier) as passes:
+            yield
+        self.seconds[name] = time.perf_counter() - started
+        self.passes[name] = passes
+
+
+def pass_on(caught: list[warnings.WarningMessage]) -> Iterator[str]:
+    """Turn our warnings into notes, and let everybody else's go where they were going."""
+    for one in caught:
+        if issubclass(one.category, WhyfooledWarning):
+            yield str(one.message)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    packages = ("whyfooled", "torch", "torchvision", "timm", "pandas", "pyarrow", "numpy")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}

@@ -1,0 +1,1 @@
+"""How a backward pass is given other rules than the gradient's."""

@@ -1,0 +1,158 @@
+"""Gradients of logits: what every gradient-based saliency method shares."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from whyfooled.classifier import Classifier, check_classes, check_finite
+from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
+from whyfooled.saliency.backward.graph import plain_attention, report_logits, uncompiled
+from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
+from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
+
+
+def class_gradients(
+    classifier: Classifier,
+    images: Images,
+    classes: ManyClasses,
+    *,
+    rule: Rule | None = None,
+    create_graph: bool = False,
+) -> ManyMaps:
+    """Compute the gradient of one logit, or several, with respect to each image, under a rule at the ReLUs.
+
+    All classes are served by one forward pass; each costs one vector-Jacobian product. (A vmapped backward pass in
+    place of them computes the same and is slower: inside it PyTorch runs convolutions class by class and copies the
+    results together.)
+
+    Parameters
+    ----------
+    classifier
+        The classifier. Nothing about it changes, and no parameter's gradient is computed.
+    images
+        (n,c,h,w), values in [0, 1].
+    classes
+        (n,) or (n,k): the classes whose logits are differentiated, for each image.
+    rule
+        What happens at a ReLU; the plain gradient if None.
+    create_graph
+        Whether the gradients can be differentiated with respect to the images, by a second backward pass. Take
+        ``torch.autograd.grad(..., images)`` for it: ``backward()`` would leave gradients on the model's parameters. A
+        rule is a part of the map and no derivative, so the second pass differentiates what the rule does with the
+        gradient and with the activations, and these as they are.
+
+    Returns
+    -------
+    Tensor
+        (n,c,h,w) or (n,k,c,h,w), like `classes`.
+
+    Raises
+    ------
+    ParameterError
+        If the images or the classes have another shape, or a class is out of range, or `create_graph` is True and the
+        images have no gradient.
+    MethodError
+        If the rule cannot hold on this model.
+    ModelError
+        If the logits are not finite, or do not depend on the images.
+    """
+    gradients = quiet_gradients(classifier, images, classes, rule=rule, create_graph=create_graph)
+    warn_of_empty(gradients, stacklevel=4)
+    return gradients
+
+
+def quiet_gradients(
+    classifier: Classifier,
+    images: Images,
+    classes: ManyClasses,
+    *,
+    rule: Rule | None = None,
+    create_graph: bool = False,
+) -> ManyMaps:
+    """Do as `class_gradients`, without its warning: for methods to which one gradient is a part of a sum."""
+    check_pairs(images, classes)
+    leaf = _own_copy(images, create_graph)
+    attention = plain_attention() if create_graph else nullcontext()
+    with torch.enable_grad(), attention, first_order(rule) as held:
+        logits = ruled_logits(classifier, leaf, held)
+        return logit_gradients(logits, classes, leaf, create_graph=create_graph)
+
+
+def _own_copy(images: Images, create_graph: bool) -> Images:
+    """Copy what is differentiated: a module that works in place on its input must not write into the caller's."""
+    if not create_graph:
+        return images.detach().clone().requires_grad_()
+    if not (images.requires_grad and torch.is_grad_enabled()):
+        rule = "must require a gradient, or be computed from what does, where `create_graph` is True"
+        found = "images that do not" if torch.is_grad_enabled() else "a call where gradients are switched off"
+        raise bad_parameter("images", rule, found, "Call images.requires_grad_() first, outside torch.no_grad().")
+    return images.clone()
+
+
+EMPTY = "A gradient is zero at every pixel"
+
+
+def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
+    """Warn the caller of the calling method if the gradient of an image is zero."""
+    if not gradients.flatten(1).any(1).all():
+        warnings.warn(
+            f"{EMPTY}: the logit does not change with the image there (a saturated or dead network). Its map is empty.",
+            WhyfooledWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def check_pairs(images: Images, classes: ManyClasses) -> None:
+    """Raise `ParameterError` unless the images are in single or double precision and there are classes for each."""
+    if images.dtype not in (torch.float32, torch.float64):
+        fix = "The maps of two classes are nearly equal, so their difference needs the precision."
+        raise bad_parameter("images", "must be float32 or float64", images.dtype, fix)
+    if not isinstance(classes, Tensor):
+        fix = "Make a tensor of them: torch.tensor([...])."
+        raise bad_parameter("classes", "must be a tensor of class indices", type(classes).__name__, fix)
+    if classes.ndim not in (1, 2) or len(classes) != len(images):
+        rule = f"must have the shape ({len(images)},) or ({len(images)}, k), a class or k classes for each image"
+        raise ParameterError(f"`classes` {rule}; got {tuple(classes.shape)}.")
+
+
+def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> Logits:
+    """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
+    with relu_rule(rule) if rule is not None else uncompiled() as calls:
+        logits = plain_logits(classifier, images)
+    if calls is not None:
+        check_rule_held(classifier.module, logits, images, calls)
+    return logits
+
+
+def plain_logits(classifier: Classifier, images: Images) -> Logits:
+    """Run a forward pass in full precision, and check that the logits are finite and depend on the images."""
+    with torch.autocast(images.device.type, enabled=False):
+        logits: Tensor = classifier(images)
+    check_finite(logits)
+    if images.requires_grad and logits.grad_fn is None:
+        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    report_logits(classifier.module, logits, images)
+    return logits
+
+
+def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Differentiate the classes' logits with respect to anything they were computed from, (n,…) -> (n,…) or (n,k,…)."""
+    check_classes(classes, logits)
+    columns = classes.long().to(logits.device)
+    columns = columns.unsqueeze(1) if classes.ndim == 1 else columns
+    chosen = logits.gather(1, columns)
+    last = chosen.shape[1] - 1
+    gradients = [
+        torch.autograd.grad(
+            chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph
+        )[0]
+        for k in range(chosen.shape[1])
+    ]
+    if create_graph:
+        # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
+        gradients = [gradient + 0 * inputs for gradient in gradients]
+    return gradients[0] if classes.ndim == 1 else torch.stack(gradients, dim=1)

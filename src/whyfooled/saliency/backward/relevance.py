@@ -1,0 +1,284 @@
+"""Relevance in place of gradients: a backward pass that carries shares of a logit, for any convolutional network.
+
+While `RelevanceCalls` is active, every operation through which relevance must be shared is replaced by an autograd
+function that shares it (`_flow`), by the rule for its kind (`_shares`), however the model spells the call (`_calls`).
+Automatic differentiation then does the bookkeeping: reused modules, branches, slices and operations in place are right
+by construction, and nothing is left on the model.
+
+Whatever else is found in the graph afterwards has no relevance rule and raises `MethodError`: a plain gradient never
+stands in for relevance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from whyfooled.classifier import Classifier, check_finite
+from whyfooled.errors import MethodError, ModelError
+from whyfooled.saliency.backward.calls import (
+    CONVOLUTIONS,
+    LAYERS,
+    MIXTURES,
+    Call,
+    as_affine,
+    as_layer,
+    keeps_sign,
+    per_channel,
+    tensors_in,
+)
+from whyfooled.saliency.backward.flow import (
+    MOVING,
+    SHARING,
+    MixedRelevance,
+    PassedRelevance,
+    SumRelevance,
+    WeightedRelevance,
+    gated,
+    operation,
+)
+from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, uncompiled
+from whyfooled.saliency.backward.shares import FirstRule, Layer, Rule
+from whyfooled.types import Images, Logits, Maps
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which rule holds where.
+
+    Parameters
+    ----------
+    convolution, linear
+        The rules of these layers.
+    first
+        The rule of the layers that see the image itself (normalised, padded, …, but not yet weighted); their own if
+        None.
+    """
+
+    convolution: Rule
+    linear: Rule
+    first: FirstRule | None
+
+
+class RelevanceCalls(TorchFunctionMode):
+    """While active, operations on what depends on the images are made with their relevance rule.
+
+    ``refused`` names what was met in a place where the graph cannot show it.
+    """
+
+    def __init__(self, rules: Rules, images: Tensor) -> None:
+        super().__init__()
+        self.rules = rules
+        self.images = images
+        self.refused: set[str] = set()
+        # What a tensor that is still image would be for a black and for a white image: the box of its values.
+        self._boxes = WeakTensorKeyDictionary()
+        self._boxes[images] = (torch.zeros_like(images), torch.ones_like(images))
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        call = Call(func, args, kwargs or {})
+        signals = [tensor for tensor in call.tensors if self._depends(tensor)]
+        if not signals:
+            if not any(tensor.requires_grad for tensor in call.tensors):
+                return call()
+            # What is made of parameters alone is a constant, so that whatever has a graph depends on the images.
+            with torch.no_grad():
+                return call()
+        ruled = self._ruled(call, signals)
+        result = self._plain(call, signals) if ruled is None else ruled
+        made = list(tensors_in(result))
+        is_image = call.name not in LAYERS and all(signal in self._boxes for signal in signals)
+        if is_image and (made or func is Tensor.__setitem__):
+            self._follow(call, made)
+        return result
+
+    def _depends(self, tensor: Tensor) -> bool:
+        return tensor.grad_fn is not None or tensor is self.images
+
+    def _follow(self, call: Call, made: list[Tensor]) -> None:
+        """Make a call on what is still image for a black and for a white image, too."""
+        with torch.no_grad():
+            black = call.of(lambda tensor: self._boxes[tensor][0] if tensor in self._boxes else tensor)
+            white = call.of(lambda tensor: self._boxes[tensor][1] if tensor in self._boxes else tensor)
+        for tensor, low, high in zip(made, tensors_in(black), tensors_in(white), strict=True):
+            self._boxes[tensor] = (low, high)
+
+    def _ruled(self, call: Call, signals: list[Tensor]) -> Any:
+        """Make the call with its rule; None if it has none."""
+        given = call.given
+        alone = len(signals) == 1 and given.get("input") is signals[0]
+        if call.name in LAYERS:
+            return self._weighted(call, signals)
+        if call.name in MIXTURES and alone and given.get("mode") != "bicubic":
+            equally = self.rules.first is not None and signals[0] in self._boxes
+            return MixedRelevance.apply(signals[0], call.of_input(), equally)
+        if keeps_sign(call.name, given) and alone:
+            return PassedRelevance.apply(signals[0], call, None)
+        if call.name in ("add", "sub") and (len(signals) == 2 or (call.in_place and not alone)):
+            term = given["other"].detach() * (given.get("alpha", 1) * (1 if call.name == "add" else -1))
+            return SumRelevance.apply(given["input"], given["other"], term, call)
+        if call.name == "mul" and len(signals) == 2:
+            signal = gated(given["input"], given["other"])
+            in_other = call.in_place and signal is not given["input"]
+            return None if signal is None or in_other else PassedRelevance.apply(signal, call, None)
+        return self._affine(call, signals[0]) if len(signals) == 1 else None
+
+    def _weighted(self, call: Call, signals: list[Tensor]) -> Any:
+        found = as_layer(call)
+        if found is None or len(signals) != 1 or signals[0] is not found[0]:
+            return None
+        inputs, layer = found
+        rule = self.rules.convolution if call.name in CONVOLUTIONS else self.rules.linear
+        return WeightedRelevance.apply(inputs, call, self._first_rule(inputs) or rule, layer)
+
+    def _first_rule(self, inputs: Tensor) -> Rule | None:
+        """Return the rule of a layer that sees what is still image; None for its own, or if it sees something else."""
+        first = self.rules.first
+        if first is None or inputs not in self._boxes:
+            return None
+        ends = self._boxes[inputs]
+        low, high = torch.minimum(*ends), torch.maximum(*ends)
+        return lambda layer, values, relevance: first(layer, values, relevance, low, high)
+
+    def _affine(self, call: Call, signal: Tensor) -> Any:
+        found = as_affine(call.name, call.given, signal)
+        if found is None or (call.in_place and call.given["input"] is not signal):
+            return None
+        scale, shift = found
+        if signal in self._boxes:
+            return PassedRelevance.apply(signal, call, None)
+        producer, layer = _layer_behind(signal)
+        if layer is not None and not call.in_place:
+            scales = per_channel(scale, signal, layer.channel)
+            shifts = per_channel(0.0 if shift is None else shift, signal, layer.channel)
+            if scales is not None and shifts is not None:
+                fused = layer.followed_by(scales, shifts)
+                return WeightedRelevance.apply(producer.saved_tensors[0], call, producer.rule, fused)
+        return PassedRelevance.apply(signal, call, shift)
+
+    def _plain(self, call: Call, signals: list[Tensor]) -> Any:
+        views = [(tensor, tensor._version) for tensor in signals if tensor._is_view()]
+        result = call()
+        # Behind a change of a view in place, the graph shows that something was written and not what.
+        if call.function not in _WRITING and any(tensor._version != version for tensor, version in views):
+            self.refused.add(call.function.__name__)
+        return result
+
+
+_WRITING = (Tensor.copy_, Tensor.__setitem__, Tensor.fill_, Tensor.zero_, Tensor.masked_fill_, Tensor.index_put_)
+
+
+def _layer_behind(outputs: Tensor) -> tuple[Any, Layer | None]:
+    """Return the node of the graph that made a tensor, and its layer if it is one."""
+    node = outputs.grad_fn
+    layer = getattr(node, "layer", None)
+    return node, layer if isinstance(layer, Layer) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A forward pass from which relevance can be sent back, as often as wanted.
+
+    Parameters
+    ----------
+    images
+        (n,c,h,w) The tensor that the classifier was given.
+    logits
+        (n,m) What it returned.
+    """
+
+    images: Images
+    logits: Logits
+
+    def relevance(self, start: Logits) -> Maps:
+        """Send relevance back: (n,m) at the logits to (n,c,h,w) at the images.
+
+        Raises
+        ------
+        MethodError
+            If the model has overwritten, in place, what relevance is shared by.
+        """
+        try:
+            with torch.autocast(self.images.device.type, enabled=False):
+                (maps,) = torch.autograd.grad(self.logits, self.images, start, retain_graph=True)
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            raise MethodError(
+                "This model overwrites the input of a layer in place, so relevance cannot be shared by it. Make that "
+                "operation work on a copy."
+            ) from error
+        return maps
+
+    def negated_head(self) -> Tensor:
+        """Make logits whose relevance goes through the last layer with its weights and bias negated.
+
+        Raises
+        ------
+        MethodError
+            If the logits are not the outputs of a linear layer.
+        """
+        head, layer = _layer_behind(self.logits)
+        if layer is None:
+            raise MethodError("This method needs a network whose logits are the outputs of a linear layer.")
+        ones = -layer.weight.new_ones(len(layer.weight))
+        negated = layer.followed_by(ones, 0 * ones)
+        with torch.enable_grad():
+            logits: Tensor = WeightedRelevance.apply(head.saved_tensors[0], self.logits.neg, head.rule, negated)
+        return logits
+
+
+def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
+    """Run the forward pass with relevance rules, and check that they reach everything.
+
+    Raises
+    ------
+    MethodError
+        If an operation between images and logits has no relevance rule, or was not seen.
+    ModelError
+        If the logits are not finite, or do not depend on the images.
+    """
+    # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
+    leaf = images.detach().clone().requires_grad_()
+    autocast = torch.autocast(images.device.type, enabled=False)
+    with torch.enable_grad(), autocast, uncompiled(), RelevanceCalls(rules, leaf) as calls:
+        logits: Tensor = classifier(leaf)
+    check_finite(logits)
+    if logits.grad_fn is None:
+        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    _check_rules_held(classifier.module, logits, calls)
+    return Trace(leaf, logits)
+
+
+_TITLES = {
+    "Silu": "SiLU",
+    "Gelu": "GELU",
+    "NativeLayerNorm": "layer norm",
+    "NativeGroupNorm": "group norm",
+    "NativeBatchNorm": "batch norm with the batch's own statistics",
+    "Mul": "a product of signals, or dropout that is on",
+    "Div": "division by a signal",
+    "NativeDropout": "dropout",
+}
+
+
+def _check_rules_held(module: nn.Module, logits: Tensor, calls: RelevanceCalls) -> None:
+    if is_scripted(module):
+        raise MethodError(
+            "A part of this model is scripted or traced, where its operations cannot be given a relevance rule. Give "
+            "the plain Python module."
+        )
+    met = {operation(node) for node in graph_nodes(logits)}
+    unruled = sorted({_TITLES.get(name, name) for name in met.difference(SHARING, MOVING)} | calls.refused)
+    if unruled:
+        raise MethodError(
+            f"Relevance has no rule for {', '.join(unruled)}, which this model uses (or which runs where it is not "
+            "seen, as in another thread). Use a method without rules, such as gradient or gradcam."
+        )

@@ -1,0 +1,261 @@
+"""Rules at a ReLU: what a backward pass does with the gradient that arrives at one.
+
+One mechanism serves them all: while `relu_rule` is active, every call of ReLU that PyTorch sees (a module's,
+``F.relu``'s, ``x.relu()``'s, in place or not; ReLU6 and Hardtanh(0, h) too) is replaced by an autograd function with
+the rule as its backward. The model is not touched, so nothing can be left on it, and a ReLU shared by two branches, or
+used twice, is right by construction: the rule changes that node's own gradient and nothing else.
+
+What the mechanism cannot reach is found afterwards, in the autograd graph itself: a ReLU that ran where it was not
+seen (a scripted module, another thread), or an activation that has no such rule, raises `MethodError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+
+from whyfooled.errors import MethodError
+from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, uncompiled
+
+OwnGradient = Callable[[Tensor], Tensor]
+"""The backward pass of an activation as it is: gradient at the output -> gradient at the input."""
+
+Rule = Callable[[Tensor, OwnGradient], Tensor]
+"""(gradient G at the output, the activation's own backward pass) -> gradient at the input."""
+
+
+def guided(gradient: Tensor, own: OwnGradient) -> Tensor:
+    """Let a positive gradient pass an open activation: ``max(G, 0) · 1[0 < a < upper]`` (Springenberg et al. 2015)."""
+    # After and not before: no activation here falls anywhere, so the signs are the same, and this result is ours.
+    return own(gradient).relu_()
+
+
+def deconvnet(gradient: Tensor, own: OwnGradient) -> Tensor:
+    """Let a positive gradient pass: ``max(G, 0)`` (Zeiler & Fergus 2014)."""
+    return gradient.relu()
+
+
+@contextmanager
+def first_order(rule: Rule | None) -> Iterator[Rule | None]:
+    """Yield the rule as one that holds inside the block; afterwards its activations have their own gradient.
+
+    For maps that are differentiated again. A map is made of the gradient and of the values that the activations had,
+    and these depend on the images as the network's values do: by the derivative, not by the rule.
+    """
+    if rule is None:
+        yield None
+        return
+    current = rule
+
+    def held(gradient: Tensor, own: OwnGradient) -> Tensor:
+        return current(gradient, own)
+
+    try:
+        yield held
+    finally:
+        current = _no_rule
+
+
+def _no_rule(gradient: Tensor, own: OwnGradient) -> Tensor:
+    return own(gradient)
+
+
+@runtime_checkable
+class Activation(Protocol):
+    """An activation that a rule can hold at."""
+
+    keeps_input: ClassVar[bool]
+    """Whether the backward pass reads the input (which no call in place may then write into), not the output."""
+
+    def value(self, inputs: Tensor, inplace: bool = False) -> Tensor:
+        """Compute the output."""
+        ...
+
+    def own_gradient(self, gradient: Tensor, kept: Tensor) -> Tensor:
+        """Compute the gradient at the input from the one at the output, differentiably."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """ReLU, or what is cut off at `upper`: ReLU6, Hardtanh(0, upper)."""
+
+    upper: float
+    keeps_input: ClassVar[bool] = False
+
+    def value(self, inputs: Tensor, inplace: bool = False) -> Tensor:
+        """Compute the output."""
+        if self.upper == float("inf"):
+            return inputs.relu_() if inplace else inputs.relu()
+        return inputs.clamp_(0, self.upper) if inplace else inputs.clamp(0, self.upper)
+
+    def own_gradient(self, gradient: Tensor, kept: Tensor) -> Tensor:
+        """Compute the gradient at the input from the one at the output."""
+        # The fused kernels read the output: it lies strictly between the bounds exactly where the input does.
+        if self.upper == float("inf"):
+            passed: Tensor = torch.ops.aten.threshold_backward(gradient, kept, 0)
+        else:
+            passed = torch.ops.aten.hardtanh_backward(gradient, kept, 0, self.upper)
+        return passed
+
+
+class _Ruled(torch.autograd.Function):
+    """An activation forwards, a rule backwards."""
+
+    @staticmethod
+    def forward(inputs: Tensor, rule: Rule, activation: Activation, inplace: bool) -> Tensor:
+        return activation.value(inputs, inplace)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        original, ctx.rule, ctx.activation, inplace = inputs
+        if inplace:
+            ctx.mark_dirty(original)
+        ctx.save_for_backward(original if ctx.activation.keeps_input else output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (kept,) = ctx.saved_tensors
+        return ctx.rule(gradients[0], lambda gradient: ctx.activation.own_gradient(gradient, kept)), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], inputs: Tensor, rule: Rule, activation: Any, inplace: bool) -> Any:
+        # Elementwise, so one more dimension changes nothing.
+        return _Ruled.apply(inputs, rule, activation, inplace), in_dims[0]
+
+
+def ruled(inputs: Tensor, rule: Rule, activation: Activation, inplace: bool) -> Tensor:
+    """Compute an activation with a rule for its backward pass."""
+    if inplace and activation.keeps_input:
+        return inputs.copy_(ruled(inputs.clone(), rule, activation, inplace=False))
+    output: Tensor = _Ruled.apply(inputs, rule, activation, inplace)
+    return output
+
+
+def ruled_relu(inputs: Tensor, rule: Rule, upper: float, inplace: bool) -> Tensor:
+    """Compute a ReLU with a rule for its backward pass. A mode around may put another activation in its place."""
+    if has_torch_function((inputs,)):
+        output: Tensor = handle_torch_function(ruled_relu, (inputs,), inputs, rule, upper, inplace)
+        return output
+    return ruled(inputs, rule, ReLU(upper), inplace)
+
+
+_PLAIN = ("input", "inplace")
+_BOUNDED = ("input", "min_val", "max_val", "inplace")
+_ARGUMENTS = {
+    F.relu: _PLAIN,
+    torch.relu: _PLAIN,
+    torch.relu_: _PLAIN,
+    Tensor.relu: _PLAIN,
+    Tensor.relu_: _PLAIN,
+    F.relu6: _PLAIN,
+    F.hardtanh: _BOUNDED,
+    F.hardtanh_: _BOUNDED,
+    F.threshold: ("input", "threshold", "value", "inplace"),
+}
+"""Every function that can be a ReLU, with the names of its arguments."""
+
+_IN_PLACE = (torch.relu_, Tensor.relu_, F.hardtanh_)
+
+
+def as_relu(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, float, bool] | None:
+    """Read a call as a ReLU: its input, its upper bound, whether it works in place; None if it is something else."""
+    if function not in _ARGUMENTS:
+        return None
+    given = dict(zip(_ARGUMENTS[function], args, strict=False)) | kwargs
+    upper = _upper_bound(function, given)
+    if upper is None:
+        return None
+    return given["input"], upper, function in _IN_PLACE or bool(given.get("inplace", False))
+
+
+def _upper_bound(function: Any, given: dict[str, Any]) -> float | None:
+    """Return where the activation stops growing; None if it does not begin at 0, and so is no ReLU."""
+    if function is F.threshold:
+        return float("inf") if given["threshold"] == given["value"] == 0 else None
+    if function in (F.hardtanh, F.hardtanh_):
+        low, high = given.get("min_val", -1.0), given.get("max_val", 1.0)
+        return float(high) if low == 0 < high else None
+    return 6.0 if function is F.relu6 else float("inf")
+
+
+class RuledCalls(TorchFunctionMode):
+    """While active, every ReLU call is made with the rule; `met` counts them."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule = rule
+        self.met = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        call = as_relu(func, args, kwargs or {})
+        if call is None:
+            return func(*args, **(kwargs or {}))
+        self.met += 1
+        inputs, upper, inplace = call
+        return ruled_relu(inputs, self.rule, upper, inplace)
+
+
+@contextmanager
+def relu_rule(rule: Rule) -> Iterator[RuledCalls]:
+    """Make every ReLU that runs inside the ``with`` block use a rule in its backward pass.
+
+    Compiled modules run uncompiled inside the block. The block need only cover the forward pass. The rule holds in
+    every backward pass through what ran inside, a second one too, unless `first_order` ends it before.
+    """
+    with uncompiled(), RuledCalls(rule) as calls:
+        yield calls
+
+
+_NO_RULE = {
+    "Gelu": "GELU",
+    "Silu": "SiLU",
+    "Hardswish": "Hardswish",
+    "Mish": "Mish",
+    "Elu": "ELU",
+    "Celu": "CELU",
+    "LeakyRelu": "LeakyReLU",
+    "Prelu": "PReLU",
+    "RreluWithNoise": "RReLU",
+    "Softplus": "Softplus",
+    "Hardtanh": "Hardtanh with a lower bound other than 0",
+}
+UNSEEN = ("Relu", "Threshold", "CompiledFunction", "CheckpointFunction", "torch::jit", "DifferentiableGraph")
+"""How nodes of an autograd graph begin that stand for a ReLU that was not seen, or for a part that may hide one."""
+
+
+def check_rule_held(module: nn.Module, logits: Tensor, images: Tensor, calls: RuledCalls) -> None:
+    """Raise `MethodError` unless the rule reached every activation, one at least, from the images to the logits.
+
+    Gates and attention (sigmoid, tanh, softmax) are no rectifiers and keep their own gradient.
+    """
+    check_activations(module, logits, images)
+    if not calls.met:
+        raise MethodError("This method needs a network with ReLUs, and none ran between the images and the logits.")
+
+
+def check_activations(module: nn.Module, logits: Tensor, images: Tensor) -> None:
+    """Raise `MethodError` if there is an activation that is no ReLU, or one that ran where it was not seen."""
+    names = graph_nodes(logits, images)
+    unsupported = sorted({title for start, title in _NO_RULE.items() if any(n.startswith(start) for n in names)})
+    if unsupported:
+        raise MethodError(
+            "This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses "
+            f"{', '.join(unsupported)}. Use a method without a ReLU rule, such as gradient or gradcam."
+        )
+    unseen = sorted({name for name in names if name.startswith(UNSEEN)})
+    if unseen or is_scripted(module):
+        raise MethodError(
+            "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a "
+            f"function, checkpointed or in another thread ({', '.join(unseen) or 'a ScriptModule'}). Give the plain "
+            "Python module."
+        )

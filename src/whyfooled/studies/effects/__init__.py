@@ -1,0 +1,1 @@
+"""Studies of what perturbations do (Xu et al. 2019)."""

@@ -1,0 +1,1 @@
+"""Studies of saliency maps (Gu & Tresp 2019)."""

@@ -1,0 +1,202 @@
+"""Whether a map depends on the class it is made for, by its signs or by its size alone (Gu & Tresp 2019, fig. 1)."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, ClassVar, final
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.drawing.figures.curves import histograms_figure
+from whyfooled.drawing.summary import Summary, SummaryTable
+from whyfooled.errors import MethodError, at_least
+from whyfooled.registry import Card, title
+from whyfooled.saliency import Deconvnet, Enhanced, Gradient, GuidedBackprop
+from whyfooled.studies.parts.maps import check_none_works, spread
+from whyfooled.studies.parts.over_images import by_image, means
+from whyfooled.studies.study import Batch, Measured, Study, check_methods
+from whyfooled.studies.table import Columns, Table
+from whyfooled.tensors.measures import average_difference, binary_similarity, chance_similarity
+from whyfooled.types import Images, Logits
+
+LABELS, PREDICTED = "its labels", "the classifier's top classes"
+
+
+@final
+@dataclass(frozen=True)
+class FilteringEffect(Study):
+    """Compare the maps of pairs of classes of one image: where they are positive, and how large they are.
+
+    Classes are the image's labels where it has several, else the `top` classes that the classifier gives it.
+
+    Parameters
+    ----------
+    methods
+        Saliency methods that explain classes one by one; enhanced ones do not, and are named as failures.
+    top
+        How many of the strongest classes stand for those of an image that does not have several labels. [ours]
+    """
+
+    methods: tuple[Any, ...] = (Gradient(), Deconvnet(), GuidedBackprop())
+    top: int = 3
+
+    card: ClassVar[Card] = Card(
+        name="filtering-effect",
+        title="The filtering effect",
+        summary="How alike the maps of two classes of one image are, by their signs and by their size.",
+        source="Gu & Tresp 2019, arXiv 1908.08413, sec. 2 and fig. 1",
+        cost="2 forwards, and a backward pass for each class, of each method",
+    )
+    columns: ClassVar[Columns] = {
+        "classes": "text",
+        "method": "text",
+        "class_a": "whole",
+        "class_b": "whole",
+        "similarity": "real",
+        "chance": "real",
+        "avg_diff": "real",
+    }
+    headline: ClassVar[str] = "similarity"
+
+    def __post_init__(self) -> None:
+        at_least("top", self.top, 2)
+        check_methods(self.methods)
+
+    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
+        """Compute each image's maps for its classes, and compare them two by two."""
+        rows: list[dict[str, Any]] = []
+        kept: dict[str, Tensor] = {}
+        # Images with equally many classes go through the classifier together.
+        groups: dict[int, list[_Asked]] = defaultdict(list)
+        for asked in self._classes(classifier.logits(batch.images), batch):
+            groups[len(asked.classes)].append(asked)
+        for group in groups.values():
+            places = [asked.place for asked in group]
+            for name, maps in self._maps(classifier, batch.images[places], group):
+                if isinstance(maps, MethodError):
+                    rows += [{"place": place, "method": name, "error": f"{name}: {maps}"} for place in places]
+                    continue
+                rows += _compared(name, group, maps)
+                for rank, one in enumerate(maps.unbind(1), start=1):
+                    key = f"{name}, class {rank}"
+                    kept[key] = kept.get(key, 0) + spread(one, places, len(batch.images))
+        return Measured(rows, kept)
+
+    def _classes(self, logits: Logits, batch: Batch) -> Iterator[_Asked]:
+        strongest = logits.topk(min(self.top, logits.shape[1]), dim=1).indices.tolist()
+        for place, (labels, predicted) in enumerate(zip(batch.labels, strongest, strict=True)):
+            yield _Asked(place, LABELS, labels) if len(labels) > 1 else _Asked(place, PREDICTED, tuple(predicted))
+
+    def _maps(
+        self, classifier: Classifier, images: Images, group: Sequence[_Asked]
+    ) -> Iterator[tuple[str, Tensor | MethodError]]:
+        """Compute (n,k,d,h,w) the maps of every method, or say why it has none."""
+        classes = torch.tensor([asked.classes for asked in group], device=images.device)
+        for method in self.methods:
+            if isinstance(method, Enhanced):
+                yield title(method), MethodError("It holds a class against another, so it has no map of a class alone.")
+                continue
+            try:
+                yield title(method), method(classifier, images, classes)
+            except MethodError as error:
+                check_none_works(error, method, classifier, images, classes)
+                yield title(method), error
+
+    @classmethod
+    def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """Take the similarity under the last method."""
+        return [row["similarity"] for row in rows if row["method"] == rows[-1]["method"]]
+
+    @classmethod
+    def summarise(cls, table: Table, seed: int) -> Summary:
+        """Means over images of the similarity, its chance level and Avg-Diff, and how wide the latter spreads."""
+        columns = ["index", "classes", "method", "class_a", "class_b", "similarity", "chance", "avg_diff"]
+        rows = table.read(columns)
+        found = {
+            column: means(*by_image(rows, "method", column), seed) for column in ("similarity", "chance", "avg_diff")
+        }
+        lines, sentences = [], [_where_classes_come_from(rows)]
+        for key, group in rows.groupby("method", observed=True, sort=False):
+            method = str(key)
+            low, middle, high = group["avg_diff"].quantile([0.05, 0.5, 0.95])
+            similarity = found["similarity"][method]
+            lines.append(
+                (
+                    method,
+                    similarity,
+                    found["chance"][method],
+                    found["avg_diff"][method],
+                    f"{low:.2f} – {middle:.2f} – {high:.2f}",
+                )
+            )
+            spread = "no map has a positive part"
+            if not math.isnan(middle):
+                spread = (
+                    f"Avg-Diff is {middle:.2f} in the middle, and from {low:.2f} to {high:.2f} for 90 % of the pairs"
+                )
+            sentences.append(
+                f"{method}: maps of two classes have the same sign on {similarity.mean:.1%} of the elements (by chance "
+                f"{found['chance'][method].mean:.1%}); {spread}."
+            )
+        caption = (
+            "Pairs of classes of one image: similarity of the binarised maps; what it would be for independent maps "
+            "with as "
+            "many positive elements; and Avg-Diff, the relative difference of the maps' mean positive part. Means over "
+            "images."
+        )
+        headings = ("method", "similarity", "chance", "Avg-Diff", "Avg-Diff of pairs: 5 % – 50 % – 95 %")
+        return Summary(tuple(sentences), (SummaryTable(caption, headings, lines),))
+
+    @classmethod
+    def draw(cls, table: Table, seed: int) -> Figure:
+        """Draw histograms of both numbers over the pairs of classes, a row for each method."""
+        rows = table.read(["method", "similarity", "chance", "avg_diff"])
+        panels = {
+            str(method): {
+                "similarity of binarised maps": (group["similarity"].to_numpy(), float(group["chance"].mean())),
+                "Avg-Diff": (group["avg_diff"].dropna().to_numpy(), None),
+            }
+            for method, group in rows.groupby("method", observed=True, sort=False)
+        }
+        return histograms_figure(panels, y="pairs of classes", marked="chance")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The classes that an image is asked about, and where they come from."""
+
+    place: int
+    origin: str
+    classes: tuple[int, ...]
+
+
+def _compared(name: str, group: Sequence[_Asked], maps: Tensor) -> Iterator[dict[str, Any]]:
+    for a, b in combinations(range(maps.shape[1]), 2):
+        pair = maps[:, a], maps[:, b]
+        numbers = [measure(*pair).tolist() for measure in (binary_similarity, chance_similarity, average_difference)]
+        for asked, similarity, chance, difference in zip(group, *numbers, strict=True):
+            yield {
+                "place": asked.place,
+                "classes": asked.origin,
+                "method": name,
+                "class_a": asked.classes[a],
+                "class_b": asked.classes[b],
+                "similarity": similarity,
+                "chance": chance,
+                "avg_diff": difference,
+            }
+
+
+def _where_classes_come_from(rows: pd.DataFrame) -> str:
+    counts = rows.drop_duplicates("index")["classes"].value_counts()
+    parts = [f"on {count} images the classes are {origin}" for origin, count in counts.items() if count]
+    pairs = len(rows.drop_duplicates(["index", "class_a", "class_b"]))
+    return f"{pairs} pairs of classes; {', '.join(parts)}."

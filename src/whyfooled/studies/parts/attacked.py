@@ -1,0 +1,134 @@
+"""The adversarial images of a study: saved ones, or those of its own attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from whyfooled.attacks import AttackResult, adapt, run_attack
+from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.classifier import strongest_other
+from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.errors import ImageError, ParameterError, one_of
+from whyfooled.registry import describe_value, parse
+from whyfooled.studies.study import Batch
+from whyfooled.types import Classes, Logits
+
+FOOLED, FAILED, ALREADY_WRONG = "fooled", "failed", "already wrong"
+
+
+def attacked(
+    classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None
+) -> Iterator[tuple[str, AttackResult]]:
+    """Attack a batch with each attack; or, where it brings its adversarial images, verify those instead.
+
+    Yields
+    ------
+    tuple
+        The attack, as on the command line, and its result.
+    """
+    for attack, saved in batch.adversaries.items():
+        goal = saved.goal.to(batch.images.device)
+        yield attack, AttackResult.from_images(classifier, batch.images, saved.attempted.to(batch.images), goal)
+    if batch.adversaries:
+        return
+    true = batch.true_classes(classifier.predict(batch.images))
+    for attack in attacks:
+        yield (
+            describe_value(attack),
+            run_attack(attack, classifier, batch.images, _goal(classifier, batch, true, target)),
+        )
+
+
+def attack_named(name: str, attacks: Sequence[Any]) -> Any:
+    """Return the attack of a name that `attacked` gave: one of these, or the one that saved images were made with.
+
+    Raises
+    ------
+    ParameterError
+        If it is not known here, and cannot be run again.
+    """
+    own = {describe_value(attack): attack for attack in attacks}
+    # Behind a blank stands the folder, where several have saved images of one attack.
+    return own[name] if name in own else parse("attacks", name.partition(" (")[0])
+
+
+def _goal(classifier: Classifier, batch: Batch, true: Classes, target: str | None) -> Goal:
+    if target is None:
+        return Untargeted(true)
+    return choose_targets(classifier, batch.images, target, labels=true, seed=batch.seed)
+
+
+def outcomes(batch: Batch, result: AttackResult) -> list[str]:
+    """Say of each image whether it fools the classifier: whether it is given a class now that it does not show.
+
+    That is about the true class, whatever the attack aimed at: ``"fooled"``, ``"failed"`` or ``"already wrong"``.
+    """
+    seen = result.clean_logits.argmax(1)
+    before, after = batch.right(seen, seen), batch.right(result.predictions, seen)
+    return [ALREADY_WRONG if not was else FAILED if still else FOOLED for was, still in zip(before, after, strict=True)]
+
+
+def check_attacks(attacks: Sequence[Any]) -> None:
+    """Raise `ParameterError` unless there are attacks, all of which can be run."""
+    if not attacks:
+        raise ParameterError("`attacks` must have at least one entry.")
+    for attack in attacks:
+        adapt(attack)
+
+
+def check_target(target: str | None) -> None:
+    """Raise `ParameterError` unless a target is a way to choose one."""
+    if target is not None:
+        one_of("target", target, TARGET_CHOICES)
+
+
+def check_some_attacked(outcome: pd.Series) -> None:
+    """Raise `ImageError` if every image (each with its outcome) was wrong before."""
+    if (outcome == ALREADY_WRONG).all():
+        raise ImageError(
+            f"None of the {len(outcome)} images is given its true class by the classifier: there is nothing to attack. "
+            "Do the labels fit the model?"
+        )
+
+
+def check_some_fooled(outcome: pd.Series) -> None:
+    """Raise `ImageError` if no image (each with its outcome) was attacked at all, or none with success."""
+    check_some_attacked(outcome)
+    if not (outcome == FOOLED).any():
+        raise ImageError(
+            f"No attack fooled the classifier on any of the {len(outcome)} images, so there is nothing to explain. "
+            "Take a stronger one."
+        )
+
+
+def best_outcomes(rows: pd.DataFrame) -> pd.Series:
+    """Say of each image whether any attack fooled the classifier on it, from rows with ``index`` and ``outcome``."""
+    ranks = {FOOLED: 2, FAILED: 1, ALREADY_WRONG: 0}
+    best = rows["outcome"].astype(object).map(ranks).groupby(rows["index"]).max()
+    return best.map({rank: outcome for outcome, rank in ranks.items()})
+
+
+def explained(logits: Logits, true: Classes) -> tuple[Classes, Classes]:
+    """Choose (n,) which class a map explains and (n,) which it is held against (Gu & Tresp 2019, sec. 4).
+
+    The class that the classifier gives; against the true class where it is another one, else against the strongest
+    other.
+    """
+    predicted = logits.argmax(1)
+    return predicted, torch.where(predicted == true, strongest_other(logits, predicted), true)
+
+
+def promoted(result: AttackResult, true: Classes) -> Classes:
+    """Return (n,) the class that each perturbation promotes at the cost of the true one, (n,).
+
+    The target of a targeted attack, whether it was reached or not; else the class that is given now or, where that is
+    still the true one, the strongest other.
+    """
+    if isinstance(result.goal, Targeted):
+        return result.goal.classes
+    return strongest_other(result.logits, true)

@@ -1,0 +1,104 @@
+"""The images that attacks fool the classifier on, which is where their perturbations can be told apart by effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from whyfooled.attacks import AttackResult
+from whyfooled.classifier import Classifier
+from whyfooled.studies.parts.attacked import (
+    ALREADY_WRONG,
+    FAILED,
+    FOOLED,
+    attacked,
+    best_outcomes,
+    check_some_fooled,
+    outcomes,
+    promoted,
+)
+from whyfooled.studies.study import Batch
+from whyfooled.studies.table import Table
+from whyfooled.types import Classes
+
+
+@dataclass(frozen=True, eq=False)
+class Fooled:
+    """What one attack made of a batch: every image's outcome, and the images that fool the classifier.
+
+    Parameters
+    ----------
+    attack
+        The attack, as on the command line.
+    outcomes
+        Of every image of the batch.
+    places
+        Where in the batch those are that fool the classifier, m of them.
+    result
+        The attack's result on these m, if there are any.
+    true, target
+        (m,) Their true classes, and the classes that the perturbation promotes.
+    """
+
+    attack: str
+    outcomes: Sequence[str]
+    places: Sequence[int]
+    result: AttackResult
+    true: Classes
+    target: Classes
+
+    def others(self) -> Iterator[dict[str, Any]]:
+        """Give a row for each image that does not fool the classifier, with nothing but its outcome."""
+        for place, outcome in enumerate(self.outcomes):
+            if outcome != FOOLED:
+                yield {"place": place, "attack": self.attack, "outcome": outcome}
+
+    def rows(self, numbers: Mapping[str, Tensor], **more: object) -> Iterator[dict[str, Any]]:
+        """Give a row for each image that fools the classifier, with its entry of each of the numbers (m,)."""
+        columns = {name: values.tolist() for name, values in numbers.items()}
+        for number, place in enumerate(self.places):
+            row = {"place": place, "attack": self.attack, "outcome": FOOLED, **more}
+            yield row | {name: values[number] for name, values in columns.items()}
+
+
+def fooled_by(classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None) -> Iterator[Fooled]:
+    """Attack a batch with each attack, or take its saved adversarial images, and pick out those that fool."""
+    for attack, result in attacked(classifier, batch, attacks, target):
+        found = outcomes(batch, result)
+        places = [place for place, outcome in enumerate(found) if outcome == FOOLED]
+        chosen = torch.tensor(places, dtype=torch.int64, device=batch.images.device)
+        true = batch.true_classes(result.clean_logits.argmax(1))
+        aim = promoted(result, true)
+        yield Fooled(attack, found, places, result.select(chosen), true[chosen], aim[chosen])
+
+
+def fooled_headline(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Tell of each image and attack whether the classifier is fooled; images that were wrong before do not count."""
+    found = {(row["index"], row["attack"]): row["outcome"] for row in rows}
+    return [float(outcome == FOOLED) for outcome in found.values() if outcome != ALREADY_WRONG]
+
+
+def who_was_fooled(table: Table) -> str:
+    """Say in a sentence how many images each attack fools the classifier on; raise `ImageError` if there is none."""
+    rows = table.read(["index", "attack", "outcome"]).drop_duplicates()
+    check_some_fooled(best_outcomes(rows))
+    return counted_outcomes(rows)
+
+
+def counted_outcomes(rows: pd.DataFrame) -> str:
+    """Say in a sentence how many images each attack fools the classifier on, from a row for each image and attack."""
+    images, already = rows["index"].nunique(), rows[rows["outcome"] == ALREADY_WRONG]["index"].nunique()
+    counts = rows.groupby(["attack", "outcome"], observed=True, sort=False).size()
+    parts = [_counted(str(attack), counts) for attack in rows["attack"].unique()]
+    text = f"Measured are the images that fool the classifier: {', '.join(parts)}."
+    return f"{text} Of {images} images {already} were taken for a wrong class before any attack." if already else text
+
+
+def _counted(attack: str, counts: pd.Series) -> str:
+    fooled, failed = (int(counts.get((attack, outcome), 0)) for outcome in (FOOLED, FAILED))
+    return f"{attack} {fooled} of {fooled + failed}"

@@ -1,0 +1,383 @@
+"""Running a study: shard after shard, each written whole; resumed where it stopped; the same tables on any engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from whyfooled._version import __version__
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.memory import batch_size_for
+from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, check_seed
+from whyfooled.images import write_whole
+from whyfooled.registry import describe, parameters, parse, with_seed
+from whyfooled.running.engines import Engine, Model, choose_engine
+from whyfooled.running.provenance import versions
+from whyfooled.running.runs import claim
+from whyfooled.sources import Source, class_map, open_source
+from whyfooled.studies.prepare import PERTURBATIONS, Prepared, Setting
+from whyfooled.studies.run.job import Finished, Job
+from whyfooled.studies.run.write import STUDY_FILE, TABLE_FILE, write_results
+from whyfooled.studies.study import Study
+from whyfooled.studies.table import Table, join, read_about
+from whyfooled.tensors.randomness import choose
+
+SHARDS, MAPS = "shards", "maps"
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """How a running study stands.
+
+    Parameters
+    ----------
+    done, total
+        Images that are finished, and all.
+    rate
+        Images finished a second since the run was (last) started; 0 before the first.
+    headline
+        What the number is, in a few words.
+    value
+        Its mean so far; None before the first.
+    doing
+        What is done before images are measured, as a fit is; "" while they are.
+    """
+
+    done: int
+    total: int
+    rate: float
+    headline: str
+    value: float | None
+    doing: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study.
+
+    Parameters
+    ----------
+    folder
+        Where everything was written.
+    table
+        The rows; ``table.read()`` gives a DataFrame.
+    about
+        What the run was and what it came to, as in ``study.json``.
+    """
+
+    folder: Path
+    table: Table
+    about: dict[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """The summary, in Markdown."""
+        return (self.folder / "summary.md").read_text(encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"StudyResult({self.about['study']} on {self.about['images_measured']} images, in {self.folder})"
+
+
+def run_study(
+    study: Study | str,
+    images: Source | str | Path | Sequence[str | Path],
+    folder: str | Path,
+    *,
+    model: str | Classifier = "lite0",
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    shard_size: int = 16,
+    threads: int | None = None,
+    keep_maps: bool = False,
+    engine: str = "local",
+    address: str | None = None,
+    device: str = "auto",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> StudyResult:
+    """Run a study on many images, and write its table, summary and figure into a folder.
+
+    Run again with the same arguments, it goes on where it stopped, whenever that was, and ends in the same table to the
+    byte. An image that fails is recorded with its error, and the run goes on.
+
+    Parameters
+    ----------
+    study
+        A study, or its name as on the command line.
+    images
+        Where the images come from: files, folders, ``"imagenet:ROOT"`` and so on; see `whyfooled.sources.open_source`.
+    folder
+        Where to write.
+    model
+        The classifier's name, as `load_classifier` takes it, or the classifier itself.
+    weights
+        As `load_classifier` takes them.
+    labels
+        A CSV file with the columns ``file`` and ``label``, for files and folders of photographs.
+    count
+        How many images to draw at random, by the seed; all if None.
+    seed
+        Seed of everything random, given to methods and attacks whose own was left alone.
+    batch_size
+        Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
+    shard_size
+        Images in a shard, the unit in which work is written and resumed.
+    threads
+        Cores that a worker computes with; all of this machine's if None. With another number the last digits differ.
+    keep_maps
+        Whether to keep the saliency maps too, as safetensors, in ``maps/``.
+    engine
+        ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, which need the images and the weights
+        under the same paths.
+    address
+        The Ray cluster's address; one of this machine alone if None.
+    device
+        ``"auto"``: the GPU if there is one. Ignored by Ray, which uses the GPUs that the cluster has.
+    report
+        Called as the run goes on.
+
+    Returns
+    -------
+    StudyResult
+
+    Raises
+    ------
+    ParameterError
+        If an argument has a value that it must not have, labels do not fit the classifier, or Ray cannot be reached.
+    ImageError
+        If there are no images, or none could be measured.
+    OutputError
+        If the folder holds another run, or cannot be written. Finished shards stay.
+    """
+    at_least("shard_size", shard_size, 1)
+    check_seed(seed)
+    if isinstance(images, Source) and labels is not None:
+        raise bad_parameter("labels", "are for files and folders of photographs", labels, "The source has its own.")
+    made: Study = parse("studies", study) if isinstance(study, str) else study
+    made = with_seed(made, seed)
+    source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
+    _check_attacks(made, source)
+    recipe = Model(model, weights, seed)
+    classifier = recipe.load(device)
+    folder = Path(folder)
+    size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
+    cores = _decided(threads, folder, "threads", torch.get_num_threads)
+    workers = choose_engine(engine, address, classifier, cores)
+    indices = choose(len(source), count, seed)
+    classes = class_map(source, classifier)
+    setting = Setting(
+        classifier=classifier,
+        source=source,
+        places=indices,
+        labels=None if labels is None else Path(labels),
+        folder=folder,
+        seed=seed,
+        batch_size=size,
+        engine=engine,
+        address=address,
+        threads=cores,
+        progress=lambda done, total, doing: report(Progress(done, total, 0.0, made.headline, None, doing)),
+    )
+    run = {
+        "version": __version__,
+        "study": describe(made),
+        "model": classifier.name,
+        "model_digest": classifier.digest(),
+        "fit": str(classifier.fit),
+        "images_digest": source.digest(),
+        "class_map": classes,
+        "attacked_with": ", ".join(source.attacks) or None,
+        "count": count,
+        "seed": seed,
+        "batch_size": size,
+        "shard_size": shard_size,
+        "threads": cores,
+        "keep_maps": keep_maps,
+        **made.identity(setting),
+    }
+    _check_free(folder)
+    claim(folder / STUDY_FILE, run, begun=_begun(folder))
+    prepared = made.prepare(setting)
+    job = Job(
+        study=made,
+        source=source,
+        indices=prepared.places,
+        class_map=classes,
+        run=hashlib.blake2b(json.dumps(run).encode(), digest_size=16).hexdigest(),
+        seed=seed,
+        batch_size=size,
+        shard_size=shard_size,
+        keep_maps=keep_maps,
+        prepared=prepared.carried,
+    )
+    abouts = _measure(job, recipe, workers, folder, report)
+    how = {
+        "source": source.title,
+        "images_in_source": len(source),
+        "true_classes": _truth(source, labels),
+        "engine": engine,
+        "device": str(classifier.device),
+    }
+    return _finish(job, prepared, run, folder, how, abouts)
+
+
+def _check_attacks(study: Study, source: Source) -> None:
+    """Raise `ParameterError` if images are saved adversarial ones of several attacks, and a study is about one."""
+    if len(source.attacks) > 1 and "attack" in parameters(type(study)):
+        rule = f"must be adversarial images of one attack for {study.card.name}"
+        raise bad_parameter("images", rule, ", ".join(source.attacks), "Give one folder.")
+
+
+def _truth(source: Source, labels: str | Path | None) -> str:
+    if labels is not None:
+        return f"from {labels}"
+    known = any(source.labels(index) for index in range(len(source)))
+    return "the source's own" if known else "what the model sees in the clean image"
+
+
+def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int]) -> int:
+    """Return a number that decides about the last digits: as given, as this folder's run was begun with, or chosen."""
+    if given is not None:
+        at_least(key, given, 1)
+        return given
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))[key])
+    return choose()
+
+
+def _check_free(folder: Path) -> None:
+    """Raise `OutputError` if a folder holds something else than a study: its files would lie among the study's."""
+    if folder.is_dir() and not (folder / STUDY_FILE).exists():
+        own = {SHARDS, MAPS, PERTURBATIONS}
+        other = next((path.name for path in folder.iterdir() if path.name not in own and path.name[0] != "."), None)
+        if other is not None:
+            raise OutputError(f"{folder} holds other files, such as {other}, and no study. Give a folder of its own.")
+
+
+def _begun(folder: Path) -> bool:
+    """Tell whether anything was measured in a folder; shards of nothing but errors are no loss."""
+    abouts = (read_about(path) for path in (folder / SHARDS).glob("*.parquet"))
+    return any(about is None or about["good"] for about in abouts)
+
+
+def _measure(
+    job: Job, model: Model, engine: Engine, folder: Path, report: Callable[[Progress], None]
+) -> list[Mapping[str, Any]]:
+    """Measure the shards that are not there yet, write each as it is finished, and return what is kept beside all."""
+    clock = _Clock(job, report)
+    abouts: list[Mapping[str, Any]] = []
+    waiting = []
+    for shard in job.shards:
+        about = read_about(_shard_file(folder, shard))
+        if about is not None and about["run"] == job.run:
+            clock.found(shard, about)
+            abouts.append(about)
+        else:
+            waiting.append(shard)
+    clock.start()
+    if waiting:
+        with engine.start(job, model, len(waiting)) as crew:
+            for _, finished in crew.run({shard: shard for shard in waiting}, clock.tick):
+                _write(finished, folder)
+                clock.measured(finished.about)
+                abouts.append(finished.about)
+    return abouts
+
+
+def _shard_file(folder: Path, shard: int) -> Path:
+    return folder / SHARDS / f"{shard:06d}.parquet"
+
+
+def _maps_file(folder: Path, shard: int) -> Path:
+    return folder / MAPS / f"{shard:06d}.safetensors"
+
+
+def _write(finished: Finished, folder: Path) -> None:
+    # The table last: a shard counts as finished when its table is there.
+    if finished.maps is not None:
+        write_whole(_maps_file(folder, finished.shard), finished.maps)
+    write_whole(_shard_file(folder, finished.shard), finished.table)
+
+
+class _Clock:
+    """Counts what is finished, and reports it. Lives inside one run."""
+
+    def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
+        self.job, self.report = job, report
+        self.done = self.now = 0
+        self.sum, self.values = 0.0, 0
+        self.started = time.perf_counter()
+
+    def found(self, shard: int, about: Mapping[str, Any]) -> None:
+        self.done += len(self.job.images_of(shard))
+        self._take(about)
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+        self._say()
+
+    def tick(self, images: int) -> None:
+        self.done += images
+        self.now += images
+        self._say()
+
+    def measured(self, about: Mapping[str, Any]) -> None:
+        self._take(about)
+        self._say()
+
+    def _take(self, about: Mapping[str, Any]) -> None:
+        total, count = about["headline"]
+        self.sum, self.values = self.sum + total, self.values + count
+
+    def _say(self) -> None:
+        seconds = time.perf_counter() - self.started
+        value = self.sum / self.values if self.values else None
+        rate = self.now / seconds if self.now else 0.0
+        self.report(Progress(self.done, len(self.job.indices), rate, self.job.study.headline, value))
+
+
+def _finish(
+    job: Job,
+    prepared: Prepared,
+    run: dict[str, Any],
+    folder: Path,
+    how: dict[str, Any],
+    abouts: Sequence[Mapping[str, Any]],
+) -> StudyResult:
+    """Join the shards, write the study up, and say what the run was."""
+    join([_shard_file(folder, shard) for shard in job.shards], folder / TABLE_FILE)
+    table = Table(folder / TABLE_FILE)
+    failed = table.errors()
+    measured = table.read(["index"])["index"].nunique()
+    if not measured:
+        first = failed.iloc[0]
+        raise ImageError(f"None of the {len(job.indices)} images could be measured. {first['image']}: {first['error']}")
+    about = {
+        **run,
+        **how,
+        "images_measured": measured,
+        "images_given": len(job.indices),
+        "failed": [f"{row.image}: {row.error}" for row in failed.head(_NAMED).itertuples()],
+        "failures": len(failed),
+        "forwards": prepared.passes.forwards + sum(one["forwards"] for one in abouts),
+        "backwards": prepared.passes.backwards + sum(one["backwards"] for one in abouts),
+        "notes": [*prepared.notes, *sorted({note for one in abouts for note in one["notes"]})],
+        "versions": versions(),
+    }
+    return StudyResult(folder, table, write_results(type(job.study), table, folder, about))
+
+
+_NAMED = 100
+"""How many failures are named in ``study.json``; the table has all."""

@@ -1,0 +1,98 @@
+"""The files of a finished study, all made from its table."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from whyfooled.errors import ImageError
+from whyfooled.images import write_whole
+from whyfooled.registry import available
+from whyfooled.studies.study import Study
+from whyfooled.studies.table import Table
+from whyfooled.tensors.statistics import FEWEST
+
+STUDY_FILE, TABLE_FILE = "study.json", "table.parquet"
+
+
+def write_results(study: type[Study], table: Table, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Write ``summary.md``, ``summary.tex``, ``figure.png``, ``figure.pdf`` and, last, ``study.json``; return that."""
+    summary = study.summarise(table, about["seed"])
+    figure = study.draw(table, about["seed"])
+    origin = _provenance(study, about)
+    text = _with_lines(summary.markdown(study.card.title), origin)
+    write_whole(folder / "summary.md", text.encode("utf-8", "backslashreplace"))
+    latex = summary.latex(study.card.name, origin)
+    write_whole(folder / "summary.tex", latex.encode("utf-8", "backslashreplace"))
+    for suffix in ("png", "pdf"):
+        write_whole(folder / f"figure.{suffix}", _drawn(figure, suffix))
+    whole = {**about, "findings": list(summary.sentences), "results": summary.plain()}
+    write_whole(
+        folder / STUDY_FILE, json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    )
+    return whole
+
+
+def redraw(folder: str | Path) -> Path:
+    """Write a finished study up again, from its table alone; return the figure's file.
+
+    Raises
+    ------
+    ImageError
+        If the folder holds no finished study.
+    """
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
+        name = about["study"].partition("(")[0]
+        finished = "images_measured" in about and (folder / TABLE_FILE).is_file()
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ImageError(
+            f"{folder} holds no study: it has no readable {STUDY_FILE}. Make one: whyfooled study."
+        ) from None
+    if not finished:
+        raise ImageError(f"The study in {folder} is not finished. Run the same command again: it goes on where it was.")
+    studies = available("studies")
+    if name not in studies:
+        raise ImageError(f"{folder} holds the study {name}, which is not installed here.")
+    write_results(studies[name], Table(folder / TABLE_FILE), folder, about)
+    return folder / "figure.png"
+
+
+def _provenance(study: type[Study], about: dict[str, Any]) -> list[str]:
+    """Say in lines what a reader must know to do it again."""
+    images = f"{about['images_measured']} of {about['images_given']} images measured"
+    if about["images_given"] < about["images_in_source"]:
+        images += f", drawn at random from {about['images_in_source']}"
+    lines = [
+        f"{about['study']}, whyfooled {about['version']}, model {about['model']}, seed {about['seed']}.",
+        f"{images}; source: {about['source']}; true classes: {about['true_classes']}.",
+        f"{about['forwards']} forward and {about['backwards']} backward passes, of one image each.",
+    ]
+    if about["attacked_with"] is not None:
+        then = "those that are known here can be run again" if study.attacks_again else "no attack was run"
+        lines.insert(1, f"The images are saved adversarial ones, made with {about['attacked_with']}; {then}.")
+    if about["images_measured"] < FEWEST:
+        lines.append(f"Intervals over fewer than {FEWEST} images are too narrow.")
+    if about["failures"]:
+        lines.append(f"{about['failures']} failures, such as: {about['failed'][0]}")
+    return [*lines, *(f"Note: {note}" for note in about["notes"])]
+
+
+def _with_lines(text: str, lines: Sequence[str]) -> str:
+    return text + "\n" + "\n".join(f"{line}  " for line in lines) + "\n"
+
+
+def _drawn(figure: Figure, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    # No dates, so that equal tables give equal figures; text in a PDF as text.
+    without_date = {"CreationDate": None} if suffix == "pdf" else {}
+    with matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format=suffix, dpi=150, facecolor="white", metadata=without_date)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Studies of hidden units (Xu et al. 2019)."""

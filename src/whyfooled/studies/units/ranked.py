@@ -1,0 +1,179 @@
+"""Units ranked by their sensitivity to each attack, on images that are not measured; kept for a run that goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from whyfooled._version import __version__
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.layers import Layer, choose_layers
+from whyfooled.classifier.passes import Passes, count_passes
+from whyfooled.errors import ImageError
+from whyfooled.images import content_digest, write_whole
+from whyfooled.registry import describe_value
+from whyfooled.sources import class_map
+from whyfooled.studies.parts.attacked import FOOLED, attacked, outcomes
+from whyfooled.studies.parts.held_out import over_batches, right_part
+from whyfooled.studies.prepare import Setting
+from whyfooled.studies.study import Batch
+from whyfooled.units.sensitivity import PairMoves, pair_moves
+
+UNITS_FILE = "units.json"
+"""The file of a run that keeps the sensitivities: for each attack and layer, one for each unit."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RankedUnits:
+    """The units of some layers, and how sensitive they are.
+
+    Parameters
+    ----------
+    layers
+        The layers.
+    sensitivity
+        For each attack, as on the command line, and each layer, by name, the units' sensitivities.
+    pairs
+        For each attack, of how many images with their adversarial ones.
+    digests
+        The contents of all images that were looked at.
+    passes
+        What it took.
+    notes
+        What a reader should know.
+    """
+
+    layers: tuple[Layer, ...]
+    sensitivity: Mapping[str, Mapping[str, Sequence[float]]]
+    pairs: Mapping[str, int]
+    digests: frozenset[str]
+    passes: Passes
+    notes: tuple[str, ...] = ()
+
+    def order(self, attack: str, layer: str) -> Tensor:
+        """Return (u,) a layer's units from the most sensitive one to the least; of equal ones the first comes first."""
+        values = torch.tensor(self.sensitivity[attack][layer], dtype=torch.float64)
+        return values.argsort(descending=True, stable=True)
+
+
+def rank_units(
+    setting: Setting, places: Sequence[int], layers: Sequence[str], attacks: Sequence[Any], target: str | None
+) -> RankedUnits:
+    """Measure each unit's sensitivity to each attack, on the images at some places; or read what was measured before.
+
+    The pairs are those in which the classifier gets the clean image right, and is fooled.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such layer, or it has no units with places.
+    ImageError
+        If no attack fools the classifier on any of the images.
+    """
+    path, key = setting.folder / UNITS_FILE, _key(setting, places, layers, attacks, target)
+    chosen = choose_layers(setting.classifier, layers)
+    kept = _read(path, key)
+    if kept is None:
+        kept = {"key": key, **_measured(setting, places, chosen, attacks, target)}
+        write_whole(path, json.dumps(kept, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    return RankedUnits(
+        layers=chosen,
+        sensitivity=kept["sensitivity"],
+        pairs=kept["pairs"],
+        digests=frozenset(kept["images"]),
+        passes=Passes(*kept["passes"]),
+        notes=tuple(kept["notes"]),
+    )
+
+
+def _measured(
+    setting: Setting, places: Sequence[int], layers: Sequence[Layer], attacks: Sequence[Any], target: str | None
+) -> dict[str, Any]:
+    classifier = setting.classifier
+
+    def look(batch: Batch) -> tuple[list[str], dict[str, dict[str, PairMoves]]]:
+        return list(map(content_digest, batch.images)), _moves(classifier, layers, batch, attacks, target)
+
+    with count_passes(classifier) as passes:
+        found, notes = over_batches(setting, places, look, "unit sensitivities")
+    names = setting.source.attacks or tuple(map(describe_value, attacks))
+    sensitivity: dict[str, dict[str, list[float]]] = {}
+    pairs: dict[str, int] = {}
+    for name in names:
+        own = [moves[name] for _, moves in found if name in moves]
+        if not own:
+            notes.append(
+                f"{name} was left out, because it fooled the classifier on none of the images that sensitivities are "
+                "measured on."
+            )
+            continue
+        joined = {layer.name: PairMoves.join([moves[layer.name] for moves in own]) for layer in layers}
+        sensitivity[name] = {layer: moves.relative().mean(0).tolist() for layer, moves in joined.items()}
+        pairs[name] = len(joined[layers[0].name].distance)
+    if not pairs:
+        raise ImageError(
+            f"No attack fooled the classifier on any of the {len(places)} images that sensitivities are measured on, "
+            f"so no unit can be called sensitive. Take a stronger one, or more images."
+            + "".join(f" {note}" for note in notes[:1])
+        )
+    return {
+        "sensitivity": sensitivity,
+        "pairs": pairs,
+        "passes": [passes.forwards, passes.backwards],
+        "notes": notes,
+        "images": sorted({digest for digests, _ in found for digest in digests}),
+    }
+
+
+def _moves(
+    classifier: Classifier, layers: Sequence[Layer], batch: Batch, attacks: Sequence[Any], target: str | None
+) -> dict[str, dict[str, PairMoves]]:
+    """Measure the pairs of each attack that fooled the classifier, by layers."""
+    places, some = right_part(classifier, batch)
+    found: dict[str, dict[str, PairMoves]] = {}
+    if not places:
+        return found
+    for name, result in attacked(classifier, some, attacks, target):
+        fooled = torch.tensor([kind == FOOLED for kind in outcomes(some, result)], device=some.images.device)
+        if fooled.any():
+            found[name] = pair_moves(classifier, layers, result.clean[fooled], result.attempted[fooled])
+    return found
+
+
+def _key(
+    setting: Setting, places: Sequence[int], layers: Sequence[str], attacks: Sequence[Any], target: str | None
+) -> str:
+    """Return a digest of everything that the sensitivities depend on."""
+    about = [
+        __version__,
+        list(places),
+        list(layers),
+        describe_value(tuple(attacks)),
+        target,
+        setting.classifier.digest(),
+        str(setting.classifier.fit),
+        setting.source.digest(),
+        class_map(setting.source, setting.classifier),
+        setting.seed,
+        setting.batch_size,
+        setting.threads,
+    ]
+    return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+
+
+def _read(path: Path, key: str) -> dict[str, Any] | None:
+    """Read what was measured before; None if it is missing, damaged or of something else."""
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(kept, dict) and kept.get("key") == key:
+            return kept
+    return None

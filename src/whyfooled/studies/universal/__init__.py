@@ -1,0 +1,1 @@
+"""Studies of universal perturbations (Ehsani Oskouie & Farnia 2022)."""

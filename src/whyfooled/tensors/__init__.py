@@ -1,0 +1,1 @@
+"""Plain functions on tensors: no model, no file."""

@@ -1,0 +1,176 @@
+"""The two passes of a dissection over the annotated images: thresholds first, then overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.layers import Layer, activations
+from whyfooled.images import to_tensor
+from whyfooled.types import Progress
+from whyfooled.units.concepts import Concepts
+from whyfooled.units.dissection.tally import Labels, Spread, Tally, active_pixels, code_counts, label_codes
+from whyfooled.units.dissection.thresholds import Largest, Moments, TopImages, by_unit, ranks, shares_of_units
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class AnnotatedRun:
+    """The annotated images, and what the layers give for them, a batch at a time."""
+
+    classifier: Classifier
+    layers: Sequence[Layer]
+    concepts: Concepts
+    batch_size: int
+    progress: Progress
+
+    def maps(self, doing: str) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Go through all images once: their places in the list, and the layers' maps."""
+        total = len(self.concepts)
+        for start in range(0, total, self.batch_size):
+            places = list(range(start, min(start + self.batch_size, total)))
+            pictures = [self.concepts.reader.picture(place) for place in places]
+            fitted = [to_tensor(self.classifier.fit(one), self.classifier.channels) for one in pictures]
+            yield places, self.run(fitted)
+            self.progress(places[-1] + 1, total, doing)
+
+    def run(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return what the layers give for some images, in single precision."""
+        found = activations(self.classifier, self.layers, torch.stack(list(images)).to(self.classifier.mean))
+        return {name: maps.float() for name, maps in found.items()}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What the first pass found of one layer's u units."""
+
+    positions: int
+    threshold: Float[Tensor, " u"]
+    above: Int[Tensor, " u"]
+    moments: Moments
+    tops: TopImages
+
+
+def survey(images: AnnotatedRun, top: float, most: int) -> dict[str, Survey]:
+    """Find thresholds, moments and top images; the units take turns where not all fit."""
+    positions = {layer.name: layer.places * len(images.concepts) for layer in images.layers}
+    keep = {name: ranks(top, count) + 1 for name, count in positions.items()}
+    moments = {layer.name: Moments() for layer in images.layers}
+    tops = {layer.name: TopImages(layer, most) for layer in images.layers}
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in images.layers}
+    for turn, units in enumerate(shares_of_units(images.layers, keep)):
+        largest = {name: Largest(keep[name]) for name in units}
+        for places, maps in images.maps("thresholds"):
+            for name, own in maps.items():
+                if turn == 0:
+                    moments[name].add(by_unit(own))
+                    tops[name].add(places, own)
+                if name in units:
+                    largest[name].add(by_unit(own[:, units[name]]))
+        for name, one in largest.items():
+            found[name].append(one.threshold())
+    surveys = {}
+    for name, parts in found.items():
+        threshold, above = (torch.cat(part) for part in zip(*parts, strict=True))
+        surveys[name] = Survey(positions[name], threshold, above, moments[name], tops[name])
+    return surveys
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What the second pass counted.
+
+    Parameters
+    ----------
+    area
+        (c,) Pixels that show each concept.
+    seen
+        The share of all annotated pixels that the classifier sees.
+    own
+        For each layer the counts.
+    spread
+        For each layer how they are spread over images.
+    dealt
+        For each layer the counts for each way to deal the annotations to other images.
+    """
+
+    area: Int[Tensor, " c"]
+    seen: float
+    own: Mapping[str, Tally]
+    spread: Mapping[str, Spread]
+    dealt: Mapping[str, Sequence[Tally]]
+
+
+def deal_groups(images: int, permutations: int, batch_size: int, seed: int) -> Sequence[Sequence[int]]:
+    """Deal the images into groups at random, within which annotations can be dealt out in so many ways."""
+    if not permutations:
+        return [range(images)[start : start + batch_size] for start in range(0, images, batch_size)]
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    return [group.tolist() for group in order.tensor_split(max(1, images // (permutations + 1)))]
+
+
+def count(
+    images: AnnotatedRun, groups: Sequence[Sequence[int]], permutations: int, surveys: Mapping[str, Survey]
+) -> Counts:
+    """Count where units and concepts overlap, in the images' own annotations and in others'."""
+    concepts, device = images.concepts, images.classifier.device
+    # None, if there is no other image.
+    deals = min(permutations, len(concepts) - 1)
+    tallies = {
+        layer.name: [
+            Tally(layer.units, concepts.category_of, len(concepts.categories), device) for _ in range(1 + deals)
+        ]
+        for layer in images.layers
+    }
+    spreads = {layer.name: Spread(layer.units, len(concepts.names), device) for layer in images.layers}
+    area = torch.zeros(len(concepts.names), dtype=torch.int64, device=device)
+    seen = whole = done = 0
+    for group in groups:
+        fitted: list[Tensor] = []
+        labels: list[Labels] = []
+        for place in group:
+            one = concepts[place]
+            image, cut = one.fitted(images.classifier.fit, images.classifier.channels)
+            own = label_codes(cut.to(device), one.whole, one.categories)
+            area[own.concepts] += own.area()
+            seen, whole = seen + own.codes.numel(), whole + one.maps.shape[1] * one.maps.shape[2]
+            fitted.append(image)
+            labels.append(own)
+        for start in range(0, len(group), images.batch_size):
+            found = images.run(fitted[start : start + images.batch_size])
+            for name, maps in found.items():
+                for number, excess in enumerate(maps - surveys[name].threshold.view(1, -1, 1, 1), start):
+                    dealt = [labels[(number + shift) % len(labels)] for shift in range(1 + deals)]
+                    counted = _overlap(excess, dealt)
+                    shared, *_ = [
+                        tally.add(counts, of) for tally, counts, of in zip(tallies[name], counted, dealt, strict=True)
+                    ]
+                    spreads[name].add(counted[0].any(1), shared, dealt[0])
+            done += min(images.batch_size, len(group) - start)
+            images.progress(done, len(concepts), "overlaps")
+    return Counts(
+        area,
+        seen / whole,
+        {name: own for name, (own, *_) in tallies.items()},
+        spreads,
+        {name: dealt for name, (_, *dealt) in tallies.items()},
+    )
+
+
+def _overlap(excess: Float[Tensor, "u h w"], labels: Sequence[Labels]) -> list[Int[Tensor, "u k"]]:
+    """Count one image's active pixels by the labels of several."""
+    found = [torch.zeros(len(excess), len(own.shown), dtype=torch.int64, device=excess.device) for own in labels]
+    for size in {own.codes.shape for own in labels}:
+        for unit, pixel in active_pixels(excess, (size[0], size[1])):
+            for counts, own in zip(found, labels, strict=True):
+                if own.codes.shape == size:
+                    counts += code_counts(unit, pixel, own, len(excess))
+    return found

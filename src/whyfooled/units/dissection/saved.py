@@ -1,0 +1,170 @@
+"""A dissection on disk: the two files that `load_dissection` reads back exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from whyfooled.classifier.layers import Layer
+from whyfooled.classifier.passes import Passes
+from whyfooled.drawing.summary import Summary
+from whyfooled.errors import ImageError
+from whyfooled.images import is_file
+from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
+
+Saved = TypeVar("Saved", bound=DissectionRecord)
+
+DISSECTION_FILE, TENSORS_FILE = "dissection.json", "tensors.safetensors"
+
+_VERSION = 1
+_TENSORS = (
+    "threshold",
+    "above",
+    "dead",
+    "mean",
+    "std",
+    "both",
+    "union",
+    "active_images",
+    "most",
+    "null_iou",
+    "top_images",
+    "top_values",
+    "top_maps",
+)
+
+
+def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Path) -> None:
+    """Write ``tensors.safetensors`` and ``dissection.json`` into a folder that exists."""
+    found = {"area": dissection.area}
+    for one in dissection.layers:
+        found |= {f"{one.layer.name}/{name}": getattr(one, name) for name in _TENSORS}
+    # Cloned: tensors that share their storage are refused by the format. In their own precision, to come back exactly.
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()})
+    (folder / TENSORS_FILE).write_bytes(content)
+    about = {
+        "format": _VERSION,
+        "tensors_digest": _digest(content),
+        "model_digest": dissection.model_digest,
+        "cutoff": dissection.cutoff,
+        "channels": dissection.channels,
+        "parameters": dissection.parameters,
+        "notes": list(dissection.notes),
+        "seconds": dissection.seconds,
+        "passes": {"forwards": dissection.passes.forwards, "backwards": dissection.passes.backwards},
+        "findings": list(summary.sentences),
+        "results": summary.plain(),
+        "layers": [_layer(one, dissection.cutoff) for one in dissection.layers],
+        "concepts": list(dissection.concepts),
+        "category_of": list(dissection.category_of),
+        "categories": list(dissection.categories),
+        "images": list(dissection.images),
+    }
+    text = json.dumps(about, indent=1, ensure_ascii=False)
+    # A file's name may have bytes that are no text; JSON reads the escape back as it was.
+    (folder / DISSECTION_FILE).write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def _layer(one: DissectedLayer, cutoff: float) -> dict[str, Any]:
+    return {
+        "name": one.layer.name,
+        "kind": one.layer.kind,
+        "shape": list(one.layer.shape),
+        "positions": one.positions,
+        "units": one.layer.units,
+        "dead": int(one.dead.sum()),
+        "detectors": int(one.detectors(cutoff).sum()),
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def read_dissection(folder: str | Path, kind: type[Saved]) -> Saved:
+    """Read what `write_dissection` wrote, as an object of the given kind."""
+    folder = Path(folder)
+    about = _about(folder)
+    if about["format"] != _VERSION:
+        raise ImageError(
+            f"The dissection in {folder} was written by another version of whyfooled: its format is {about['format']}, "
+            f"and this one reads {_VERSION}. Read it with that version, or make it again: whyfooled dissect."
+        )
+    try:
+        found = kind(**_fields(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"])))
+        _check(found)
+        return found
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        raise ImageError(
+            f"The dissection in {folder} is damaged or unfinished: {TENSORS_FILE} is missing, or is not the one that "
+            f"{DISSECTION_FILE} was written with. Make it again: whyfooled dissect."
+        ) from None
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / DISSECTION_FILE
+    if not is_file(path):
+        if is_file(folder):
+            raise ImageError(f"{folder} is a file. Give the folder that `whyfooled dissect` wrote{_folder_of(folder)}.")
+        raise ImageError(f"{folder} holds no dissection: it has no {DISSECTION_FILE}. Make one: whyfooled dissect.")
+    try:
+        about = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        about = None
+    # Other programs write JSON too.
+    if not isinstance(about, dict) or "format" not in about:
+        raise ImageError(f"{path} is not a file of `whyfooled dissect`, or is damaged.")
+    return about
+
+
+def _folder_of(path: Path) -> str:
+    """Name the dissection's folder that a file is in, if it is in one."""
+    return next((f": {folder}" for folder in path.parents if is_file(folder / DISSECTION_FILE)), "")
+
+
+def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    content = path.read_bytes()
+    if _digest(content) != digest:
+        raise ValueError
+    return load(content)
+
+
+def _check(found: DissectionRecord) -> None:
+    """Raise `ValueError` if names and numbers do not go together, as after a change by hand."""
+    concepts, categories = len(found.concepts), len(found.categories)
+    shapes = [found.area.shape, *(one.both.shape[1:] for one in found.layers)]
+    units = [(one.layer.units, len(one.both), len(one.threshold)) for one in found.layers]
+    if (
+        not found.layers
+        or any(shape != (concepts,) for shape in shapes)
+        or any(len(set(counts)) > 1 for counts in units)
+        or len(found.category_of) != concepts
+        or not set(found.category_of) <= set(range(categories))
+        or not isinstance(found.parameters, dict)
+        or not isinstance(found.cutoff, float | int)
+    ):
+        raise ValueError
+
+
+def _fields(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        "layers": tuple(
+            DissectedLayer(
+                layer=Layer(layer["name"], layer["kind"], tuple(layer["shape"])),
+                positions=layer["positions"],
+                **{name: tensors[f"{layer['name']}/{name}"] for name in _TENSORS},
+            )
+            for layer in about["layers"]
+        ),
+        "area": tensors["area"],
+        "passes": Passes(**about["passes"]),
+        **{name: tuple(about[name]) for name in ("concepts", "category_of", "categories", "images", "notes")},
+        **{name: about[name] for name in ("cutoff", "model_digest", "parameters", "seconds", "channels")},
+    }

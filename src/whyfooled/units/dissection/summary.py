@@ -1,0 +1,242 @@
+"""What a dissection came to, in sentences and tables, beside what chance gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from whyfooled.drawing.summary import Cell, Summary, SummaryTable
+from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
+
+TITLE = "Network dissection"
+MUCH = 0.5
+"""From which share of a layer's detectors on chance alone is said to give many of them. [ours]"""
+
+FEW = 0.25
+"""From which share of all detectors on, if they rest on one image each, that is said. [ours]"""
+
+_LAYERS = 6
+_STRONGEST = 10
+_NAMED = 5
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """How many detectors a layer has, and how many when its annotations are dealt to other images.
+
+    Parameters
+    ----------
+    observed
+        Its detectors.
+    counts
+        (r,) The detectors of each permutation.
+    """
+
+    observed: int
+    counts: Int[Tensor, " r"]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the permutations; NaN without any."""
+        return float(self.counts.double().mean())
+
+    @property
+    def p_value(self) -> float:
+        """How likely chance gives as many: ``(1 + #{counts ≥ observed}) / (1 + r)``; NaN without permutations."""
+        if not len(self.counts):
+            return float("nan")
+        return (1 + int((self.counts >= self.observed).sum())) / (1 + len(self.counts))
+
+    def text(self) -> str:
+        """Write the mean and the range."""
+        if not len(self.counts):
+            return "–"
+        return f"{self.mean:.1f} ({int(self.counts.min())} to {int(self.counts.max())})"
+
+
+def detectors_by_chance(layer: DissectedLayer, cutoff: float) -> Chance:
+    """Count a layer's detectors at a cutoff, and those of each permutation at the same one."""
+    return Chance(int(layer.detectors(cutoff).sum()), (layer.null_iou > cutoff).sum(1))
+
+
+def in_reach(layer: DissectedLayer, area: Int[Tensor, " c"], cutoff: float) -> Bool[Tensor, " c"]:
+    """Tell which concepts some unit of a layer is active on enough pixels, and not on too many, to detect.
+
+    Of A active pixels and L that show the concept, IoU is at most ``min(A, L) / max(A, L)``. A unit that is active on
+    half a per cent of the pixels cannot detect what fills a third of them, whatever it does. [ours]
+    """
+    # Active pixels in the images in which the concept's category is annotated.
+    active = (layer.union + layer.both - area).double()
+    ceiling = torch.minimum(active, area.double()) / torch.maximum(active, area.double()).clamp(min=1)
+    return (ceiling > cutoff).any(0)
+
+
+def dissection_summary(dissection: DissectionRecord) -> Summary:
+    """Write up a dissection: what was found, what must be known to believe it, and tables."""
+    tables = (_by_layer(dissection), _by_category(dissection), _strongest(dissection))
+    return Summary(tuple(_sentences(dissection)), tuple(table for table in tables if table.rows))
+
+
+def _sentences(dissection: DissectionRecord) -> Iterator[str]:
+    shown, units = int((dissection.area > 0).sum()), sum(one.layer.units for one in dissection.layers)
+    yield (
+        f"{dissection.parameters.get('model', '')}: {_count(units, 'unit')} of "
+        f"{_count(len(dissection.layers), 'layer')}, held against {_count(shown, 'concept')} of "
+        f"{_count(len(dissection.categories), 'category', 'categories')} in "
+        f"{_count(len(dissection.images), 'image')}."
+    )
+    ranked = sorted(dissection.layers, key=lambda one: -int(one.detectors(dissection.cutoff).sum()))
+    told = dissection.layers if len(ranked) <= _LAYERS else ranked[:_LAYERS]
+    yield from (_layer_sentence(dissection, one) for one in told)
+    if len(told) < len(ranked):
+        yield f"These {len(told)} layers have the most detectors; the table has all {len(ranked)}."
+    yield from _on_chance(dissection)
+    yield from _on_few_images(dissection)
+    yield from _on_reach(dissection)
+    yield from _on_silent(dissection)
+    yield from dissection.notes
+
+
+def _layer_sentence(dissection: DissectionRecord, one: DissectedLayer) -> str:
+    chance = detectors_by_chance(one, dissection.cutoff)
+    found = one.best[one.detectors(dissection.cutoff)]
+    text = f"{one.layer.name}: {chance.observed} of {_count(one.layer.units, 'unit')} detect a concept"
+    text += f" (IoU above {dissection.cutoff:g})"
+    if len(found):
+        concepts, counts = torch.unique(found, return_counts=True)
+        order = counts.argsort(descending=True, stable=True)[:3].tolist()
+        most = ", ".join(f"{dissection.concepts[int(concepts[i])]} ({int(counts[i])})" for i in order)
+        text += f", {len(concepts)} different ones{', most often' if len(concepts) > 1 else ':'} {most}"
+    if not len(chance.counts):
+        return f"{text}."
+    above = int((one.detectors(dissection.cutoff) & (one.null_iou < one.best_iou).all(0)).sum())
+    text += f"; by chance {chance.text()} would, p {chance.p_value:.3f}"
+    return f"{text}. {above} of them have a larger IoU than in any permutation." if len(found) else f"{text}."
+
+
+def _on_chance(dissection: DissectionRecord) -> Iterator[str]:
+    permutations = len(dissection.layers[0].null_iou)
+    if not permutations:
+        yield "There were no permutations, so nothing here says how many detectors chance gives."
+        return
+    yield (
+        f"By chance: the annotations are dealt to other images, {_count(permutations, 'time')}, and the detectors "
+        f"counted again: mean, and range. p cannot be below {1 / (1 + permutations):.3f} then."
+    )
+    chances = {one.layer.name: detectors_by_chance(one, dissection.cutoff) for one in dissection.layers}
+    many = [name for name, one in chances.items() if one.observed and one.mean >= MUCH * one.observed]
+    if many:
+        yield (
+            f"Chance alone gives at least half as many detectors in {_listed(many)}: to be active where in a picture "
+            "such things mostly are is enough there. Which of them do is not known: look at each unit's own p."
+        )
+
+
+def _on_few_images(dissection: DissectionRecord) -> Iterator[str]:
+    alone = torch.cat([one.in_one_image[one.detectors(dissection.cutoff)] > 0.5 for one in dissection.layers])
+    if len(alone) and float(alone.double().mean()) >= FEW:
+        yield (
+            f"{int(alone.sum())} of {_count(len(alone), 'detector')} share more than half of their pixels with the "
+            "concept in one image alone, so what they detect may be that image. More images would tell."
+        )
+
+
+def _on_reach(dissection: DissectionRecord) -> Iterator[str]:
+    reached = torch.stack([in_reach(one, dissection.area, dissection.cutoff) for one in dissection.layers]).any(0)
+    missed = ((dissection.area > 0) & ~reached).nonzero()[:, 0]
+    if len(missed):
+        largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
+        yield (
+            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}, whatever it does: "
+            "units are active on far fewer, or far more, pixels than show it, so the IoU stays under the cutoff."
+        )
+
+
+def _on_silent(dissection: DissectionRecord) -> Iterator[str]:
+    dead = sum(int(one.dead.sum()) for one in dissection.layers)
+    never = sum(int(_never_active(one).sum()) for one in dissection.layers)
+    if dead:
+        yield f"{_count(dead, 'unit')} gave the same everywhere, in all images (dead)."
+    if never:
+        yield f"{_count(never, 'unit')} gave the largest activation too often to exceed a threshold (never active)."
+
+
+def _never_active(one: DissectedLayer) -> Bool[Tensor, " u"]:
+    return (one.above == 0) & ~one.dead
+
+
+def _by_layer(dissection: DissectionRecord) -> SummaryTable:
+    rows = []
+    for one in dissection.layers:
+        chance, detectors = detectors_by_chance(one, dissection.cutoff), one.detectors(dissection.cutoff)
+        rows.append(
+            (
+                one.layer.name,
+                one.layer.units,
+                int(one.dead.sum()),
+                int(_never_active(one).sum()),
+                chance.observed,
+                chance.text(),
+                chance.p_value,
+                len(torch.unique(one.best[detectors])),
+                int(in_reach(one, dissection.area, dissection.cutoff).sum()),
+                float(one.best_iou[detectors].mean()),
+                float(one.best_iou.mean()),
+                float(one.null_iou.double().mean()),
+            )
+        )
+    caption = (
+        f"Units whose best IoU is above {dissection.cutoff:g} (detectors), how many chance gives (mean, range), and "
+        "how many concepts they detect, of those that some unit could. IoU of all units: the mean of their best."
+    )
+    headings = ("layer", "units", "dead", "never active", "detectors", "by chance", "p", "concepts", "in reach")
+    return SummaryTable(caption, (*headings, "IoU of detectors", "IoU of all units", "by chance, of all"), rows)
+
+
+def _by_category(dissection: DissectionRecord) -> SummaryTable:
+    category_of = torch.tensor(dissection.category_of)
+    rows: list[tuple[Cell, ...]] = []
+    for one in dissection.layers:
+        detectors = one.detectors(dissection.cutoff)
+        best, iou = one.best[detectors], one.best_iou[detectors]
+        reach = in_reach(one, dissection.area, dissection.cutoff)
+        for number, name in enumerate(dissection.categories):
+            of = category_of == number
+            mine = of[best]
+            if not (dissection.area[of] > 0).any():
+                continue
+            counts = (len(torch.unique(best[mine])), int(reach[of].sum()), int((dissection.area[of] > 0).sum()))
+            rows.append((one.layer.name, name, *counts, int(mine.sum()), float(iou[mine].mean())))
+    columns = ("layer", "category", "concepts detected", "in reach", "shown", "detectors", "IoU of detectors")
+    return SummaryTable("Concepts that some unit detects, by category, and the units that do.", columns, rows)
+
+
+def _strongest(dissection: DissectionRecord) -> SummaryTable:
+    frame = dissection.to_frame()
+    frame = frame[frame["detector"]].sort_values("iou", ascending=False, kind="stable").head(_STRONGEST)
+    columns = ["layer", "unit", "concept", "category", "iou", "chance_iou", "p", "active_images", "in_one_image"]
+    headings = ("layer", "unit", "concept", "category", "IoU", "chance IoU", "p", "images", "share of one image")
+    rows: list[tuple[Cell, ...]] = [tuple(row) for row in frame[columns].itertuples(index=False, name=None)]
+    caption = (
+        f"The {len(rows)} detectors with the largest IoU, beside what chance gives their best one (mean; p: how often "
+        "as much, not corrected for the number of units); in how many images they are active, and how much of the "
+        "overlap lies in one."
+    )
+    return SummaryTable(caption, headings, rows)
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMED
+    if rest > 0:
+        return f"{', '.join(names[:_NAMED])} and {rest} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"

@@ -1,0 +1,151 @@
+"""What a fit and a test of a universal perturbation came to, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from whyfooled.classifier import Classifier
+from whyfooled.drawing.summary import Summary
+from whyfooled.drawing.words import percent
+from whyfooled.sources import Source
+from whyfooled.tensors.statistics import FEWEST, Interval
+from whyfooled.universal import Evaluation, UniversalPerturbation
+
+SHOWN = 3
+"""How many unreadable images are named."""
+
+
+def fit_account(found: UniversalPerturbation) -> str:
+    """Say what a perturbation is, what it was fitted to, how the fit went and what it cost, one sentence a line."""
+    broken = f"to move the maps of {found.saliency} of {found.model}" if found.saliency else f"on {found.model}"
+    left_out = f"; {found.wrong} left out, because the classifier gets them wrong" if found.wrong else "; none left out"
+    lines = [
+        f"{found.method}: one perturbation of {_shape(found)} values for all images.",
+        f"Its size: {found.size_text()}. It was kept in the {_BALLS[found.ball]} ball of radius {found.epsilon:.4g} "
+        f"for values from 0 to 1, which is {255 * found.epsilon:.4g} for values from 0 to 255.",
+        f"Fitted {broken}, on {found.images} images{left_out}.",
+        *(["It is 0 everywhere: no perturbation was found."] if not found.linf else []),
+        *_history(found),
+        f"{found.passes.forwards} forward and {found.passes.backwards} backward passes, of one image each.",
+    ]
+    return "\n".join(lines)
+
+
+_BALLS = {"l2": "l2", "linf": "l-infinity"}
+
+
+def _shape(found: UniversalPerturbation) -> str:
+    return " x ".join(map(str, found.delta.shape))
+
+
+def _history(found: UniversalPerturbation) -> Iterator[str]:
+    """Say how each number went from the first step that has it to the last."""
+    for names, steps in groupby(found.history, key=tuple):
+        first, *others = steps
+        last = others[-1] if others else first
+        shown = [name for name in names if first[name] or last[name]]
+        if shown and others:
+            parts = ", ".join(f"{_words(name)} {first[name]:.3g} -> {last[name]:.3g}" for name in shown)
+            yield f"From the first to the last of {len(others) + 1} steps: {parts}."
+        elif shown:
+            yield f"At the end: {', '.join(f'{_words(name)} {first[name]:.3g}' for name in shown)}."
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def evaluation_summary(found: Evaluation, remarks: tuple[str, ...] = ()) -> Summary:
+    """Write up a test: what was found, what must be known to believe it, and the table.
+
+    Parameters
+    ----------
+    found
+        The test.
+    remarks
+        What else must be known, in sentences.
+    """
+    sentences = [
+        _dissimilarity(found, clipped=False),
+        _fooled(found),
+        f"Clipped, the values brought back to [0, 1] as a picture's must be: {_dissimilarity(found, clipped=True)}",
+        *_images(found),
+        *_doubts(found),
+        *remarks,
+    ]
+    return Summary(tuple(sentences), (found.summary_table(),))
+
+
+def evaluation_remarks(
+    given: UniversalPerturbation, found: Evaluation, classifier: Classifier, source: Source
+) -> tuple[str, ...]:
+    """Say what must be known of where a perturbation comes from and where it was tested.
+
+    Parameters
+    ----------
+    given
+        The perturbation as it was made; that of the test may be resized.
+    found
+        The test.
+    classifier
+        Whose maps were tested.
+    source
+        The test images.
+    """
+    transfer = given.transfer_note(classifier)
+    said = [transfer] if transfer else []
+    if given.delta.shape != found.perturbation.delta.shape:
+        sizes = [" x ".join(map(str, one.delta.shape[1:])) for one in (given, found.perturbation)]
+        said.append(f"The perturbation was resized from {sizes[0]} to {sizes[1]} pixels; its norm is as it was.")
+    if given.saliency and given.saliency != found.saliency:
+        said.append(f"It was fitted to the maps of {given.saliency}, and tested on those of {found.saliency}.")
+    if not any(source.labels(index) for index in range(len(source))):
+        said.append("The images have no labels: each counts as what the classifier sees in it.")
+    return tuple(said)
+
+
+def _dissimilarity(found: Evaluation, *, clipped: bool) -> str:
+    """Say how much further than by chance the maps move, and whether that is more than luck."""
+    ours, chance = (found.intervals(name, clipped=clipped)["dissimilarity"] for name in ("universal", "random"))
+    if not ours.count:
+        return "There is no D: the maps of all images are empty."
+    gain = found.gain(clipped=clipped)
+    return (
+        f"D is {ours.mean:.3f}, and {chance.mean:.3f} under random directions of the same norm: "
+        f"{_more(gain)} (paired by image, difference {gain.format(sign=True)})."
+    )
+
+
+def _more(gain: Interval) -> str:
+    if gain.count < 2:
+        return "one image cannot say whether by more than luck"
+    if gain.low > 0:
+        return "the maps move further than by chance"
+    return "the maps move less than by chance" if gain.high < 0 else "no difference that is more than luck"
+
+
+def _fooled(found: Evaluation) -> str:
+    ours, chance = (found.intervals(name)["fooled"] for name in ("universal", "random"))
+    return (
+        f"The prediction changes on {percent(ours.mean)} of the images (random directions: {percent(chance.mean)}); "
+        "where it stays, what moves is the map alone."
+    )
+
+
+def _images(found: Evaluation) -> Iterator[str]:
+    wrong = f"{found.wrong} left out, because the classifier gets them wrong" if found.wrong else "none left out"
+    yield f"Images tested: {found.count}; {wrong}."
+    empty = found.count - found.intervals()["dissimilarity"].count
+    if empty:
+        yield f"Images whose map is empty, so that only their predictions count: {empty}."
+    if found.unreadable:
+        some = "; ".join(f"{name}: {reason}" for name, reason in list(found.unreadable.items())[:SHOWN])
+        yield f"Images that could not be used: {len(found.unreadable)}, such as {some}"
+
+
+def _doubts(found: Evaluation) -> Iterator[str]:
+    if found.perturbation.fitted_to is None:
+        yield "It is not known which images the perturbation was fitted to; if these are among them, the test flatters."
+    if found.count < FEWEST:
+        yield f"Intervals over fewer than {FEWEST} images are too narrow."
