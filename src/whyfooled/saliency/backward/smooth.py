@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, positive
 from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import UNSEEN, as_relu, ruled, ruled_relu
@@ -114,7 +115,7 @@ def _check_runs_once() -> None:
     """Raise `MethodError` in a checkpointed part of a model: it will run again, for its values, outside of the mode."""
     frame = inspect.currentframe()
     # A checkpoint around the classifier is the caller's, who may have this block inside it.
-    while frame is not None and (where := frame.f_globals.get("__name__")) != "whyfooled.classifier":
+    while frame is not None and (where := frame.f_globals.get("__name__")) != Classifier.__module__:
         if where == "torch.utils.checkpoint":
             raise _unseen("a checkpoint")
         frame = frame.f_back
