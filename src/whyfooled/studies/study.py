@@ -106,7 +106,7 @@ class Study(ABC):
 
     A study is a frozen dataclass with a ``card``: its fields are its parameters, `measure` does the work on a few
     images at a time, and `summarise` and `draw` see the finished table and nothing else, so that both can be done again
-    from it alone. See `whyfooled.studies.run_study`.
+    from it alone. Those two are functions of a module of their own, the account of the study: ``NAME_account.py``. See `whyfooled.studies.run_study`.
     """
 
     card: ClassVar[Card]
@@ -149,12 +149,12 @@ class Study(ABC):
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take the values whose mean is shown while the study runs, from those rows of a shard that did not fail."""
 
-    @classmethod
+    @staticmethod
     @abstractmethod
-    def summarise(cls, table: Table, seed: int) -> Summary:
+    def summarise(table: Table, seed: int) -> Summary:
         """Write the finished table up: means with intervals, and what they say."""
 
-    @classmethod
+    @staticmethod
     @abstractmethod
-    def draw(cls, table: Table, seed: int) -> Figure:
+    def draw(table: Table, seed: int) -> Figure:
         """Draw the finished table."""

@@ -7,9 +7,10 @@ image by image, and give those to `bootstrap_means`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +23,8 @@ RESAMPLES = 5000
 
 FEWEST = 10
 """Images of which a percentile interval is fairly as wide as it says: of 5, 15 % miss the true mean. [ours]"""
+
+Side = Literal["above", "below", "open"]
 
 _AT_ONCE = 400_000
 """How many drawn images are held in memory together."""
@@ -49,6 +52,17 @@ class Interval:
 
     def __str__(self) -> str:
         return self.format()
+
+    def side(self, of: float = 0.0) -> Side:
+        """Say on which side of a number the whole interval lies: ``"above"``, ``"below"``, or ``"open"`` for neither.
+
+        It is open where there is no interval, as of a single value.
+        """
+        return "above" if self.low > of else "below" if self.high < of else "open"
+
+    def exp(self) -> Interval:
+        """Turn a mean of logarithms into a geometric mean, with its interval."""
+        return Interval(math.exp(self.mean), math.exp(self.low), math.exp(self.high), self.count)
 
     def format(self, digits: int = 3, sign: bool = False) -> str:
         """Write it as ``0.726 [0.652, 0.800]``; as ``–`` if there is nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -18,11 +18,13 @@ from whyfooled.studies.parts.attacked import (
     FOOLED,
     attacked,
     best_outcomes,
+    check_attacks,
     check_some_fooled,
+    check_target,
     outcomes,
     promoted,
 )
-from whyfooled.studies.study import Batch
+from whyfooled.studies.study import Batch, Study
 from whyfooled.studies.table import Table
 from whyfooled.types import Classes
 
@@ -102,3 +104,24 @@ def counted_outcomes(rows: pd.DataFrame) -> str:
 def _counted(attack: str, counts: pd.Series) -> str:
     fooled, failed = (int(counts.get((attack, outcome), 0)) for outcome in (FOOLED, FAILED))
     return f"{attack} {fooled} of {fooled + failed}"
+
+
+class AttackedStudy(Study):
+    """A study of what attacks do: it has attacks and a target, and shows while it runs how many images are fooled.
+
+    A dataclass that derives from it declares the fields ``attacks`` and ``target``.
+    """
+
+    attacks: tuple[Any, ...]
+    target: str | None
+
+    headline: ClassVar[str] = "fooled"
+
+    def __post_init__(self) -> None:
+        check_attacks(self.attacks)
+        check_target(self.target)
+
+    @classmethod
+    def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """Tell of each attacked image whether it fools the classifier; those that were wrong before do not count."""
+        return fooled_headline(rows)
