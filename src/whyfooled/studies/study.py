@@ -106,7 +106,8 @@ class Study(ABC):
 
     A study is a frozen dataclass with a ``card``: its fields are its parameters, `measure` does the work on a few
     images at a time, and `summarise` and `draw` see the finished table and nothing else, so that both can be done again
-    from it alone. Those two are functions of a module of their own, the account of the study: ``NAME_account.py``. See `whyfooled.studies.run_study`.
+    from it alone. Those two are functions of a module of their own, the account of the study: ``NAME_account.py``. See
+    `whyfooled.studies.run_study`.
     """
 
     card: ClassVar[Card]
