@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.models import small
 from whyfooled import FMN, PGD, AttackResult, attack_files, load_adversaries
@@ -159,6 +161,21 @@ def test_a_damaged_result_is_made_again(photographs, tmp_path):
     (tmp_path / "out" / "a" / "one.png.safetensors").write_bytes(b"damaged")
     run(photographs, tmp_path / "out")
     assert contents(tmp_path / "out") == before
+
+
+def test_a_file_of_another_format_is_refused(photographs, tmp_path):
+    adversaries, _ = run(photographs, tmp_path / "out")
+    path = tmp_path / "out" / "a" / "one.png.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["whyfooled"])
+    assert about["format"] == 1
+    save_file(tensors, path, {"whyfooled": json.dumps(about | {"format": 2})})
+    with pytest.raises(ImageError, match=r"its format is 2, and this one reads 1\. .*again: whyfooled attack\."):
+        adversaries["a/one.png"]
+    del about["format"]  # as the first version wrote it
+    save_file(tensors, path, {"whyfooled": json.dumps(about)})
+    assert adversaries["a/one.png"].success.shape == (1,)
 
 
 def test_other_weights_are_another_run(photographs, tmp_path):

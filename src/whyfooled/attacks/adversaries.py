@@ -18,11 +18,13 @@ from whyfooled.attacks import AttackResult
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, bad_parameter, did_you_mean
 from whyfooled.images import write_tensors, write_whole
+from whyfooled.running.formats import check_format
 
 RUN_FILE = "run.json"
 SUFFIX = ".safetensors"
 LEFT_OUT = ".left-out.json"
 _KEY = "whyfooled"
+_VERSION = 1
 
 
 @final
@@ -161,6 +163,7 @@ def write_adversary(folder: Path, name: str, result: AttackResult, true: int, ph
     if not result.success[0]:
         tensors["attempted"] = result.attempted[0]
     about = {
+        "format": _VERSION,
         "success": bool(result.success[0]),
         "forwards": int(result.forwards[0]),
         "backwards": int(result.backwards[0]),
@@ -178,7 +181,7 @@ def read_adversary(path: Path) -> AttackResult:
     """Read one image's result, as a batch of one."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
+            about = _about(path, file)
             names = file.keys()
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).unsqueeze(0) for name in names}
     except (SafetensorError, OSError, KeyError, ValueError):
@@ -202,13 +205,20 @@ def read_true_class(path: Path) -> int | None:
     """Read what a saved image shows, as its run was told; None if that was not recorded."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
+            about = _about(path, file)
             if "true" in about:
                 return int(about["true"])
             # Earlier versions wrote the goal alone.
             return None if about["goal"] == "targeted" else int(about["class"])
     except (SafetensorError, OSError, KeyError, ValueError):
         raise _damaged(path) from None
+
+
+def _about(path: Path, file: Any) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
+    # The first version did not say which one it is.
+    check_format(path, "adversarial image", about.get("format", 1), _VERSION, "whyfooled attack")
+    return about
 
 
 def read_seen_class(path: Path) -> int:

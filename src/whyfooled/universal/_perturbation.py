@@ -17,6 +17,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, bad_parameter, one_of, positive
 from whyfooled.images import is_file, write_tensors
+from whyfooled.running.formats import check_format
 from whyfooled.tensors.balls import BALLS, Ball, length
 from whyfooled.types import Image, Images
 
@@ -194,8 +195,7 @@ class UniversalPerturbation:
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})[_KEY])
-                if about["format"] > _VERSION:
-                    raise ImageError(f"{path} was written by a newer whyfooled. Update this one to read it.")
+                check_format(path, "universal perturbation", about["format"], _VERSION, "whyfooled universal fit")
                 return _from(file.get_tensor("delta"), about)
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
             raise ImageError(

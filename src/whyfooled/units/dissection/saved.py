@@ -17,6 +17,7 @@ from whyfooled.classifier.passes import Passes
 from whyfooled.drawing.summary import Summary
 from whyfooled.errors import ImageError
 from whyfooled.images import is_file
+from whyfooled.running.formats import check_format
 from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
 
 Saved = TypeVar("Saved", bound=DissectionRecord)
@@ -92,11 +93,7 @@ def read_dissection(folder: str | Path, kind: type[Saved]) -> Saved:
     """Read what `write_dissection` wrote, as an object of the given kind."""
     folder = Path(folder)
     about = _about(folder)
-    if about["format"] != _VERSION:
-        raise ImageError(
-            f"The dissection in {folder} was written by another version of whyfooled: its format is {about['format']}, "
-            f"and this one reads {_VERSION}. Read it with that version, or make it again: whyfooled dissect."
-        )
+    check_format(folder, "dissection", about["format"], _VERSION, "whyfooled dissect")
     try:
         found = kind(**_fields(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"])))
         _check(found)
