@@ -106,7 +106,7 @@ def test_a_file_that_is_none_is_refused(tensors, metadata, tmp_path):
 
 def test_a_file_of_a_later_format_is_refused(tmp_path):
     save_file({"delta": torch.ones(1, 2, 2)}, tmp_path / "file", about(format=2))
-    with pytest.raises(ImageError, match=r"was written by another version of whyfooled: its format is 2, and this one reads 1"):
+    with pytest.raises(ImageError, match="was written by another version of whyfooled: its format is 2"):
         UniversalPerturbation.load(tmp_path / "file")
 
 
