@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled import FMN, PGD, AttackResult, attack_files, load_adversaries
 from whyfooled.attacks import Attack
 from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, WhyfooledWarning

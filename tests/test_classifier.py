@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled.classifier import Classifier, Fit
 from whyfooled.classifier.goals import Targeted, Untargeted
 from whyfooled.classifier.zoo import load_classifier

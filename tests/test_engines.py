@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.studies.worlds import Brightness
+from tests.helpers.small_studies import Brightness
 from whyfooled.errors import WhyfooledError
 from whyfooled.running.engines import Model, _Crew
 from whyfooled.sources import Source

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.models import SmallNet, linear, small
+from tests.helpers.models import SmallNet, linear, small
 from whyfooled import Classifier, Fit, GradCAM, count_passes, explain, explain_perturbation
 from whyfooled.errors import ImageError, MethodError, OutputError, ParameterError
 from whyfooled.explanations.report.effect_figure import effect_figure

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
+from tests.helpers.unit_pairs import LAST, a_pair, detecting, dissection_of, pooled
 from whyfooled import BIM, explain, explain_perturbation, explain_units
 from whyfooled.errors import ImageError, OutputError, ParameterError
 from whyfooled.units.changes import find_unit_changes

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.models import SmallNet, small
+from tests.helpers.models import SmallNet, small
 from whyfooled import (
     BIM,
     FGSM,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from tests.models import attentive, blind, resnet20, small
+from tests.helpers.models import attentive, blind, resnet20, small
 from whyfooled import Classifier, load_classifier
 from whyfooled.classifier.layers import LAST_STAGE, Layer, activations, choose_layers, layers_of, list_layers, watched
 from whyfooled.errors import ModelError, ParameterError

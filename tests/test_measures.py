@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled import Classifier, recovery_curve
 from whyfooled.errors import ParameterError
 from whyfooled.saliency.recovery import random_maps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled.attacks import BIM, FGSM, CarliniWagner, Problem
 from whyfooled.classifier.goals import Untargeted
 from whyfooled.classifier.passes import Passes, count_passes

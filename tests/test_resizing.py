@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled import Classifier, Fit, Gradient
 from whyfooled.classifier.passes import count_passes
 from whyfooled.classifier.resizing import resizing

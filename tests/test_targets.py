@@ -5,7 +5,7 @@ from inspect import unwrap
 import pytest
 import torch
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import FGSM, Targeted, choose_targets, count_passes, run_attack
 from whyfooled.errors import ImageError, ParameterError
 

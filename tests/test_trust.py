@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import BIM, EnhancedGuidedBackprop, GradCAM, Gradient, GuidedBackprop, explain
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.images import content_digest

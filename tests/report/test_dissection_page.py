@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from tests.units.made import CONCEPTS, made_concepts, made_dissection
+from tests.helpers.made_dissections import CONCEPTS, made_concepts, made_dissection
 from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.figure import MOST_CONCEPTS, MOST_LAYERS, dissection_figure
 

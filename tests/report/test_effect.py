@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import linear
+from tests.helpers.models import linear
 from whyfooled.drawing.pictures import Scale
 from whyfooled.drawing.style import INK, as_svg
 from whyfooled.explanations.report.effect import effect_numbers, effect_sentences

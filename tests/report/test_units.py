@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.models import small
-from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
+from tests.helpers.models import small
+from tests.helpers.unit_pairs import LAST, a_pair, detecting, dissection_of, pooled
 from whyfooled.drawing.words import finite, listed
 from whyfooled.explanations.report.units import falling, rising, unit_numbers
 from whyfooled.explanations.report.units_view import _drawn, active_area, outline_picture, unit_pictures, unit_view

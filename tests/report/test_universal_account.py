@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled.classifier.passes import Passes
 from whyfooled.registry import available
 from whyfooled.sources import Source

@@ -9,38 +9,13 @@ from torch import nn
 from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
-from tests.saliency.test_rules import BOUNDED, SPELLINGS, Failing, state
+from tests.helpers.activations import BOUNDED, SPELLINGS
+from tests.helpers.middles import Middle, maps_of
+from tests.helpers.untouched import Failing, state
 from whyfooled import LRP, Classifier, ContrastiveLRP
 
 METHODS = [LRP(bias=True), LRP("epsilon"), LRP("alpha-beta", alpha=2.0)]
 METHOD = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.rule)
-
-
-class Middle(nn.Module):
-    """A convolution, a function, a head: whatever stands in the middle."""
-
-    def __init__(self, function, channels=16):
-        super().__init__()
-        self.function = function
-        self.conv = nn.Conv2d(3, 16, 3, padding=1)
-        self.head = nn.Linear(channels, 4)
-        self.parts = nn.ModuleList([part for part in [function] if isinstance(part, nn.Module)])
-
-    def forward(self, x):
-        x = self.function(self.conv(x))
-        return self.head(x.mean((2, 3)) if x.ndim == 4 else x)
-
-
-def maps_of(function, method, scale=1.0, **options):
-    torch.manual_seed(0)
-    module = Middle(function, **options).double().eval()
-    with torch.no_grad():
-        module.conv.weight.mul_(scale)
-    x = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    classifier = Classifier(module, mean=(0.5,) * 3, std=(0.25,) * 3, size=(8, 8))
-    found = method(classifier, x, torch.tensor([1, 2]))
-    assert found.any()
-    return found
 
 
 def assert_same(first, second):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.saliency.test_rules import REFUSED, RULED, build
+from tests.helpers.torchvision_families import REFUSED, RULED, build
 from whyfooled import LRP, Classifier, ContrastiveLRP, load_classifier
 from whyfooled.errors import MethodError
 from whyfooled.images import example_photograph

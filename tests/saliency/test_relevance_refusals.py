@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.saliency.test_relevance import Middle, maps_of
+from tests.helpers.middles import Middle, maps_of
 from whyfooled import LRP, Classifier
 from whyfooled.errors import MethodError
 

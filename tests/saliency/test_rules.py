@@ -11,59 +11,14 @@ from captum.attr import GuidedBackprop as CaptumGuided
 from torch import nn
 from torchvision import models
 
-from tests.oracles import ruled_two_layers
+from tests.helpers.activations import BOUNDED, RULES, SPELLINGS, Lambda
+from tests.helpers.oracles import ruled_two_layers
+from tests.helpers.torchvision_families import REFUSED, RULED, build
+from tests.helpers.untouched import Failing, state
 from whyfooled import Classifier, Deconvnet, Gradient, GuidedBackprop
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward import rules
 from whyfooled.saliency.backward.rules import relu_rule
-
-RULES = {"guided": rules.guided, "deconvnet": rules.deconvnet}
-
-
-class Lambda(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-        self.conv = nn.Conv2d(3, 16, 3)
-        self.head = nn.Linear(16, 4)
-
-    def forward(self, x):
-        return self.head(self.function(self.conv(x)).mean((2, 3)))
-
-
-def statement_in_place(a):
-    F.relu(a, inplace=True)
-    return a
-
-
-def method_in_place(a):
-    a.relu_()
-    return a
-
-
-SPELLINGS = {
-    "module": nn.ReLU(),
-    "module in place": nn.ReLU(inplace=True),
-    "F.relu": F.relu,
-    "torch.relu": torch.relu,
-    "method": lambda a: a.relu(),
-    "F.relu in place": lambda a: F.relu(a, inplace=True),
-    "F.relu as a statement": statement_in_place,
-    "relu_ as a statement": method_in_place,
-    "torch.relu_": torch.relu_,
-    "threshold": lambda a: F.threshold(a, 0, 0),
-    "threshold module": nn.Threshold(0, 0),
-    "on a view in place": lambda a: a.flatten(2).relu_().view_as(a),
-}
-BOUNDED = {
-    "ReLU6": nn.ReLU6(),
-    "ReLU6 in place": nn.ReLU6(inplace=True),
-    "F.relu6": F.relu6,
-    "F.relu6 in place": lambda a: F.relu6(a, inplace=True),
-    "Hardtanh(0, 6)": nn.Hardtanh(0, 6),
-    "F.hardtanh by keywords": lambda a: F.hardtanh(a, max_val=6.0, min_val=0.0),
-    "F.hardtanh_": lambda a: F.hardtanh_(a, 0.0, 6.0),
-}
 
 
 def maps_of(function, method, scale=1.0):
@@ -140,27 +95,6 @@ def test_rules_work_under_vmap():
     with relu_rule(rules.guided):
         found = torch.func.vmap(torch.func.grad(logit))(x)
     assert found.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-
-
-def state(module):
-    hooks = [
-        len(getattr(part, name))
-        for part in module.modules()
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    ]
-    flags = [(p.requires_grad, p.grad) for p in module.parameters()]
-    return hooks, flags, [part.training for part in module.modules()]
-
-
-class Failing(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        torch.relu(self.norm(self.conv(x)))
-        raise RuntimeError("broken")
 
 
 @pytest.mark.parametrize("method", [GuidedBackprop(), Deconvnet(), Gradient()], ids=repr)
@@ -271,46 +205,13 @@ def test_rules_reach_relus_that_module_hooks_miss(name):
         assert (found - plain).norm() > 0.1 * plain.norm()
 
 
-REFUSED = {
-    "convnext_tiny": "GELU",
-    "efficientnet_b0": "SiLU",
-    "efficientnet_v2_s": "SiLU",
-    "maxvit_t": "GELU",
-    "mobilenet_v3_small": "Hardswish",
-    "swin_t": "GELU",
-    "vit_b_16": "GELU",
-}
-RULED = [
-    "alexnet",
-    "densenet121",
-    "googlenet",
-    "inception_v3",
-    "mnasnet0_5",
-    "mobilenet_v2",
-    "regnet_x_400mf",
-    "regnet_y_400mf",
-    "resnet18",
-    "resnext50_32x4d",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_1",
-    "vgg11",
-    "wide_resnet50_2",
-]
-
-
 def family(name):
     return models.get_model_builder(name).__module__.rpartition(".")[2]
 
 
-def test_the_lists_below_hold_every_torchvision_family():
+def test_the_lists_hold_every_torchvision_family():
     every = {family(name) for name in models.list_models(module=models)}
     assert {family(name) for name in [*RULED, *REFUSED]} == every
-
-
-def build(name):
-    torch.manual_seed(0)
-    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return models.get_model(name, weights=None, **quick).eval()
 
 
 @pytest.mark.parametrize("name", RULED)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.models import small
-from tests.saliency.test_rules import BOUNDED, RULES, SPELLINGS, Lambda
+from tests.helpers.activations import BOUNDED, RULES, SPELLINGS, Lambda
+from tests.helpers.models import small
 from whyfooled import Classifier, Deconvnet, DeepLIFT, GradCAM, Gradient, GuidedBackprop, smooth_activations
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.saliency.backward import rules

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import small
-from tests.studies.worlds import write_images
+from tests.helpers.models import small
+from tests.helpers.small_studies import write_images
 from whyfooled import FGSM, FMN, attack_files
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card

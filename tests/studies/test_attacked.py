@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.models import linear
+from tests.helpers.models import linear
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier.goals import Targeted, Untargeted
 from whyfooled.studies.parts.attacked import promoted

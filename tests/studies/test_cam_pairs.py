@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.studies.patched import PATCH, Patch, There, classifier, write_dark_images
+from tests.helpers.patch_world import PATCH, Patch, There, classifier, write_dark_images
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card
 from whyfooled.studies import CAMPairs, run_study

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models import linear
-from tests.studies.worlds import write_images
+from tests.helpers.models import linear
+from tests.helpers.small_studies import write_images
 from whyfooled import FMN, Classifier
 from whyfooled.errors import ParameterError
 from whyfooled.studies import EffectMix, run_study

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.models import linear, small
-from tests.studies.worlds import write_images
+from tests.helpers.models import linear, small
+from tests.helpers.small_studies import write_images
 from whyfooled import Enhanced, Gradient, GuidedBackprop
 from whyfooled.errors import ParameterError
 from whyfooled.sources import open_source

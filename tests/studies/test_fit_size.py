@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.models import blind, small
-from tests.studies.worlds import write_images
+from tests.helpers.models import blind, small
+from tests.helpers.small_studies import write_images
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.studies import FitSize, run_study
 from whyfooled.studies.universal.fits import CHANCE

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.studies.patched import PATCH, STEP, ByClass, Opposite, Patch, There, classifier, write_dark_images
+from tests.helpers.patch_world import PATCH, STEP, ByClass, Opposite, Patch, There, classifier, write_dark_images
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.studies import InterpretabilityScores, run_study
 from whyfooled.studies.effects.interpretability import AFTER, BEFORE

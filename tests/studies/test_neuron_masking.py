@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from tests.models import small
-from tests.studies.worlds import write_images
+from tests.helpers.models import small
+from tests.helpers.small_studies import write_images
 from whyfooled import BIM, FMN, Classifier, attack_files, load_adversaries
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.sources import open_source

@@ -6,14 +6,14 @@ import time
 import pytest
 import ray
 
-from tests.machines import two_machines
-from tests.studies.worlds import write_images
+from tests.helpers.machines import two_machines
+from tests.helpers.small_studies import write_images
 from whyfooled.errors import ModelError, ParameterError, WhyfooledError
 from whyfooled.running import engines
 from whyfooled.studies import run_study
 
 MODEL = """
-from tests.models import small
+from tests.helpers.models import small
 
 
 def make():

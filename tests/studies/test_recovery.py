@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.models import small
-from tests.studies.worlds import write_images
+from tests.helpers.models import small
+from tests.helpers.small_studies import write_images
 from whyfooled import FGSM, Classifier, Gradient, GuidedBackprop, Untargeted, choose_targets, run_attack
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import linear, small
-from tests.studies.worlds import write_images
+from tests.helpers.models import linear, small
+from tests.helpers.small_studies import write_images
 from whyfooled import BIM, FMN, Gradient, adapt, attack_files, load_adversaries, run_attack
 from whyfooled.attacks.targets import choose_targets
 from whyfooled.errors import ImageError, MethodError, ParameterError

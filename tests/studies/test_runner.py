@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.models import small
-from tests.studies.worlds import Brightness, write_images
+from tests.helpers.models import small
+from tests.helpers.small_studies import Brightness, write_images
 from whyfooled import Classifier, Fit
 from whyfooled.classifier.memory import batch_size_for, kept_by_a_forward_pass
 from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, WhyfooledWarning

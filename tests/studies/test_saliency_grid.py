@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import small
-from tests.studies.worlds import write_images
+from tests.helpers.models import small
+from tests.helpers.small_studies import write_images
 from whyfooled import FGSM, FMN, Gradient
 from whyfooled.images import to_tensor
 from whyfooled.sources import open_source

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled import FGSM, FMN, Gradient, Targeted, Untargeted, attack_files, load_adversaries, run_attack
 from whyfooled.errors import ParameterError, WhyfooledWarning
 from whyfooled.studies import Batch, Recovery, SaliencyGrid, run_study

@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 import torch
 
-from tests.models import linear, small
-from tests.studies.worlds import write_images
+from tests.helpers.models import linear, small
+from tests.helpers.small_studies import write_images
 from whyfooled import FGSM, FMN, choose_targets, run_attack
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.perturbation import Grid, region_labels

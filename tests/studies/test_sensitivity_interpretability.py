@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.studies.dissected import dissection_of
-from tests.studies.worlds import write_images
-from tests.units.made import made_concepts
+from tests.helpers.made_dissections import made_concepts
+from tests.helpers.planted_dissections import dissection_of
+from tests.helpers.small_studies import write_images
 from whyfooled import Classifier
 from whyfooled.errors import ImageError, OutputError, ParameterError
 from whyfooled.registry import parse

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import small
-from tests.studies.patched import There
-from tests.studies.worlds import write_images
+from tests.helpers.models import small
+from tests.helpers.patch_world import There
+from tests.helpers.small_studies import write_images
 from whyfooled import Gradient, InputXGradient
 from whyfooled.errors import OutputError, ParameterError, WhyfooledWarning
 from whyfooled.images import content_digest, to_tensor

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.models import blind, small
-from tests.studies.worlds import write_images
+from tests.helpers.models import blind, small
+from tests.helpers.small_studies import write_images
 from whyfooled import Gradient
 from whyfooled.drawing.pictures import magnification
 from whyfooled.images import to_tensor

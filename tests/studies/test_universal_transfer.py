@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tests.models import blind, small
-from tests.studies.patched import There
-from tests.studies.worlds import write_images
+from tests.helpers.models import blind, small
+from tests.helpers.patch_world import There
+from tests.helpers.small_studies import write_images
 from whyfooled.errors import OutputError, ParameterError
 from whyfooled.sources import open_source
 from whyfooled.studies import UniversalTransfer, run_study
@@ -21,7 +21,7 @@ from whyfooled.studies.universal.models import Models
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, dissimilarity
 
 NETS = """
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled import Classifier
 
 

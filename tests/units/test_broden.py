@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.sources.pictures import pixels, write
-from tests.units.annotated import (
+from tests.helpers.annotated_images import (
     BRODEN_HEADER,
     BRODEN_INDEX,
     BRODEN_LABELS,
@@ -19,6 +18,7 @@ from tests.units.annotated import (
     write_broden,
     write_csv,
 )
+from tests.helpers.pictures import pixels, write
 from whyfooled.errors import ImageError
 from whyfooled.units import NOTHING, open_concepts
 

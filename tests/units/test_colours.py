@@ -10,8 +10,8 @@ import torch
 from matplotlib.colors import XKCD_COLORS, to_rgb
 from PIL import Image, ImageColor
 
-from tests.sources.pictures import photograph
-from tests.units.annotated import write_broden, write_csv, write_masks
+from tests.helpers.annotated_images import write_broden, write_csv, write_masks
+from tests.helpers.pictures import photograph
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.units import open_concepts, with_colours
 from whyfooled.units.concepts import Annotated, Concepts

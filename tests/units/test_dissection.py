@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.units.planted import SIDE, concepts, planted
+from tests.helpers.planted_units import SIDE, concepts, planted
 from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.units.concepts import NOTHING

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.sources.pictures import photograph, pixels, write
-from tests.units.annotated import SIZE, numbers, save_grey, write_csv, write_masks
+from tests.helpers.annotated_images import SIZE, numbers, save_grey, write_csv, write_masks
+from tests.helpers.pictures import photograph, pixels, write
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.units import NOTHING, open_concepts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.units.annotated import write_broden, write_photographs
+from tests.helpers.annotated_images import write_broden, write_photographs
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.units import CONCEPTS, open_concepts
 

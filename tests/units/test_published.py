@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torchvision.datasets
 
-from tests.sources.pictures import pixels, write
-from tests.units.annotated import numbers, save_grey, save_palette, write_coco_stuff, write_voc
+from tests.helpers.annotated_images import numbers, save_grey, save_palette, write_coco_stuff, write_voc
+from tests.helpers.pictures import pixels, write
 from whyfooled.errors import ImageError
 from whyfooled.units import NOTHING, open_concepts
 

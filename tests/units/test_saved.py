@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.units.made import made_dissection
+from tests.helpers.made_dissections import made_dissection
 from whyfooled.errors import ImageError, OutputError
 from whyfooled.units import load_dissection
 

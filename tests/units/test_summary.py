@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.units.made import made_dissection, made_layer
+from tests.helpers.made_dissections import made_dissection, made_layer
 from whyfooled.units.dissection.summary import detectors_by_chance, dissection_summary, in_reach
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from tests.units.made import CONCEPTS, made_dissection
+from tests.helpers.made_dissections import CONCEPTS, made_dissection
 from whyfooled import Classifier
 from whyfooled.classifier.layers import list_layers
 from whyfooled.units.dissection.dissection import Dissection

@@ -92,6 +92,25 @@ class Linear(nn.Module):
         return x.flatten(1) @ self.weight.T + self.bias
 
 
+class Cubes(nn.Module):
+    """Logits that are sums of weighted cubes of the pixels: integrated gradients are the terms of the sum."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x):
+        return x.flatten(1) ** 3 @ self.weight.T
+
+
+class LateStart(nn.Module):
+    """Logits that do not change below half brightness."""
+
+    def forward(self, x):
+        bright = F.relu(x - 0.5).sum((1, 2, 3))
+        return torch.stack([bright, -bright], 1)
+
+
 def small(side: int = 16, seed: int = 0) -> Classifier:
     return Classifier(SmallNet(seed=seed).eval(), mean=(0.5,) * 3, std=(0.25,) * 3, size=(side, side), name="small")
 

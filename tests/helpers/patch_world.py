@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from tests.models import linear
+from tests.helpers.models import linear
 from whyfooled.registry import Card
 
 SIDE = 8

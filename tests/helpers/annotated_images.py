@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.sources.pictures import photograph, write
+from tests.helpers.pictures import photograph, write
 
 SIZE = (10, 12)
-"""Height and width of every photograph that `tests.sources.pictures.photograph` writes."""
+"""Height and width of every photograph that `tests.helpers.pictures.photograph` writes."""
 
 
 def numbers(seed: int, values, size: tuple[int, int] = SIZE) -> np.ndarray:
