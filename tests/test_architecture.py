@@ -8,6 +8,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 SOURCE = TESTS.parent / "src" / "whyfooled"
+OTHER = {"conformance", "e2e", "examples", "helpers"}
+"""The folders of tests that are no package's."""
 
 
 def modules_imported(source, package):
@@ -74,3 +76,9 @@ def test_every_private_module_is_protected():
     for module, package in found.items():
         assert module in importers, f"Add {module} to the protected modules of {package} in pyproject.toml."
         assert all(f"{package}.".startswith(f"{importer}.") for importer in importers[module]), module
+
+
+def test_the_folders_are_those_of_the_package():
+    for path in TESTS.rglob("*.py"):
+        folder = path.parent.relative_to(TESTS)
+        assert OTHER.intersection(folder.parts[:1]) or (SOURCE / folder).is_dir(), path

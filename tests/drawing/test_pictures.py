@@ -4,8 +4,6 @@ import numpy as np
 import torch
 
 from whyfooled.drawing.pictures import Scale, delta_picture, magnification, map_picture, scale_of
-from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.recovery_figure import recovery_figure
 
 
 def test_a_row_has_one_scale_of_its_strongest_values():
@@ -55,20 +53,3 @@ def test_a_perturbation_is_magnified_to_grey_levels_that_can_be_told_apart():
     assert set(np.unique(picture)) == {round(255 * (0.5 - 0.48)), round(255 * (0.5 + 0.48))}
     assert magnification(torch.zeros(3, 4, 4)) == 1
     assert magnification(torch.ones(3, 4, 4)) == 1
-
-
-def test_the_figure_takes_on_the_colour_of_the_text_around_it():
-    curve = {"fraction": [0.1, 0.2], "probability": [0.2, 0.6], "probability_std": [0.1, 0.1], "recovered": [0.0, 1.0]}
-    fills = dict.fromkeys(("zero", "mean", "noise", "blur"), curve)
-    found = {
-        "true": {"name": "oak $1 & <2> $_", "probability": {"adversarial": 0.1}},
-        "recovery": [
-            {"title": "Gradient", "orders": 1, "fills": fills},
-            {"title": "Random", "orders": 5, "fills": fills},
-        ],
-    }
-    drawing = as_svg(recovery_figure(found, ink=INK))
-    assert drawing.startswith("<svg")
-    assert "currentColor" in drawing
-    assert "#010203" not in drawing
-    assert drawing == as_svg(recovery_figure(found, ink=INK))
