@@ -1,6 +1,10 @@
 """Fixtures that several files share."""
 
+import pytest
 import torch
+
+# So that an assertion in a helper says as much as one in a test.
+pytest.register_assert_rewrite("tests.helpers")
 
 
 def pytest_configure(config):

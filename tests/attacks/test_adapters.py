@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.models import SmallNet, linear, small
+from tests.helpers.models import SmallNet, linear, small
 from whyfooled import PGD, Classifier, Targeted, Untargeted, adapt, count_passes, explain, run_attack
 from whyfooled.errors import ParameterError
 

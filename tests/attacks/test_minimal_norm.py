@@ -10,8 +10,8 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from tests.attacks.test_carlini_wagner import distance, linear_case
-from tests.models import linear
+from tests.helpers.linear_optimum import distance, linear_case
+from tests.helpers.models import linear
 from whyfooled import BIM, EAD, FGSM, FMN, PGD, CarliniWagner, Classifier, Targeted, Untargeted, run_attack
 
 SIDE, PIXELS = 8, 192

@@ -4,8 +4,8 @@ import jaxtyping
 import pytest
 import torch
 
-from tests.attacks.test_carlini_wagner import distance
-from tests.models import linear, small
+from tests.helpers.linear_optimum import distance
+from tests.helpers.models import linear, small
 from whyfooled import BIM, FMN, CarliniWagner, Gradient, Refined, Targeted, Untargeted, adapt, count_passes, run_attack
 from whyfooled.attacks import Problem
 from whyfooled.classifier.classifier import strongest_other

@@ -8,7 +8,7 @@ import jaxtyping
 import pytest
 import torch
 
-from tests.models import small
+from tests.helpers.models import small
 from whyfooled import FGSM, AttackResult, Targeted, Untargeted, run_attack
 from whyfooled.errors import ImageError, ModelError, ParameterError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models import linear
+from tests.helpers.models import linear
 from whyfooled import Untargeted, count_passes
 from whyfooled.attacks import Problem
 from whyfooled.attacks._search import Best, Rounds, minimise

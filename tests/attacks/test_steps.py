@@ -4,7 +4,7 @@ import foolbox
 import pytest
 import torch
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import BIM, FGSM, PGD, Targeted, Untargeted, run_attack
 from whyfooled.attacks import Problem
 from whyfooled.errors import ParameterError

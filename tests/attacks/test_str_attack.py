@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import StrAttack, Targeted, Untargeted, run_attack
 from whyfooled.attacks.str_attack import _Grid
 from whyfooled.errors import ParameterError

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import whyfooled.attacks
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import CarliniWagner, Classifier, Targeted, Untargeted, count_passes, run_attack
 from whyfooled.attacks import ATTACKS, Problem
 from whyfooled.attacks._attack import Attack

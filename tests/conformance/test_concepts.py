@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.sources.pictures import pixels
-from tests.units.annotated import WRITERS
+from tests.helpers.annotated_images import WRITERS
+from tests.helpers.pictures import pixels
 from whyfooled.errors import ImageError
 from whyfooled.units import CONCEPTS, NOTHING, open_concepts
 

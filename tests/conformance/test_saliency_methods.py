@@ -9,7 +9,7 @@ import torch
 from torchvision import models
 
 import whyfooled.saliency
-from tests.models import resnet20, small
+from tests.helpers.models import resnet20, small
 from whyfooled import Classifier, Enhanced, enhance, load_classifier, smooth_activations
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.registry import available, describe, parse

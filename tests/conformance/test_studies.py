@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import whyfooled.studies
-from tests.models import small
-from tests.studies.dissected import dissection_of
-from tests.studies.worlds import write_images
+from tests.helpers.models import small
+from tests.helpers.planted_dissections import dissection_of
+from tests.helpers.small_studies import write_images
 from whyfooled import BIM, FGSM, FMN, GradCAM
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 from whyfooled.sources import open_source

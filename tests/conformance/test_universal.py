@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import whyfooled.universal
-from tests.models import attentive, small
+from tests.helpers.models import attentive, small
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.sources import Source

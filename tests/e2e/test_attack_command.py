@@ -2,15 +2,13 @@
 
 import csv
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.test_cli import MODELS, hear_ctrl_c
+from tests.helpers.command_line import MODELS, killed_when, run
 from whyfooled import load_adversaries
 from whyfooled.attacks import ATTACKS
 from whyfooled.cli import main
@@ -30,32 +28,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start(folder, *arguments):
-    command = [sys.executable, "-m", "whyfooled", *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
-    )
-
-
-def run(folder, *arguments):
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def killed_when(folder, condition, how, *arguments):
-    """Run until a condition holds, then send a signal; return what the process said on stderr, and its exit code."""
-    process = start(folder, *arguments)
-    deadline = time.monotonic() + 100
-    while not condition() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err
 
 
 def test_a_run_that_is_killed_twice_ends_in_the_same_files(folder):

@@ -17,45 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.helpers.command_line import MODELS, hear_ctrl_c
 from whyfooled.cli import main
-
-MODELS = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, 8, 3, stride=8)
-        self.head = nn.Linear(8, 4)
-
-    def forward(self, x):
-        return 50 * self.head(torch.relu(self.conv(x)).mean((2, 3)))
-
-
-class Broken(Net):
-    def forward(self, x):
-        return super().forward(x) * float("nan")
-
-
-class Pair(Net):
-    def forward(self, x):
-        return super().forward(x), x
-
-
-class Probabilities(Net):
-    def forward(self, x):
-        return super().forward(x).softmax(1)
-
-
-class Slow(Net):
-    def forward(self, x):
-        import time
-        time.sleep(0.05)
-        return super().forward(x)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +35,6 @@ def folder(tmp_path_factory):
     (folder / "pickle.pt").write_bytes(pickle.dumps({"a": os.getcwd}))
     (folder / "file").write_text("mine")
     return folder
-
-
-def hear_ctrl_c():
-    """Undo what a shell does to jobs in the background: they, and what they start, would not hear Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(folder, *arguments):

@@ -11,9 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.e2e.test_attack_command import killed_when
-from tests.e2e.test_cli import MODELS
-from tests.e2e.test_study_command import command
+from tests.helpers.command_line import MODELS, command, killed_when
 from whyfooled.units import CONCEPTS, load_dissection, open_concepts
 
 OTHERS = """

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.e2e.test_page import CHROMIUM, brightness, chromium
-from tests.units.made import made_dissection
+from tests.helpers.chromium import CHROMIUM, brightness, chromium
+from tests.helpers.made_dissections import made_dissection
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 

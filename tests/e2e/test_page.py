@@ -2,20 +2,16 @@
 
 import html
 import re
-import shutil
-import subprocess
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.models import SmallNet, small
-from tests.units.pairs import detecting, dissection_of
+from tests.helpers.chromium import CHROMIUM, brightness, chromium
+from tests.helpers.models import SmallNet, small
+from tests.helpers.unit_pairs import detecting, dissection_of
 from whyfooled import BIM, Classifier, explain, explain_perturbation
 from whyfooled.universal import UniversalPerturbation
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
@@ -28,19 +24,6 @@ def folder(tmp_path_factory):
     dissection = dissection_of(small(), "second", concepts=concepts, threshold=torch.full((16,), 0.1), **detects)
     found = explain(small(), image, attack=BIM(epsilon=0.3), trust=universal, units=dissection)
     return found.save(tmp_path_factory.mktemp("page") / "out")
-
-
-def chromium(profile, *arguments):
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-    ]
-    command += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def in_frame(folder, width, script):
@@ -88,22 +71,6 @@ def test_the_page_requests_nothing(folder):
         )
         == "0"
     )
-
-
-def brightness(folder, page):
-    """Draw a page in the dark and in the light scheme; return how bright each is, from 0 to 255."""
-    found = {}
-    for scheme, setting in (("dark", 0), ("light", 1)):
-        picture = folder / f"{scheme}.png"
-        chromium(
-            folder / f"profile-{scheme}",
-            f"--blink-settings=preferredColorScheme={setting}",
-            "--window-size=1000,900",
-            f"--screenshot={picture}",
-            f"file://{folder}/{page}",
-        )
-        found[scheme] = np.asarray(Image.open(picture).convert("L")).mean()
-    return found
 
 
 def test_light_and_dark_have_their_own_colours(folder):

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.models import SmallNet
+from tests.helpers.models import SmallNet
 from whyfooled import Classifier
 from whyfooled.cli import main
 
 MODEL = """
-from tests.models import small
+from tests.helpers.models import small
 
 
 def make():

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.test_attack_command import killed_when, run
-from tests.e2e.test_cli import MODELS
-from whyfooled.cli import main
+from tests.helpers.command_line import MODELS, command, killed_when, run
 from whyfooled.sources import SOURCES
 from whyfooled.studies import STUDIES
 
@@ -73,13 +71,6 @@ def test_a_finished_study_is_drawn_again(folder, capsys, monkeypatch):
     command(monkeypatch, "figure", "out")
     assert capsys.readouterr().out == "Written: out: figure.png, figure.pdf, summary.md, summary.tex\n"
     assert (folder / "out" / "figure.png").read_bytes() == before
-
-
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["whyfooled", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    return stopped.value.code
 
 
 def test_the_list_describes_every_study_and_source(capsys, monkeypatch):

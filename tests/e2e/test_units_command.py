@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
+from tests.helpers.unit_pairs import LAST, a_pair, detecting, dissection_of, pooled
 from whyfooled.cli import main
 from whyfooled.images import to_picture
 
 MODEL = """
-from tests.units.pairs import pooled
+from tests.helpers.unit_pairs import pooled
 
 
 def make():

@@ -8,9 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.e2e.test_attack_command import killed_when
-from tests.e2e.test_cli import MODELS
-from tests.e2e.test_study_command import command
+from tests.helpers.command_line import MODELS, command, killed_when
 from whyfooled.registry import available, parameters
 from whyfooled.universal import UNIVERSAL, UniversalPerturbation
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import GradCAM, Gradient, count_passes
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.perturbation import Grid, Superpixels, attack_region, sensitivity

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import count_passes
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.perturbation import KINDS, Grid, Superpixels, region_labels, sensitivity

@@ -7,8 +7,8 @@ from captum.attr import GuidedGradCam, LayerGradCam
 from torch import nn
 from torchvision import models
 
-from tests.models import SmallNet, small
-from tests.oracles import grad_cam_by_hand, grad_cam_plus_plus_by_derivatives
+from tests.helpers.models import SmallNet, small
+from tests.helpers.oracles import grad_cam_by_hand, grad_cam_plus_plus_by_derivatives
 from whyfooled import CAM, Classifier, GradCAM, GradCAMPlusPlus, GuidedBackprop, GuidedGradCAM, count_passes
 from whyfooled.errors import MethodError, ParameterError
 

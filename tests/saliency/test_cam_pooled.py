@@ -8,7 +8,7 @@ from torch import nn
 from torchcam import methods as torchcam
 from torchvision import models
 
-from tests.models import SmallNet, linear, small
+from tests.helpers.models import SmallNet, linear, small
 from whyfooled import CAM, Classifier, GradCAM, GradCAMPlusPlus, count_passes, load_classifier
 from whyfooled.errors import MethodError, ParameterError
 

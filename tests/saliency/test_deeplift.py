@@ -7,9 +7,9 @@ from captum.attr import DeepLift as CaptumDeepLift
 from torch import nn
 from torchvision import models
 
-from tests.models import linear, small
-from tests.oracles import rescaled_two_layers
-from tests.saliency.test_rules import BOUNDED, SPELLINGS, Lambda
+from tests.helpers.activations import BOUNDED, SPELLINGS, Lambda
+from tests.helpers.models import linear, small
+from tests.helpers.oracles import rescaled_two_layers
 from whyfooled import Classifier, DeepLIFT, Gradient, count_passes
 from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
 from whyfooled.saliency._baselines import BASELINES

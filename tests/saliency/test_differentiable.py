@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import (
     LRP,
     Classifier,

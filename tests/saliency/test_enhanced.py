@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from tests.models import SmallNet, small
-from tests.oracles import enhanced_by_loops
+from tests.helpers.models import SmallNet, small
+from tests.helpers.oracles import enhanced_by_loops
 from whyfooled import (
     Classifier,
     Enhanced,

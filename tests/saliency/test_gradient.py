@@ -6,7 +6,7 @@ import pytest
 import torch
 from captum.attr import InputXGradient as CaptumInputXGradient
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import Gradient, InputXGradient
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning
 from whyfooled.saliency.backward.gradients import check_pairs

@@ -4,27 +4,14 @@ from inspect import unwrap
 
 import pytest
 import torch
-import torch.nn.functional as F
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
-from torch import nn
 
-from tests.models import linear, small
+from tests.helpers.models import Cubes, LateStart, linear, small
 from whyfooled import Classifier, IntegratedGradients, count_passes
 from whyfooled.errors import ParameterError, WhyfooledWarning
 from whyfooled.saliency import _samples
 from whyfooled.saliency._baselines import BASELINES
 from whyfooled.tensors.fills import filled
-
-
-class Cubes(nn.Module):
-    """Logits that are sums of weighted cubes of the pixels: integrated gradients are the terms of the sum."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x):
-        return x.flatten(1) ** 3 @ self.weight.T
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
@@ -67,14 +54,6 @@ def test_passes_are_counted_and_bounded(monkeypatch):
     handle.remove()
     monkeypatch.setattr(_samples, "AT_ONCE", 1)
     torch.testing.assert_close(IntegratedGradients(steps=11)(classifier, x, y), expected, rtol=1e-4, atol=1e-6)
-
-
-class LateStart(nn.Module):
-    """Logits that do not change below half brightness."""
-
-    def forward(self, x):
-        bright = F.relu(x - 0.5).sum((1, 2, 3))
-        return torch.stack([bright, -bright], 1)
 
 
 def test_only_a_gradient_that_is_zero_all_the_way_is_an_empty_map():

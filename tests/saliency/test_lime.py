@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import LIME, count_passes
 from whyfooled.errors import ParameterError
 from whyfooled.saliency.lime import fit, mean_colours, superpixels_of

@@ -8,8 +8,8 @@ from captum.attr import LRP as CaptumLRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule
 from torch import nn
 
-from tests.models import linear, small
-from tests.oracles import convolution_matrix, relevance_by_loops
+from tests.helpers.models import linear, small
+from tests.helpers.oracles import convolution_matrix, relevance_by_loops
 from whyfooled import LRP, Classifier, ContrastiveLRP, Gradient, count_passes
 from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import MeaningfulPerturbation, count_passes
 from whyfooled.errors import ParameterError, WhyfooledWarning
 from whyfooled.saliency.meaningful_perturbation import mask_size

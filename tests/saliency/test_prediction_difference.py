@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models import SmallNet, linear, small
+from tests.helpers.models import SmallNet, linear, small
 from whyfooled import Classifier, PredictionDifference, count_passes
 from whyfooled.errors import ParameterError
 from whyfooled.saliency._texture import _NUGGET, Texture

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from tests.models import linear, small
-from tests.saliency.test_integrated_gradients import Cubes, LateStart
+from tests.helpers.models import Cubes, LateStart, linear, small
 from whyfooled import (
     Classifier,
     Enhanced,

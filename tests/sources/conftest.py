@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sources.pictures import photograph
+from tests.helpers.pictures import photograph
 
 
 @pytest.fixture

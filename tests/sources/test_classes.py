@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.models import SmallNet, small
-from tests.sources.pictures import photograph
+from tests.helpers.models import SmallNet, small
+from tests.helpers.pictures import photograph
 from whyfooled import Classifier
 from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ParameterError

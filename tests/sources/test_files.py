@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from tests.sources.pictures import assert_shows, listed, photograph
+from tests.helpers.pictures import assert_shows, listed, photograph
 from whyfooled.errors import ImageError, WhyfooledWarning
 from whyfooled.sources import open_source
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sources.pictures import listed, photograph, write
+from tests.helpers.pictures import listed, photograph, write
 from whyfooled.errors import ParameterError, WhyfooledWarning
 from whyfooled.sources import open_source
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.sources.pictures import assert_shows, listed, pixels
+from tests.helpers.pictures import assert_shows, listed, pixels
 from whyfooled.classifier import Fit
 from whyfooled.errors import ImageError
 from whyfooled.sources import open_source

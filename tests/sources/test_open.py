@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.sources.pictures import assert_shows, listed, photograph, pixels, write
+from tests.helpers.pictures import assert_shows, listed, photograph, pixels, write
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.sources import SOURCES, open_source, takes_labels
 

@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 import torchvision.datasets
 
-from tests.sources.pictures import assert_shows, listed, photograph, write
+from tests.helpers.pictures import assert_shows, listed, photograph, write
 from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ImageError
 from whyfooled.sources import class_map, open_source

@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.models import small
-from tests.sources.pictures import listed, photograph, write
+from tests.helpers.models import small
+from tests.helpers.pictures import listed, photograph, write
 from whyfooled import FGSM, FMN, attack_files, load_adversaries
 from whyfooled.classifier import Fit
 from whyfooled.errors import ImageError, ParameterError, WhyfooledWarning

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision.datasets
 
-from tests.sources.pictures import listed, pixels
+from tests.helpers.pictures import listed, pixels
 from whyfooled.classifier import Fit
 from whyfooled.errors import ImageError
 from whyfooled.sources import open_source

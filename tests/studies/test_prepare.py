@@ -6,8 +6,8 @@ from typing import Any, final
 
 import pytest
 
-from tests.models import small
-from tests.studies.worlds import Brightness, write_images
+from tests.helpers.models import small
+from tests.helpers.small_studies import Brightness, write_images
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import OutputError
 from whyfooled.registry import describe

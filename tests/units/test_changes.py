@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.models import resnet20
-from tests.units.pairs import LAST, a_pair, detecting, dissection_of, pooled
+from tests.helpers.models import resnet20
+from tests.helpers.unit_pairs import LAST, a_pair, detecting, dissection_of, pooled
 from whyfooled import Classifier, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.tensors.randomness import add_noise

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.models import SmallNet, resnet20, small
+from tests.helpers.models import SmallNet, resnet20, small
 from whyfooled import BIM, Classifier, GradCAM, Gradient, GuidedBackprop, Targeted, count_passes, run_attack
 from whyfooled.classifier.layers import activations, choose_layers, list_layers
 from whyfooled.errors import ModelError, ParameterError

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.models import blind, resnet20, small
+from tests.helpers.models import blind, resnet20, small
 from whyfooled import Classifier
 from whyfooled.classifier.layers import activations, choose_layers
 from whyfooled.classifier.passes import count_passes

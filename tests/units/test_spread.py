@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.units.made import made_layer
+from tests.helpers.made_dissections import made_layer
 from whyfooled.units._spread import clean_std
 
 

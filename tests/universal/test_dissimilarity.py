@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models import small
-from tests.universal.planted import Dark, noise
+from tests.helpers.models import small
+from tests.helpers.planted_maps import Dark, noise
 from whyfooled import Classifier
 from whyfooled.errors import ParameterError
 from whyfooled.saliency import Gradient, IntegratedGradients

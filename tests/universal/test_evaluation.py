@@ -8,8 +8,8 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from tests.models import small
-from tests.universal.planted import Dark, along, directions, grey, noise
+from tests.helpers.models import small
+from tests.helpers.planted_maps import Dark, along, directions, grey, noise
 from whyfooled import Classifier
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.saliency import CAM, Gradient

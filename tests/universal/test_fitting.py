@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.models import linear, small
-from tests.universal.planted import noise
+from tests.helpers.models import linear, small
+from tests.helpers.planted_maps import noise
 from whyfooled import Classifier
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.images import content_digest

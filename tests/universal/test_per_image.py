@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models import linear, small
-from tests.universal.planted import noise
+from tests.helpers.models import linear, small
+from tests.helpers.planted_maps import noise
 from whyfooled import Classifier, Gradient, GuidedBackprop
 from whyfooled.errors import ImageError, MethodError, ParameterError
 from whyfooled.registry import describe

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.models import small
-from tests.universal.planted import noise
+from tests.helpers.models import small
+from tests.helpers.planted_maps import noise
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.universal import UniversalPerturbation, UPIGrad
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.machines import two_machines
-from tests.models import small
-from tests.studies.worlds import write_images
+from tests.helpers.machines import two_machines
+from tests.helpers.models import small
+from tests.helpers.small_studies import write_images
 from whyfooled.universal import UPIPCA, UPIGrad
 
 

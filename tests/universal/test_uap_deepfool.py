@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled.errors import ParameterError
 from whyfooled.universal import DeepFoolUAP
 from whyfooled.universal._deepfool import DeepFool

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models import linear, small
+from tests.helpers.models import linear, small
 from whyfooled import Classifier
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.universal import SingularUAP

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.models import small
-from tests.universal.planted import Cubic, Dark, along, directions, grey, noise
+from tests.helpers.models import small
+from tests.helpers.planted_maps import Cubic, Dark, along, directions, grey, noise
 from whyfooled import Classifier
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.saliency import Gradient

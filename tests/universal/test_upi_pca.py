@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.models import small
-from tests.universal.planted import Cubic, Dark, Planted, along, directions, grey, noise, world
+from tests.helpers.models import small
+from tests.helpers.planted_maps import Cubic, Dark, Planted, along, directions, grey, noise, world
 from whyfooled import Classifier
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.saliency import Gradient

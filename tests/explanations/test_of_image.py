@@ -1,0 +1,382 @@
+"""`explain`, end to end, on a small network: every outcome, every way in, everything it writes."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.helpers.models import SmallNet, small
+from whyfooled import (
+    BIM,
+    FGSM,
+    LIME,
+    LRP,
+    Classifier,
+    DeepLIFT,
+    Enhanced,
+    GradCAMPlusPlus,
+    Gradient,
+    GuidedBackprop,
+    GuidedGradCAM,
+    SmoothGrad,
+    Targeted,
+    explain,
+    run_attack,
+)
+from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
+from whyfooled.registry import title
+
+NAMES = ["ash, ash tree", "birch", "cedar", "elm", "<oak & co>"]
+
+
+def named(module=None):
+    return Classifier((module or SmallNet()).eval(), (0.5,) * 3, (0.25,) * 3, (16, 16), NAMES, name="trees")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.fixture(scope="module")
+def fooled(image):
+    return explain(named(), image, attack=BIM(epsilon=0.3))
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (Enhanced(), "Enhanced guided backpropagation"),
+        (Enhanced(Gradient(), "max"), "Enhanced gradient (max)"),
+        (Enhanced(LIME()), "Enhanced LIME"),
+        (Enhanced(GradCAMPlusPlus()), "Enhanced Grad-CAM++"),
+        (Enhanced(GuidedGradCAM()), "Enhanced guided Grad-CAM"),
+        (Enhanced(LRP()), "Enhanced layer-wise relevance propagation"),
+        (DeepLIFT(), "DeepLIFT"),
+        (SmoothGrad(), "SmoothGrad"),
+        (SmoothGrad(GuidedBackprop(), noise=0.2), "SmoothGrad guided backpropagation (noise=0.2)"),
+    ],
+)
+def test_a_title_keeps_the_capitals_of_names(method, expected):
+    assert title(method) == expected
+
+
+def test_the_seed_reaches_the_methods(image):
+    found = explain(named(), image, attack=BIM(epsilon=0.3), methods=["smoothgrad(samples=2)"], seed=5)
+    assert [one.method for one in found.evidence] == ["smoothgrad(samples=2, seed=5)"]
+
+
+def test_a_map_that_is_meant_to_have_all_of_the_logit_says_what_it_lacks(image):
+    classifier = named()
+    notes = explain(classifier, image, attack=BIM(epsilon=0.3), methods=[LRP()]).notes
+    (said,) = [note for note in notes if "adds up to" in note]
+    found = re.search(r"Layer-wise relevance propagation: the map of (\w+) adds up to (-?\d+)% of its logit", said)
+    adversarial = explain(classifier, image, attack=BIM(epsilon=0.3)).adversarial.unsqueeze(0)
+    seen = classifier.predict(adversarial)
+    assert found[1] == classifier.class_name(int(seen))
+    assert int(found[2]) == pytest.approx(100 * float(1 - LRP().leak(classifier, adversarial, seen)), abs=1)
+    with torch.no_grad():
+        for layer in (classifier.module.first, classifier.module.second, classifier.module.head):
+            layer.bias.zero_()
+    whole = explain(classifier, image, attack=BIM(epsilon=0.3), methods=[LRP("epsilon")])
+    assert not any("adds up to" in note for note in whole.notes)
+
+
+def test_it_says_what_the_image_was_and_is_taken_for(fooled, image):
+    classifier = named()
+    assert fooled.outcome == "fooled"
+    assert fooled.true == int(classifier.predict(image))
+    assert fooled.wrong == int(classifier.predict(fooled.adversarial[None])) != fooled.true
+    found = fooled.to_dict()
+    assert found["true"]["name"] == fooled.names[fooled.true]
+    for when, logits in (("clean", fooled.clean_logits), ("adversarial", fooled.logits)):
+        rows = found["predictions"][when]
+        assert [row["index"] for row in rows] == logits.argsort(descending=True).tolist()
+        assert sum(row["probability"] for row in rows) == pytest.approx(1)
+
+
+def test_norms_are_those_of_the_perturbation(fooled):
+    delta = (fooled.adversarial - fooled.clean).double()
+    found = fooled.to_dict()["perturbation"]
+    assert found["l1"] == pytest.approx(float(delta.abs().sum()), rel=1e-5)
+    assert found["l2"] == pytest.approx(float(delta.pow(2).sum().sqrt()), rel=1e-5)
+    assert found["linf"] == pytest.approx(float(delta.abs().max()), rel=1e-5)
+    assert found["l0"] == int(delta.ne(0).any(0).sum())
+
+
+def test_the_headline_is_enhanced_guided_backpropagation_in_both_directions(fooled):
+    classifier, both = named(), torch.stack([fooled.clean, fooled.adversarial])
+    wrong, true = torch.tensor([fooled.wrong] * 2), torch.tensor([fooled.true] * 2)
+    expected = [Enhanced()(classifier, both, wrong, contrast=true), Enhanced()(classifier, both, true, contrast=wrong)]
+    assert fooled.headline.method == "enhanced"
+    torch.testing.assert_close(fooled.headline.maps, torch.stack(expected, dim=1), rtol=1e-4, atol=1e-7)
+
+
+def test_methods_with_the_same_base_share_their_passes(image):
+    only = explain(named(), image, attack=FGSM(epsilon=0.3), methods=["enhanced"])
+    more = explain(named(), image, attack=FGSM(epsilon=0.3), methods=["enhanced", "guided", "enhanced(norm=max)"])
+    assert [one.method for one in more.evidence] == ["guided", "enhanced(norm=max)"]
+    assert more.passes["saliency"] == only.passes["saliency"]
+    assert (only.passes["saliency"].forwards, only.passes["saliency"].backwards) == (2, 4)
+
+
+def test_recovery_has_every_map_every_fill_and_both_references(fooled):
+    titles = [one.title for one in fooled.recovery]
+    assert titles[0] == "Enhanced guided backpropagation"
+    assert titles[-2:] == ["Size of the perturbation", "Random order"]
+    assert len(titles) == 1 + len(fooled.evidence) + 2
+    for one in fooled.recovery:
+        assert set(one.curves) == {"zero", "mean", "noise", "blur"}
+    assert len(fooled.recovery[-1].curves["zero"].recovered) > 1
+
+
+def test_a_target_is_reached_by_name_or_index(image):
+    true = int(named().predict(image))
+    target = (true + 2) % 5
+    by_name = explain(named(), image, attack="bim(epsilon=0.5, steps=50)", target=NAMES[target].split(", ")[0].upper())
+    by_index = explain(named(), image, attack="bim(epsilon=0.5, steps=50)", target=target)
+    assert by_name.wrong == by_index.wrong == target
+    assert torch.equal(by_name.adversarial, by_index.adversarial)
+
+
+def test_an_attack_that_fails_is_said_and_explained(image):
+    found = explain(named(), image, attack=FGSM(epsilon=1e-6))
+    assert found.outcome == "failed"
+    assert found.wrong != found.true
+    assert any("attack failed" in note for note in found.notes)
+    name = found.names[found.true]
+    assert re.search(f"The model saw {name} .* and still sees {name} ", found.summary())
+    assert found.summary().startswith("Note: The attack failed")
+    assert found.headline.maps.any()
+
+
+def test_an_image_that_is_wrong_already_is_said_and_explained(image):
+    seen = int(named().predict(image))
+    found = explain(named(), image, label=(seen + 1) % 5)
+    assert found.outcome == "already wrong"
+    assert (found.true, found.wrong) == ((seen + 1) % 5, seen)
+    assert found.passes["attack"].backwards == 0
+    assert any("nothing to fool" in note for note in found.notes)
+    assert torch.equal(found.clean, found.adversarial)
+    assert "Size of the perturbation" not in [one.title for one in found.recovery]
+
+
+def test_an_example_made_elsewhere_is_explained(image, tmp_path):
+    classifier = named()
+    target = (classifier.predict(image) + 1) % 5
+    made = run_attack(BIM(epsilon=0.5, steps=60), classifier, image, Targeted(target)).adversarial
+    save_file({"x": made}, tmp_path / "made.safetensors")
+    for given in (made, tmp_path / "made.safetensors"):
+        found = explain(classifier, image, adversarial=given)
+        assert found.outcome == "fooled"
+        assert found.wrong == int(target)
+        assert torch.equal(found.adversarial, made[0])
+        assert found.passes["attack"].backwards == 0
+
+
+def test_a_pair_that_is_no_pair_is_noted(image):
+    found = explain(named(), image, adversarial=1 - image)
+    assert any("too much for one perturbation" in note for note in found.notes)
+
+
+def test_an_eight_bit_picture_is_noted(image, tmp_path):
+    Image.new("RGB", (16, 16), (10, 200, 30)).save(tmp_path / "made.png")
+    found = explain(named(), image, adversarial=tmp_path / "made.png")
+    assert any("8 bits a channel" in note for note in found.notes)
+
+
+class Smooth(SmallNet):
+    def forward(self, x):
+        return self.head(torch.nn.functional.gelu(self.first(x)).mean((2, 3)).repeat(1, 2)[:, :16])
+
+
+def test_on_a_network_without_relus_the_gradient_is_enhanced_and_it_is_said(image):
+    found = explain(named(Smooth()), image, attack=FGSM(epsilon=0.3))
+    assert found.headline.method == "enhanced(base=gradient)"
+    assert {one.method for one in found.evidence} == {"gradient", "input-x-gradient", "gradcam"}
+    assert any("GELU" in note for note in found.notes)
+
+
+class Tokens(SmallNet):
+    """Patches that go on as tokens, without a late spatial layer, as in vision transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(12)
+        self.tokens_head = torch.nn.Linear(12, 5)
+
+    def forward(self, x):
+        tokens = self.norm(self.first(x).flatten(2).transpose(1, 2))
+        return self.tokens_head(torch.nn.functional.gelu(tokens).mean(1))
+
+
+def test_on_a_network_of_tokens_grad_cam_is_left_out_and_it_is_said(image):
+    found = explain(named(Tokens()), image, attack=FGSM(epsilon=0.3))
+    assert {one.method for one in found.evidence} == {"gradient", "input-x-gradient"}
+    assert any("Grad-CAM is not shown" in note and "tokens" in note for note in found.notes)
+
+
+def test_a_method_that_was_asked_for_and_does_not_hold_is_an_error(image):
+    with pytest.raises(MethodError, match="GELU"):
+        explain(named(Smooth()), image, attack=FGSM(epsilon=0.3), methods=["gradient", GuidedBackprop()])
+
+
+def test_the_same_seed_gives_the_same_explanation(image):
+    first, second = (explain(named(), image, attack="pgd(epsilon=0.3)", seed=3).to_dict() for _ in range(2))
+    for found in (first, second):
+        del found["seconds"], found["seconds_in_all"]
+    assert first == second
+    other = explain(named(), image, attack="pgd(epsilon=0.3)", seed=4)
+    assert other.to_dict()["perturbation"] != first["perturbation"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label": 7}, "`label` must be a class index from 0 to 4"),
+        ({"target": "elme"}, "`target` must be the name or the index of a class; got 'elme'. Did you mean elm"),
+        ({"methods": ["guide"]}, "Did you mean guided"),
+        ({"attack": "fsgm"}, "Did you mean fgsm"),
+        ({"attack": "fgsm", "adversarial": "x.npy"}, "exclude each other"),
+        ({"attack": "fgsm(epsilon=4)"}, "Did you mean 4/255"),
+        ({"methods": ["enhanced(norm=sum)"]}, "norm"),
+    ],
+)
+def test_bad_arguments_are_named(image, arguments, message):
+    # The shape checks of the tests refuse a bad norm before the library does.
+    with pytest.raises(Exception, match=re.escape(message) if message != "norm" else message) as caught:
+        explain(named(), image, **arguments)
+    assert message == "norm" or isinstance(caught.value, ParameterError)
+
+
+def test_the_target_must_not_be_the_true_class(image):
+    with pytest.raises(ParameterError, match="another class than the true one"):
+        explain(named(), image, target=int(named().predict(image)))
+
+
+def test_other_libraries_warnings_are_passed_on(image):
+    class Warning_(SmallNet):
+        def forward(self, x):
+            import warnings
+
+            warnings.warn("from elsewhere", DeprecationWarning, stacklevel=1)
+            return super().forward(x)
+
+    with pytest.warns(DeprecationWarning, match="from elsewhere"):
+        explain(named(Warning_()), image, attack=FGSM(epsilon=0.3), methods=[Gradient()])
+
+
+class References(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found, self.open = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset", "action")]
+        self.found += ["script"] if tag == "script" else []
+
+
+def test_saving_writes_everything_and_the_page_needs_nothing_else(fooled, tmp_path):
+    folder = fooled.save(tmp_path / "new" / "out")
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html",
+        "explanation.json",
+        "tensors.safetensors",
+        "regions.csv",
+        "pictures",
+    }
+    pictures = {path.name for path in (folder / "pictures").iterdir()}
+    assert {"clean.png", "adversarial.png", "delta.png", "recovery.png"} <= pictures
+    assert len([name for name in pictures if not name.startswith("regions")]) == 4 + 4 * (1 + len(fooled.evidence))
+    assert {"regions.png", "regions-clean-paper.png", "regions-adversarial-colour-blind.png"} <= pictures
+    page = (folder / "report.html").read_text()
+    assert "Can these maps be trusted?" not in page
+    references = References()
+    references.feed(page)
+    assert references.found
+    assert all(reference.startswith(("data:", "#")) for reference in references.found)
+    assert "url(http" not in page
+    assert "@import" not in page
+    assert "<oak" not in page
+
+
+def test_every_number_on_the_page_is_in_the_json(fooled, tmp_path):
+    found = json.loads((fooled.save(tmp_path / "out") / "explanation.json").read_text())
+    assert found == json.loads(json.dumps(fooled.to_dict()))
+    assert found["parameters"]["seed"] == 0
+    assert found["parameters"]["attack"] == "bim(epsilon=0.3)"
+    assert {"python", "whyfooled", "torch"} <= set(found["parameters"]["versions"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    for row in found["predictions"]["adversarial"]:
+        assert f"{row['logit']:.2f}" in page
+
+
+def test_saved_tensors_are_float32_and_can_be_explained_again(fooled, tmp_path):
+    path = fooled.save(tmp_path / "out") / "tensors.safetensors"
+    tensors = load_file(path)
+    whole = {"regions/labels", "regions/kind"}
+    assert {tensor.dtype for name, tensor in tensors.items() if name not in whole} == {torch.float32}
+    assert {tensors[name].dtype for name in whole} == {torch.int64}
+    torch.testing.assert_close(tensors["adversarial"] - tensors["clean"], tensors["delta"])
+    assert torch.equal(tensors["maps/enhanced/adversarial/wrong"], fooled.headline.maps[1, 0])
+    again = explain(named(), tensors["clean"][None], adversarial=path)
+    assert torch.equal(again.headline.maps, fooled.headline.maps)
+
+
+def test_saving_again_leaves_no_picture_of_before_and_nothing_else_touched(fooled, image, tmp_path):
+    folder = fooled.save(tmp_path / "out")
+    (folder / "mine.txt").write_text("mine")
+    explain(named(), image, attack=FGSM(epsilon=0.3), methods=["gradcam"]).save(folder)
+    assert not list((folder / "pictures").glob("deconvnet*"))
+    assert list((folder / "pictures").glob("gradcam*"))
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
+def test_the_attacks_parameters_are_recorded_defaults_too(fooled):
+    assert fooled.to_dict()["parameters"]["attack_parameters"] == {"epsilon": 0.3, "step_size": None, "steps": 20}
+
+
+def test_it_has_a_short_name(fooled):
+    assert repr(fooled) == f"Explanation(fooled: {fooled.names[fooled.true]} -> {fooled.names[fooled.wrong]})"
+
+
+def test_an_example_that_fools_nobody_is_not_called_an_attack(image):
+    found = explain(named(), image, adversarial=image)
+    assert found.outcome == "failed"
+    assert any("does not fool the model" in note for note in found.notes)
+    assert not any("attack" in note for note in found.notes)
+
+
+def test_a_strong_attack_of_ours_is_not_taken_for_a_wrong_file(image):
+    found = explain(named(), image, attack=FGSM(epsilon=1.0))
+    assert not any("same photograph" in note for note in found.notes)
+
+
+def test_a_network_for_another_size_is_named(image):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    with pytest.raises(ModelError, match=r"shape \(1, 3, 16, 16\).*size="):
+        explain(Classifier(module, size=(16, 16)), image)
+
+
+def test_saving_onto_a_file_is_refused(fooled, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputError, match="is a file"):
+        fooled.save(tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_notebook_shows_the_page_in_a_frame(fooled):
+    frame = fooled._repr_html_()
+    assert frame.startswith("<iframe srcdoc=")
+    assert "<main>" not in frame
+    assert "&lt;main&gt;" in frame
+
+
+def test_a_photograph_is_brought_to_the_input_size():
+    photograph = Image.new("RGB", (40, 30), (200, 100, 50))
+    found = explain(small(), photograph, attack=FGSM(epsilon=0.3), methods=[Gradient()])
+    assert found.clean.shape == (3, 16, 16)

@@ -1,0 +1,40 @@
+"""Pages in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import numpy as np
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def chromium(profile, *arguments):
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    command += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def brightness(folder, page):
+    """Draw a page in the dark and in the light scheme; return how bright each is, from 0 to 255."""
+    found = {}
+    for scheme, setting in (("dark", 0), ("light", 1)):
+        picture = folder / f"{scheme}.png"
+        chromium(
+            folder / f"profile-{scheme}",
+            f"--blink-settings=preferredColorScheme={setting}",
+            "--window-size=1000,900",
+            f"--screenshot={picture}",
+            f"file://{folder}/{page}",
+        )
+        found[scheme] = np.asarray(Image.open(picture).convert("L")).mean()
+    return found

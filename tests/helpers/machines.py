@@ -1,0 +1,26 @@
+"""A Ray cluster of two simulated machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def two_machines() -> Iterator[Cluster]:
+    """Start two machines of one core each, and connect to them for as long as the block lasts."""
+    # Workers of the simulated machines import what this process can.
+    paths = {"env_vars": {"PYTHONPATH": ":".join([str(ROOT), *filter(None, sys.path)])}}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env=paths)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
