@@ -37,7 +37,7 @@ def guided(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
     return own_gradient(gradient).relu_()
 
 
-def deconvnet(gradient: Tensor, own: OwnGradient) -> Tensor:
+def deconvnet(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
     """Let a positive gradient pass: ``max(G, 0)`` (Zeiler & Fergus 2014)."""
     return gradient.relu()
 
