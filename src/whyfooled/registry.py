@@ -60,15 +60,15 @@ def available(kind: Kind) -> dict[str, type[Any]]:
     """Return every known method of a kind, ours first, by the name on its card."""
     home, listed = _LISTS[kind]
     ours: tuple[type[Any], ...] = getattr(import_module(home), listed)
-    found = {method.card.name: method for method in ours}
+    methods = {method.card.name: method for method in ours}
     for entry in metadata.entry_points(group=f"whyfooled.{kind}"):
         try:
             method = entry.load()
-            if found.setdefault(method.card.name, method) is not method:
+            if methods.setdefault(method.card.name, method) is not method:
                 raise ValueError(f"another one is called {method.card.name} already")
         except Exception as error:  # another package's mistake must not stop this one
             warnings.warn(f"{entry.value} cannot be loaded: {error}", WhyfooledWarning, stacklevel=2)
-    return found
+    return methods
 
 
 _LISTS: dict[Kind, tuple[str, str]] = {
@@ -88,13 +88,13 @@ def refused(kind: Kind) -> dict[str, str]:
 
 def parameters(method: type[Any]) -> dict[str, object]:
     """Return a method's parameters with their defaults, in order."""
-    found: dict[str, object] = {}
+    defaults: dict[str, object] = {}
     for field in dataclasses.fields(method):
         if field.default_factory is not dataclasses.MISSING:
-            found[field.name] = field.default_factory()
+            defaults[field.name] = field.default_factory()
         else:
-            found[field.name] = field.default
-    return found
+            defaults[field.name] = field.default
+    return defaults
 
 
 def parameter_texts(method: type[Any]) -> dict[str, str]:

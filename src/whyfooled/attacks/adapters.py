@@ -187,9 +187,9 @@ def _modes_as_they_were(attack: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for one, mode in zip(every, modes, strict=True):
+        for member, mode in zip(every, modes, strict=True):
             for name, value in mode.items():
-                setattr(one, name, value)
+                setattr(member, name, value)
 
 
 def _art(attack: Any) -> Adapted:

@@ -133,8 +133,8 @@ def write_left_out(folder: Path, name: str, reason: str, photograph: str) -> Non
 def left_out(folder: Path, name: str, photograph: str) -> str | None:
     """Return why a photograph was left out; None if it was not, or was another photograph then."""
     try:
-        found = json.loads((folder / f"{name}{LEFT_OUT}").read_text())
-        return str(found["reason"]) if found["photograph"] == photograph else None
+        record = json.loads((folder / f"{name}{LEFT_OUT}").read_text())
+        return str(record["reason"]) if record["photograph"] == photograph else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -268,8 +268,8 @@ def _attack(
         results: dict[str, tuple[AttackResult, int]] = {}
         errors: dict[str, str] = {}
         for name in names:
-            one, failed = _attack(attack, truth, {name: photographs[name]}, progress)
-            results |= one
+            attacked, failed = _attack(attack, truth, {name: photographs[name]}, progress)
+            results |= attacked
             errors |= failed
         return results, errors
     pairs = enumerate(zip(names, true.tolist(), strict=True))

@@ -129,12 +129,12 @@ class Refined(Attack):
             n = len(problem)
             every = torch.ones(n, dtype=torch.int64, device=attempted.device)
             return region, every * (1 - (-passes.forwards // n)), every * -(-passes.backwards // n)
-        found = sensitivity(*pair, Grid(self.cell))
-        touched = found.touched.sum(1)
+        region_effects = sensitivity(*pair, Grid(self.cell))
+        touched = region_effects.touched.sum(1)
         if self.where == "sensitivity":
-            region = sensitive_region(found, self.keep)
+            region = sensitive_region(region_effects, self.keep)
         else:
-            region = random_region(found, problem.images, self.keep, self.seed)
+            region = random_region(region_effects, problem.images, self.keep, self.seed)
         return region, 2 + touched, torch.zeros_like(touched)
 
 

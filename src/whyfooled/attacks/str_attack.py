@@ -98,8 +98,8 @@ class StrAttack(Attack):
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
         grid = _Grid(self.group_size, self.stride or self.group_size)
-        one = torch.ones_like(problem.images[:1])
-        cover = grid.sum(grid.cut(one), one)
+        ones = torch.ones_like(problem.images[:1])
+        cover = grid.sum(grid.cut(ones), ones)
 
         def begin(problem: Problem, start: Tensor) -> _Descent:
             copies = grid.cut(torch.zeros_like(start))
@@ -108,18 +108,18 @@ class StrAttack(Attack):
         def penalty(delta: Tensor) -> PerImage:
             return self.tau * grid.norms(delta).sum(1) + self.gamma * delta.flatten(1).square().sum(1)
 
-        found = minimise(problem, self._settings, begin=begin, penalty=penalty, size=penalty, progress=progress)
-        return self._refined(problem, found) if self.refine else found
+        attempt = minimise(problem, self._settings, begin=begin, penalty=penalty, size=penalty, progress=progress)
+        return self._refined(problem, attempt) if self.refine else attempt
 
-    def _refined(self, problem: Problem, found: Attempt) -> Attempt:
-        delta = found.images - problem.images
+    def _refined(self, problem: Problem, attempt: Attempt) -> Attempt:
+        delta = attempt.images - problem.images
         done = (delta != 0).flatten(1).any(1).nonzero()[:, 0]
         if not len(done):
-            return found
+            return attempt
         support = (delta[done] != 0).any(1, keepdim=True)
         within = problem.select(done).within(support)
         refined = FMN(steps=_REFINING_STEPS, confidence=self.confidence).attempt(within)
-        images, forwards, backwards = found.images.clone(), found.forwards.clone(), found.backwards.clone()
+        images, forwards, backwards = attempt.images.clone(), attempt.forwards.clone(), attempt.backwards.clone()
         shorter = _closer(refined.images - within.images, delta[done])
         images[done] = torch.where(shorter, refined.images, images[done])
         forwards[done] += refined.forwards
@@ -127,10 +127,10 @@ class StrAttack(Attack):
         return Attempt(images, forwards, backwards)
 
 
-def _closer(one: Tensor, other: Tensor) -> Tensor:
-    """Tell (n,1,1,1) where one perturbation is an example and shorter than the other."""
-    size = one.flatten(1).norm(dim=1)
-    shorter: Tensor = (size > 0) & (size < other.flatten(1).norm(dim=1))
+def _closer(refined: Tensor, before: Tensor) -> Tensor:
+    """Tell (n,1,1,1) where a refined perturbation is an example and shorter than it was before."""
+    size = refined.flatten(1).norm(dim=1)
+    shorter: Tensor = (size > 0) & (size < before.flatten(1).norm(dim=1))
     return shorter.view(-1, 1, 1, 1)
 
 

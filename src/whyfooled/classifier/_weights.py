@@ -104,20 +104,20 @@ def load_weights(module: nn.Module, weights: Weights, but_head: bool = False) ->
     ModelError
         If they do not fit.
     """
-    own = module.state_dict()
-    state = _without_prefix(weights.state, own.keys())
-    wrong = _misshapen(own, state)
+    expected = module.state_dict()
+    state = _without_prefix(weights.state, expected.keys())
+    wrong = _misshapen(expected, state)
     if but_head:
-        state, wrong = state | {key: own[key] for key in wrong}, []
+        state, wrong = state | {key: expected[key] for key in wrong}, []
     # How many batches a normalisation saw in training changes nothing here, and many files leave it out.
-    missing = sorted(key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked"))
+    missing = sorted(key for key in expected.keys() - state.keys() if not key.endswith("num_batches_tracked"))
     # Auxiliary classifiers of torchvision's GoogLeNet and Inception serve training alone.
-    state = {key: value for key, value in state.items() if key in own or not key.startswith(("aux", "AuxLogits."))}
-    unknown = sorted(state.keys() - own.keys())
+    state = {key: value for key, value in state.items() if key in expected or not key.startswith(("aux", "AuxLogits."))}
+    unknown = sorted(state.keys() - expected.keys())
     if missing or unknown or wrong:
         parts = [_some("missing", missing), _some("not in the model", unknown), _some("of another shape", wrong)]
         raise ModelError(f"The weights in {weights.path} do not fit the model: {'; '.join(filter(None, parts))}.")
-    module.load_state_dict(own | state)
+    module.load_state_dict(expected | state)
 
 
 def head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
@@ -125,9 +125,9 @@ def head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
 
     That is seen from the tensors of other shapes: all have the same two numbers of rows, and rows of the same shape.
     """
-    own = module.state_dict()
-    state = _without_prefix(weights.state, own.keys())
-    shapes = [(own[key].shape, state[key].shape) for key in _misshapen(own, state)]
+    expected = module.state_dict()
+    state = _without_prefix(weights.state, expected.keys())
+    shapes = [(expected[key].shape, state[key].shape) for key in _misshapen(expected, state)]
     rows = {(mine[:1], theirs[:1]) for mine, theirs in shapes}
     if len(rows) != 1 or any(mine[1:] != theirs[1:] for mine, theirs in shapes):
         return None
@@ -143,8 +143,8 @@ def replace_head(module: nn.Module, fresh: nn.Module) -> None:
         module.set_submodule(path, fresh.get_submodule(path))
 
 
-def _misshapen(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
-    return sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
+def _misshapen(expected: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    return sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
 
 
 def _some(what: str, keys: list[str], most: int = 3) -> str:
@@ -154,9 +154,9 @@ def _some(what: str, keys: list[str], most: int = 3) -> str:
     return f"{len(keys)} tensors {what} ({', '.join(keys[:most])}{more})"
 
 
-def _without_prefix(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+def _without_prefix(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
     """Take off what DataParallel and torch.compile put before every name, once or both, unless the model has it too."""
     for prefix in ("_orig_mod.", "module.", "_orig_mod."):
-        if state and not any(key in own for key in state) and all(key.startswith(prefix) for key in state):
+        if state and not any(key in expected for key in state) and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state

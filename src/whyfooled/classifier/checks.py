@@ -22,15 +22,15 @@ def check_classifier(classifier: object) -> None:
 def check_saliency(saliency: object) -> None:
     """Raise `ParameterError` for anything that cannot be called as a saliency method, such as its name or its class."""
     if isinstance(saliency, type) or not callable(saliency):
-        found = saliency.__name__ if isinstance(saliency, type) else repr(saliency)
-        raise bad_parameter("saliency", "must be a saliency method, such as Gradient()", found)
+        given = saliency.__name__ if isinstance(saliency, type) else repr(saliency)
+        raise bad_parameter("saliency", "must be a saliency method, such as Gradient()", given)
 
 
 def check_images(images: Tensor, low: float = 0.0, high: float = 1.0) -> None:
     """Raise `ImageError` unless the images are a float32 batch of finite values in the box."""
     if not isinstance(images, Tensor) or images.dtype != torch.float32:
-        found = f"a tensor of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise ImageError(f"Images must be a tensor of torch.float32; got {found}.")
+        given = f"a tensor of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise ImageError(f"Images must be a tensor of torch.float32; got {given}.")
     if images.ndim != 4:
         raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(images.shape)}.")
     if not images.numel():

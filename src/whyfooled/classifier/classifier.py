@@ -88,8 +88,8 @@ class Fit:
         ratios = [(height, size[1]), (width, size[0])]
         if self.shorter_side is not None:
             ratios.append((self.shorter_side, min(size)))
-        wanted, found = max(ratios, key=lambda ratio: ratio[0] / ratio[1])
-        resized = (max(width, size[0] * wanted // found), max(height, size[1] * wanted // found))
+        wanted, given = max(ratios, key=lambda ratio: ratio[0] / ratio[1])
+        resized = (max(width, size[0] * wanted // given), max(height, size[1] * wanted // given))
         return resized, (round((resized[0] - width) / 2), round((resized[1] - height) / 2))
 
 
@@ -295,15 +295,15 @@ class Classifier(nn.Module):
             raise bad_parameter(argument, "must be a class index, because this model has no class names", repr(text))
         wanted = text.lower()
         names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names]
-        found = [index for index, own in enumerate(names) if wanted in own]
-        if len(found) == 1:
-            return found[0]
-        if found:
+        matches = [index for index, own in enumerate(names) if wanted in own]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
             raise bad_parameter(
                 argument,
-                f"must name one class; {len(found)} are called so",
+                f"must name one class; {len(matches)} are called so",
                 repr(text),
-                f"Give one of the indices {found}.",
+                f"Give one of the indices {matches}.",
             )
         fix = did_you_mean(text, dict.fromkeys(part for full in self.class_names for part in full.split(", ")))
         raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
@@ -323,8 +323,8 @@ def check_classes(classes: Tensor, logits: Tensor) -> None:
     """Raise `ParameterError` if a class index is out of the model's range."""
     count = logits.shape[1]
     if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= count):
-        found = f"values from {int(classes.min())} to {int(classes.max())}"
-        raise ParameterError(f"`classes` must be class indices from 0 to {count - 1}; got {found}.")
+        given = f"values from {int(classes.min())} to {int(classes.max())}"
+        raise ParameterError(f"`classes` must be class indices from 0 to {count - 1}; got {given}.")
 
 
 @contextmanager

@@ -18,8 +18,8 @@ def check_class_vector(argument: str, classes: object) -> None:
         fix = "Make a tensor of them: torch.tensor([...])."
         raise bad_parameter(argument, "must be a tensor of class indices", type(classes).__name__, fix)
     if classes.ndim != 1 or classes.dtype not in (torch.int64, torch.int32):
-        found = f"shape {tuple(classes.shape)}, {classes.dtype}"
-        raise bad_parameter(argument, "must be a vector of class indices, one for each image", found)
+        given = f"shape {tuple(classes.shape)}, {classes.dtype}"
+        raise bad_parameter(argument, "must be a vector of class indices, one for each image", given)
 
 
 @final

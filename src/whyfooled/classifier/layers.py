@@ -66,17 +66,17 @@ def list_layers(classifier: Classifier) -> list[Layer]:
 
     It takes one forward pass.
     """
-    found: dict[str, Layer] = {}
+    layers: dict[str, Layer] = {}
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        found.pop(name, None)
+        layers.pop(name, None)
         if output.ndim and len(output) == 1:
-            found[name] = Layer(name, type(part).__name__, tuple(output.shape[1:]))
+            layers[name] = Layer(name, type(part).__name__, tuple(output.shape[1:]))
 
     blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size)
     with watched(layers_of(classifier.module, None), see):
         classifier.logits(blank)
-    return list(found.values())
+    return list(layers.values())
 
 
 def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument: str = "layers") -> tuple[Layer, ...]:
@@ -130,12 +130,12 @@ def _matching(name: str, known: Sequence[Layer], argument: str) -> list[Layer]:
             f"{name!r}, whose output is ({shape})",
             f"The last one that has it is {spatial[-1].name!r}.",
         )
-    found = exact or [layer for layer in spatial if _fits(layer.name, name)]
-    if not found:
+    matches = exact or [layer for layer in spatial if _fits(layer.name, name)]
+    if not matches:
         near = did_you_mean(name, [LAST_STAGE, *(layer.name for layer in spatial)])
         fix = near or "All that there are: whyfooled layers."
         raise bad_parameter(argument, "must name a layer of the model, or match some", repr(name), fix)
-    return found
+    return matches
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -183,17 +183,17 @@ def activations(classifier: Classifier, layers: Sequence[Layer], images: Images)
     ModelError
         If a layer does not run, gives something else, or an activation is NaN or infinite.
     """
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         # A copy: the next layer may work in place.
-        found[name] = output.clone(memory_format=torch.contiguous_format)
+        outputs[name] = output.clone(memory_format=torch.contiguous_format)
 
     parts = {name: part for layer in layers for name, part in layers_of(classifier.module, layer.name).items()}
     with watched(parts, see):
         classifier.logits(images)
     for name in parts:
-        output = found.get(name)
+        output = outputs.get(name)
         if output is None or output.ndim != 4 or len(output) != len(images):
             got = "nothing" if output is None else f"the shape {tuple(output.shape)}"
             raise ModelError(
@@ -203,7 +203,7 @@ def activations(classifier: Classifier, layers: Sequence[Layer], images: Images)
             raise ModelError(
                 f"The layer {name!r} must give finite activations; got NaN or infinite ones. Check the weights."
             )
-    return found
+    return outputs
 
 
 def is_spatial(tensor: Tensor) -> bool:

@@ -72,18 +72,18 @@ def load_classifier(
     place = find_device(device)
     if class_names is not None:
         at_least("class_names", len(class_names), 2)
-    make, own = _maker(model, weights), ".py:" in model
+    make, user_made = _maker(model, weights), ".py:" in model
     file = None if weights is None or str(weights) == RANDOM else read_weights(Path(weights))
     names = class_names or (None if file is None else file.class_names)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         classifier = make(None if names is None else len(names))
         heads = None if file is None else head_classes(classifier.module, file)
-        if heads is not None and names is None and not own and heads[0] == classifier.class_count():
+        if heads is not None and names is None and not user_made and heads[0] == classifier.class_count():
             classifier = make(heads[1])
     if file is not None:
         load_weights(classifier.module, file, but_head=heads is not None and class_names is not None)
-    if own and names is not None and classifier.class_count() != len(names):
+    if user_made and names is not None and classifier.class_count() != len(names):
         raise ModelError(
             f"The model {model} has {classifier.class_count()} classes, and {len(names)} are named, from {names[0]} to "
             f"{names[-1]}. Make its last layer for {len(names)}."
@@ -241,12 +241,12 @@ def _made_by(path: Path, factory: str) -> Classifier:
     functions = _import_file(path)
     make = getattr(functions, factory, None)
     if not callable(make):
-        own = [
+        factories = [
             name
             for name, value in vars(functions).items()
             if callable(value) and value.__module__ == functions.__name__
         ]
-        raise bad_parameter("model", f"must name a function in {path}", repr(factory), did_you_mean(factory, own))
+        raise bad_parameter("model", f"must name a function in {path}", repr(factory), did_you_mean(factory, factories))
     if _required_arguments(make):
         raise ModelError(
             f"{path}:{factory} must take no arguments; it needs {', '.join(_required_arguments(make))}. "

@@ -124,6 +124,6 @@ def _one_label_each(path: Path) -> dict[str, str]:
     labels = read_labels(path, "--labels")
     several = next((name for name, own in labels.items() if len(own) > 1), None)
     if several is not None:
-        found = f"{len(labels[several])} for {several}"
-        raise bad_parameter("--labels", "must have one label for each photograph", found)
+        given = f"{len(labels[several])} for {several}"
+        raise bad_parameter("--labels", "must have one label for each photograph", given)
     return {name: label for name, (label,) in labels.items()}

@@ -90,7 +90,7 @@ def dissect(
             report(1, 1, "loading")
             if squash:
                 classifier.fit = replace(classifier.fit, squash=True)
-            found = dissect_units(
+            dissection = dissect_units(
                 classifier,
                 layer or LAST_STAGE,
                 annotated,
@@ -102,10 +102,10 @@ def dissect(
                 progress=report,
             )
             report(0, 1, "page")
-            write_files(found, staging)
+            write_files(dissection, staging)
             report(1, 1, "page")
     if not quiet:
-        print(summary_text(found, dissection_summary(found)))
+        print(summary_text(dissection, dissection_summary(dissection)))
         print(
             f"Written: {output}: index.html, figure.png, units.csv, units.parquet, overlaps.parquet, summary.md, "
             "summary.tex"
@@ -151,14 +151,14 @@ def layers(
         # Without any, a list of those that there are is what helps.
         last = choose_layers(classifier, LAST_STAGE) if not every or any(one.spatial for one in known) else ()
 
-    def row(one: Layer) -> dict[str, Any]:
+    def row(layer: Layer) -> dict[str, Any]:
         return {
-            "layer": one.name,
-            "class": one.kind,
-            "output": "x".join(map(str, one.shape)) or "one number",
-            "units": one.units if one.spatial else "-",
-            "places": one.places if one.spatial else "-",
-            "dissect": LAST_STAGE if one in last else "yes" if one.spatial else "no",
+            "layer": layer.name,
+            "class": layer.kind,
+            "output": "x".join(map(str, layer.shape)) or "one number",
+            "units": layer.units if layer.spatial else "-",
+            "places": layer.places if layer.spatial else "-",
+            "dissect": LAST_STAGE if layer in last else "yes" if layer.spatial else "no",
         }
 
     table = pd.DataFrame([row(one) for one in known if every or one.spatial])

@@ -102,7 +102,7 @@ def fit(
         report(0, 1, "loading")
         classifier = Loading(model, weights, seed).load(device)
         report(1, 1, "loading")
-        found = made.fit(
+        perturbation = made.fit(
             classifier,
             source,
             maps,
@@ -113,11 +113,11 @@ def fit(
             threads=threads,
             progress=report,
         )
-        found.save(output)
+        perturbation.save(output)
     if not quiet:
         from whyfooled.universal.account import fit_account
 
-        print(fit_account(found))
+        print(fit_account(perturbation))
         print(f"\nWritten: {output}. To see what it does to other images: whyfooled universal test {output} --images …")
 
 
@@ -165,12 +165,12 @@ def evaluation(
             classifier = Loading(model, weights, seed).load(device)
             report(1, 1, "loading")
             tested = given.resized(classifier.size) if resize else given
-            found = evaluate(
+            evaluation = evaluate(
                 classifier, tested, source, maps, count=count, seed=seed, batch_size=batch_size, progress=report
             )
-        summary = evaluation_summary(found, evaluation_remarks(given, found, classifier, source))
+        summary = evaluation_summary(evaluation, evaluation_remarks(given, evaluation, classifier, source))
         if staging is not None:
-            write_test(found, summary, staging, (f"{perturbation}, seed {seed}.",))
+            write_test(evaluation, summary, staging, (f"{perturbation}, seed {seed}.",))
     if not quiet:
         print(summary.markdown(TITLE))
         if output is not None:

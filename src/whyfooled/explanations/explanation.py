@@ -11,7 +11,7 @@ from whyfooled.drawing.html import notebook_frame
 from whyfooled.explanations.explained import Explained
 from whyfooled.explanations.report.account import account
 from whyfooled.explanations.report.folder import write_files
-from whyfooled.explanations.report.numbers import numbers
+from whyfooled.explanations.report.numbers import collect_numbers
 from whyfooled.explanations.report.page import page
 from whyfooled.images import output_folder
 from whyfooled.perturbation.effect import Effect
@@ -24,7 +24,7 @@ class _Reported(Explained, ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number of the report, as plain Python values."""
-        return numbers(self)
+        return collect_numbers(self)
 
     def summary(self) -> str:
         """Return a short account in plain text."""

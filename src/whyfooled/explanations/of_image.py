@@ -151,7 +151,7 @@ def _evidence(
     others = [m for m in chosen if m != first]
     images = torch.cat([case.clean, case.adversarial])
     wrong, true = (torch.tensor([index] * 2, device=images.device) for index in (case.wrong, case.true))
-    found: list[tuple[Any, Evidence]] = []
+    evidence: list[tuple[Any, Evidence]] = []
     notes: list[str] = []
 
     def maps_of(chosen: Sequence[Any]) -> Iterator[tuple[Any, Tensor | MethodError]]:
@@ -171,9 +171,9 @@ def _evidence(
                     raise maps
             notes += _leak(classifier, case, method, maps)
             texts = (describe(method), title(method), method.card.summary)
-            found.append((method, Evidence(*texts, isinstance(method, Enhanced), maps.cpu())))
+            evidence.append((method, Evidence(*texts, isinstance(method, Enhanced), maps.cpu())))
         stages.progress(1, 1, "saliency maps")
-    return found, notes
+    return evidence, notes
 
 
 def _leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iterator[str]:
@@ -219,10 +219,10 @@ def _universal(
     classifier: Classifier, trust: UniversalPerturbation | str | Path | None
 ) -> UniversalPerturbation | None:
     """Read a universal perturbation, and check its size before any work is done."""
-    found = UniversalPerturbation.load(trust) if isinstance(trust, (str, Path)) else trust
-    if found is not None:
-        found.check_fits((classifier.channels, *classifier.size))
-    return found
+    perturbation = UniversalPerturbation.load(trust) if isinstance(trust, (str, Path)) else trust
+    if perturbation is not None:
+        perturbation.check_fits((classifier.channels, *classifier.size))
+    return perturbation
 
 
 def _trust(
@@ -264,7 +264,7 @@ def _recovery(
         orders.append(("Size of the perturbation", [size]))
     orders.append(("Random order", [random_maps(image, seed + number) for number in range(RANDOM_ORDERS)]))
     true = torch.tensor([case.true], device=image.device)
-    found = []
+    recovery = []
     with stages.stage("recovery"):
         for done, (name, maps) in enumerate(orders):
             stages.progress(done, len(orders), "recovery")
@@ -276,6 +276,6 @@ def _recovery(
                 )
                 for fill in FILLS
             }
-            found.append(RecoveryCurves(name, curves))
+            recovery.append(RecoveryCurves(name, curves))
         stages.progress(len(orders), len(orders), "recovery")
-    return found
+    return recovery

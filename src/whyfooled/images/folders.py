@@ -26,18 +26,18 @@ def photographs_in(places: Sequence[str | Path]) -> list[Path]:
     ImageError
         If a place is neither file nor folder, or nothing is found.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for place in map(Path, places):
         if is_file(place):
-            found.append(place)
+            paths.append(place)
             continue
         if not is_folder(place):
             raise ImageError(f"There is no image file or folder {place}.")
-        found += photographs_below(place)
-    if not found:
+        paths += photographs_below(place)
+    if not paths:
         where = ", ".join(map(str, places)) or "an empty list"
         raise ImageError(f"No photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) were found in {where}.")
-    return found
+    return paths
 
 
 def common_folder(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:

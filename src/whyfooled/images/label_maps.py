@@ -43,13 +43,15 @@ def read_label_map(path: str | Path) -> Int[Tensor, "h w"]:
     else:
         values = np.asarray(read_picture(path, lambda picture: _whole(path, picture)))
     if values.ndim != 2 or values.dtype.kind not in "iub":
-        found = f"{values.dtype} of the shape {values.shape}"
-        raise ImageError(f"{path} must hold a whole number for every pixel, (height, width); found {found}.")
+        content = f"{values.dtype} of the shape {values.shape}"
+        raise ImageError(f"{path} must hold a whole number for every pixel, (height, width); found {content}.")
     return torch.from_numpy(values.astype(np.int64))
 
 
 def _whole(path: Path, picture: PILImage.Image) -> PILImage.Image:
     if picture.mode not in _WHOLE_NUMBERS or picture.format == "JPEG":
-        found = "a JPEG, which changes them" if picture.format == "JPEG" else f"a picture of the mode {picture.mode}"
-        raise ImageError(f"{path} must have one whole number for every pixel: grey levels or a palette; found {found}.")
+        content = "a JPEG, which changes them" if picture.format == "JPEG" else f"a picture of the mode {picture.mode}"
+        raise ImageError(
+            f"{path} must have one whole number for every pixel: grey levels or a palette; found {content}."
+        )
     return picture.copy()

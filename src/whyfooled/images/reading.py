@@ -180,7 +180,7 @@ def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
     try:
         if path.suffix.lower() == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False))
-        found = (
+        content = (
             load_file(path)
             if path.suffix.lower() == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
@@ -189,18 +189,18 @@ def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
         raise ImageError(f"{path} cannot be read as a tensor: {_first_line(error)}") from None
     except Exception:  # torch.load raises pickle's own error for anything that is not a tensor
         raise ImageError(f"{path} must hold a tensor and nothing else; it was not unpickled.") from None
-    if isinstance(found, dict):
-        tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    if isinstance(content, dict):
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
         for name in wanted:
             if name in tensors:
                 return tensors[name]
         if len(tensors) == 1:
             return next(iter(tensors.values()))
-        names = ", ".join(map(str, found)) or "none"
+        names = ", ".join(map(str, content)) or "none"
         raise ImageError(f"{path} must hold one tensor, or one called '{wanted[-1]}'; found {names}.")
-    if not isinstance(found, Tensor):
-        raise ImageError(f"{path} must hold a tensor; found {type(found).__name__}.")
-    return found
+    if not isinstance(content, Tensor):
+        raise ImageError(f"{path} must hold a tensor; found {type(content).__name__}.")
+    return content
 
 
 def _first_line(error: Exception) -> str:

@@ -93,8 +93,12 @@ def attack_region(
             classifier, clean, adversarial, true, target, keep=keep, cam=GradCAM() if cam is None else cam
         )
     check_keep(keep)
-    found = sensitivity(classifier, clean, adversarial, true, target, regions, method=method)
-    return sensitive_region(found, keep) if where == "sensitivity" else random_region(found, clean, keep, seed)
+    region_effects = sensitivity(classifier, clean, adversarial, true, target, regions, method=method)
+    return (
+        sensitive_region(region_effects, keep)
+        if where == "sensitivity"
+        else random_region(region_effects, clean, keep, seed)
+    )
 
 
 def check_keep(keep: float) -> None:
@@ -122,36 +126,36 @@ def cam_region(
     return parts[0] | parts[1]
 
 
-def sensitive_region(found: Sensitivity, keep: float) -> Region:
+def sensitive_region(region_effects: Sensitivity, keep: float) -> Region:
     """Return (n,1,h,w) the pixels of the regions with the largest scores, of those that have an effect."""
-    return _pixels(found, _most_sensitive(found, keep))
+    return _pixels(region_effects, _most_sensitive(region_effects, keep))
 
 
-def random_region(found: Sensitivity, clean: Images, keep: float, seed: int) -> Region:
+def random_region(region_effects: Sensitivity, clean: Images, keep: float, seed: int) -> Region:
     """Return (n,1,h,w) the pixels of as many regions as `sensitive_region` takes, drawn from all of an image's."""
-    counts = _most_sensitive(found, keep).sum(1).tolist()
-    chosen = torch.zeros_like(found.touched)
+    counts = _most_sensitive(region_effects, keep).sum(1).tolist()
+    chosen = torch.zeros_like(region_effects.touched)
     for row, sizes, count, generator in zip(
-        chosen, found.sizes.cpu(), counts, image_generators(clean, seed), strict=True
+        chosen, region_effects.sizes.cpu(), counts, image_generators(clean, seed), strict=True
     ):
         there = sizes.nonzero()[:, 0]
         row[there[torch.randperm(len(there), generator=generator)[:count]].to(row.device)] = True
-    return _pixels(found, chosen)
+    return _pixels(region_effects, chosen)
 
 
-def _most_sensitive(found: Sensitivity, keep: float) -> Bool[Tensor, "n r"]:
+def _most_sensitive(region_effects: Sensitivity, keep: float) -> Bool[Tensor, "n r"]:
     check_keep(keep)
-    wanted = _share_of((found.sizes > 0).sum(1), keep)
-    places = found.score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return (places < wanted.unsqueeze(1)) & (found.score > 0)
+    wanted = _share_of((region_effects.sizes > 0).sum(1), keep)
+    places = region_effects.score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return (places < wanted.unsqueeze(1)) & (region_effects.score > 0)
 
 
 def _share_of(counts: Int[Tensor, " n"], keep: float) -> Int[Tensor, " n"]:
     return (keep * counts.double()).round().long().clamp_min(1)
 
 
-def _pixels(found: Sensitivity, chosen: Bool[Tensor, "n r"]) -> Region:
-    return found.on_image(chosen).unsqueeze(1)
+def _pixels(region_effects: Sensitivity, chosen: Bool[Tensor, "n r"]) -> Region:
+    return region_effects.on_image(chosen).unsqueeze(1)
 
 
 def _largest(maps: Maps, keep: float) -> Region:

@@ -112,19 +112,19 @@ def _cams(
     return Evidence(describe(method), title(method), method.card.summary, isinstance(method, Enhanced), maps.cpu())
 
 
-def _in_words(regions: Regions, found: Sensitivity) -> str:
+def _in_words(regions: Regions, sensitivity: Sensitivity) -> str:
     if isinstance(regions, Tensor):
         return "regions of its label map"
     if isinstance(regions, Superpixels):
         return "superpixels"
-    labels = found.labels[0]
+    labels = sensitivity.labels[0]
     side = int((labels[0] == 0).sum())
     return f"cells of {side} × {side} pixels"
 
 
 def effect_tensors(effect: Effect) -> Iterator[tuple[str, Tensor]]:
     """Name the tensors of an effect: the region of every pixel, and one number for each region."""
-    found = effect.sensitivity
-    yield "regions/labels", found.labels[0]
+    sensitivity = effect.sensitivity
+    yield "regions/labels", sensitivity.labels[0]
     for name in ("true_change", "target_change", "score", "ratio", "kind", "l2", "linf"):
-        yield f"regions/{name}", getattr(found, name)[0]
+        yield f"regions/{name}", getattr(sensitivity, name)[0]

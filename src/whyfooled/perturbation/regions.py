@@ -123,8 +123,8 @@ def region_labels(regions: Regions, images: Images) -> Labels:
     least, most = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
     if regions.is_floating_point() or least < 0 or most >= height * width:
         fix = "Number the regions from 0."
-        found = f"{regions.dtype}, from {least} to {most}"
-        raise bad_parameter("regions", f"must be whole numbers from 0 to {height * width - 1}", found, fix)
+        given = f"{regions.dtype}, from {least} to {most}"
+        raise bad_parameter("regions", f"must be whole numbers from 0 to {height * width - 1}", given, fix)
     return labels.expand(n, -1, -1)
 
 

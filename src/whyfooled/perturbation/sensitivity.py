@@ -163,11 +163,11 @@ class Sensitivity:
         if self.score.shape != other.score.shape:
             rule = f"must have scores of the shape {tuple(self.score.shape)}"
             raise bad_parameter("other", rule, tuple(other.score.shape))
-        found = self.score.new_zeros(len(self.score), dtype=torch.float64)
+        correlations = self.score.new_zeros(len(self.score), dtype=torch.float64)
         for number, touched in enumerate(self.touched):
             pair = (scores[number][touched].view(1, 1, 1, -1) for scores in (self.score, other.score))
-            found[number] = rank_correlation(*pair)[0]
-        return found
+            correlations[number] = rank_correlation(*pair)[0]
+        return correlations
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each region of each image: its centre, size, norms, both effects, score, ratio and kind.
@@ -326,15 +326,15 @@ def _exact_changes(
     # First every image whole, as one without the perturbation in a region that it does not have.
     whole = torch.stack([torch.arange(n), torch.full((n,), -1)], dim=1).to(touched.device)
     places = torch.cat([whole, touched.nonzero()])
-    found: list[Tensor] = []
+    pair_logits: list[Tensor] = []
     for start in range(0, len(places), batch_size):
         image, region = places[start : start + batch_size].unbind(1)
         inside = (labels[image] == region.view(-1, 1, 1)).unsqueeze(1)
         logits = classifier.logits(torch.where(inside, clean[image], adversarial[image]))
         check_classes(pair, logits)
-        found.append(logits.gather(1, pair[image]))
+        pair_logits.append(logits.gather(1, pair[image]))
         progress(min(start + batch_size, len(places)), len(places), "regions")
-    values = torch.cat(found) if found else clean.new_zeros(0, 2)
+    values = torch.cat(pair_logits) if pair_logits else clean.new_zeros(0, 2)
     changes = values.new_zeros(*touched.shape, 2)
     image, region = places[n:].unbind(1)
     changes[image, region] = values[:n][image] - values[n:]

@@ -201,9 +201,9 @@ def _only_errors(logger: logging.Logger) -> Iterator[None]:
 
 def _knock(address: str | None) -> None:
     """Raise `OSError` if nobody answers: Ray itself would try for minutes."""
-    found = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address or "")
-    if found is not None:
-        socket.create_connection((found[1], int(found[2])), timeout=10).close()
+    match = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address or "")
+    if match is not None:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
 
 
 @contextlib.contextmanager

@@ -44,11 +44,11 @@ class Stages:
 
 def pass_on(caught: list[warnings.WarningMessage]) -> Iterator[str]:
     """Turn our warnings into notes, and let everybody else's go where they were going."""
-    for one in caught:
-        if issubclass(one.category, WhyfooledWarning):
-            yield str(one.message)
+    for warning in caught:
+        if issubclass(warning.category, WhyfooledWarning):
+            yield str(warning.message)
         else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def versions() -> dict[str, str]:

@@ -67,9 +67,11 @@ class _Predictor:
         self._inside = inside
         ring = (~inside).nonzero()
         shift = ring.unsqueeze(1) - ring
-        own = covariance[:, shift[..., 0], shift[..., 1]]
+        ring_covariance = covariance[:, shift[..., 0], shift[..., 1]]
         nugget = _NUGGET * covariance[:, 0, 0].view(-1, 1, 1) + 1e-12
-        self._factor = torch.linalg.cholesky(own + nugget * torch.eye(len(ring), dtype=own.dtype))
+        self._factor = torch.linalg.cholesky(
+            ring_covariance + nugget * torch.eye(len(ring), dtype=ring_covariance.dtype)
+        )
         # The covariances between all pixels at hand, as a convolution: their matrix would be large.
         rows, columns = (torch.arange(2 * size) for size in inside.shape)
         rows[inside.shape[0] :] -= 2 * inside.shape[0]

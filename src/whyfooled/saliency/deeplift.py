@@ -78,11 +78,11 @@ _ROUNDING = 1e-5
 
 def _check_sum(maps: Tensor, before: Logits, after: Logits, classes: Tensor) -> None:
     """Raise `MethodError` unless the maps add up to the differences of the logits, as far as rounding lets them."""
-    found = maps.flatten(-3).sum(-1)
+    sums = maps.flatten(-3).sum(-1)
     columns = classes.reshape(len(classes), -1).long()
-    low, high = (logits.gather(1, columns).view_as(found) for logits in (before, after))
+    low, high = (logits.gather(1, columns).view_as(sums) for logits in (before, after))
     allowed = _ROUNDING * (maps.flatten(-3).abs().sum(-1) + low.abs() + high.abs())
-    if bool(((found - (high - low)).abs() > allowed).any()):
+    if bool(((sums - (high - low)).abs() > allowed).any()):
         raise MethodError(
             "This method's values must add up to the logit's difference from the baseline, and they do not: this model "
             "has a step that is neither linear nor a ReLU nor 2d max pooling, such as a gate or attention. Use "

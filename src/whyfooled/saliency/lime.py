@@ -96,10 +96,10 @@ class LIME:
             keep = torch.stack(
                 [z[chunk].to(part.device)[:, part] for z, part in zip(present, parts, strict=True)], dim=1
             )
-            found = classifier.logits(torch.where(keep.unsqueeze(2), images, hidden).flatten(0, 1))
-            check_classes(classes, found)
+            chunk_logits = classifier.logits(torch.where(keep.unsqueeze(2), images, hidden).flatten(0, 1))
+            check_classes(classes, chunk_logits)
             wanted = columns.repeat(len(keep), 1)
-            logits.append(found.gather(1, wanted).view(len(keep), *columns.shape))
+            logits.append(chunk_logits.gather(1, wanted).view(len(keep), *columns.shape))
         answers = torch.cat(logits).double().cpu()
         maps = torch.stack(
             [

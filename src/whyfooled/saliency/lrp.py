@@ -218,8 +218,8 @@ class ContrastiveLRP:
         # Relevance is linear in what it starts from, so one pass of all classes serves every dual.
         everything = _finite(passed.relevance(start)).double()
         for classes in columns.T:
-            own = _relevance(passed, classes, torch.ones_like(logits[:, 0])).double()
-            yield own, everything - start.gather(1, classes[:, None])[:, :, None, None] * own
+            relevance = _relevance(passed, classes, torch.ones_like(logits[:, 0])).double()
+            yield relevance, everything - start.gather(1, classes[:, None])[:, :, None, None] * relevance
 
 
 def _against_negated(passed: Trace, columns: Tensor) -> Iterator[tuple[Maps, Maps]]:

@@ -59,10 +59,10 @@ def pair_maps(
                 computed[key] = base(classifier, images, wanted)
             except MethodError as error:
                 computed[key] = error
-        found = computed[key]
-        if isinstance(found, Tensor):
+        maps = computed[key]
+        if isinstance(maps, Tensor):
             if isinstance(method, Enhanced):
-                first, second = found.unbind(1)
-                found = torch.stack([enhance(first, second, method.norm), enhance(second, first, method.norm)], dim=1)
-            found = found if both else found[:, :1]
-        yield method, found
+                first, second = maps.unbind(1)
+                maps = torch.stack([enhance(first, second, method.norm), enhance(second, first, method.norm)], dim=1)
+            maps = maps if both else maps[:, :1]
+        yield method, maps

@@ -46,13 +46,13 @@ def class_map(source: Source, classifier: Classifier) -> tuple[int, ...] | None:
     synsets = _by_synset(source.synsets or names, classifier, count)
     if synsets is not None:
         return synsets
-    found = [_by_name(name, classifier, count) for name in names]
-    whole = tuple(index for index in found if index is not None)
+    indices = [_by_name(name, classifier, count) for name in names]
+    whole = tuple(index for index in indices if index is not None)
     if len(whole) == len(names):
         return whole
-    if len(names) == count and all(index in (None, place) for place, index in enumerate(found)):
+    if len(names) == count and all(index in (None, place) for place, index in enumerate(indices)):
         return tuple(range(count))
-    strange = [name for name, index in zip(names, found, strict=True) if index is None]
+    strange = [name for name, index in zip(names, indices, strict=True) if index is None]
     order = ", and the others stand in another order" if len(names) == count else ""
     raise ParameterError(
         f"`images` must show classes that the classifier knows; {source.title} has {len(names)} classes, the "

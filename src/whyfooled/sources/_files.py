@@ -77,9 +77,9 @@ def photographs_by_class(
     names: list[str] = []
     shown: list[tuple[int, ...]] = []
     for folder, label in zip(folders, range(len(folders)) if classes is None else classes, strict=True):
-        found = [path.relative_to(root).as_posix() for path in photographs_below(folder)]
-        names += found
-        shown += [(label,)] * len(found)
+        photographs = [path.relative_to(root).as_posix() for path in photographs_below(folder)]
+        names += photographs
+        shown += [(label,)] * len(photographs)
     if not names:
         raise ImageError(f"No photographs were found in the {len(folders)} folders of {root}.")
     stray = [path.name for path in photographs_below(root, deep=False)]

@@ -35,7 +35,7 @@ def read_labels(path: Path, argument: str = "labels") -> dict[str, tuple[str, ..
         If it cannot be read, or has no such columns.
     """
     rule = "must be a CSV file with the columns file and label"
-    found: dict[str, dict[str, None]] = {}
+    labels_of: dict[str, dict[str, None]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
@@ -45,12 +45,12 @@ def read_labels(path: Path, argument: str = "labels") -> dict[str, tuple[str, ..
                     raise bad_parameter(argument, rule, f"{path}: line {rows.line_num} has more columns", fix)
                 labels = [label.strip() for label in row["label"].split(";")]
                 # As Path writes it, so that ./cat.jpg is cat.jpg.
-                found.setdefault(PurePath(row["file"]).as_posix(), {}).update(dict.fromkeys(filter(None, labels)))
+                labels_of.setdefault(PurePath(row["file"]).as_posix(), {}).update(dict.fromkeys(filter(None, labels)))
     except OSError as error:
         raise bad_parameter(argument, "must be a CSV file that can be read", f"{path}: {error.strerror}") from None
     except (KeyError, AttributeError, TypeError, UnicodeDecodeError, csv.Error):
         raise bad_parameter(argument, rule, path) from None
-    return {name: tuple(labels) for name, labels in found.items() if labels}
+    return {name: tuple(labels) for name, labels in labels_of.items() if labels}
 
 
 def match_labels(labels: Mapping[str, tuple[str, ...]], folder: Path, names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -43,15 +43,15 @@ class AdversaryReader:
     def read(self, index: int) -> Mapping[str, AttackResult]:
         """Read what each attack made of one photograph; raise `ImageError` if they did not attack the same image."""
         name = self.names[index]
-        found = {attack: read_adversary(adversary_file(folder, name)) for attack, folder in self.folders.items()}
-        first = next(iter(found))
-        for attack, result in found.items():
-            if not torch.equal(result.clean, found[first].clean):
+        results = {attack: read_adversary(adversary_file(folder, name)) for attack, folder in self.folders.items()}
+        first = next(iter(results))
+        for attack, result in results.items():
+            if not torch.equal(result.clean, results[first].clean):
                 raise ImageError(
                     f"{name} is not the same clean image in {self.folders[first]} and in {self.folders[attack]}: "
                     "another photograph was attacked, or a model that takes another input."
                 )
-        return found
+        return results
 
     def files(self) -> Iterable[Path]:
         """Name the runs' files, and those of the results."""
@@ -112,8 +112,8 @@ def _common(runs: Sequence[Adversaries]) -> tuple[str, ...]:
 def _labels(folders: Sequence[Path], name: str) -> tuple[int, ...]:
     """Find what a photograph shows; empty if a file is damaged."""
     try:
-        found = {folder: read_true_class(adversary_file(folder, name)) for folder in folders}
-        recorded = {folder: true for folder, true in found.items() if true is not None}
+        classes = {folder: read_true_class(adversary_file(folder, name)) for folder in folders}
+        recorded = {folder: true for folder, true in classes.items() if true is not None}
         if not recorded:
             return (read_seen_class(adversary_file(folders[0], name)),)
     except ImageError:

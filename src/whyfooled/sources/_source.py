@@ -58,11 +58,11 @@ class Sample:
         """
         if not isinstance(self.image, Tensor):
             return to_tensor(fit(self.image), channels)
-        found = tuple(self.image.shape)
-        if found[1:] != fit.size or found[0] not in (1, channels):
+        shape = tuple(self.image.shape)
+        if shape[1:] != fit.size or shape[0] not in (1, channels):
             raise ImageError(
                 f"{self.name} must have the shape of the classifier's input, {(channels, *fit.size)}, because it is an "
-                f"array of floats and goes in as it is; got {found}. Store 8-bit pictures to have them resized."
+                f"array of floats and goes in as it is; got {shape}. Store 8-bit pictures to have them resized."
             )
         return self.image.expand(channels, -1, -1)
 
@@ -136,11 +136,11 @@ class Source:
             If it cannot be read.
         """
         place = range(len(self))[index]
-        found = self.reader.read(place)
-        if isinstance(found, Mapping):
-            clean = next(iter(found.values())).clean[0]
-            return Sample(self.names[place], clean, self.all_labels[place], found)
-        return Sample(self.names[place], found, self.all_labels[place])
+        content = self.reader.read(place)
+        if isinstance(content, Mapping):
+            clean = next(iter(content.values())).clean[0]
+            return Sample(self.names[place], clean, self.all_labels[place], content)
+        return Sample(self.names[place], content, self.all_labels[place])
 
     def only(self, places: Sequence[int]) -> Source:
         """Return the images at some places alone, in that order; nothing is read."""

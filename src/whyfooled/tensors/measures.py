@@ -108,10 +108,10 @@ def kendall_correlation(values: PerRegion, others: PerRegion, where: Regions | N
     Tensor
         (n,), in double precision; NaN where one of the numbers does not vary.
     """
-    found = values.new_empty(len(values), dtype=torch.float64)
+    correlations = values.new_empty(len(values), dtype=torch.float64)
     for number, chosen in enumerate(_chosen(values, others, where)):
-        found[number] = _tau_b(values[number, chosen], others[number, chosen])
-    return found
+        correlations[number] = _tau_b(values[number, chosen], others[number, chosen])
+    return correlations
 
 
 _COMPARISONS = 4_000_000

@@ -73,10 +73,10 @@ def through_layers(classifier: Classifier, layers: Sequence[Layer], images: Imag
         chosen = logits[:, classes]
         slopes: dict[str, list[Tensor | None]] = {name: [] for name in maps}
         for k in range(len(classes) if edges else 0):
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 chosen[:, k].sum(), list(edges.values()), retain_graph=k < len(classes) - 1, allow_unused=True
             )
-            for name, slope in zip(edges, found, strict=True):
+            for name, slope in zip(edges, gradients, strict=True):
                 slopes[name].append(slope)
     return PairThrough(
         logits=chosen.detach().double(),

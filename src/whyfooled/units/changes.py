@@ -267,13 +267,15 @@ def find_unit_changes(
         moved = activations(classifier, layers, add_noise(clean, l2, seed + number))
         chance.append({name: _distance(through.maps[name][0], moved[name][0]) for name in moved})
     progress(2 + draws, 2 + draws, "units")
-    found = tuple(
-        _layer_changes(dissection, one, through, torch.stack([own[one.layer.name] for own in chance]))
-        for one in dissection.layers
+    layer_changes = tuple(
+        _layer_changes(dissection, dissected, through, torch.stack([own[dissected.layer.name] for own in chance]))
+        for dissected in dissection.layers
     )
     change = (through.logits[1] - through.logits[0]).cpu()
     names = (classifier.class_name(true), classifier.class_name(wrong))
-    return UnitChanges(dissection, found, change, l2, tuple(_notes(found, change, through.unused, names)))
+    return UnitChanges(
+        dissection, layer_changes, change, l2, tuple(_notes(layer_changes, change, through.unused, names))
+    )
 
 
 def check_dissection(classifier: Classifier, dissection: Dissection, argument: str = "dissection") -> None:
@@ -342,15 +344,15 @@ def _notes(
             f"({change[0]:+.2f} and {change[1]:+.2f}; {sums}): what comes after the layer is far from linear, or goes "
             "around it. Read the effects of its units and concepts as rough."
         )
-    for one in layers:
-        moving, share = int(one.moving.sum()), one.beyond_share
+    for layer in layers:
+        moving, share = int(layer.moving.sum()), layer.beyond_share
         if not moving:
-            yield f"No unit of {one.name} moves at all, under the attack or under random perturbations."
+            yield f"No unit of {layer.name} moves at all, under the attack or under random perturbations."
         elif share < MOST_UNITS:
             yield (
-                f"Of the {moving} units of {one.name} that move at all, only {share:.0%} moved further than under "
-                f"every one of {len(one.chance)} random perturbations of equal length (by chance "
-                f"{1 / (1 + len(one.chance)):.0%}): noise moves most as far as the attack does."
+                f"Of the {moving} units of {layer.name} that move at all, only {share:.0%} moved further than under "
+                f"every one of {len(layer.chance)} random perturbations of equal length (by chance "
+                f"{1 / (1 + len(layer.chance)):.0%}): noise moves most as far as the attack does."
             )
     bare = [one.name for one in layers if not one.concepts]
     if bare:
@@ -359,10 +361,10 @@ def _notes(
 
 def unit_tensors(changes: UnitChanges) -> Iterator[tuple[str, Tensor]]:
     """Name the tensors: for each layer the two images' activation maps, and numbers for each unit."""
-    for one in changes.layers:
-        yield f"units/{one.name}/maps", one.maps
+    for layer in changes.layers:
+        yield f"units/{layer.name}/maps", layer.maps
         for name in ("std", "distance", "chance", "mean_change", "active", "held", "effect"):
-            yield f"units/{one.name}/{name}", getattr(one, name)
+            yield f"units/{layer.name}/{name}", getattr(layer, name)
 
 
 def open_dissection(
@@ -377,6 +379,6 @@ def open_dissection(
     ImageError
         If the folder holds none, or it is damaged.
     """
-    found = dissection if isinstance(dissection, Dissection) else load_dissection(dissection)
-    check_dissection(classifier, found, argument)
-    return found
+    opened = dissection if isinstance(dissection, Dissection) else load_dissection(dissection)
+    check_dissection(classifier, opened, argument)
+    return opened

@@ -57,13 +57,13 @@ def concept_changes(
     """Add up the detectors of each concept."""
     best = torch.where(dissected.detectors(dissection.cutoff), dissected.best, -1)
     for index in sorted(set(best.tolist()) - {-1}):
-        own = best == index
+        detectors = best == index
         yield ConceptChange(
             concept=dissection.concepts[index],
             category=dissection.categories[dissection.category_of[index]],
-            units=int(own.sum()),
-            mean_change=float(mean_change[own].mean()),
-            held=float(held[0, own].sum()),
-            true_effect=float(effect[0, own].sum()),
-            wrong_effect=float(effect[1, own].sum()),
+            units=int(detectors.sum()),
+            mean_change=float(mean_change[detectors].mean()),
+            held=float(held[0, detectors].sum()),
+            true_effect=float(effect[0, detectors].sum()),
+            wrong_effect=float(effect[1, detectors].sum()),
         )

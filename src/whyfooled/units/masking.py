@@ -98,22 +98,22 @@ def without(classifier: Classifier, masks: Mapping[str, Mask]) -> Classifier:
 def _as_mask(units: Sequence[int] | Tensor, count: int, layer: str) -> Mask:
     """Return (u,) which units are meant, on the CPU."""
     try:
-        found = torch.as_tensor(units).cpu()
+        chosen = torch.as_tensor(units).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _brief(units)) from None
-    if found.ndim != 1 or not len(found):
+    if chosen.ndim != 1 or not len(chosen):
         raise bad_parameter("units", f"must list at least one unit of {layer!r}", _brief(units))
-    if found.dtype == torch.bool:
-        if len(found) != count or not found.any():
+    if chosen.dtype == torch.bool:
+        if len(chosen) != count or not chosen.any():
             rule = f"of truth values must have one for each of the {count} units of {layer!r}, and not all false"
             raise bad_parameter("units", rule, _brief(units))
-        return found
-    if found.is_floating_point() or found.is_complex():
+        return chosen
+    if chosen.is_floating_point() or chosen.is_complex():
         raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _brief(units))
-    if int(found.min()) < 0 or int(found.max()) >= count:
+    if int(chosen.min()) < 0 or int(chosen.max()) >= count:
         rule = f"must be from 0 to {count - 1} for {layer!r}"
-        raise bad_parameter("units", rule, int(found.min()) if int(found.min()) < 0 else int(found.max()))
-    return torch.zeros(count, dtype=torch.bool).index_fill(0, found.long(), True)
+        raise bad_parameter("units", rule, int(chosen.min()) if int(chosen.min()) < 0 else int(chosen.max()))
+    return torch.zeros(count, dtype=torch.bool).index_fill(0, chosen.long(), True)
 
 
 def _brief(units: Sequence[int] | Tensor) -> str:
@@ -143,15 +143,15 @@ def _sharing_copy(module: nn.Module) -> nn.Module:
 def _sharing_tensors(module: nn.Module) -> dict[int, Any]:
     """Return for each tensor of a module, by its id, another one in the same memory."""
     # Not the tensor itself: it would be moved, or given a gradient, for both.
-    found: dict[int, Any] = {}
+    sharing: dict[int, Any] = {}
     for part in module.modules():
         for parameter in part.parameters(recurse=False):
-            found[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+            sharing[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
         # Not all tensors are registered: weights that are computed from others (an older weight norm) cannot be copied.
         plain = (value for value in vars(part).values() if isinstance(value, Tensor))
         for tensor in (*part.buffers(recurse=False), *plain):
-            found.setdefault(id(tensor), tensor.detach())
-    return found
+            sharing.setdefault(id(tensor), tensor.detach())
+    return sharing
 
 
 def _mask_layer(part: nn.Module, mask: Mask) -> None:
@@ -174,10 +174,10 @@ class _Zeroing:
     def __call__(self, part: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
         mask = part.get_buffer(BUFFER)
         if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[1] != len(mask):
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            produced = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ModelError(
                 f"A layer whose units are masked must give (n, {len(mask)}, height, width) each time that it runs; "
-                f"got {found}."
+                f"got {produced}."
             )
         # Not `masked_fill`, which does not keep the memory format; and not a product, which would keep NaN.
         return torch.where(mask.view(1, -1, 1, 1), output.new_zeros(()), output)

@@ -71,8 +71,8 @@ def pair_moves(
 
 
 def _moves(before: Tensor, after: Tensor) -> PairMoves:
-    found = ((after - before).flatten(2).norm(dim=2), before.mean((2, 3)), before.square().mean((2, 3)))
-    return PairMoves(*(one.cpu() for one in found))
+    per_unit = ((after - before).flatten(2).norm(dim=2), before.mean((2, 3)), before.square().mean((2, 3)))
+    return PairMoves(*(one.cpu() for one in per_unit))
 
 
 @final
@@ -158,8 +158,8 @@ def unit_sensitivity(
     chosen = choose_layers(classifier, layers)
     size = batch_size_for(classifier) if batch_size is None else batch_size
     at_least("batch_size", size, 1)
-    found: list[dict[str, PairMoves]] = []
+    moves: list[dict[str, PairMoves]] = []
     for before, after in zip(torch.split(clean, size), torch.split(adversarial, size), strict=True):
-        found.append(pair_moves(classifier, chosen, before, after))
-        progress(min(len(found) * size, len(clean)), len(clean), "units")
-    return UnitSensitivity(chosen, {layer.name: PairMoves.join([one[layer.name] for one in found]) for layer in chosen})
+        moves.append(pair_moves(classifier, chosen, before, after))
+        progress(min(len(moves) * size, len(clean)), len(clean), "units")
+    return UnitSensitivity(chosen, {layer.name: PairMoves.join([one[layer.name] for one in moves]) for layer in chosen})

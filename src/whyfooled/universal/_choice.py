@@ -49,8 +49,8 @@ class Trial:
 
     def __call__(self, classifier: Classifier, part: Part) -> Mapping[str, Tensor]:
         """Add them up, (k,)."""
-        found = self.effect(classifier, part, [delta.to(part.images) for delta in self.deltas])
-        return {"reached": torch.stack([one.double().nansum() for one in found])}
+        effects = self.effect(classifier, part, [delta.to(part.images) for delta in self.deltas])
+        return {"reached": torch.stack([one.double().nansum() for one in effects])}
 
 
 @final

@@ -69,11 +69,16 @@ class DeepFool:
 
     def _step(self, logits: Tensor, classes: Classes, inputs: Tensor) -> Tensor:
         """Return the smallest step to the nearest of the boundaries to other classes, were the logits linear."""
-        own = classes.long().unsqueeze(1)
-        others = logits.detach().scatter(1, own, float("-inf")).topk(min(self.candidates, logits.shape[1]) - 1).indices
-        gradients = logit_gradients(logits, torch.cat([own, others], 1), inputs)
+        class_column = classes.long().unsqueeze(1)
+        others = (
+            logits.detach()
+            .scatter(1, class_column, float("-inf"))
+            .topk(min(self.candidates, logits.shape[1]) - 1)
+            .indices
+        )
+        gradients = logit_gradients(logits, torch.cat([class_column, others], 1), inputs)
         towards = gradients[:, 1:] - gradients[:, :1]
-        gaps = (logits.gather(1, own) - logits.gather(1, others)).detach()
+        gaps = (logits.gather(1, class_column) - logits.gather(1, others)).detach()
         sizes = towards.flatten(2)
         dual = sizes.norm(dim=2) if self.ball == "l2" else sizes.abs().sum(2)
         # A class whose logit keeps its distance is never reached.

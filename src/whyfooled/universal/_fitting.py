@@ -79,9 +79,9 @@ class FitWork:
         samples = [self.source[place] for place in task.places]
         # Whatever the caller has switched off: slopes are what a fit follows.
         with torch.enable_grad(), count_passes(classifier) as passes:
-            found = task.do(classifier, samples)
+            result = task.do(classifier, samples)
         tick(len(samples))
-        return found, passes
+        return result, passes
 
 
 def _stacked(classifier: Classifier, samples: Sequence[Sample]) -> Images:
@@ -179,12 +179,12 @@ class Fitting:
         chosen = self.places if places is None else places
         self.steps += 1
         tasks = {
-            number: _Shard(own, _Add(step, tuple(self.classes[place] for place in own), self.step_seed))
-            for number, own in enumerate(self._shards(chosen))
+            number: _Shard(shard, _Add(step, tuple(self.classes[place] for place in shard), self.step_seed))
+            for number, shard in enumerate(self._shards(chosen))
         }
         sums: dict[str, Tensor] = {}
-        for found in self._in_order(tasks, doing):
-            for name, value in found.items():
+        for partial_sums in self._in_order(tasks, doing):
+            for name, value in partial_sums.items():
                 sums[name] = value.double() + sums.get(name, 0)
         return sums
 
@@ -229,12 +229,12 @@ class Fitting:
         early: dict[int, Any] = {}
         turn = done = 0
         total = sum(len(task.places) for task in tasks.values())
-        for number, (found, passes) in self.crew.run(tasks):
+        for number, (result, passes) in self.crew.run(tasks):
             self.passes.forwards += passes.forwards
             self.passes.backwards += passes.backwards
             done += len(tasks[number].places)
             self.progress(done, total, doing)
-            early[number] = found
+            early[number] = result
             while turn in early:
                 yield early.pop(turn)
                 turn += 1
@@ -270,14 +270,14 @@ def flat(beta: float | None) -> MethodError:
     beta
         Sharpness of the smooth activations that the slopes were taken with; None if with the ReLUs themselves.
     """
-    found = "The maps do not change with any image, to first order: their slopes are 0 at every pixel"
+    symptom = "The maps do not change with any image, to first order: their slopes are 0 at every pixel"
     if beta is not None:
         return MethodError(
-            f"{found}, with smooth activations too (beta={beta:g}). The model is linear, or does not depend on the "
+            f"{symptom}, with smooth activations too (beta={beta:g}). The model is linear, or does not depend on the "
             "images; or else `epsilon`, `noise` or `beta` is too large or too small to compute with."
         )
     return MethodError(
-        f"{found}. A network of ReLUs "
+        f"{symptom}. A network of ReLUs "
         "is piecewise linear, so a saliency map made of its gradients is constant nearly everywhere. Leave `beta` at a "
         "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is tested on "
         "the true network."

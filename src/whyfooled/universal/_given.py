@@ -60,8 +60,8 @@ def _from_tensors(images: Tensor, classes: Tensor) -> Source:
     if not len(images):
         raise ImageError("There are no images: the tensor is empty.")
     if classes.shape != (len(images),) or classes.dtype not in (torch.int64, torch.int32):
-        found = f"{classes.dtype} of the shape {tuple(classes.shape)}"
-        raise ParameterError(f"The classes must be whole numbers, one for each of {len(images)} images; got {found}.")
+        given = f"{classes.dtype} of the shape {tuple(classes.shape)}"
+        raise ParameterError(f"The classes must be whole numbers, one for each of {len(images)} images; got {given}.")
     labels = tuple((int(one),) for one in classes.tolist())
     names = tuple(map(str, range(len(images))))
     return Source("tensors", names, labels, _TensorReader(images.detach().cpu()))

@@ -19,8 +19,8 @@ Loss = Callable[[Logits, Classes], PerImage]
 
 def cross_entropy(logits: Logits, classes: Classes) -> PerImage:
     """Return (n,) minus the logarithm of the class's probability. Its slope vanishes where the classifier is sure."""
-    found: Tensor = F.cross_entropy(logits, classes.long(), reduction="none")
-    return found
+    losses: Tensor = F.cross_entropy(logits, classes.long(), reduction="none")
+    return losses
 
 
 def log_odds_against(logits: Logits, classes: Classes) -> PerImage:
@@ -34,5 +34,5 @@ def loss_slopes(
     """Differentiate each image's loss with respect to the image, on the true network; and return the losses, (n,)."""
     inputs = images.detach().requires_grad_()
     losses = loss(plain_logits(classifier, inputs), classes)
-    (found,) = torch.autograd.grad(losses.sum(), inputs)
-    return found, losses.detach()
+    (slopes,) = torch.autograd.grad(losses.sum(), inputs)
+    return slopes, losses.detach()

@@ -120,16 +120,16 @@ class UniversalPerturbation:
 
     def check_fits(self, shape: tuple[int, ...]) -> None:
         """Raise `ImageError` unless images of a shape (c,h,w) have its size."""
-        found = tuple(self.delta.shape)
-        if found == shape:
+        delta_shape = tuple(self.delta.shape)
+        if delta_shape == shape:
             return
         height, width = shape[-2:]
         fix = (
             f" To resize it: perturbation.resized(({height}, {width})), on the command line --resize."
-            if found[0] == shape[0]
+            if delta_shape[0] == shape[0]
             else ""
         )
-        raise ImageError(f"The perturbation must have the size of the images, {shape}; got {found}.{fix}")
+        raise ImageError(f"The perturbation must have the size of the images, {shape}; got {delta_shape}.{fix}")
 
     def transfer_note(self, classifier: Classifier) -> str:
         """Say in a sentence that it was made on another model than this one; "" if it was not, or that is not known."""

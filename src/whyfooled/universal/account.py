@@ -16,18 +16,19 @@ SHOWN = 3
 """How many unreadable images are named."""
 
 
-def fit_account(found: UniversalPerturbation) -> str:
+def fit_account(perturbation: UniversalPerturbation) -> str:
     """Say what a perturbation is, what it was fitted to, how the fit went and what it cost, one sentence a line."""
-    broken = f"to move the maps of {found.saliency} of {found.model}" if found.saliency else f"on {found.model}"
-    left_out = f"; {found.wrong} left out, because the classifier gets them wrong" if found.wrong else "; none left out"
+    saliency, model = perturbation.saliency, perturbation.model
+    epsilon, passes = perturbation.epsilon, perturbation.passes
+    broken = f"to move the maps of {saliency} of {model}" if saliency else f"on {model}"
     lines = [
-        f"{found.method}: one perturbation of {_shape(found)} values for all images.",
-        f"Its size: {found.size_text()}. It was kept in the {_BALLS[found.ball]} ball of radius {found.epsilon:.4g} "
-        f"for values from 0 to 1, which is {255 * found.epsilon:.4g} for values from 0 to 255.",
-        f"Fitted {broken}, on {found.images} images{left_out}.",
-        *(["It is 0 everywhere: no perturbation was found."] if not found.linf else []),
-        *_history(found),
-        f"{found.passes.forwards} forward and {found.passes.backwards} backward passes, of one image each.",
+        f"{perturbation.method}: one perturbation of {_shape(perturbation)} values for all images.",
+        f"Its size: {perturbation.size_text()}. It was kept in the {_BALLS[perturbation.ball]} ball of radius "
+        f"{epsilon:.4g} for values from 0 to 1, which is {255 * epsilon:.4g} for values from 0 to 255.",
+        f"Fitted {broken}, on {perturbation.images} images; {_left_out(perturbation.wrong)}.",
+        *(["It is 0 everywhere: no perturbation was found."] if not perturbation.linf else []),
+        *_history(perturbation),
+        f"{passes.forwards} forward and {passes.backwards} backward passes, of one image each.",
     ]
     return "\n".join(lines)
 
@@ -35,13 +36,17 @@ def fit_account(found: UniversalPerturbation) -> str:
 _BALLS = {"l2": "l2", "linf": "l-infinity"}
 
 
-def _shape(found: UniversalPerturbation) -> str:
-    return " x ".join(map(str, found.delta.shape))
+def _left_out(misclassified: int) -> str:
+    return f"{misclassified} left out, because the classifier gets them wrong" if misclassified else "none left out"
 
 
-def _history(found: UniversalPerturbation) -> Iterator[str]:
+def _shape(perturbation: UniversalPerturbation) -> str:
+    return " x ".join(map(str, perturbation.delta.shape))
+
+
+def _history(perturbation: UniversalPerturbation) -> Iterator[str]:
     """Say how each number went from the first step that has it to the last."""
-    for names, steps in groupby(found.history, key=tuple):
+    for names, steps in groupby(perturbation.history, key=tuple):
         first, *others = steps
         last = others[-1] if others else first
         shown = [name for name in names if first[name] or last[name]]
@@ -56,29 +61,30 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def evaluation_summary(found: Evaluation, remarks: tuple[str, ...] = ()) -> Summary:
+def evaluation_summary(evaluation: Evaluation, remarks: tuple[str, ...] = ()) -> Summary:
     """Write up a test: what was found, what must be known to believe it, and the table.
 
     Parameters
     ----------
-    found
+    evaluation
         The test.
     remarks
         What else must be known, in sentences.
     """
+    clipped = _dissimilarity(evaluation, clipped=True)
     sentences = [
-        _dissimilarity(found, clipped=False),
-        _fooled(found),
-        f"Clipped, the values brought back to [0, 1] as a picture's must be: {_dissimilarity(found, clipped=True)}",
-        *_images(found),
-        *_doubts(found),
+        _dissimilarity(evaluation, clipped=False),
+        _fooled(evaluation),
+        f"Clipped, the values brought back to [0, 1] as a picture's must be: {clipped}",
+        *_images(evaluation),
+        *_doubts(evaluation),
         *remarks,
     ]
-    return Summary(tuple(sentences), (found.summary_table(),))
+    return Summary(tuple(sentences), (evaluation.summary_table(),))
 
 
 def evaluation_remarks(
-    given: UniversalPerturbation, found: Evaluation, classifier: Classifier, source: Source
+    given: UniversalPerturbation, evaluation: Evaluation, classifier: Classifier, source: Source
 ) -> tuple[str, ...]:
     """Say what must be known of where a perturbation comes from and where it was tested.
 
@@ -86,7 +92,7 @@ def evaluation_remarks(
     ----------
     given
         The perturbation as it was made; that of the test may be resized.
-    found
+    evaluation
         The test.
     classifier
         Whose maps were tested.
@@ -95,22 +101,22 @@ def evaluation_remarks(
     """
     transfer = given.transfer_note(classifier)
     said = [transfer] if transfer else []
-    if given.delta.shape != found.perturbation.delta.shape:
-        sizes = [" x ".join(map(str, one.delta.shape[1:])) for one in (given, found.perturbation)]
+    if given.delta.shape != evaluation.perturbation.delta.shape:
+        sizes = [" x ".join(map(str, one.delta.shape[1:])) for one in (given, evaluation.perturbation)]
         said.append(f"The perturbation was resized from {sizes[0]} to {sizes[1]} pixels; its norm is as it was.")
-    if given.saliency and given.saliency != found.saliency:
-        said.append(f"It was fitted to the maps of {given.saliency}, and tested on those of {found.saliency}.")
+    if given.saliency and given.saliency != evaluation.saliency:
+        said.append(f"It was fitted to the maps of {given.saliency}, and tested on those of {evaluation.saliency}.")
     if not any(source.labels(index) for index in range(len(source))):
         said.append("The images have no labels: each counts as what the classifier sees in it.")
     return tuple(said)
 
 
-def _dissimilarity(found: Evaluation, *, clipped: bool) -> str:
+def _dissimilarity(evaluation: Evaluation, *, clipped: bool) -> str:
     """Say how much further than by chance the maps move, and whether that is more than luck."""
-    ours, chance = (found.intervals(name, clipped=clipped)["dissimilarity"] for name in ("universal", "random"))
+    ours, chance = (evaluation.intervals(name, clipped=clipped)["dissimilarity"] for name in ("universal", "random"))
     if not ours.count:
         return "There is no D: the maps of all images are empty."
-    gain = found.gain(clipped=clipped)
+    gain = evaluation.gain(clipped=clipped)
     return (
         f"D is {ours.mean:.3f}, and {chance.mean:.3f} under random directions of the same norm: "
         f"{_more(gain)} (paired by image, difference {gain.format(sign=True)})."
@@ -125,27 +131,26 @@ def _more(gain: Interval) -> str:
     return "the maps move less than by chance" if gain.high < 0 else "no difference that is more than luck"
 
 
-def _fooled(found: Evaluation) -> str:
-    ours, chance = (found.intervals(name)["fooled"] for name in ("universal", "random"))
+def _fooled(evaluation: Evaluation) -> str:
+    ours, chance = (evaluation.intervals(name)["fooled"] for name in ("universal", "random"))
     return (
         f"The prediction changes on {percent(ours.mean)} of the images (random directions: {percent(chance.mean)}); "
         "where it stays, what moves is the map alone."
     )
 
 
-def _images(found: Evaluation) -> Iterator[str]:
-    wrong = f"{found.wrong} left out, because the classifier gets them wrong" if found.wrong else "none left out"
-    yield f"Images tested: {found.count}; {wrong}."
-    empty = found.count - found.intervals()["dissimilarity"].count
+def _images(evaluation: Evaluation) -> Iterator[str]:
+    yield f"Images tested: {evaluation.count}; {_left_out(evaluation.wrong)}."
+    empty = evaluation.count - evaluation.intervals()["dissimilarity"].count
     if empty:
         yield f"Images whose map is empty, so that only their predictions count: {empty}."
-    if found.unreadable:
-        some = "; ".join(f"{name}: {reason}" for name, reason in list(found.unreadable.items())[:SHOWN])
-        yield f"Images that could not be used: {len(found.unreadable)}, such as {some}"
+    if evaluation.unreadable:
+        some = "; ".join(f"{name}: {reason}" for name, reason in list(evaluation.unreadable.items())[:SHOWN])
+        yield f"Images that could not be used: {len(evaluation.unreadable)}, such as {some}"
 
 
-def _doubts(found: Evaluation) -> Iterator[str]:
-    if found.perturbation.fitted_to is None:
+def _doubts(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.perturbation.fitted_to is None:
         yield "It is not known which images the perturbation was fitted to; if these are among them, the test flatters."
-    if found.count < FEWEST:
+    if evaluation.count < FEWEST:
         yield f"Intervals over fewer than {FEWEST} images are too narrow."

@@ -81,9 +81,9 @@ def changes(
         many pixels the centre of mass moves. NaN where a map is empty; D only where the first is.
     """
     before = interpret(saliency, classifier, images, classes) if clean is None else clean
-    found = map_changes(before, interpret(saliency, classifier, moved, classes), share)
-    found["fooled"] = (classifier.predict(moved) != classes).double()
-    return {name: found[name] for name in MEASURES}
+    measured = map_changes(before, interpret(saliency, classifier, moved, classes), share)
+    measured["fooled"] = (classifier.predict(moved) != classes).double()
+    return {name: measured[name] for name in MEASURES}
 
 
 def map_changes(before: Interpretations, after: Interpretations, share: float = TOP) -> dict[str, PerImage]:
@@ -137,8 +137,8 @@ class Evaluation:
     unreadable: dict[str, str]
 
     def __repr__(self) -> str:
-        found = self.intervals()
-        return f"Evaluation(D {found['dissimilarity']}, fooling rate {found['fooled']}, {self.count} images)"
+        intervals = self.intervals()
+        return f"Evaluation(D {intervals['dissimilarity']}, fooling rate {intervals['fooled']}, {self.count} images)"
 
     @property
     def count(self) -> int:
@@ -310,8 +310,8 @@ def _measure(
     for name, moved in _perturbed(perturbation, images, seed):
         for clipped in (False, True):
             now = moved.clamp(0, 1) if clipped else moved
-            found = changes(saliency, classifier, images, classes, now, clean=clean)
-            columns = {key: value.tolist() for key, value in found.items()}
+            measured = changes(saliency, classifier, images, classes, now, clean=clean)
+            columns = {key: value.tolist() for key, value in measured.items()}
             for row, number in enumerate(right):
                 yield {
                     "image": samples[number].name,

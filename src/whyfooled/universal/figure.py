@@ -13,31 +13,33 @@ _BARS = (("universal", COLOURS[0]), ("random", "#868e96"))
 _PANELS = {"dissimilarity": "D: how far the maps move", "fooled": "fooling rate"}
 
 
-def universal_figure(found: Evaluation) -> Figure:
+def universal_figure(evaluation: Evaluation) -> Figure:
     """Draw the perturbation, magnified, and bars of D and of the fooling rate, with their intervals."""
     figure = Figure(figsize=(9.4, 3.6), layout="constrained")
     picture, *panels = figure.subplots(1, 1 + len(_PANELS), width_ratios=[1.1, *[1] * len(_PANELS)])
-    delta = found.perturbation.delta
+    delta = evaluation.perturbation.delta
     factor = magnification(delta)
     # Of five channels or two there is no picture in colour.
     picture.imshow(delta_picture(delta if len(delta) in (1, 3) else delta.mean(0, keepdim=True), factor))
     picture.set_axis_off()
     picture.set_title(f"perturbation × {factor:.3g}", fontsize=10)
     for panel, (measure, title) in zip(panels, _PANELS.items(), strict=True):
-        _bars(panel, found, measure)
+        _bars(panel, evaluation, measure)
         panel.set_title(title, fontsize=10)
     panels[-1].set_ylim(0, 1.08)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    figure.suptitle(plain_text(f"{found.perturbation.method}, maps of {found.saliency}, {found.model}"), fontsize=10)
+    figure.suptitle(
+        plain_text(f"{evaluation.perturbation.method}, maps of {evaluation.saliency}, {evaluation.model}"), fontsize=10
+    )
     return figure
 
 
-def _bars(panel: Axes, found: Evaluation, measure: str) -> None:
+def _bars(panel: Axes, evaluation: Evaluation, measure: str) -> None:
     """Draw a bar for each perturbation, not clipped and clipped, its mean written above."""
     for number, (name, colour) in enumerate(_BARS):
         for place, clipped in enumerate((False, True)):
-            value = found.intervals(name, clipped=clipped)[measure]
+            value = evaluation.intervals(name, clipped=clipped)[measure]
             at = place + 0.38 * (number - 0.5)
             label = _LABELS[name] if place == 0 else None
             panel.bar(at, value.mean, width=0.34, color=colour, label=label)

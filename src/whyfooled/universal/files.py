@@ -13,12 +13,12 @@ from whyfooled.universal.figure import universal_figure
 TITLE = "Test of a universal perturbation"
 
 
-def write_test(found: Evaluation, summary: Summary, folder: Path, remarks: Sequence[str] = ()) -> None:
+def write_test(evaluation: Evaluation, summary: Summary, folder: Path, remarks: Sequence[str] = ()) -> None:
     """Write ``table.parquet``, ``table.csv``, ``summary.md``, ``summary.tex`` and ``figure.png`` into a folder.
 
     Parameters
     ----------
-    found
+    evaluation
         The test.
     summary
         What it came to.
@@ -27,10 +27,10 @@ def write_test(found: Evaluation, summary: Summary, folder: Path, remarks: Seque
     remarks
         What LaTeX's comments say besides, such as how to do it again.
     """
-    table = found.to_frame()
+    table = evaluation.to_frame()
     table.to_parquet(folder / "table.parquet", index=False)
     table.to_csv(folder / "table.csv", index=False)
     (folder / "summary.md").write_text(summary.markdown(TITLE), encoding="utf-8", errors="backslashreplace")
     latex = summary.latex("universal", remarks)
     (folder / "summary.tex").write_text(latex, encoding="utf-8", errors="backslashreplace")
-    (folder / "figure.png").write_bytes(as_png(universal_figure(found)))
+    (folder / "figure.png").write_bytes(as_png(universal_figure(evaluation)))

@@ -69,14 +69,14 @@ def slopes(
     with smoothed(beta), quiet():
         maps = saliency(classifier, inputs, classes, create_graph=True)
     apart = measure(clean, interpretation(maps))
-    found = _differentiated(apart.sum(), inputs)
-    there = found.flatten(1).isfinite().all(1)
-    return found.nan_to_num(0) * there.view(-1, 1, 1, 1), apart.detach()
+    gradients = _differentiated(apart.sum(), inputs)
+    there = gradients.flatten(1).isfinite().all(1)
+    return gradients.nan_to_num(0) * there.view(-1, 1, 1, 1), apart.detach()
 
 
 def _differentiated(total: Tensor, inputs: Images) -> Images:
     try:
-        (found,) = torch.autograd.grad(total, inputs)
+        (gradients,) = torch.autograd.grad(total, inputs)
     except RuntimeError as error:
         # PyTorch has no class of error for what an operation, or a function of the model's own, lacks.
         if re.search("is not implemented|once_differentiable", str(error)) is None:
@@ -85,7 +85,7 @@ def _differentiated(total: Tensor, inputs: Images) -> Images:
             "The maps of this model cannot be differentiated with respect to the image, because a part of it can be "
             f"differentiated only once: {str(error).splitlines()[0].rstrip('.')}."
         ) from None
-    return found
+    return gradients
 
 
 def smoothed(beta: float | None) -> AbstractContextManager[None]:

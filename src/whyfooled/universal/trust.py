@@ -168,28 +168,28 @@ def _interpretations(
     classifier: Classifier, images: Images, seen: int, contrast: int, methods: Sequence[Any], progress: Progress
 ) -> list[Float[Tensor, "n h w"]]:
     """Compute the interpretations of every method, a few images at once; methods with the same base share passes."""
-    found: list[list[Tensor]] = [[] for _ in methods]
+    interpretations: list[list[Tensor]] = [[] for _ in methods]
     chunks = torch.split(images, _AT_ONCE)
     for number, some in enumerate(chunks):
         classes, others = (torch.full((len(some),), index, device=some.device) for index in (seen, contrast))
         for place, (_, maps) in enumerate(pair_maps(methods, classifier, some, classes, others)):
             if isinstance(maps, MethodError):
                 raise maps
-            found[place].append(interpretation(maps[:, 0].detach()))
+            interpretations[place].append(interpretation(maps[:, 0].detach()))
             progress(number * len(methods) + place + 1, len(chunks) * len(methods), "trust")
-    return [torch.cat(parts) for parts in found]
+    return [torch.cat(parts) for parts in interpretations]
 
 
 def _moved(method: Any, maps: Interpretations) -> MapTrust:
     """Compare a method's maps with the first, the clean image's."""
-    found = map_changes(maps[:1].expand(len(maps) - 1, -1, -1), maps[1:])
+    changes = map_changes(maps[:1].expand(len(maps) - 1, -1, -1), maps[1:])
     return MapTrust(
         method=describe(method),
         title=title(method),
         contrastive=isinstance(method, Enhanced),
         maps=maps[:3].cpu(),
-        universal={name: float(values[0]) for name, values in found.items()},
-        random={name: values[1:].cpu() for name, values in found.items()},
+        universal={name: float(values[0]) for name, values in changes.items()},
+        random={name: values[1:].cpu() for name, values in changes.items()},
     )
 
 
@@ -212,5 +212,5 @@ def _notes(
 def trust_tensors(trust: Trust) -> Iterator[tuple[str, Tensor]]:
     """Name the tensors: what was added, and each method's three interpretations."""
     yield "trust/delta", trust.delta
-    for one in trust.methods:
-        yield f"trust/maps/{one.method}", one.maps
+    for map_trust in trust.methods:
+        yield f"trust/maps/{map_trust.method}", map_trust.maps

@@ -84,9 +84,9 @@ class LossStep:
 
     def __call__(self, classifier: Classifier, part: Part) -> Mapping[str, Tensor]:
         """Add up the slopes, the losses and how many images fool the classifier."""
-        found, losses = loss_slopes(
+        slopes, losses = loss_slopes(
             classifier, part.images + self.delta.to(part.images), part.classes, log_odds_against
         )
         pulls = losses < (float("inf") if self.clip is None else self.clip)
-        slope = (found * pulls.view(-1, 1, 1, 1)).sum(0)
+        slope = (slopes * pulls.view(-1, 1, 1, 1)).sum(0)
         return {"slope": slope, "loss": losses.sum(), "fooled": (losses > 0).sum()}

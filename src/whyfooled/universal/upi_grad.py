@@ -108,9 +108,9 @@ class AscentStep:
         with smoothed(self.beta):
             clean = interpret(self.saliency, classifier, part.images, part.classes)
         noisy = moved + self.sigma * normal(moved, part.generators())
-        found, apart = slopes(self.saliency, classifier, noisy, part.classes, clean, self.beta)
+        gradients, apart = slopes(self.saliency, classifier, noisy, part.classes, clean, self.beta)
         none = apart.new_zeros(())
-        sums = {"slope": found.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "pull": none, "loss": none}
+        sums = {"slope": gradients.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "pull": none, "loss": none}
         if self.penalty:
             pull, losses = loss_slopes(classifier, moved, part.classes)
             sums["pull"], sums["loss"] = self.penalty * pull.sum(0), losses.sum()

@@ -23,41 +23,41 @@ NOTICEABLE = 0.01
 """Difference of two mean probabilities from which one is called better. [ours]"""
 
 
-def account(found: dict[str, Any]) -> str:
+def account(numbers: dict[str, Any]) -> str:
     """Write the notes, which say what to know before believing the rest, and then the account, a sentence a line."""
-    return "\n".join([*(f"Note: {note}" for note in found["notes"]), *sentences(found)])
+    return "\n".join([*(f"Note: {note}" for note in numbers["notes"]), *sentences(numbers)])
 
 
-def sentences(found: dict[str, Any]) -> list[str]:
+def sentences(numbers: dict[str, Any]) -> list[str]:
     """Write the account: what was seen, what was added, what it does, which evidence changed, what removing it does."""
-    effect, units = found["effect"], found.get("units")
-    names = (found["true"]["name"], found["wrong"]["name"])
+    effect, units = numbers["effect"], numbers.get("units")
+    names = (numbers["true"]["name"], numbers["wrong"]["name"])
     return [
-        _seen(found),
-        *_added(found),
+        _seen(numbers),
+        *_added(numbers),
         *([] if effect is None else effect_sentences(effect, *names)),
         *([] if units is None else unit_sentences(units, *names)),
-        *([*_changed(found), _removed(found)] if "headline" in found else []),
-        *(trust_sentences(found["trust"]) if "trust" in found else []),
+        *([*_changed(numbers), _removed(numbers)] if "headline" in numbers else []),
+        *(trust_sentences(numbers["trust"]) if "trust" in numbers else []),
     ]
 
 
-def _seen(found: dict[str, Any]) -> str:
-    before, after = found["predictions"]["clean"][0], found["predictions"]["adversarial"][0]
+def _seen(numbers: dict[str, Any]) -> str:
+    before, after = numbers["predictions"]["clean"][0], numbers["predictions"]["adversarial"][0]
     was = f"{before['name']} ({percent(before['probability'])})"
     now = f"{after['name']} ({percent(after['probability'])})"
-    if found["outcome"] == "already wrong":
-        return f"The model sees {was}, though the image shows {found['true']['name']}."
+    if numbers["outcome"] == "already wrong":
+        return f"The model sees {was}, though the image shows {numbers['true']['name']}."
     unsure = ", but is sure of nothing" if after["probability"] < UNSURE else ""
-    if found["outcome"] == "failed" and before["index"] == after["index"]:
+    if numbers["outcome"] == "failed" and before["index"] == after["index"]:
         return f"The model saw {was} and still sees {now}."
-    if found["outcome"] == "failed":
+    if numbers["outcome"] == "failed":
         return f"The model saw {was} and still does not see what it was to see, but {now}{unsure}."
     return f"The model saw {was} and now sees {now}{unsure}."
 
 
-def _added(found: dict[str, Any]) -> list[str]:
-    delta = found["perturbation"]
+def _added(numbers: dict[str, Any]) -> list[str]:
+    delta = numbers["perturbation"]
     if delta["linf"] == 0:
         return []
     changed = percent(delta["l0"] / delta["pixels"])
@@ -67,13 +67,13 @@ def _added(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _changed(found: dict[str, Any]) -> list[str]:
-    headline, wrong, true = found["headline"], found["wrong"]["name"], found["true"]["name"]
+def _changed(numbers: dict[str, Any]) -> list[str]:
+    headline, wrong, true = numbers["headline"], numbers["wrong"]["name"], numbers["true"]["name"]
     where = (
         f"Half of the evidence for {wrong} against {true} lies on {percent(headline['pixels_with_half'])} of the pixels"
     )
     by = f"(by {headline['title'][0].lower()}{headline['title'][1:]})"
-    if found["outcome"] == "already wrong":
+    if numbers["outcome"] == "already wrong":
         return [f"{where} {by}."]
     cosine = headline["cosine_clean_to_adversarial"]
     return [
@@ -89,10 +89,10 @@ def _alike(cosine: float) -> str:
     return "partly the same" if cosine >= ELSEWHERE else "in other places"
 
 
-def _removed(found: dict[str, Any]) -> str:
+def _removed(numbers: dict[str, Any]) -> str:
     """Say what blackening the evidence does, over the whole curve: the best point of one is a lucky one."""
-    evidence, chance = found["recovery"][0]["fills"]["zero"], found["recovery"][-1]["fills"]["zero"]
-    wrong, true = found["wrong"]["name"], found["true"]["name"]
+    evidence, chance = numbers["recovery"][0]["fills"]["zero"], numbers["recovery"][-1]["fills"]["zero"]
+    wrong, true = numbers["wrong"]["name"], numbers["true"]["name"]
     shares = f"{100 * evidence['fraction'][0]:g} to {100 * evidence['fraction'][-1]:g} %"
     # Several random orders say how much of a difference is luck.
     luck = max(NOTICEABLE, sum(chance["probability_std"]) / len(chance["probability_std"]))

@@ -42,38 +42,41 @@ def effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wron
     true, wrong
         The two classes.
     """
-    found = effect.sensitivity
-    there, touched = found.sizes[0] > 0, found.touched[0]
+    sensitivity = effect.sensitivity
+    there, touched = sensitivity.sizes[0] > 0, sensitivity.touched[0]
     squares = delta.double().square().sum(0, keepdim=True)
-    energy = torch.stack([squares[found.on_image(found.kind) == code].sum() for code in range(len(KINDS))])
-    pixels = torch.bincount(found.on_image(found.kind).flatten(), minlength=len(KINDS)).double()
-    holds = float(found.suppression_share)
+    energy = torch.stack([squares[sensitivity.on_image(sensitivity.kind) == code].sum() for code in range(len(KINDS))])
+    pixels = torch.bincount(sensitivity.on_image(sensitivity.kind).flatten(), minlength=len(KINDS)).double()
+    holds = float(sensitivity.suppression_share)
     return {
         "regions": {
             "what": effect.regions,
             "count": int(there.sum()),
             "touched": int(touched.sum()),
-            "carry_80_percent": int(found.carriers(CARRIED)),
+            "carry_80_percent": int(sensitivity.carriers(CARRIED)),
         },
-        "true_drop": float(found.true_drop.sum()),
-        "target_gain": float(found.target_gain.sum()),
+        "true_drop": float(sensitivity.true_drop.sum()),
+        "target_gain": float(sensitivity.target_gain.sum()),
         "suppression_share": holds if holds == holds else None,
-        "place": _place(found.on_image(_density(found, holds))[0]),
+        "place": _place(sensitivity.on_image(_density(sensitivity, holds))[0]),
         "logit_change": {
             "true": float(logits[1, true] - logits[0, true]),
             "wrong": float(logits[1, wrong] - logits[0, wrong]),
         },
-        "sum_over_regions": {"true": float(found.true_change.sum()), "wrong": float(found.target_change.sum())},
+        "sum_over_regions": {
+            "true": float(sensitivity.true_change.sum()),
+            "wrong": float(sensitivity.target_change.sum()),
+        },
         "kinds": {
             kind: {
-                "regions": int(((found.kind[0] == code) & there).sum()),
-                "effect": _share(found.effect_by_kind[0, code]),
+                "regions": int(((sensitivity.kind[0] == code) & there).sum()),
+                "effect": _share(sensitivity.effect_by_kind[0, code]),
                 "perturbation": _share(energy[code] / energy.sum()),
                 "pixels": _share(pixels[code] / pixels.sum()),
             }
             for code, kind in enumerate(KINDS)
         },
-        "first_order_rank_correlation": _share(found.rank_correlation(effect.first_order)[0]),
+        "first_order_rank_correlation": _share(sensitivity.rank_correlation(effect.first_order)[0]),
         "cam": None if effect.cams is None else _cam_numbers(effect.cams, delta),
     }
 
@@ -83,9 +86,9 @@ def _share(value: Tensor) -> float | None:
     return number if number == number else None
 
 
-def _density(found: Sensitivity, holds: float) -> Tensor:
+def _density(sensitivity: Sensitivity, holds: float) -> Tensor:
     """Return (1,r) what most of the effect is, the true class's drop or the target's gain, per pixel of a region."""
-    return (found.true_drop if not holds < 0.5 else found.target_gain) / found.sizes.clamp_min(1)
+    return (sensitivity.true_drop if not holds < 0.5 else sensitivity.target_gain) / sensitivity.sizes.clamp_min(1)
 
 
 def _cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
@@ -135,24 +138,24 @@ def _place(density: Tensor) -> str | None:
     return name if share >= MOSTLY_HALF else None
 
 
-def effect_sentences(found: dict[str, Any], true: str, wrong: str) -> list[str]:
+def effect_sentences(numbers: dict[str, Any], true: str, wrong: str) -> list[str]:
     """Say what most of the effect is and where, how few regions carry it, and how it lies to the maps."""
-    regions, share = found["regions"], found["suppression_share"]
+    regions, share = numbers["regions"], numbers["suppression_share"]
     if share is None:
         return [f"In no region alone does the perturbation hold {true} down or lift {wrong}."]
     what, how_much = (f"holds {true} down", share) if share >= 0.5 else (f"lifts {wrong}", 1 - share)
-    where = f", mostly in the {found['place']} of the image" if found["place"] else ", all over the image"
+    where = f", mostly in the {numbers['place']} of the image" if numbers["place"] else ", all over the image"
     few = regions["carry_80_percent"]
     sentence = (
         f"{100 * how_much:.0f} % of the effect {what}{where}; {few} of {regions['count']} regions "
         f"{'carries' if few == 1 else 'carry'} {100 * CARRIED:.0f} % of it."
     )
-    return [sentence, *_together(found), *_on_the_maps(found["cam"], true, wrong)]
+    return [sentence, *_together(numbers), *_on_the_maps(numbers["cam"], true, wrong)]
 
 
-def _together(found: dict[str, Any]) -> list[str]:
+def _together(numbers: dict[str, Any]) -> list[str]:
     """Say how much of the logits' change the regions account for one by one, if that is far from all of it."""
-    changes, parts = found["logit_change"], found["sum_over_regions"]
+    changes, parts = numbers["logit_change"], numbers["sum_over_regions"]
     whole = changes["wrong"] - changes["true"]
     if whole <= 0 or ALONE[0] <= (alone := (parts["wrong"] - parts["true"]) / whole) <= ALONE[1]:
         return []

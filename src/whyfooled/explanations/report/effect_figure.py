@@ -15,28 +15,28 @@ _LONGEST = 40
 """Letters of a class's name in the legend: a longer one would leave no room for the panels."""
 
 
-def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black") -> Figure:
+def effect_figure(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "black") -> Figure:
     """Draw both effects of every touched region, and below them the promotion-suppression ratio with its ±1 lines.
 
     Parameters
     ----------
-    found
+    sensitivity
         The sensitivity of one image's regions.
     true, wrong
         The names of the two classes.
     ink
         Colour of text and lines.
     """
-    score = found.score[0]
-    order = score.argsort(descending=True, stable=True)[: int(found.touched.sum())]
+    score = sensitivity.score[0]
+    order = score.argsort(descending=True, stable=True)[: int(sensitivity.touched.sum())]
     figure = Figure(figsize=(8.4, 5.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
     edges = torch.arange(len(order) + 1) + 0.5
-    gain, drop = found.target_gain[0][order], found.true_drop[0][order]
+    gain, drop = sensitivity.target_gain[0][order], sensitivity.true_drop[0][order]
     above.stairs(gain, edges, fill=True, color=KIND_COLOURS["promotion"], label=_label("lifts ", wrong))
     above.stairs(-drop, edges, fill=True, color=KIND_COLOURS["suppression"], label=_label("holds ", true, " down"))
     above.axhline(0, color=ink, linewidth=0.8)
-    carriers = int(found.carriers())
+    carriers = int(sensitivity.carriers())
     for panel in (above, below):
         panel.axvline(carriers + 0.5, color=ink, linewidth=0.9, linestyle=":")
     above.annotate(
@@ -45,7 +45,7 @@ def effect_figure(found: Sensitivity, true: str, wrong: str, ink: str = "black")
     )  # fmt: skip
     above.set_ylabel("change of the logit", color=ink)
     above.legend(frameon=False, labelcolor=ink, fontsize=9, loc="lower right")
-    ratios, kinds = found.ratio[0][order], found.kind[0][order]
+    ratios, kinds = sensitivity.ratio[0][order], sensitivity.kind[0][order]
     for code, kind in enumerate(KINDS):
         chosen = (kinds == code).nonzero()[:, 0]
         below.scatter(

@@ -19,20 +19,20 @@ _SHOWN = (("clean", "true"), ("adversarial", "wrong"))
 """What the regions are drawn on: each image, and the map of the class that it is given (Xu et al. 2019, fig. 1)."""
 
 
-def effect_view(effect: Effect, found: dict[str, Any], images: dict[str, Image]) -> dict[str, Any]:
+def effect_view(effect: Effect, numbers: dict[str, Any], images: dict[str, Image]) -> dict[str, Any]:
     """Prepare what a page shows of an effect.
 
     Parameters
     ----------
     effect
         What the perturbation does.
-    found
+    numbers
         The numbers of the page, the effect's among them.
     images
         (c,h,w) The ``"clean"`` and the ``"adversarial"`` image.
     """
-    facts = found["effect"]
-    names = (found["true"]["name"], found["wrong"]["name"])
+    facts = numbers["effect"]
+    names = (numbers["true"]["name"], numbers["wrong"]["name"])
     pictures = _region_pictures(effect, facts, images)
     end = None if effect.cams is None else facts["cam"]["scale"]["end"]
     return {
@@ -77,6 +77,6 @@ def effect_pictures(effect: Effect, facts: dict[str, Any], images: dict[str, Ima
     return regions if effect.cams is None else regions | map_pictures(effect.cams, facts["cam"])
 
 
-def effect_png(effect: Effect, found: dict[str, Any]) -> bytes:
+def effect_png(effect: Effect, numbers: dict[str, Any]) -> bytes:
     """Draw the figure of the effect over the regions as PNG."""
-    return as_png(effect_figure(effect.sensitivity, found["true"]["name"], found["wrong"]["name"]))
+    return as_png(effect_figure(effect.sensitivity, numbers["true"]["name"], numbers["wrong"]["name"]))

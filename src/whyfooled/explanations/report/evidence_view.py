@@ -48,16 +48,16 @@ def file_name(method: str) -> str:
     return "".join(c if c.isalnum() or c == "-" else "_" for c in method).strip("_")
 
 
-def evidence_view(explained: Explained, found: dict[str, Any]) -> list[dict[str, Any]]:
+def evidence_view(explained: Explained, numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """Prepare every method's four maps, the headline's first."""
-    return [maps_row(evidence, facts) for evidence, facts in _with_facts(explained, found)]
+    return [maps_row(evidence, facts) for evidence, facts in _with_facts(explained, numbers)]
 
 
-def evidence_pictures(explained: Explained, found: dict[str, Any]) -> dict[str, PILImage.Image]:
+def evidence_pictures(explained: Explained, numbers: dict[str, Any]) -> dict[str, PILImage.Image]:
     """Draw every method's four maps, by the names of their files."""
     return {
         name: picture
-        for evidence, facts in _with_facts(explained, found)
+        for evidence, facts in _with_facts(explained, numbers)
         for name, picture in map_pictures(evidence, facts).items()
     }
 
@@ -67,18 +67,18 @@ def all_evidence(explained: Explained) -> tuple[Evidence, ...]:
     return () if explained.headline is None else (explained.headline, *explained.evidence)
 
 
-def _with_facts(explained: Explained, found: dict[str, Any]) -> list[tuple[Evidence, dict[str, Any]]]:
+def _with_facts(explained: Explained, numbers: dict[str, Any]) -> list[tuple[Evidence, dict[str, Any]]]:
     """Pair every method's maps with their figures."""
-    facts = [found["headline"], *found["evidence"]] if "headline" in found else []
+    facts = [numbers["headline"], *numbers["evidence"]] if "headline" in numbers else []
     return list(zip(all_evidence(explained), facts, strict=True))
 
 
-def glance(found: dict[str, Any]) -> list[dict[str, Any]]:
+def glance(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """Put each method's recovery beside its other figures, the references last."""
-    if "headline" not in found:
+    if "headline" not in numbers:
         return []
-    facts = {method["title"]: method for method in [found["headline"], *found["evidence"]]}
+    facts = {method["title"]: method for method in [numbers["headline"], *numbers["evidence"]]}
     return [
         {"title": order["title"], "fills": order["fills"], "facts": facts.get(order["title"])}
-        for order in found["recovery"]
+        for order in numbers["recovery"]
     ]

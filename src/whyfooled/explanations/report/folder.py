@@ -14,7 +14,7 @@ from whyfooled.drawing.style import as_png
 from whyfooled.explanations.explained import Explained
 from whyfooled.explanations.report.effect_view import effect_pictures, effect_png
 from whyfooled.explanations.report.evidence_view import CLASSES, IMAGES, all_evidence, evidence_pictures
-from whyfooled.explanations.report.numbers import numbers
+from whyfooled.explanations.report.numbers import collect_numbers
 from whyfooled.explanations.report.page import page
 from whyfooled.explanations.report.recovery_figure import recovery_figure
 from whyfooled.explanations.report.trust_view import trust_pictures
@@ -28,42 +28,42 @@ from whyfooled.universal.trust import trust_tensors
 
 def write_files(explained: Explained, folder: Path) -> None:
     """Write the report, its pictures, its numbers and its tensors into a folder that exists."""
-    found = numbers(explained)
-    _write_pictures(explained, found, folder / "pictures")
+    numbers = collect_numbers(explained)
+    _write_pictures(explained, numbers, folder / "pictures")
     if explained.effect is not None:
         table = explained.effect.sensitivity.to_frame().drop(columns="image")
         (folder / "regions.csv").write_text(table.to_csv(index=False), encoding="utf-8")
     if explained.units is not None:
         (folder / "units.csv").write_text(explained.units.to_frame().to_csv(index=False), encoding="utf-8")
-    text = json.dumps(found, indent=2, ensure_ascii=False)
+    text = json.dumps(numbers, indent=2, ensure_ascii=False)
     (folder / f"{explained.kind}.json").write_text(f"{text}\n", encoding="utf-8")
-    (folder / "report.html").write_text(page(explained, found), encoding="utf-8")
+    (folder / "report.html").write_text(page(explained, numbers), encoding="utf-8")
     about = {"model": explained.parameters["model"], "whyfooled": explained.parameters["versions"]["whyfooled"]}
     write_tensors(folder / "tensors.safetensors", tensors(explained), about)
 
 
-def _write_pictures(explained: Explained, found: dict[str, Any], folder: Path) -> None:
+def _write_pictures(explained: Explained, numbers: dict[str, Any], folder: Path) -> None:
     folder.mkdir()
-    for name, picture in pictures(explained, found).items():
+    for name, picture in pictures(explained, numbers).items():
         picture.save(folder / f"{name}.png")
     if explained.effect is not None:
-        (folder / "regions.png").write_bytes(effect_png(explained.effect, found))
+        (folder / "regions.png").write_bytes(effect_png(explained.effect, numbers))
     if explained.recovery:
-        (folder / "recovery.png").write_bytes(as_png(recovery_figure(found)))
+        (folder / "recovery.png").write_bytes(as_png(recovery_figure(numbers)))
 
 
-def pictures(explained: Explained, found: dict[str, Any]) -> dict[str, PILImage.Image]:
+def pictures(explained: Explained, numbers: dict[str, Any]) -> dict[str, PILImage.Image]:
     """Draw the images, the perturbation and every section's pictures, by the names of their files."""
     images = {"clean": explained.clean, "adversarial": explained.adversarial}
     drawn = {name: to_picture(image) for name, image in images.items()}
-    drawn["delta"] = delta_picture(explained.delta, found["perturbation"]["magnification"])
+    drawn["delta"] = delta_picture(explained.delta, numbers["perturbation"]["magnification"])
     if explained.effect is not None:
-        drawn |= effect_pictures(explained.effect, found["effect"], images)
+        drawn |= effect_pictures(explained.effect, numbers["effect"], images)
     if explained.units is not None:
-        drawn |= unit_pictures(explained.units, found["units"], images)
+        drawn |= unit_pictures(explained.units, numbers["units"], images)
     if explained.trust is not None:
-        drawn |= trust_pictures(explained.trust, found["trust"])
-    return drawn | evidence_pictures(explained, found)
+        drawn |= trust_pictures(explained.trust, numbers["trust"])
+    return drawn | evidence_pictures(explained, numbers)
 
 
 def tensors(explained: Explained) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ TOP_SHARE = 0.05
 """Share of the pixels taken as the evidence's strongest when it is compared with the perturbation. [ours]"""
 
 
-def numbers(explained: Explained) -> dict[str, Any]:
+def collect_numbers(explained: Explained) -> dict[str, Any]:
     """Collect everything that the report says in figures; the keys of a section are there if the section is."""
     effect, units, trust = explained.effect, explained.units, explained.trust
     logits = torch.stack([explained.clean_logits, explained.logits])

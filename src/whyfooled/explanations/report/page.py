@@ -17,24 +17,24 @@ from whyfooled.explanations.report.units_view import unit_view
 from whyfooled.images import to_picture
 
 
-def page(explained: Explained, found: dict[str, Any]) -> str:
+def page(explained: Explained, numbers: dict[str, Any]) -> str:
     """Write what is explained and its numbers as one HTML page without any reference to another file."""
-    factor = found["perturbation"]["magnification"]
+    factor = numbers["perturbation"]["magnification"]
     effect, units, trust = explained.effect, explained.units, explained.trust
     images = {"clean": explained.clean, "adversarial": explained.adversarial}
-    rows = evidence_view(explained, found)
+    rows = evidence_view(explained, numbers)
     return template("whyfooled.explanations.report", "report.html.j2").render(
-        found=found,
-        sentences=sentences(found),
+        numbers=numbers,
+        sentences=sentences(numbers),
         clean=data_uri(to_picture(explained.clean)),
         adversarial=data_uri(to_picture(explained.adversarial)),
         delta=data_uri(delta_picture(explained.delta, factor)),
         magnification=f"{factor:,.0f}".replace(",", "\u202f") if factor >= 10 else f"{factor:.2g}",
         headline=rows[0] if rows else None,
         rows=rows[1:],
-        effect=None if effect is None else effect_view(effect, found, images),
-        units=None if units is None else unit_view(units, found["units"], explained.clean.shape[1:]),
-        trust=None if trust is None else trust_view(trust, explained.clean, found["trust"]),
-        glance=glance(found),
-        curves=as_svg(recovery_figure(found, ink=INK)) if rows else None,
+        effect=None if effect is None else effect_view(effect, numbers, images),
+        units=None if units is None else unit_view(units, numbers["units"], explained.clean.shape[1:]),
+        trust=None if trust is None else trust_view(trust, explained.clean, numbers["trust"]),
+        glance=glance(numbers),
+        curves=as_svg(recovery_figure(numbers, ink=INK)) if rows else None,
     )

@@ -13,18 +13,18 @@ from whyfooled.drawing.style import COLOURS, DASHES, plain_panel
 _FILL_TITLES = {"zero": "black", "mean": "image mean", "noise": "uniform noise", "blur": "blurred"}
 
 
-def recovery_figure(found: dict[str, Any], ink: str = "black") -> Figure:
+def recovery_figure(numbers: dict[str, Any], ink: str = "black") -> Figure:
     """Draw the probability of the true class over the share of perturbed pixels, one panel for each fill."""
-    curves = found["recovery"]
+    curves = numbers["recovery"]
     fills = list(curves[0]["fills"])
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True).flatten()
     for panel, fill in zip(axes, fills, strict=True):
-        _panel(panel, [(one["title"], one["orders"], one["fills"][fill]) for one in curves], found, ink)
+        _panel(panel, [(one["title"], one["orders"], one["fills"][fill]) for one in curves], numbers, ink)
         panel.set_title(f"pixels become {_FILL_TITLES.get(fill, fill)}", fontsize=10, color=ink)
     for panel in axes[::2]:
         # A class may be called anything, dollar signs included.
-        panel.set_ylabel(f"probability of {found['true']['name']}", color=ink, parse_math=False)
+        panel.set_ylabel(f"probability of {numbers['true']['name']}", color=ink, parse_math=False)
     for panel in axes[2:]:
         panel.set_xlabel("perturbed pixels, most salient first", color=ink)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -32,8 +32,8 @@ def recovery_figure(found: dict[str, Any], ink: str = "black") -> Figure:
     return figure
 
 
-def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], found: dict[str, Any], ink: str) -> None:
-    start = found["true"]["probability"]["adversarial"]
+def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], numbers: dict[str, Any], ink: str) -> None:
+    start = numbers["true"]["probability"]["adversarial"]
     for number, (title, orders, curve) in enumerate(curves):
         share = [0.0, *curve["fraction"]]
         probability = [start, *curve["probability"]]

@@ -60,7 +60,7 @@ _FAINTEST, _STRONGEST = 0.3, 0.95
 
 
 def region_picture(
-    found: Sensitivity, image: Image, cam: Map | None, scale: Scale | None, palette: Palette
+    sensitivity: Sensitivity, image: Image, cam: Map | None, scale: Scale | None, palette: Palette
 ) -> PILImage.Image:
     """Draw the regions that are not inert over an image (c,h,w) and its class activation map (1,h,w), if there is one.
 
@@ -72,10 +72,10 @@ def region_picture(
         heights = (cam.sum(0) / scale.end).clamp(0, 1)
         colours = torch.from_numpy(matplotlib.colormaps[palette.cam](heights.numpy())[..., :3].copy()).to(grey)
         below = _PHOTOGRAPH * grey + (1 - _PHOTOGRAPH) * colours
-    kinds, scores = found.on_image(found.kind)[0], found.on_image(found.score)[0]
+    kinds, scores = sensitivity.on_image(sensitivity.kind)[0], sensitivity.on_image(sensitivity.score)[0]
     strength = (scores / scores.max().clamp_min(1e-12)).sqrt()
     opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * strength
-    edge = _edges(found.labels[0])
+    edge = _edges(sensitivity.labels[0])
     picture = below
     for kind in ("suppression", "promotion", "balanced"):
         inside = kinds == KINDS.index(kind)

@@ -55,14 +55,14 @@ def trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _method_numbers(one: MapTrust) -> dict[str, Any]:
+def _method_numbers(map_trust: MapTrust) -> dict[str, Any]:
     return {
-        "method": one.method,
-        "title": one.title,
-        "contrastive": one.contrastive,
-        "universal": {name: finite(value) for name, value in one.universal.items()},
-        "random": {name: _spread(values) for name, values in one.random.items()},
-        "scale": asdict(scale_of(one.maps.unsqueeze(1))),
+        "method": map_trust.method,
+        "title": map_trust.title,
+        "contrastive": map_trust.contrastive,
+        "universal": {name: finite(value) for name, value in map_trust.universal.items()},
+        "random": {name: _spread(values) for name, values in map_trust.random.items()},
+        "scale": asdict(scale_of(map_trust.maps.unsqueeze(1))),
     }
 
 
@@ -73,47 +73,47 @@ def _spread(values: Tensor) -> dict[str, float | None]:
     return {"mean": float(there.mean()), "low": float(there.min()), "high": float(there.max())}
 
 
-def trust_sentences(found: Mapping[str, Any]) -> list[str]:
+def trust_sentences(numbers: Mapping[str, Any]) -> list[str]:
     """Say what becomes of the prediction, and how much of each method's map stays."""
-    return [_prediction(found), *(f"{one['title']}: {verdict(one, found)}" for one in found["methods"])]
+    return [_prediction(numbers), *(f"{one['title']}: {verdict(one, numbers)}" for one in numbers["methods"])]
 
 
-def _prediction(found: Mapping[str, Any]) -> str:
-    cls, now, random = found["class"], found["prediction"], found["random"]
+def _prediction(numbers: Mapping[str, Any]) -> str:
+    cls, now, random = numbers["class"], numbers["prediction"], numbers["random"]
     was = percent(cls["probability"]["clean"])
     what = f"the prediction stays {cls['name']} ({was}, then {percent(now['probability'])})"
-    if not found["stays"]:
+    if not numbers["stays"]:
         what = (
             f"the prediction changes, from {cls['name']} ({was}) to {now['name']} ({percent(now['probability'])}), so "
             "the maps may well move too"
         )
     return (
-        f"Under the universal perturbation (l2 {found['perturbation']['l2']:.4g}) {what}; it stays under "
+        f"Under the universal perturbation (l2 {numbers['perturbation']['l2']:.4g}) {what}; it stays under "
         f"{random['stay']} of {random['draws']} random directions of the same norm."
     )
 
 
-def verdict(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     """Say in a sentence how much of a method's map stays, and what follows.
 
     A share is called smaller than by chance if it is smaller than under every random direction.
 
     Parameters
     ----------
-    one
+    method
         The numbers of the method.
-    found
+    numbers
         The numbers that it is among.
     """
-    kept, chance = one["universal"]["top_overlap"], one["random"]["top_overlap"]
+    kept, chance = method["universal"]["top_overlap"], method["random"]["top_overlap"]
     if kept is None or chance["mean"] is None:
         return "the map is empty before or after, so nothing can be said."
     beyond, few = kept < chance["low"], kept < FEW
     spread = f"{100 * chance['low']:.0f} to {_whole(chance['high'])}"
     by_chance = f"under random noise of equal size {_whole(chance['mean'])}, {spread} from draw to draw"
-    if not found["stays"] and few:
+    if not numbers["stays"] and few:
         end = ", but the prediction changes, so this alone says nothing against the map"
-    elif not found["stays"]:
+    elif not numbers["stays"]:
         end = ", though the prediction changes: most of what it shows stays"
     elif few and beyond:
         end = ", fewer than under any noise, though the prediction stays: do not read it pixel by pixel"

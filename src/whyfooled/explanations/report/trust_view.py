@@ -19,7 +19,7 @@ _UNDER = ("clean", "universal", "random")
 """What each method's three maps are of."""
 
 
-def trust_view(trust: Trust, clean: Image, found: dict[str, Any]) -> dict[str, Any]:
+def trust_view(trust: Trust, clean: Image, numbers: dict[str, Any]) -> dict[str, Any]:
     """Prepare what a page shows of a universal perturbation.
 
     Parameters
@@ -28,46 +28,48 @@ def trust_view(trust: Trust, clean: Image, found: dict[str, Any]) -> dict[str, A
         How far the maps move.
     clean
         (c,h,w) The clean image.
-    found
+    numbers
         Its numbers.
     """
     factor = magnification(trust.delta)
     return {
-        "found": found,
-        "sentence": trust_sentences(found)[0],
+        "numbers": numbers,
+        "sentence": trust_sentences(numbers)[0],
         "image": data_uri(to_picture(clean + trust.delta)),
         "delta": data_uri(delta_picture(trust.delta, factor)),
         "magnification": f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}",
         "top": TOP_TEXT,
         "headings": trust_headings(),
-        "rows": [_row(one, facts, found) for one, facts in zip(trust.methods, found["methods"], strict=True)],
+        "rows": [_row(one, facts, numbers) for one, facts in zip(trust.methods, numbers["methods"], strict=True)],
     }
 
 
-def _row(one: MapTrust, facts: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def _row(map_trust: MapTrust, facts: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
     scale = Scale(**facts["scale"])
     ramp = torch.linspace(0, scale.end, 128).view(1, 1, -1)
     return {
         "facts": facts,
-        "verdict": verdict(facts, found),
+        "verdict": verdict(facts, numbers),
         "maps": [
             {"under": under, "uri": data_uri(picture)}
-            for under, picture in zip(_UNDER, _pictures(one, scale), strict=True)
+            for under, picture in zip(_UNDER, _pictures(map_trust, scale), strict=True)
         ],
         "ramp": data_uri(map_picture(ramp, scale)),
-        "high": f"{scale.end * one.maps[0].numel():.2g}",
+        "high": f"{scale.end * map_trust.maps[0].numel():.2g}",
         "cells": [(facts["universal"][name], facts["random"][name]["mean"]) for name in SHOWN],
     }
 
 
-def _pictures(one: MapTrust, scale: Scale) -> list[PILImage.Image]:
-    return [map_picture(own.unsqueeze(0), scale) for own in one.maps]
+def _pictures(map_trust: MapTrust, scale: Scale) -> list[PILImage.Image]:
+    return [map_picture(own.unsqueeze(0), scale) for own in map_trust.maps]
 
 
-def trust_pictures(trust: Trust, found: dict[str, Any]) -> dict[str, PILImage.Image]:
+def trust_pictures(trust: Trust, numbers: dict[str, Any]) -> dict[str, PILImage.Image]:
     """Draw the perturbation and each method's three maps, on one scale, by the names of their files."""
     pictures = {"trust-delta": delta_picture(trust.delta, magnification(trust.delta))}
-    for one, facts in zip(trust.methods, found["methods"], strict=True):
-        drawn = _pictures(one, Scale(**facts["scale"]))
-        pictures |= {f"trust-{file_name(one.method)}-{under}": own for under, own in zip(_UNDER, drawn, strict=True)}
+    for map_trust, facts in zip(trust.methods, numbers["methods"], strict=True):
+        drawn = _pictures(map_trust, Scale(**facts["scale"]))
+        pictures |= {
+            f"trust-{file_name(map_trust.method)}-{under}": own for under, own in zip(_UNDER, drawn, strict=True)
+        }
     return pictures

@@ -42,51 +42,56 @@ def _pair(values: Tensor) -> dict[str, float | None]:
     return {cls: finite(float(value)) for cls, value in zip(CLASSES, values, strict=True)}
 
 
-def _layer(changes: UnitChanges, one: LayerChanges) -> dict[str, Any]:
-    ranked, draws = one.ranked, len(one.chance)
-    detectors = one.dissected.detectors(changes.dissection.cutoff)
+def _layer(changes: UnitChanges, layer: LayerChanges) -> dict[str, Any]:
+    ranked, draws = layer.ranked, len(layer.chance)
+    detectors = layer.dissected.detectors(changes.dissection.cutoff)
     return {
-        "layer": one.name,
-        "units": len(one.distance),
+        "layer": layer.name,
+        "units": len(layer.distance),
         "detectors": int(detectors.sum()),
-        "accounted": _pair(one.accounted),
-        "completeness": _pair(changes.completeness(one)),
-        "nonlinearity": _pair(one.nonlinearity),
-        "rough": dict(zip(CLASSES, changes.rough(one).tolist(), strict=True)),
-        "carried": _pair(one.effect[:, detectors].sum(1)),
+        "accounted": _pair(layer.accounted),
+        "completeness": _pair(changes.completeness(layer)),
+        "nonlinearity": _pair(layer.nonlinearity),
+        "rough": dict(zip(CLASSES, changes.rough(layer).tolist(), strict=True)),
+        "carried": _pair(layer.effect[:, detectors].sum(1)),
         "beyond_chance": {
-            "moving": int(one.moving.sum()),
-            "share": finite(one.beyond_share),
+            "moving": int(layer.moving.sum()),
+            "share": finite(layer.beyond_share),
             "chance": 1 / (1 + draws),
             "draws": draws,
         },
-        "not_ranked": len(one.distance) - len(ranked),
-        "not_ranked_moving": int((one.moving & (one.std == 0)).sum()),
-        "top": [_unit(changes, one, unit) for unit in ranked[:TOP_UNITS].tolist()],
-        "top_detectors": [_unit(changes, one, unit) for unit in ranked[detectors[ranked]][:TOP_DETECTORS].tolist()],
-        "concepts": [_concept(own) for own in one.concepts],
+        "not_ranked": len(layer.distance) - len(ranked),
+        "not_ranked_moving": int((layer.moving & (layer.std == 0)).sum()),
+        "top": [_unit(changes, layer, unit) for unit in ranked[:TOP_UNITS].tolist()],
+        "top_detectors": [_unit(changes, layer, unit) for unit in ranked[detectors[ranked]][:TOP_DETECTORS].tolist()],
+        "concepts": [_concept(own) for own in layer.concepts],
     }
 
 
-def _unit(changes: UnitChanges, one: LayerChanges, unit: int) -> dict[str, Any]:
-    dissection, best = changes.dissection, int(one.dissected.best[unit])
-    chance = one.relative_chance[:, unit]
+def _unit(changes: UnitChanges, layer: LayerChanges, unit: int) -> dict[str, Any]:
+    dissection, best = changes.dissection, int(layer.dissected.best[unit])
+    chance = layer.relative_chance[:, unit]
     return {
         "unit": unit,
         "concept": dissection.concepts[best] if best >= 0 else None,
         "category": dissection.categories[dissection.category_of[best]] if best >= 0 else None,
-        "iou": float(one.dissected.best_iou[unit]),
-        "detector": bool(one.dissected.detectors(dissection.cutoff)[unit]),
-        "relative": float(one.relative[unit]),
+        "iou": float(layer.dissected.best_iou[unit]),
+        "detector": bool(layer.dissected.detectors(dissection.cutoff)[unit]),
+        "relative": float(layer.relative[unit]),
         "chance": {"mean": float(chance.mean()), "low": float(chance.min()), "high": float(chance.max())},
-        "mean_change": float(one.mean_change[unit]),
-        "active": {"clean": float(one.active[0, unit]), "adversarial": float(one.active[1, unit])},
-        "effect": _pair(one.effect[:, unit]),
+        "mean_change": float(layer.mean_change[unit]),
+        "active": {"clean": float(layer.active[0, unit]), "adversarial": float(layer.active[1, unit])},
+        "effect": _pair(layer.effect[:, unit]),
     }
 
 
-def _concept(one: ConceptChange) -> dict[str, Any]:
-    return {**asdict(one), "mean_change": finite(one.mean_change), "falls": one.falls, "rises": one.rises}
+def _concept(concept: ConceptChange) -> dict[str, Any]:
+    return {
+        **asdict(concept),
+        "mean_change": finite(concept.mean_change),
+        "falls": concept.falls,
+        "rises": concept.rises,
+    }
 
 
 def falling(layer: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,17 +11,17 @@ MOST_OF_IT = 0.5
 """Share of what all detectors carry above which one concept is said to be most of it. [ours]"""
 
 
-def unit_sentences(found: Mapping[str, Any], true: str, wrong: str) -> list[str]:
+def unit_sentences(numbers: Mapping[str, Any], true: str, wrong: str) -> list[str]:
     """Say how much of two logits' change detectors carry, in the layer where that is most, and what moves by chance.
 
     What detectors carry is the sum of all their effects, whichever way these go. In which layer it is most, and which
     concepts carry most of it, goes by the change of the wrong class's logit less the true one's. [ours]
     """
-    change = found["logit_change"]
-    detecting = [one for one in found["layers"] if one["concepts"]]
+    change = numbers["logit_change"]
+    detecting = [one for one in numbers["layers"] if one["concepts"]]
     if not detecting:
-        names = " or ".join(one["layer"] for one in found["layers"])
-        return [f"No hidden unit of {names} detects a concept.", _moved(found["layers"][-1])]
+        names = " or ".join(one["layer"] for one in numbers["layers"])
+        return [f"No hidden unit of {names} detects a concept.", _moved(numbers["layers"][-1])]
     layer = max(detecting, key=lambda one: _towards(one["carried"], change))
     return [f"{_carried(layer, change, {'true': true, 'wrong': wrong})}, {_most(layer, change)}.", _moved(layer)]
 

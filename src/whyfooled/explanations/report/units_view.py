@@ -31,31 +31,31 @@ _WIDTH = 80
 """How often a line's width, white or black, fits into the shorter side."""
 
 
-def unit_view(changes: UnitChanges, found: Mapping[str, Any], size: tuple[int, int] | torch.Size) -> dict[str, Any]:
+def unit_view(changes: UnitChanges, numbers: Mapping[str, Any], size: tuple[int, int] | torch.Size) -> dict[str, Any]:
     """Prepare what a page shows of the units.
 
     Parameters
     ----------
     changes
         What becomes of the units.
-    found
+    numbers
         Its numbers.
     size
         Height and width of the images.
     """
     return {
-        "found": found,
+        "numbers": numbers,
         "layers": [
             {
                 "facts": facts,
                 "pictured": [
                     {"facts": unit, "image": image, "uri": data_uri(outline_picture(inside))}
-                    for unit, image, inside in _pictured(one, facts, size)
+                    for unit, image, inside in _pictured(layer, facts, size)
                 ],
-                "falling": _bars(falling(facts), "true_effect", found["logit_change"]["true"]),
-                "rising": _bars(rising(facts), "wrong_effect", found["logit_change"]["wrong"]),
+                "falling": _bars(falling(facts), "true_effect", numbers["logit_change"]["true"]),
+                "rising": _bars(rising(facts), "wrong_effect", numbers["logit_change"]["wrong"]),
             }
-            for one, facts in zip(changes.layers, found["layers"], strict=True)
+            for layer, facts in zip(changes.layers, numbers["layers"], strict=True)
         ],
     }
 
@@ -74,27 +74,27 @@ def _bars(concepts: list[dict[str, Any]], effect: str, change: float) -> dict[st
 
 
 def unit_pictures(
-    changes: UnitChanges, found: Mapping[str, Any], images: Mapping[str, Image]
+    changes: UnitChanges, numbers: Mapping[str, Any], images: Mapping[str, Image]
 ) -> dict[str, PILImage.Image]:
     """Draw the areas in which units are active over both images, by the names of their files."""
     pictures = {}
     size = images["clean"].shape[1:]
-    for one, facts in zip(changes.layers, found["layers"], strict=True):
-        for unit, image, inside in _pictured(one, facts, size):
+    for layer, facts in zip(changes.layers, numbers["layers"], strict=True):
+        for unit, image, inside in _pictured(layer, facts, size):
             outline = outline_picture(inside)
             picture = to_picture(images[image]).resize(outline.size, PILImage.Resampling.BICUBIC).convert("RGB")
             picture.paste(outline, mask=outline)
-            pictures[f"units-{file_name(one.name)}-{unit['unit']}-{image}"] = picture
+            pictures[f"units-{file_name(layer.name)}-{unit['unit']}-{image}"] = picture
     return pictures
 
 
 def _pictured(
-    one: LayerChanges, facts: Mapping[str, Any], size: tuple[int, int] | torch.Size
+    layer: LayerChanges, facts: Mapping[str, Any], size: tuple[int, int] | torch.Size
 ) -> Iterator[tuple[dict[str, Any], str, Bool[Tensor, "h w"]]]:
     """Go over the units to be drawn and both images, with the pixels at which the unit is active."""
     for unit in _drawn(facts):
-        for image, maps in zip(IMAGES, one.maps, strict=True):
-            yield unit, image, active_area(maps[unit["unit"]] - one.dissected.threshold[unit["unit"]], size)
+        for image, maps in zip(IMAGES, layer.maps, strict=True):
+            yield unit, image, active_area(maps[unit["unit"]] - layer.dissected.threshold[unit["unit"]], size)
 
 
 def _drawn(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

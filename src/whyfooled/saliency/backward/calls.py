@@ -70,14 +70,14 @@ _SAME_ARGUMENT = {"self": "input", "min_val": "min", "max_val": "max"}
 def _spellings() -> dict[Any, str]:
     names = {name: name for name in _ARGUMENTS} | _OTHER_NAMES
     names |= {f"{name}_": operation for name, operation in names.items() if not name.startswith("_")}
-    found = {}
+    spellings = {}
     for home in (torch, F, Tensor):
         for name, operation in names.items():
             if hasattr(home, name):
-                found[getattr(home, name)] = operation
+                spellings[getattr(home, name)] = operation
     # The function behind the one of torch.nn has another order of arguments, and nobody calls it.
-    del found[torch.batch_norm]
-    return found
+    del spellings[torch.batch_norm]
+    return spellings
 
 
 _OPERATIONS = _spellings()

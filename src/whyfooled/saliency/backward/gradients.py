@@ -88,8 +88,8 @@ def _own_copy(images: Images, create_graph: bool) -> Images:
         return images.detach().clone().requires_grad_()
     if not (images.requires_grad and torch.is_grad_enabled()):
         rule = "must require a gradient, or be computed from what does, where `create_graph` is True"
-        found = "images that do not" if torch.is_grad_enabled() else "a call where gradients are switched off"
-        raise bad_parameter("images", rule, found, "Call images.requires_grad_() first, outside torch.no_grad().")
+        given = "images that do not" if torch.is_grad_enabled() else "a call where gradients are switched off"
+        raise bad_parameter("images", rule, given, "Call images.requires_grad_() first, outside torch.no_grad().")
     return images.clone()
 
 

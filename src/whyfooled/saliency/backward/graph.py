@@ -26,8 +26,8 @@ def uncompiled() -> Iterator[None]:
 
 def plain_attention() -> AbstractContextManager[None]:
     """Compute attention in its plain form for a while: the quick ones have no second derivative."""
-    found: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-    return found
+    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return context
 
 
 def is_scripted(module: nn.Module) -> bool:

@@ -131,10 +131,10 @@ class RelevanceCalls(TorchFunctionMode):
         return self._affine(call, signals[0]) if len(signals) == 1 else None
 
     def _weighted(self, call: Call, signals: list[Tensor]) -> Any:
-        found = as_layer(call)
-        if found is None or len(signals) != 1 or signals[0] is not found[0]:
+        inputs_and_layer = as_layer(call)
+        if inputs_and_layer is None or len(signals) != 1 or signals[0] is not inputs_and_layer[0]:
             return None
-        inputs, layer = found
+        inputs, layer = inputs_and_layer
         rule = self.rules.convolution if call.name in CONVOLUTIONS else self.rules.linear
         return WeightedRelevance.apply(inputs, call, self._first_rule(inputs) or rule, layer)
 
@@ -148,10 +148,10 @@ class RelevanceCalls(TorchFunctionMode):
         return lambda layer, values, relevance: first(layer, values, relevance, low, high)
 
     def _affine(self, call: Call, signal: Tensor) -> Any:
-        found = as_affine(call.name, call.given, signal)
-        if found is None or (call.in_place and call.given["input"] is not signal):
+        scale_and_shift = as_affine(call.name, call.given, signal)
+        if scale_and_shift is None or (call.in_place and call.given["input"] is not signal):
             return None
-        scale, shift = found
+        scale, shift = scale_and_shift
         if signal in self._boxes:
             return PassedRelevance.apply(signal, call, None)
         producer, layer = _layer_behind(signal)

@@ -31,13 +31,13 @@ Rule = Callable[[Tensor, OwnGradient], Tensor]
 """(gradient G at the output, the activation's own backward pass) -> gradient at the input."""
 
 
-def guided(gradient: Tensor, own: OwnGradient) -> Tensor:
+def guided(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
     """Let a positive gradient pass an open activation: ``max(G, 0) · 1[0 < a < upper]`` (Springenberg et al. 2015)."""
     # After and not before: no activation here falls anywhere, so the signs are the same, and this result is ours.
-    return own(gradient).relu_()
+    return own_gradient(gradient).relu_()
 
 
-def deconvnet(gradient: Tensor, own: OwnGradient) -> Tensor:
+def deconvnet(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
     """Let a positive gradient pass: ``max(G, 0)`` (Zeiler & Fergus 2014)."""
     return gradient.relu()
 
@@ -54,8 +54,8 @@ def first_order(rule: Rule | None) -> Iterator[Rule | None]:
         return
     current = rule
 
-    def held(gradient: Tensor, own: OwnGradient) -> Tensor:
-        return current(gradient, own)
+    def held(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
+        return current(gradient, own_gradient)
 
     try:
         yield held
@@ -63,8 +63,8 @@ def first_order(rule: Rule | None) -> Iterator[Rule | None]:
         current = _no_rule
 
 
-def _no_rule(gradient: Tensor, own: OwnGradient) -> Tensor:
-    return own(gradient)
+def _no_rule(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
+    return own_gradient(gradient)
 
 
 @runtime_checkable

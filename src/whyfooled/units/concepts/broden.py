@@ -125,12 +125,12 @@ class BrodenReader:
         known = {0: NOTHING, **self.concepts[category]}
         table = torch.full((_MOST_LABELS,), _UNKNOWN)
         table[list(known)] = torch.tensor(list(known.values()))
-        found = table[values]
-        unknown = found == _UNKNOWN
+        concepts = table[values]
+        unknown = concepts == _UNKNOWN
         if unknown.any():
             listed = f"labels of c_{self.categories[category]}.csv, or 0 for nothing"
             raise ImageError(f"{path} must hold {listed}; got {int(values[unknown][0])}.")
-        return found
+        return concepts
 
     def files(self) -> Iterable[Path]:
         """Name the tables, the images and the label maps."""
@@ -147,46 +147,46 @@ def _coloured(path: Path, picture: PILImage.Image) -> PILImage.Image:
     return picture.copy()
 
 
-def _check_size(path: Path, found: tuple[int, int], size: tuple[int, int]) -> None:
-    if found != size:
+def _check_size(path: Path, given: tuple[int, int], size: tuple[int, int]) -> None:
+    if given != size:
         raise ImageError(
-            f"{path} must be {size[1]} × {size[0]} pixels, as index.csv says; got {found[1]} × {found[0]}."
+            f"{path} must be {size[1]} × {size[0]} pixels, as index.csv says; got {given[1]} × {given[0]}."
         )
 
 
 def _labels(path: Path) -> dict[int, str]:
     """Read all labels' names by their numbers."""
     damage = Damage(path)
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for line, row in read_rows(path, ("number", "name"), damage):
         number = whole_number(row["number"])
         if number is None or not 0 < number < _MOST_LABELS:
             damage.add(line, f"number must be a whole number from 1 to {_MOST_LABELS - 1}; got {row['number']!r}")
-        elif number in found:
-            damage.add(line, f"label {number} is there already, as {found[number]!r}")
+        elif number in names:
+            damage.add(line, f"label {number} is there already, as {names[number]!r}")
         elif not row["name"]:
             damage.add(line, f"label {number} has no name")
         else:
-            found[number] = row["name"]
+            names[number] = row["name"]
     damage.check()
-    return found
+    return names
 
 
 def _categories(path: Path) -> tuple[str, ...]:
     damage = Damage(path)
-    found: list[str] = []
+    categories: list[str] = []
     for line, row in read_rows(path, ("name",), damage):
-        if not row["name"] or row["name"] in found:
+        if not row["name"] or row["name"] in categories:
             damage.add(line, f"name must be there, and differ from the others; got {row['name']!r}")
-        found.append(row["name"])
+        categories.append(row["name"])
     damage.check()
-    return tuple(found)
+    return tuple(categories)
 
 
 def _members(path: Path, labels: Mapping[int, str]) -> list[int]:
     """Read which labels a category has."""
     damage = Damage(path)
-    found: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     names: dict[str, int] = {}
     for line, row in read_rows(path, ("number", "name"), damage):
         number = whole_number(row["number"])
@@ -194,13 +194,13 @@ def _members(path: Path, labels: Mapping[int, str]) -> list[int]:
             damage.add(line, f"number must be a label of label.csv; got {row['number']!r}")
         elif row["name"] != labels[number]:
             damage.add(line, f"label {number} is called {row['name']!r}, and {labels[number]!r} in label.csv")
-        elif number in found or row["name"] in names:
-            first = found.get(number) or names[row["name"]]
+        elif number in numbers or row["name"] in names:
+            first = numbers.get(number) or names[row["name"]]
             damage.add(line, f"label {number}, {row['name']!r}, is on line {first} already")
         else:
-            found[number] = names[row["name"]] = line
+            numbers[number] = names[row["name"]] = line
     damage.check()
-    return list(found)
+    return list(numbers)
 
 
 def _rows(root: Path, categories: tuple[str, ...], concepts: Sequence[Mapping[int, int]]) -> tuple[_Row, ...]:
@@ -209,7 +209,7 @@ def _rows(root: Path, categories: tuple[str, ...], concepts: Sequence[Mapping[in
     damage = Damage(path)
     there = _finder(root / _IMAGES)
     lines: dict[str, int] = {}
-    found = []
+    rows = []
     for line, values in read_rows(path, ("image", *_SIZES, *categories), damage):
         strange = [name for name in values if name not in ("image", "split", *_SIZES, *categories)]
         if strange:
@@ -220,9 +220,9 @@ def _rows(root: Path, categories: tuple[str, ...], concepts: Sequence[Mapping[in
         for reason in reasons:
             damage.add(line, reason)
         lines[row.image] = line
-        found.append(row)
+        rows.append(row)
     damage.check()
-    return tuple(found)
+    return tuple(rows)
 
 
 def _row(
@@ -244,14 +244,14 @@ def _row(
         cell = [part.strip() for part in values[category].split(";") if part.strip()]
         annotated += [number] if cell else []
         for part in cell:
-            found = _part(part, concepts[number], there)
-            if isinstance(found, str):
-                maps.append((number, found))
-            elif found is None:
+            annotation = _part(part, concepts[number], there)
+            if isinstance(annotation, str):
+                maps.append((number, annotation))
+            elif annotation is None:
                 listed = f"labels of c_{category}.csv, 0 for nothing, or PNG files below {_IMAGES}"
                 wrong.append(f"{category} must have {listed}; got {part!r}")
-            elif found != NOTHING:
-                whole.append(found)
+            elif annotation != NOTHING:
+                whole.append(annotation)
     once = tuple(dict.fromkeys(whole))
     return _Row(image, (sizes[0], sizes[1]), (sizes[2], sizes[3]), tuple(maps), once, tuple(annotated)), wrong
 

@@ -104,13 +104,13 @@ def name_colours(picture: PILImage.Image) -> Int[Tensor, "h w"]:
         (h,w) Indices into `COLOURS`, int64, on the CPU.
     """
     hue, lightness, chroma = _oklab(torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.uint8)))
-    found = torch.zeros(hue.shape, dtype=torch.int64)
+    colours = torch.zeros(hue.shape, dtype=torch.int64)
     for area in _AREAS:
         inside = torch.ones(hue.shape, dtype=torch.bool)
         for values, (low, high) in ((hue, area.hue), (lightness, area.lightness), (chroma, area.chroma)):
             inside &= (values >= low) & (values < high)
-        found[inside] = COLOURS.index(area.name)
-    return found
+        colours[inside] = COLOURS.index(area.name)
+    return colours
 
 
 def _oklab(pixels: UInt8[Tensor, "h w 3"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
@@ -166,12 +166,12 @@ class _WithColours:
     first: int
 
     def read(self, index: int) -> Annotated:
-        found = self.reader.read(index)
-        colours = name_colours(_resized(found.image, *found.maps.shape[:0:-1])) + self.first
+        annotated = self.reader.read(index)
+        colours = name_colours(_resized(annotated.image, *annotated.maps.shape[:0:-1])) + self.first
         return replace(
-            found,
-            maps=torch.cat([found.maps, colours[None].to(found.maps.dtype)]),
-            categories=(*found.categories, self.category),
+            annotated,
+            maps=torch.cat([annotated.maps, colours[None].to(annotated.maps.dtype)]),
+            categories=(*annotated.categories, self.category),
         )
 
     def picture(self, index: int) -> PILImage.Image:

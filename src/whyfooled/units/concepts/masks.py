@@ -75,15 +75,15 @@ def _from_lines(path: Path) -> list[tuple[int, str, str]]:
 
 def _from_table(path: Path) -> list[tuple[int, str, str]]:
     damage = Damage(path)
-    found: dict[tuple[int, str], str] = {}
+    names: dict[tuple[int, str], str] = {}
     for line, row in read_rows(path, ("label", "name"), damage):
         label, category = whole_number(row["label"]), row.get("category") or CATEGORY
         if label is None or label >= MOST_LABELS:
             damage.add(line, f"label must be a whole number from 0 to {MOST_LABELS - 1}; got {row['label']!r}")
-        elif (label, category) in found:
-            other = found[label, category]
+        elif (label, category) in names:
+            other = names[label, category]
             damage.add(line, f"label {label} has a name in the category {category} already: {other!r}")
         else:
-            found[label, category] = row["name"]
+            names[label, category] = row["name"]
     damage.check()
-    return [(label, name, category) for (label, category), name in found.items()]
+    return [(label, name, category) for (label, category), name in names.items()]

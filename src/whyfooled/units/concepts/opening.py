@@ -102,5 +102,5 @@ def open_concepts(place: str | Path, colours: bool = False) -> Concepts:
     if not rest.strip():
         raise bad_parameter("concepts", f"must be {card.form}", repr(text), "What follows the colon is missing.")
     # The shell leaves ~ alone after a colon.
-    found = card.open(str(Path(rest).expanduser()), text)
-    return with_colours(found) if colours and kind != "colours" else found
+    concepts = card.open(str(Path(rest).expanduser()), text)
+    return with_colours(concepts) if colours and kind != "colours" else concepts

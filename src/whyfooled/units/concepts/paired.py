@@ -174,17 +174,17 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
 
 def _by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, str]:
     """List files by their paths without the suffix; raise `ImageError` if two have the same, or there is none."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for path in sorted(folder.glob("**/*")):
         if path.name.startswith(".") or path.suffix.lower() not in suffixes or not is_file(path):
             continue
         name = path.relative_to(folder).as_posix()
         stem = str(PurePosixPath(name).with_suffix(""))
-        if stem in found:
+        if stem in files:
             raise ImageError(
-                f"The {what} in {folder} must differ in their names without the suffix; got {found[stem]} and {name}."
+                f"The {what} in {folder} must differ in their names without the suffix; got {files[stem]} and {name}."
             )
-        found[stem] = name
-    if not found:
+        files[stem] = name
+    if not files:
         raise ImageError(f"No {what} ({', '.join(suffixes)}) were found in {folder}.")
-    return found
+    return files

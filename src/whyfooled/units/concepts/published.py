@@ -70,8 +70,8 @@ def _open_coco_stuff(place: str, title: str, part: str) -> Concepts:
 
 
 def _first_folder(folders: list[Path], what: str) -> Path:
-    found = next((folder for folder in folders if is_folder(folder)), None)
-    if found is None:
+    first = next((folder for folder in folders if is_folder(folder)), None)
+    if first is None:
         places = " or ".join(map(str, folders))
         raise ImageError(f"There are no {what} of COCO-Stuff: they must be in {places}.")
-    return found
+    return first

@@ -23,24 +23,24 @@ class Damage:
     ----------
     path
         The file.
-    found
+    reasons
         For each damaged line, its number and what is wrong with it.
     """
 
     path: Path
-    found: list[tuple[int, str]] = field(default_factory=list)
+    reasons: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, line: int, reason: str) -> None:
         """Note that something is wrong with a line, counted from 1."""
-        self.found.append((line, reason))
+        self.reasons.append((line, reason))
 
     def check(self) -> None:
         """Raise `ImageError` if anything was noted: the first lines with reasons, and how many there are in all."""
-        if not self.found:
+        if not self.reasons:
             return
-        lines = sorted({line for line, _ in self.found})
-        listed = "; ".join(f"line {line}: {reason}" for line, reason in sorted(self.found)[:_MOST])
-        more = len(self.found) - _MOST
+        lines = sorted({line for line, _ in self.reasons})
+        listed = "; ".join(f"line {line}: {reason}" for line, reason in sorted(self.reasons)[:_MOST])
+        more = len(self.reasons) - _MOST
         rest = "" if more <= 0 else f"; and {more} more, up to line {lines[-1]}"
         count = "1 damaged line" if len(lines) == 1 else f"{len(lines)} damaged lines"
         raise ImageError(f"{self.path} has {count}: {listed}{rest}.")
@@ -68,7 +68,7 @@ def read_rows(path: Path, columns: Sequence[str], damage: Damage) -> list[tuple[
     ImageError
         If the file cannot be read, or has not these columns.
     """
-    found = []
+    rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -79,7 +79,7 @@ def read_rows(path: Path, columns: Sequence[str], damage: Damage) -> list[tuple[
             for values in reader:
                 if len(values) == len(header):
                     texts = (value.strip() for value in values)
-                    found.append((reader.line_num, dict(zip(header, texts, strict=True))))
+                    rows.append((reader.line_num, dict(zip(header, texts, strict=True))))
                 elif values:
                     damage.add(reader.line_num, f"it must have {len(header)} values; got {len(values)}")
     except OSError as error:
@@ -88,7 +88,7 @@ def read_rows(path: Path, columns: Sequence[str], damage: Damage) -> list[tuple[
         raise ImageError(f"{path} cannot be read: it is not text in UTF-8.") from None
     except csv.Error as error:
         raise ImageError(f"{path} cannot be read: line {reader.line_num}: {error}.") from None
-    return found
+    return rows
 
 
 def whole_number(text: str) -> int | None:

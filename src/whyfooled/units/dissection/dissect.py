@@ -16,7 +16,7 @@ from whyfooled.running.provenance import Stages, versions
 from whyfooled.types import Progress, silent
 from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.dissection import Dissection
-from whyfooled.units.dissection.passes import AnnotatedRun, Counts, Survey, count, deal_groups, survey
+from whyfooled.units.dissection.passes import AnnotatedRun, Counts, Survey, count, make_permutation_groups, survey
 from whyfooled.units.dissection.results import CUTOFF, DissectedLayer
 
 TOP = 0.005
@@ -107,7 +107,7 @@ def dissect(
     at_least("batch_size", 1 if batch_size is None else batch_size, 1)
     chosen = choose_layers(classifier, layers)
     size = batch_size_for(classifier) if batch_size is None else batch_size
-    groups = deal_groups(len(concepts), permutations, size, seed)
+    groups = make_permutation_groups(len(concepts), permutations, size, seed)
     stages = Stages(classifier, progress)
     images = AnnotatedRun(classifier, chosen, concepts, size, stages.progress)
     with stages.stage("thresholds"):
@@ -149,25 +149,25 @@ def dissect(
     )
 
 
-def _dissected(layer: Layer, found: Survey, counts: Counts) -> DissectedLayer:
-    own, dealt = counts.own[layer.name], counts.dealt[layer.name]
-    null = [one.iou(counts.area).amax(1) for one in dealt]
+def _dissected(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer:
+    tally = counts.tallies[layer.name]
+    null = [permuted.iou(counts.area).amax(1) for permuted in counts.permuted[layer.name]]
     return DissectedLayer(
         layer=layer,
-        positions=found.positions,
-        threshold=found.threshold.cpu(),
-        above=found.above.cpu(),
-        dead=found.moments.constant.cpu(),
-        mean=found.moments.mean.cpu(),
-        std=found.moments.std.cpu(),
-        both=own.both.cpu(),
-        union=own.union(counts.area).cpu(),
+        positions=surveyed.positions,
+        threshold=surveyed.threshold.cpu(),
+        above=surveyed.above.cpu(),
+        dead=surveyed.moments.constant.cpu(),
+        mean=surveyed.moments.mean.cpu(),
+        std=surveyed.moments.std.cpu(),
+        both=tally.both.cpu(),
+        union=tally.union(counts.area).cpu(),
         active_images=counts.spread[layer.name].images.cpu(),
         most=counts.spread[layer.name].most.cpu(),
         null_iou=torch.stack(null).cpu() if null else torch.zeros(0, layer.units, dtype=torch.float64),
-        top_images=found.tops.images,
-        top_values=found.tops.values,
-        top_maps=found.tops.maps,
+        top_images=surveyed.tops.images,
+        top_values=surveyed.tops.values,
+        top_maps=surveyed.tops.maps,
     )
 
 
@@ -177,8 +177,8 @@ def _notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, pe
             f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "
             "input (--squash), pictures are seen whole."
         )
-    for name, one in surveys.items():
-        seldom = int(((one.threshold == one.moments.smallest) & (one.above > 0)).sum())
+    for name, surveyed in surveys.items():
+        seldom = int(((surveyed.threshold == surveyed.moments.smallest) & (surveyed.above > 0)).sum())
         if seldom:
             yield (
                 f"{seldom} units of {name} are on in less than the share asked for, so they are active wherever they "

@@ -37,9 +37,9 @@ def dissection_figure(dissection: DissectionRecord, ink: str = "black") -> Figur
     colours = category_colours(dissection.categories)
     figure = Figure(figsize=(11.0, 2.7 * len(layers) + 0.5), layout="constrained")
     panels = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[1, 7])
-    for (left, right), one in zip(panels, layers, strict=True):
-        _chance_panel(left, dissection, one, ink)
-        _concept_panel(right, dissection, one, colours, ink)
+    for (left, right), dissected in zip(panels, layers, strict=True):
+        _chance_panel(left, dissection, dissected, ink)
+        _concept_panel(right, dissection, dissected, colours, ink)
     used = {dissection.categories[of] for one in layers for of in _categories_of(dissection, one)}
     handles = [Patch(color=colour, label=_label(name)) for name, colour in colours.items() if name in used]
     if handles:
@@ -48,13 +48,13 @@ def dissection_figure(dissection: DissectionRecord, ink: str = "black") -> Figur
     return figure
 
 
-def _categories_of(dissection: DissectionRecord, one: DissectedLayer) -> list[int]:
-    return [dissection.category_of[index] for index in one.best[one.detectors(dissection.cutoff)].tolist()]
+def _categories_of(dissection: DissectionRecord, dissected: DissectedLayer) -> list[int]:
+    return [dissection.category_of[index] for index in dissected.best[dissected.detectors(dissection.cutoff)].tolist()]
 
 
-def _chance_panel(panel: Axes, dissection: DissectionRecord, one: DissectedLayer, ink: str) -> None:
+def _chance_panel(panel: Axes, dissection: DissectionRecord, dissected: DissectedLayer, ink: str) -> None:
     """Draw a bar for the layer's detectors and one for chance's, with their range."""
-    chance = detectors_by_chance(one, dissection.cutoff)
+    chance = detectors_by_chance(dissected, dissection.cutoff)
     bars = [(float(chance.observed), f"{chance.observed}", ink)]
     if len(chance.counts):
         bars.append((chance.mean, f"{chance.mean:.1f}", _CHANCE))
@@ -75,11 +75,11 @@ def _chance_panel(panel: Axes, dissection: DissectionRecord, one: DissectedLayer
 
 
 def _concept_panel(
-    panel: Axes, dissection: DissectionRecord, one: DissectedLayer, colours: dict[str, str], ink: str
+    panel: Axes, dissection: DissectionRecord, dissected: DissectedLayer, colours: dict[str, str], ink: str
 ) -> None:
     """Draw a bar for each concept, the categories one after the other, each by how many units detect it."""
-    found, counts = torch.unique(one.best[one.detectors(dissection.cutoff)], return_counts=True)
-    by_count = sorted(zip(found.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    concepts, counts = torch.unique(dissected.best[dissected.detectors(dissection.cutoff)], return_counts=True)
+    by_count = sorted(zip(concepts.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
     bars = sorted(by_count[:MOST_CONCEPTS], key=lambda pair: dissection.category_of[pair[0]])
     for place, (concept, count) in enumerate(bars):
         panel.bar(place, count, width=0.8, color=colours[dissection.categories[dissection.category_of[concept]]])
@@ -93,5 +93,5 @@ def _concept_panel(
     panel.tick_params(axis="y", labelsize=8)
     panel.set_ylim(bottom=0, top=None if bars else 1)
     shown = f", the {len(bars)} most often detected" if len(by_count) > len(bars) else ""
-    title = f"{one.layer.name}: units that detect each of {len(by_count)} concepts{shown}"
+    title = f"{dissected.layer.name}: units that detect each of {len(by_count)} concepts{shown}"
     panel.set_title(plain_text(title), fontsize=9, color=ink, loc="left")

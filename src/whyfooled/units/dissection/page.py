@@ -77,7 +77,7 @@ def page(dissection: DissectionRecord, summary: Summary, pictures: Pictures) -> 
         figure=as_svg(dissection_figure(dissection, ink=INK)),
         categories=category_colours(dissection.categories),
         data=_embedded(_data(dissection, pictures)),
-        found={
+        numbers={
             "parameters": {"versions": {}, **parameters},
             "seconds": dissection.seconds,
             "passes": {},
@@ -108,38 +108,38 @@ def _data(dissection: DissectionRecord, pictures: Pictures) -> dict[str, Any]:
         "masks": pictures.masks,
         "units": [
             unit
-            for number, one in enumerate(dissection.layers)
-            for unit in _units(number, one, dissection.cutoff, pictures.outlines[number])
+            for number, dissected in enumerate(dissection.layers)
+            for unit in _units(number, dissected, dissection.cutoff, pictures.outlines[number])
         ],
     }
 
 
-def _units(number: int, one: DissectedLayer, cutoff: float, outlines: list[list[str]]) -> list[dict[str, Any]]:
-    iou, concepts = one.iou.sort(dim=1, descending=True, stable=True)
+def _units(number: int, dissected: DissectedLayer, cutoff: float, outlines: list[list[str]]) -> list[dict[str, Any]]:
+    iou, concepts = dissected.iou.sort(dim=1, descending=True, stable=True)
     best = [
         [[concept, _rounded(value)] for concept, value in zip(*pair, strict=True) if value > 0]
         for pair in zip(concepts[:, :CONCEPTS_SHOWN].tolist(), iou[:, :CONCEPTS_SHOWN].tolist(), strict=True)
     ]
-    permuted = len(one.null_iou) > 0
+    permuted = len(dissected.null_iou) > 0
     frame = pd.DataFrame(
         {
-            "d": one.detectors(cutoff).int(),
-            "n": one.null_iou.double().mean(0) if permuted else None,
-            "q": one.p_value if permuted else None,
-            "i": one.active_images,
-            "o": one.in_one_image,
-            "t": one.threshold,
-            "a": one.above.double() / one.positions,
-            "x": one.dead.int(),
+            "d": dissected.detectors(cutoff).int(),
+            "n": dissected.null_iou.double().mean(0) if permuted else None,
+            "q": dissected.p_value if permuted else None,
+            "i": dissected.active_images,
+            "o": dissected.in_one_image,
+            "t": dissected.threshold,
+            "a": dissected.above.double() / dissected.positions,
+            "x": dissected.dead.int(),
         }
     )
     numbers = [{str(key): _rounded(value) for key, value in row.items()} for row in frame.to_dict("records")]
     # Of a small active region there may be no outline at the size of a picture.
-    active = (one.top_values > one.threshold.unsqueeze(1)).int()
-    tops = zip(one.top_images.tolist(), one.top_values.tolist(), outlines, active.tolist(), strict=True)
+    active = (dissected.top_values > dissected.threshold.unsqueeze(1)).int()
+    tops = zip(dissected.top_images.tolist(), dissected.top_values.tolist(), outlines, active.tolist(), strict=True)
     return [
-        {"l": number, "u": unit, "c": own, **facts, "p": [] if facts["x"] else _tops(*top)}
-        for unit, (own, facts, top) in enumerate(zip(best, numbers, tops, strict=True))
+        {"l": number, "u": unit, "c": best_of_unit, **facts, "p": [] if facts["x"] else _tops(*top)}
+        for unit, (best_of_unit, facts, top) in enumerate(zip(best, numbers, tops, strict=True))
     ]
 
 

@@ -42,8 +42,8 @@ class AnnotatedRun:
 
     def run(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return what the layers give for some images, in single precision."""
-        found = activations(self.classifier, self.layers, torch.stack(list(images)).to(self.classifier.mean))
-        return {name: maps.float() for name, maps in found.items()}
+        outputs = activations(self.classifier, self.layers, torch.stack(list(images)).to(self.classifier.mean))
+        return {name: maps.float() for name, maps in outputs.items()}
 
 
 @final
@@ -64,20 +64,20 @@ def survey(images: AnnotatedRun, top: float, most: int) -> dict[str, Survey]:
     keep = {name: ranks(top, count) + 1 for name, count in positions.items()}
     moments = {layer.name: Moments() for layer in images.layers}
     tops = {layer.name: TopImages(layer, most) for layer in images.layers}
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in images.layers}
+    parts_of: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in images.layers}
     for turn, units in enumerate(shares_of_units(images.layers, keep)):
         largest = {name: Largest(keep[name]) for name in units}
         for places, maps in images.maps("thresholds"):
-            for name, own in maps.items():
+            for name, layer_maps in maps.items():
                 if turn == 0:
-                    moments[name].add(by_unit(own))
-                    tops[name].add(places, own)
+                    moments[name].add(by_unit(layer_maps))
+                    tops[name].add(places, layer_maps)
                 if name in units:
-                    largest[name].add(by_unit(own[:, units[name]]))
-        for name, one in largest.items():
-            found[name].append(one.threshold())
+                    largest[name].add(by_unit(layer_maps[:, units[name]]))
+        for name, values in largest.items():
+            parts_of[name].append(values.threshold())
     surveys = {}
-    for name, parts in found.items():
+    for name, parts in parts_of.items():
         threshold, above = (torch.cat(part) for part in zip(*parts, strict=True))
         surveys[name] = Survey(positions[name], threshold, above, moments[name], tops[name])
     return surveys
@@ -94,23 +94,23 @@ class Counts:
         (c,) Pixels that show each concept.
     seen
         The share of all annotated pixels that the classifier sees.
-    own
+    tallies
         For each layer the counts.
     spread
         For each layer how they are spread over images.
-    dealt
-        For each layer the counts for each way to deal the annotations to other images.
+    permuted
+        For each layer the counts for each permutation of the annotations among the images.
     """
 
     area: Int[Tensor, " c"]
     seen: float
-    own: Mapping[str, Tally]
+    tallies: Mapping[str, Tally]
     spread: Mapping[str, Spread]
-    dealt: Mapping[str, Sequence[Tally]]
+    permuted: Mapping[str, Sequence[Tally]]
 
 
-def deal_groups(images: int, permutations: int, batch_size: int, seed: int) -> Sequence[Sequence[int]]:
-    """Deal the images into groups at random, within which annotations can be dealt out in so many ways."""
+def make_permutation_groups(images: int, permutations: int, batch_size: int, seed: int) -> Sequence[Sequence[int]]:
+    """Divide the images into groups at random, within which annotations can be permuted in so many ways."""
     if not permutations:
         return [range(images)[start : start + batch_size] for start in range(0, images, batch_size)]
     order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
@@ -123,10 +123,10 @@ def count(
     """Count where units and concepts overlap, in the images' own annotations and in others'."""
     concepts, device = images.concepts, images.classifier.device
     # None, if there is no other image.
-    deals = min(permutations, len(concepts) - 1)
+    permutations = min(permutations, len(concepts) - 1)
     tallies = {
         layer.name: [
-            Tally(layer.units, concepts.category_of, len(concepts.categories), device) for _ in range(1 + deals)
+            Tally(layer.units, concepts.category_of, len(concepts.categories), device) for _ in range(1 + permutations)
         ]
         for layer in images.layers
     }
@@ -137,40 +137,41 @@ def count(
         fitted: list[Tensor] = []
         labels: list[Labels] = []
         for place in group:
-            one = concepts[place]
-            image, cut = one.fitted(images.classifier.fit, images.classifier.channels)
-            own = label_codes(cut.to(device), one.whole, one.categories)
-            area[own.concepts] += own.area()
-            seen, whole = seen + own.codes.numel(), whole + one.maps.shape[1] * one.maps.shape[2]
+            annotated = concepts[place]
+            image, cut = annotated.fitted(images.classifier.fit, images.classifier.channels)
+            own_labels = label_codes(cut.to(device), annotated.whole, annotated.categories)
+            area[own_labels.concepts] += own_labels.area()
+            seen, whole = seen + own_labels.codes.numel(), whole + annotated.maps.shape[1] * annotated.maps.shape[2]
             fitted.append(image)
-            labels.append(own)
+            labels.append(own_labels)
         for start in range(0, len(group), images.batch_size):
-            found = images.run(fitted[start : start + images.batch_size])
-            for name, maps in found.items():
+            outputs = images.run(fitted[start : start + images.batch_size])
+            for name, maps in outputs.items():
                 for number, excess in enumerate(maps - surveys[name].threshold.view(1, -1, 1, 1), start):
-                    dealt = [labels[(number + shift) % len(labels)] for shift in range(1 + deals)]
-                    counted = _overlap(excess, dealt)
+                    # Its own annotation first, then those that permutations give it.
+                    given = [labels[(number + shift) % len(labels)] for shift in range(1 + permutations)]
+                    counted = _overlap(excess, given)
                     shared, *_ = [
-                        tally.add(counts, of) for tally, counts, of in zip(tallies[name], counted, dealt, strict=True)
+                        tally.add(counts, of) for tally, counts, of in zip(tallies[name], counted, given, strict=True)
                     ]
-                    spreads[name].add(counted[0].any(1), shared, dealt[0])
+                    spreads[name].add(counted[0].any(1), shared, given[0])
             done += min(images.batch_size, len(group) - start)
             images.progress(done, len(concepts), "overlaps")
     return Counts(
         area,
         seen / whole,
-        {name: own for name, (own, *_) in tallies.items()},
+        {name: tally for name, (tally, *_) in tallies.items()},
         spreads,
-        {name: dealt for name, (_, *dealt) in tallies.items()},
+        {name: permuted for name, (_, *permuted) in tallies.items()},
     )
 
 
 def _overlap(excess: Float[Tensor, "u h w"], labels: Sequence[Labels]) -> list[Int[Tensor, "u k"]]:
     """Count one image's active pixels by the labels of several."""
-    found = [torch.zeros(len(excess), len(own.shown), dtype=torch.int64, device=excess.device) for own in labels]
+    overlaps = [torch.zeros(len(excess), len(own.shown), dtype=torch.int64, device=excess.device) for own in labels]
     for size in {own.codes.shape for own in labels}:
         for unit, pixel in active_pixels(excess, (size[0], size[1])):
-            for counts, own in zip(found, labels, strict=True):
-                if own.codes.shape == size:
-                    counts += code_counts(unit, pixel, own, len(excess))
-    return found
+            for counts, annotation in zip(overlaps, labels, strict=True):
+                if annotation.codes.shape == size:
+                    counts += code_counts(unit, pixel, annotation, len(excess))
+    return overlaps

@@ -83,13 +83,15 @@ def draw_pictures(dissection: DissectionRecord, folder: Path) -> Pictures:
 
 def _best_concepts(dissection: DissectionRecord) -> dict[int, set[int]]:
     """Return, for each top image, the best concepts of the units whose top image it is."""
-    found: dict[int, set[int]] = defaultdict(set)
-    for one in dissection.layers:
-        for concept, images, dead in zip(one.best.tolist(), one.top_images.tolist(), one.dead.tolist(), strict=True):
+    concepts_of: dict[int, set[int]] = defaultdict(set)
+    for dissected in dissection.layers:
+        for concept, images, dead in zip(
+            dissected.best.tolist(), dissected.top_images.tolist(), dissected.dead.tolist(), strict=True
+        ):
             for image in images:
                 if image >= 0 and not dead:
-                    found[image] |= {concept} - {-1}
-    return found
+                    concepts_of[image] |= {concept} - {-1}
+    return concepts_of
 
 
 def _looked_at(
@@ -104,11 +106,11 @@ def _looked_at(
     return picture, {key: path for key, path in masks.items() if path}
 
 
-def _outlines(one: DissectedLayer, box: tuple[int, int]) -> list[list[str]]:
+def _outlines(dissected: DissectedLayer, box: tuple[int, int]) -> list[list[str]]:
     """Outline the active areas in every unit's top images."""
-    excess = one.top_maps - one.threshold.to(one.top_maps)[:, None, None, None]
+    excess = dissected.top_maps - dissected.threshold.to(dissected.top_maps)[:, None, None, None]
     units, most = excess.shape[:2]
     # Of none there are no top images.
-    excess = torch.where((one.top_images >= 0)[:, :, None, None], excess, -1)
+    excess = torch.where((dissected.top_images >= 0)[:, :, None, None], excess, -1)
     paths = [path for part in torch.split(excess.flatten(0, 1), _AT_ONCE) for path in level_outlines(part, box)]
     return [paths[unit * most : (unit + 1) * most] for unit in range(units)]

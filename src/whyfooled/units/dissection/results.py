@@ -184,40 +184,40 @@ class DissectionRecord(ABC):
         """
         return pd.concat([self._frame(one) for one in self.layers], ignore_index=True)
 
-    def _frame(self, one: DissectedLayer) -> pd.DataFrame:
-        best = one.best.tolist()
+    def _frame(self, dissected: DissectedLayer) -> pd.DataFrame:
+        best = dissected.best.tolist()
         concept = [self.concepts[index] if index >= 0 else None for index in best]
         category = [self.categories[self.category_of[index]] if index >= 0 else None for index in best]
         return pd.DataFrame(
             {
-                "layer": one.layer.name,
-                "unit": range(one.layer.units),
+                "layer": dissected.layer.name,
+                "unit": range(dissected.layer.units),
                 "concept": pd.Series(concept, dtype="object"),
                 "category": pd.Series(category, dtype="object"),
-                "iou": one.best_iou.numpy(),
-                "detector": one.detectors(self.cutoff).numpy(),
-                "chance_iou": one.null_iou.double().mean(0).numpy() if len(one.null_iou) else float("nan"),
-                "p": one.p_value.numpy(),
-                "active_images": one.active_images.numpy(),
-                "in_one_image": one.in_one_image.numpy(),
-                "threshold": one.threshold.numpy(),
-                "active": (one.above.double() / one.positions).numpy(),
-                "dead": one.dead.numpy(),
-                "mean": one.mean.numpy(),
-                "std": one.std.numpy(),
+                "iou": dissected.best_iou.numpy(),
+                "detector": dissected.detectors(self.cutoff).numpy(),
+                "chance_iou": dissected.null_iou.double().mean(0).numpy() if len(dissected.null_iou) else float("nan"),
+                "p": dissected.p_value.numpy(),
+                "active_images": dissected.active_images.numpy(),
+                "in_one_image": dissected.in_one_image.numpy(),
+                "threshold": dissected.threshold.numpy(),
+                "active": (dissected.above.double() / dissected.positions).numpy(),
+                "dead": dissected.dead.numpy(),
+                "mean": dissected.mean.numpy(),
+                "std": dissected.std.numpy(),
             }
         )
 
     def overlaps(self) -> pd.DataFrame:
         """Return one row for each unit and concept that overlap: the pixels of both, of either, and the IoU."""
         parts = []
-        for one in self.layers:
-            unit, concept = one.both.nonzero(as_tuple=True)
+        for dissected in self.layers:
+            unit, concept = dissected.both.nonzero(as_tuple=True)
             names = [self.concepts[index] for index in concept.tolist()]
             kinds = [self.categories[self.category_of[index]] for index in concept.tolist()]
-            both, union = one.both[unit, concept].numpy(), one.union[unit, concept].numpy()
+            both, union = dissected.both[unit, concept].numpy(), dissected.union[unit, concept].numpy()
             columns = {"unit": unit.numpy(), "concept": names, "category": kinds, "both": both, "union": union}
-            parts.append(pd.DataFrame({"layer": one.layer.name, **columns, "iou": both / union}))
+            parts.append(pd.DataFrame({"layer": dissected.layer.name, **columns, "iou": both / union}))
         return pd.concat(parts, ignore_index=True)
 
     @abstractmethod

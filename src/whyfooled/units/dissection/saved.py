@@ -44,11 +44,11 @@ _TENSORS = (
 
 def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Path) -> None:
     """Write ``tensors.safetensors`` and ``dissection.json`` into a folder that exists."""
-    found = {"area": dissection.area}
-    for one in dissection.layers:
-        found |= {f"{one.layer.name}/{name}": getattr(one, name) for name in _TENSORS}
+    tensors = {"area": dissection.area}
+    for dissected in dissection.layers:
+        tensors |= {f"{dissected.layer.name}/{name}": getattr(dissected, name) for name in _TENSORS}
     # Cloned: tensors that share their storage are refused by the format. In their own precision, to come back exactly.
-    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()})
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
     (folder / TENSORS_FILE).write_bytes(content)
     about = {
         "format": _VERSION,
@@ -73,15 +73,15 @@ def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Pat
     (folder / DISSECTION_FILE).write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
-def _layer(one: DissectedLayer, cutoff: float) -> dict[str, Any]:
+def _layer(dissected: DissectedLayer, cutoff: float) -> dict[str, Any]:
     return {
-        "name": one.layer.name,
-        "kind": one.layer.kind,
-        "shape": list(one.layer.shape),
-        "positions": one.positions,
-        "units": one.layer.units,
-        "dead": int(one.dead.sum()),
-        "detectors": int(one.detectors(cutoff).sum()),
+        "name": dissected.layer.name,
+        "kind": dissected.layer.kind,
+        "shape": list(dissected.layer.shape),
+        "positions": dissected.positions,
+        "units": dissected.layer.units,
+        "dead": int(dissected.dead.sum()),
+        "detectors": int(dissected.detectors(cutoff).sum()),
     }
 
 
@@ -95,9 +95,9 @@ def read_dissection(folder: str | Path, kind: type[Saved]) -> Saved:
     about = _about(folder)
     check_format(folder, "dissection", about["format"], _VERSION, "whyfooled dissect")
     try:
-        found = kind(**_fields(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"])))
-        _check(found)
-        return found
+        dissection = kind(**_fields(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"])))
+        _check(dissection)
+        return dissection
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         raise ImageError(
             f"The dissection in {folder} is damaged or unfinished: {TENSORS_FILE} is missing, or is not the one that "
@@ -133,19 +133,19 @@ def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
     return load(content)
 
 
-def _check(found: DissectionRecord) -> None:
+def _check(dissection: DissectionRecord) -> None:
     """Raise `ValueError` if names and numbers do not go together, as after a change by hand."""
-    concepts, categories = len(found.concepts), len(found.categories)
-    shapes = [found.area.shape, *(one.both.shape[1:] for one in found.layers)]
-    units = [(one.layer.units, len(one.both), len(one.threshold)) for one in found.layers]
+    concepts, categories = len(dissection.concepts), len(dissection.categories)
+    shapes = [dissection.area.shape, *(one.both.shape[1:] for one in dissection.layers)]
+    units = [(one.layer.units, len(one.both), len(one.threshold)) for one in dissection.layers]
     if (
-        not found.layers
+        not dissection.layers
         or any(shape != (concepts,) for shape in shapes)
         or any(len(set(counts)) > 1 for counts in units)
-        or len(found.category_of) != concepts
-        or not set(found.category_of) <= set(range(categories))
-        or not isinstance(found.parameters, dict)
-        or not isinstance(found.cutoff, float | int)
+        or len(dissection.category_of) != concepts
+        or not set(dissection.category_of) <= set(range(categories))
+        or not isinstance(dissection.parameters, dict)
+        or not isinstance(dissection.cutoff, float | int)
     ):
         raise ValueError
 

@@ -103,21 +103,21 @@ def _sentences(dissection: DissectionRecord) -> Iterator[str]:
     yield from dissection.notes
 
 
-def _layer_sentence(dissection: DissectionRecord, one: DissectedLayer) -> str:
-    chance = detectors_by_chance(one, dissection.cutoff)
-    found = one.best[one.detectors(dissection.cutoff)]
-    text = f"{one.layer.name}: {chance.observed} of {_count(one.layer.units, 'unit')} detect a concept"
+def _layer_sentence(dissection: DissectionRecord, dissected: DissectedLayer) -> str:
+    chance = detectors_by_chance(dissected, dissection.cutoff)
+    detected = dissected.best[dissected.detectors(dissection.cutoff)]
+    text = f"{dissected.layer.name}: {chance.observed} of {_count(dissected.layer.units, 'unit')} detect a concept"
     text += f" (IoU above {dissection.cutoff:g})"
-    if len(found):
-        concepts, counts = torch.unique(found, return_counts=True)
+    if len(detected):
+        concepts, counts = torch.unique(detected, return_counts=True)
         order = counts.argsort(descending=True, stable=True)[:3].tolist()
         most = ", ".join(f"{dissection.concepts[int(concepts[i])]} ({int(counts[i])})" for i in order)
         text += f", {len(concepts)} different ones{', most often' if len(concepts) > 1 else ':'} {most}"
     if not len(chance.counts):
         return f"{text}."
-    above = int((one.detectors(dissection.cutoff) & (one.null_iou < one.best_iou).all(0)).sum())
+    above = int((dissected.detectors(dissection.cutoff) & (dissected.null_iou < dissected.best_iou).all(0)).sum())
     text += f"; by chance {chance.text()} would, p {chance.p_value:.3f}"
-    return f"{text}. {above} of them have a larger IoU than in any permutation." if len(found) else f"{text}."
+    return f"{text}. {above} of them have a larger IoU than in any permutation." if len(detected) else f"{text}."
 
 
 def _on_chance(dissection: DissectionRecord) -> Iterator[str]:
@@ -167,28 +167,28 @@ def _on_silent(dissection: DissectionRecord) -> Iterator[str]:
         yield f"{_count(never, 'unit')} gave the largest activation too often to exceed a threshold (never active)."
 
 
-def _never_active(one: DissectedLayer) -> Bool[Tensor, " u"]:
-    return (one.above == 0) & ~one.dead
+def _never_active(dissected: DissectedLayer) -> Bool[Tensor, " u"]:
+    return (dissected.above == 0) & ~dissected.dead
 
 
 def _by_layer(dissection: DissectionRecord) -> SummaryTable:
     rows = []
-    for one in dissection.layers:
-        chance, detectors = detectors_by_chance(one, dissection.cutoff), one.detectors(dissection.cutoff)
+    for dissected in dissection.layers:
+        chance, detectors = detectors_by_chance(dissected, dissection.cutoff), dissected.detectors(dissection.cutoff)
         rows.append(
             (
-                one.layer.name,
-                one.layer.units,
-                int(one.dead.sum()),
-                int(_never_active(one).sum()),
+                dissected.layer.name,
+                dissected.layer.units,
+                int(dissected.dead.sum()),
+                int(_never_active(dissected).sum()),
                 chance.observed,
                 chance.text(),
                 chance.p_value,
-                len(torch.unique(one.best[detectors])),
-                int(in_reach(one, dissection.area, dissection.cutoff).sum()),
-                float(one.best_iou[detectors].mean()),
-                float(one.best_iou.mean()),
-                float(one.null_iou.double().mean()),
+                len(torch.unique(dissected.best[detectors])),
+                int(in_reach(dissected, dissection.area, dissection.cutoff).sum()),
+                float(dissected.best_iou[detectors].mean()),
+                float(dissected.best_iou.mean()),
+                float(dissected.null_iou.double().mean()),
             )
         )
     caption = (
@@ -202,17 +202,17 @@ def _by_layer(dissection: DissectionRecord) -> SummaryTable:
 def _by_category(dissection: DissectionRecord) -> SummaryTable:
     category_of = torch.tensor(dissection.category_of)
     rows: list[tuple[Cell, ...]] = []
-    for one in dissection.layers:
-        detectors = one.detectors(dissection.cutoff)
-        best, iou = one.best[detectors], one.best_iou[detectors]
-        reach = in_reach(one, dissection.area, dissection.cutoff)
+    for dissected in dissection.layers:
+        detectors = dissected.detectors(dissection.cutoff)
+        best, iou = dissected.best[detectors], dissected.best_iou[detectors]
+        reach = in_reach(dissected, dissection.area, dissection.cutoff)
         for number, name in enumerate(dissection.categories):
             of = category_of == number
             mine = of[best]
             if not (dissection.area[of] > 0).any():
                 continue
             counts = (len(torch.unique(best[mine])), int(reach[of].sum()), int((dissection.area[of] > 0).sum()))
-            rows.append((one.layer.name, name, *counts, int(mine.sum()), float(iou[mine].mean())))
+            rows.append((dissected.layer.name, name, *counts, int(mine.sum()), float(iou[mine].mean())))
     columns = ("layer", "category", "concepts detected", "in reach", "shown", "detectors", "IoU of detectors")
     return SummaryTable("Concepts that some unit detects, by category, and the units that do.", columns, rows)
 
@@ -238,5 +238,5 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _count(number: int, one: str, several: str = "") -> str:
-    return f"{number} {one if number == 1 else several or one + 's'}"
+def _count(number: int, singular: str, plural: str = "") -> str:
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

@@ -54,8 +54,8 @@ def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Se
     codes = torch.zeros(maps.shape[1:], dtype=torch.int32, device=maps.device)
     # What each code stands for, one row for each map so far.
     said = torch.zeros(0, 1, dtype=torch.int64, device=maps.device)
-    for one in maps:
-        values, places = _compact(one - NOTHING)
+    for label_map in maps:
+        values, places = _compact(label_map - NOTHING)
         pairs, codes = _compact(codes.long() * len(values) + places)
         said = torch.cat([said[:, pairs // len(values)], values[pairs % len(values)].unsqueeze(0) + NOTHING])
     concepts: Tensor = torch.unique(torch.cat([said.flatten(), said.new_tensor(list(whole))]))
@@ -67,8 +67,8 @@ def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Se
 def _compact(values: Int[Tensor, "h w"]) -> tuple[Int[Tensor, " k"], Int[Tensor, "h w"]]:
     """Return the values that are there, and for each pixel the place of its own among them, as int32."""
     if int(values.max()) >= _FEW:
-        found, places = torch.unique(values, return_inverse=True)
-        return found, places.int()
+        present, places = torch.unique(values, return_inverse=True)
+        return present, places.int()
     there = torch.bincount(values.flatten()) > 0
     places = (there.cumsum(0) - 1).int()
     return there.nonzero()[:, 0], places.index_select(0, values.flatten().int()).view(values.shape)

@@ -21,11 +21,11 @@ def ranks(top: float, positions: int) -> int:
 
     The share is taken as it is written: 0.005 of 200 activations is 1, whatever the nearest binary fraction gives.
     """
-    found = int(Fraction(str(top)) * positions)
-    if not found:
+    above = int(Fraction(str(top)) * positions)
+    if not above:
         fix = f"Give more images, or at least {1 / positions:.2g}."
         raise bad_parameter("top", f"must leave at least one of a unit's {positions} activations", top, fix)
-    return found
+    return above
 
 
 class Largest:
@@ -116,32 +116,32 @@ class TopImages:
 
     def add(self, images: Sequence[int], maps: Float[Tensor, "n u h w"]) -> None:
         """Add images, by their places in the list."""
-        found = maps.transpose(0, 1).cpu()
-        places = torch.tensor(images).expand(len(found), -1)
-        numbers, values = torch.cat([self.images, places], 1), torch.cat([self.values, found.amax((2, 3))], 1)
+        unit_maps = maps.transpose(0, 1).cpu()
+        places = torch.tensor(images).expand(len(unit_maps), -1)
+        numbers, values = torch.cat([self.images, places], 1), torch.cat([self.values, unit_maps.amax((2, 3))], 1)
         # By image first: a stable sort by value leaves equal ones in that order. What is not there yet comes last.
         first = numbers.where(numbers >= 0, numbers.max() + 1).argsort(1)
         chosen = first.gather(1, values.gather(1, first).argsort(dim=1, descending=True, stable=True))
         chosen = chosen[:, : self.images.shape[1]]
         self.images, self.values = numbers.gather(1, chosen), values.gather(1, chosen)
-        rows = torch.arange(len(found)).unsqueeze(1)
-        self.maps = torch.cat([self.maps, found], 1)[rows, chosen]
+        rows = torch.arange(len(unit_maps)).unsqueeze(1)
+        self.maps = torch.cat([self.maps, unit_maps], 1)[rows, chosen]
 
 
 def shares_of_units(layers: Sequence[Layer], keep: Mapping[str, int]) -> Iterator[dict[str, slice]]:
     """Deal the units out to passes, so that what one pass holds stays within `BUDGET`; one unit is there at least."""
-    free, found = BUDGET, dict[str, slice]()
+    free, taken = BUDGET, dict[str, slice]()
     for layer in layers:
         start, needed = 0, 2 * keep[layer.name]
         while start < layer.units:
-            fitting = min(max(free // needed, 0 if found else 1), layer.units - start)
+            fitting = min(max(free // needed, 0 if taken else 1), layer.units - start)
             if fitting:
-                found[layer.name] = slice(start, start + fitting)
+                taken[layer.name] = slice(start, start + fitting)
                 start, free = start + fitting, free - fitting * needed
             if start < layer.units:
-                yield found
-                free, found = BUDGET, {}
-    yield found
+                yield taken
+                free, taken = BUDGET, {}
+    yield taken
 
 
 def by_unit(maps: Float[Tensor, "n u h w"]) -> Float[Tensor, "u m"]:
