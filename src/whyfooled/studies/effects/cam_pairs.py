@@ -25,7 +25,7 @@ from whyfooled.saliency import GradCAM
 from whyfooled.studies.parts.attacked import FOOLED, attacked, check_attacks, check_target, outcomes, promoted
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
 from whyfooled.studies.parts.fooled import counted_outcomes
-from whyfooled.studies.parts.maps import titled_pairs
+from whyfooled.studies.parts.maps import compute_pairs
 from whyfooled.studies.parts.over_images import check_some_method
 from whyfooled.studies.parts.pictures import (
     CLEAN,
@@ -146,8 +146,8 @@ class CAMPairs(Study):
     ) -> Iterator[tuple[str, Tensor | MethodError]]:
         """Compute (n,4,d,h,w) the four maps of every method; enhanced ones hold the two classes against each other."""
         towards = promoted(result, true)
-        before = dict(titled_pairs(self.methods, classifier, result.clean, true, towards))
-        for name, after in titled_pairs(self.methods, classifier, result.attempted, true, towards):
+        before = dict(compute_pairs(self.methods, classifier, result.clean, true, towards))
+        for name, after in compute_pairs(self.methods, classifier, result.attempted, true, towards):
             parts = [before[name], after]
             errors = [part for part in parts if isinstance(part, MethodError)]
             yield name, errors[0] if errors else torch.cat([part for part in parts if isinstance(part, Tensor)], dim=1)

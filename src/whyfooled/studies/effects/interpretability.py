@@ -21,7 +21,7 @@ from whyfooled.registry import Card
 from whyfooled.studies.parts.attacked import check_attacks, check_target
 from whyfooled.studies.parts.defaults import CAMS, NORM_ATTACKS
 from whyfooled.studies.parts.fooled import Fooled, fooled_by, who_was_fooled
-from whyfooled.studies.parts.maps import spread, titled_maps
+from whyfooled.studies.parts.maps import compute_maps, scatter_maps
 from whyfooled.studies.parts.over_images import check_some_method
 from whyfooled.studies.study import Batch, Measured, Study, check_methods
 from whyfooled.studies.table import Columns, Table
@@ -110,7 +110,7 @@ class InterpretabilityScores(Study):
                 if isinstance(maps, MethodError):
                     rows += fooled.rows(facts, method=name, error=f"{name}: {maps}")
                     continue
-                kept[f"{fooled.attack}/{name}/{kind}"] = spread(maps, fooled.places, len(batch.images))
+                kept[f"{fooled.attack}/{name}/{kind}"] = scatter_maps(maps, fooled.places, len(batch.images))
                 for size, numbers in self._scores(fooled.result, maps, batch.seed):
                     main = size == self.quantile
                     rows += fooled.rows(facts | numbers, method=name, map=kind, quantile=size, main=main)
@@ -119,11 +119,11 @@ class InterpretabilityScores(Study):
     def _maps(self, classifier: Classifier, fooled: Fooled) -> Iterator[tuple[str, str, Tensor | MethodError]]:
         """Compute (m,d,h,w) the two maps of every method; enhanced ones hold one of the classes against the other."""
         refused = set()
-        for name, maps in titled_maps(self.methods, classifier, fooled.result.clean, fooled.true, fooled.target):
+        for name, maps in compute_maps(self.methods, classifier, fooled.result.clean, fooled.true, fooled.target):
             yield name, BEFORE, maps
             if isinstance(maps, MethodError):
                 refused.add(name)
-        for name, maps in titled_maps(self.methods, classifier, fooled.result.attempted, fooled.target, fooled.true):
+        for name, maps in compute_maps(self.methods, classifier, fooled.result.attempted, fooled.target, fooled.true):
             # A reason is given once.
             if name not in refused:
                 yield name, AFTER, maps

@@ -33,7 +33,7 @@ from whyfooled.studies.parts.attacked import (
     outcomes,
 )
 from whyfooled.studies.parts.defaults import ATTACKS, METHODS
-from whyfooled.studies.parts.maps import titled_maps
+from whyfooled.studies.parts.maps import compute_maps
 from whyfooled.studies.study import Batch, Measured, Study, check_methods
 from whyfooled.studies.table import Columns, Table
 from whyfooled.tensors.measures import cosine, rank_correlation, structural_similarity, top_overlap
@@ -133,7 +133,7 @@ class AttackOutcome(Study):
     def _maps(
         self, classifier: Classifier, images: Tensor, classes: Classes, contrast: Classes
     ) -> dict[str, Tensor | MethodError]:
-        return dict(titled_maps(self.methods, classifier, images, classes, contrast))
+        return dict(compute_maps(self.methods, classifier, images, classes, contrast))
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:

@@ -29,7 +29,7 @@ from whyfooled.studies.parts.attacked import (
     outcomes,
 )
 from whyfooled.studies.parts.defaults import METHODS
-from whyfooled.studies.parts.maps import spread, titled_maps
+from whyfooled.studies.parts.maps import compute_maps, scatter_maps
 from whyfooled.studies.parts.over_images import by_image, check_some_method, differences, highest, means
 from whyfooled.studies.study import Batch, Measured, Study, check_methods
 from whyfooled.studies.table import Columns, Table
@@ -125,13 +125,13 @@ class Recovery(Study):
                     continue
                 maps[name] = orders[0]
                 rows += self._recover(classifier, fooled, true[chosen], name, orders, common, batch.seed)
-        return Measured(rows, {name: spread(one, places, len(found)) for name, one in maps.items()})
+        return Measured(rows, {name: scatter_maps(one, places, len(found)) for name, one in maps.items()})
 
     def _orders(
         self, classifier: Classifier, result: AttackResult, true: Tensor, seed: int
     ) -> Iterator[tuple[str, list[Tensor] | MethodError]]:
         # Not `adversarial`, which is the clean image where another class than the target was reached.
-        for name, maps in titled_maps(self.methods, classifier, result.attempted, result.predictions, true):
+        for name, maps in compute_maps(self.methods, classifier, result.attempted, result.predictions, true):
             yield name, maps if isinstance(maps, MethodError) else [maps]
         yield SIZE, [(result.attempted - result.clean).abs()]
         yield RANDOM, [random_maps(result.clean, seed + number) for number in range(self.random_orders)]

@@ -20,7 +20,7 @@ from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.studies.parts.attacked import FOOLED, attacked, check_attacks, check_target, explained, outcomes
 from whyfooled.studies.parts.defaults import ATTACKS, METHODS
-from whyfooled.studies.parts.maps import titled_maps
+from whyfooled.studies.parts.maps import compute_maps
 from whyfooled.studies.parts.over_images import check_some_method
 from whyfooled.studies.parts.pictures import (
     CLEAN,
@@ -108,7 +108,7 @@ class SaliencyGrid(Study):
         """Return (n,lines,d,h,w) maps of every method."""
         found: dict[str, list[Tensor] | MethodError] = {}
         for line in lines:
-            for name, maps in titled_maps(self.methods, classifier, line.images, *explained(line.logits, line.true)):
+            for name, maps in compute_maps(self.methods, classifier, line.images, *explained(line.logits, line.true)):
                 known = found.setdefault(name, [])
                 if isinstance(maps, MethodError):
                     found[name] = maps

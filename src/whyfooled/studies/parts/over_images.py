@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from whyfooled.drawing.summary import SummaryTable
 from whyfooled.errors import ImageError
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import Interval, bootstrap_means
@@ -50,7 +52,7 @@ class Spread:
         """Take columns as the entries, of rows that are an image each."""
         return cls(tuple(columns), _as_tensor(rows[list(columns)]), seed)
 
-    @property
+    @cached_property
     def means(self) -> dict[str, Interval]:
         """The mean over images of each entry, with its interval."""
         return dict(zip(self.entries, bootstrap_means(self.values, seed=self.seed), strict=True))
@@ -85,6 +87,21 @@ def _as_tensor(numbers: pd.DataFrame) -> Tensor:
 def highest(intervals: Mapping[str, Interval]) -> str:
     """Return the entry with the largest mean."""
     return max(intervals, key=lambda entry: intervals[entry].mean if intervals[entry].count else float("-inf"))
+
+
+def group_rows(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Go through the rows of each combination of entries of some columns, in the order in which the table has them."""
+    for labels, group in rows.groupby(list(columns), observed=True):
+        yield tuple(map(str, labels)), group
+
+
+def tabulate_means(
+    caption: str, rows: pd.DataFrame, columns: Mapping[str, str], seed: int, by: str = "attack"
+) -> SummaryTable:
+    """List the means over images of some columns, given with their headings, for each entry of another."""
+    means = [Spread.of(rows, by, column, seed).means for column in columns]
+    lines = [(entry, *(of_column[entry] for of_column in means)) for entry in means[0]]
+    return SummaryTable(caption, (by, *columns.values()), lines)
 
 
 def check_some_method(table: Table, references: Sequence[str] = ()) -> None:

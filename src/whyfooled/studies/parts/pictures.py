@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from PIL import Image as PILImage
 from torch import Tensor
 
+from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
-from whyfooled.drawing.pictures import Scale
+from whyfooled.drawing.figures.curves import Line, tiles_figure
+from whyfooled.drawing.pictures import Scale, scaled_picture
 from whyfooled.drawing.summary import Cell, SummaryTable
 from whyfooled.errors import at_least
 from whyfooled.images import to_picture
-from whyfooled.studies.parts.attacked import FOOLED
+from whyfooled.studies.parts.attacked import FOOLED, outcomes
+from whyfooled.studies.study import Batch
 from whyfooled.studies.table import Columns, Table
 from whyfooled.types import Image, Images, Logits
 
@@ -54,7 +59,106 @@ PICTURE_COLUMNS: Columns = {
     "linf": "real",
     "picture": "bytes",
 }
-"""The columns of `picture_rows`."""
+SCALE_COLUMNS: Columns = {"scale": "real", "signed": "flag", "height": "whole"}
+CLEAN = "clean"
+SHOWN = 3
+"""How many images the figure shows: the most telling ones. [ours]"""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Round:
+    """A batch before any attack, or after one.
+
+    Parameters
+    ----------
+    attack
+        The attack, or `CLEAN`.
+    outcomes
+        Of each image; "" before any attack.
+    images, logits
+        The images now, and what the classifier gives them.
+    delta
+        What was added to the clean ones.
+    """
+
+    attack: str
+    outcomes: Sequence[str]
+    images: Images
+    logits: Logits
+    delta: Images
+
+    @classmethod
+    def before(cls, images: Images, logits: Logits) -> Round:
+        """Make the one before any attack."""
+        return cls(CLEAN, [""] * len(images), images, logits, torch.zeros_like(images))
+
+    @classmethod
+    def after(cls, attack: str, batch: Batch, result: AttackResult) -> Round:
+        """Make the one after an attack."""
+        return cls(attack, outcomes(batch, result), result.attempted, result.logits, result.attempted - result.clean)
+
+    def keys(self) -> list[dict[str, Any]]:
+        """Return what every row of each image begins with."""
+        return [
+            {"place": place, "attack": self.attack, "outcome": outcome} for place, outcome in enumerate(self.outcomes)
+        ]
+
+    def rows(self, classifier: Classifier) -> Iterator[dict[str, Any]]:
+        """Give a row for each image, of `PICTURE_COLUMNS`: what the classifier makes of it, and a picture."""
+        for key, image, probabilities, added in zip(
+            self.keys(), self.images, self.logits.softmax(1), self.delta, strict=True
+        ):
+            seen = int(probabilities.argmax())
+            yield key | {
+                "prediction": classifier.class_name(seen),
+                "probability": float(probabilities[seen]),
+                "l2": float(added.norm()),
+                "linf": float(added.abs().max()),
+                "picture": to_png(image),
+            }
+
+
+def pack_maps(maps: Mapping[str, Image], scale: Scale) -> dict[str, Any]:
+    """Write maps into cells of one row: `SCALE_COLUMNS`, and a cell for each map by the name of its column."""
+    height = next(iter(maps.values())).shape[-2]
+    cells = {column: to_levels(saliency, scale) for column, saliency in maps.items()}
+    return {"scale": scale.end, "signed": scale.signed, "height": height, **cells}
+
+
+def draw_map(row: Mapping[Any, Any], column: str = "map") -> PILImage.Image:
+    """Draw a map that `pack_maps` wrote into a row."""
+    return scaled_picture(from_levels(row[column], int(row["height"])), Scale(1.0, bool(row["signed"])))
+
+
+def choose_most_telling(table: Table, count: int = SHOWN) -> list[int]:
+    """Choose images: first by how many attacks succeeded, then by how much the first method's map changed on those."""
+    at_least("count", count, 1)
+    rows = table.read(["index", "attack", "outcome", "method", "moved"])
+    first = rows["method"].dropna().iloc[0]
+    fooled = rows[(rows["method"] == first) & (rows["outcome"] == FOOLED)]
+    ranked = fooled.groupby("index")["moved"].agg(["count", "mean"])
+    ranked = ranked.reindex(rows["index"].unique(), fill_value=0.0)
+    return [int(index) for index in ranked.sort_values(["count", "mean"], ascending=False, kind="stable").index[:count]]
+
+
+def tabulate_shown(table: Table) -> SummaryTable:
+    """List what the classifier makes of the images that are shown."""
+    headings = ("image", "attack", "prediction", "probability", "outcome", "l2", "linf")
+    chosen = choose_most_telling(table)
+    rows = table.read(["index", "method", *headings], [("index", "in", chosen)])
+    rows = rows[rows["method"].isna()]
+    lines = [line for index in chosen for line in rows.loc[rows["index"] == index, list(headings)].itertuples(False)]
+    return SummaryTable("What the classifier makes of the images shown.", headings, lines)
+
+
+def draw_shown(table: Table, make_lines: Callable[[pd.DataFrame], list[Line]]) -> Figure:
+    """Draw the images that are shown: for each, the lines of pictures that are made of its rows."""
+    blocks = []
+    for index in choose_most_telling(table):
+        rows = table.read(where=[("index", "==", index)])
+        blocks.append((str(rows["image"].iloc[0]), make_lines(rows)))
+    return tiles_figure(blocks)
 
 
 def picture_rows(classifier: Classifier, images: Images, logits: Logits, delta: Images) -> Iterator[dict[str, Any]]:
@@ -68,11 +172,6 @@ def picture_rows(classifier: Classifier, images: Images, logits: Logits, delta: 
             "linf": float(added.abs().max()),
             "picture": to_png(image),
         }
-
-
-CLEAN = "clean"
-SHOWN = 3
-"""How many images the figure shows: the most telling ones. [ours]"""
 
 
 def shown_table(rows: pd.DataFrame, chosen: Sequence[int]) -> SummaryTable:
