@@ -66,6 +66,13 @@ def check_none_works(
         raise error
 
 
+def sort_out(results: Iterable[Tensor | MethodError]) -> tuple[list[Tensor], MethodError | None]:
+    """Tell the maps that a method has from the first reason why it does not work."""
+    results = list(results)
+    errors = [result for result in results if isinstance(result, MethodError)]
+    return [result for result in results if isinstance(result, Tensor)], errors[0] if errors else None
+
+
 def make_error_rows(rows: Iterable[Mapping[str, Any]], method: str, error: MethodError) -> Iterator[dict[str, Any]]:
     """Say in each image's row that a method does not work, and why."""
     return ({**row, "method": method, "error": f"{method}: {error}"} for row in rows)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from whyfooled.drawing.summary import SummaryTable
+from whyfooled.drawing.summary import Cell, SummaryTable
 from whyfooled.errors import ImageError
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import Interval, bootstrap_means
@@ -100,7 +100,7 @@ def tabulate_means(
 ) -> SummaryTable:
     """List the means over images of some columns, given with their headings, for each entry of another."""
     means = [Spread.of(rows, by, column, seed).means for column in columns]
-    lines = [(entry, *(of_column[entry] for of_column in means)) for entry in means[0]]
+    lines: list[tuple[Cell, ...]] = [(entry, *(of_column[entry] for of_column in means)) for entry in means[0]]
     return SummaryTable(caption, (by, *columns.values()), lines)
 
 
