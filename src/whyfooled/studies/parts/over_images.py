@@ -70,6 +70,11 @@ class Spread:
         """Return the mean over images of each entry minus a certain one."""
         return replace(self, values=self.values - self.column(entry)[:, None]).means
 
+    def gaps(self, pairs: Mapping[str, tuple[str, str]]) -> Spread:
+        """Take the first entry of each pair minus its second, image by image, under the pair's name."""
+        gaps = [self.column(first) - self.column(second) for first, second in pairs.values()]
+        return Spread(tuple(pairs), torch.stack(gaps, dim=1), self.seed)
+
     def ratio(self, entry: str) -> dict[str, Interval]:
         """Return the geometric mean over images of each entry's positive number over that of a certain one."""
         logs = replace(self, values=self.values.log())
@@ -93,6 +98,11 @@ def group_rows(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, .
     """Go through the rows of each combination of entries of some columns, in the order in which the table has them."""
     for labels, group in rows.groupby(list(columns), observed=True):
         yield tuple(map(str, labels)), group
+
+
+def swap_keys(nested: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Interval]]:
+    """Turn mappings inside a mapping inside out; all of them have the keys of the first."""
+    return {key: {name: inner[key] for name, inner in nested.items()} for key in next(iter(nested.values()))}
 
 
 def tabulate_means(
