@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -77,7 +78,8 @@ class Spread:
 
     def ratio(self, entry: str) -> dict[str, Interval]:
         """Return the geometric mean over images of each entry's positive number over that of a certain one."""
-        logs = replace(self, values=self.values.log())
+        # Not `torch.log`, whose last digits depend on the machine.
+        logs = replace(self, values=self.values.clone().apply_(math.log))
         return {name: interval.exp() for name, interval in logs.minus(entry).items()}
 
     def best(self, leaving_out: Sequence[str] = ()) -> str:
