@@ -131,7 +131,8 @@ def _dense(classifier: Classifier, source: Source, count: int, repeats: int) -> 
     mean = dict(zip(found, (statistics.median(column) for column in zip(*times, strict=True)), strict=False))
     ratio = statistics.median(mine / other for mine, other in times)
     print(
-        f"\nFitted to {count} images, evaluated on {next(iter(evaluated.values())).count} others that are classified right\n"
+        f"\nFitted to {count} images, evaluated on {next(iter(evaluated.values())).count} others, which are classified "
+        "right\n"
     )
     print("| | D, held out | seconds |\n|---|---|---|")
     for name, interval in apart.items():

@@ -1,4 +1,4 @@
-"""Maps of several methods for a class and the one it is contrasted with; methods with the same base share its passes."""
+"""Maps of several methods for a class and the one to contrast it with; methods with the same base share its passes."""
 
 from __future__ import annotations
 

@@ -207,8 +207,8 @@ def find_unit_changes(
     concepts rise. Its full text is not public: all definitions are [ours]. How much a unit changes is
     ``‖a_k(x') − a_k(x)‖₂`` over its standard deviation on the dissection's images and the clean image as one more:
     photographs of other things leave many units almost silent. It counts as no less than half the layer's (the root
-    mean square over the units that vary), so that they do not come first for changing at all; a unit that gives the same
-    in all those images has none, and is not ranked. The unit's effect on a logit is
+    mean square over the units that vary), so that they do not come first for changing at all; a unit that gives the
+    same in all those images has none, and is not ranked. The unit's effect on a logit is
     ``Σ ½(g_k(x) + g_k(x')) · (a_k(x') − a_k(x))`` over the places, with ``g_k`` the gradient of the logit with respect
     to the unit's map: the trapezoid rule of the integral along the straight way from one activation to the other. It is
     exact where what comes after the layer is linear, and the effects of all units then add up to the change of the

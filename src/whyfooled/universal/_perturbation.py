@@ -48,8 +48,8 @@ class UniversalPerturbation:
         Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
         None if they are not known.
     images, wrong
-        How many images it was fitted to, and how many were left out because the classifier misclassifies them; 0 if that
-        is not known.
+        How many images it was fitted to, and how many were left out because the classifier misclassifies them; 0 if
+        that is not known.
     history
         What every step of the fit came to, such as ``{"dissimilarity": 0.8}``.
     passes

@@ -28,8 +28,8 @@ class SingularUAP(UniversalMethod):
     """The (p,q)-singular vector of a layer's Jacobians (Khrulkov & Oseledets 2018, sec. 3, algorithm 1).
 
     With the Jacobian J_i of a layer's values at image i, it is the v with ``‖v‖_p = 1`` that makes ``Σ ‖J_i v‖_q^q``
-    large: what changes the layer most, to first order. p is 2 in the l2 ball and ∞ in the l-infinity ball. A power method
-    finds it, with ``ψ_r(a) = sign(a) |a|^(r−1)`` and 1/p + 1/p' = 1:
+    large: what changes the layer most, to first order. p is 2 in the l2 ball and ∞ in the l-infinity ball. A power
+    method finds it, with ``ψ_r(a) = sign(a) |a|^(r−1)`` and 1/p + 1/p' = 1:
 
         v ← ψ_{p'}(Σ J_iᵀ ψ_q(J_i v)), brought to ‖v‖_p = 1.
 

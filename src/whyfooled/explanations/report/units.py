@@ -16,7 +16,7 @@ TOP_UNITS = 10
 """How many of the units that changed most are listed, for each layer. [ours]"""
 
 TOP_DETECTORS = 5
-"""How many of the detectors that changed most are listed, for each layer: most of what changes detects nothing. [ours]"""
+"""How many of the detectors that changed most are listed, for each layer: most of what does detects nothing. [ours]"""
 
 CLASSES = ("true", "wrong")
 
