@@ -58,8 +58,9 @@ class DeepLIFT:
         images = images.detach()
         start = make_baselines(images, self.baseline)
         references = RecordedInputs()
-        with torch.no_grad(), uncompiled(), references:
-            before = plain_logits(classifier, start.clone())
+        # With a graph, as for the images: what a model does without one must be the same in both passes.
+        with torch.enable_grad(), uncompiled(), references:
+            before = plain_logits(classifier, start.clone().requires_grad_()).detach()
         leaf = images.clone().requires_grad_()
         with torch.enable_grad():
             with uncompiled(), RescaledCalls(references) as calls:

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from whyfooled.saliency.backward.calls import Call, replaced, tensors_in
-from whyfooled.saliency.backward.elementwise import FUNCTIONS, Function, Values
+from whyfooled.saliency.backward.elementwise import FUNCTIONS, Function, Key, Values
 from whyfooled.saliency.backward.graph import nodes_between, report_images
 from whyfooled.saliency.backward.rectifiers import INFINITY, Rectifier, as_relu, is_middle, matched
 
@@ -55,6 +55,8 @@ class Step:
         Its tensors that depend on the images, one for each time that they are given, and what their values are.
     hidden
         Those that depend on them by no derivative, such as masks.
+    leaves_image
+        Whether it cuts off the values of what is still image, and none had to be.
     mixes
         Whether one of them has, side by side, a signal and a constant, or a signal and a function of itself.
     outcome
@@ -69,6 +71,7 @@ class Step:
     signals: list[Tensor]
     values: list[Values]
     hidden: list[Tensor]
+    leaves_image: bool
     mixes: bool
     outcome: Values | None
     rectifier: Rectifier | None
@@ -78,8 +81,12 @@ class Step:
     @cached_property
     def doubt(self) -> Doubt | None:
         """Why the call may be an activation in disguise; None if it is in no doubt, or known for what it is."""
-        is_recognised = self.rectifier is not None or self.call.function in _WHOLE
-        return None if is_recognised else _doubt(self)
+        return None if self.is_recognised else _doubt(self)
+
+    @property
+    def is_recognised(self) -> bool:
+        """Whether the call is known for what it is."""
+        return self.leaves_image or self.rectifier is not None or self.call.function in _WHOLE
 
     @property
     def shares_source(self) -> bool:
@@ -132,14 +139,16 @@ class Followed:
             signals = [tensor for tensor in call.tensors if self.depends(tensor)]
             values = [self.values(signal) for signal in signals]
             outcome = self._outcome(call, signals, values)
+            leaves_image = self._leaves_image(call, values)
             return Step(
                 call=call,
                 signals=signals,
                 values=values,
                 hidden=[signal for signal in signals if not signal.requires_grad],
+                leaves_image=leaves_image,
                 mixes=any(signal in self._mixtures for signal in signals),
                 outcome=outcome,
-                rectifier=self._rectifier(call, outcome),
+                rectifier=None if leaves_image else self._rectifier(call, outcome),
                 versions=[(tensor, tensor._version) for tensor in call.tensors],
                 nodes={tensor.grad_fn for tensor in call.tensors},
             )
@@ -152,7 +161,8 @@ class Followed:
             if not step.signals:
                 # What is made of parameters alone has a node of the graph, too.
                 for tensor in made:
-                    self._constants[tensor] = True
+                    if tensor.grad_fn is not None:
+                        self._constants[tensor] = True
             elif step.call.function not in _OF_SHAPES:
                 for index, tensor in enumerate(made):
                     self._note(step, index, tensor)
@@ -170,13 +180,14 @@ class Followed:
         if is_joined or (step.mixes and _kind(step.call) == "same"):
             self._mixtures[tensor] = True
         if step.outcome is not None:
-            self._keep(tensor, step.outcome if step.rectifier is None else replace(step.outcome, settled=True))
+            # What was overwritten is known no more, and a note that held its own tensor would never go.
+            behind = tuple(each for each in step.outcome.behind if each[0] is not tensor)
+            settled = step.outcome.settled or step.rectifier is not None
+            self._keep(tensor, replace(step.outcome, behind=behind, settled=settled))
         elif len(sources) == 1 and _works_on_each_value(step.call):
             self._keep(tensor, Values(source=sources.pop(), origin=origin))
         elif len(step.call.tensors) == 1:
-            # The same call of the same values makes the same values.
-            call = step.call.function, repr(replaced((step.call.args, step.call.kwargs), lambda _: None)), index
-            self._keep(tensor, Values(source=(*sources.pop(), call), origin=origin))
+            self._keep(tensor, _same_call(step, index, origin))
 
     def _outcome(self, call: Call, signals: Sequence[Tensor], values: Sequence[Values]) -> Values | None:
         """Return what a call makes of each value, if it is the same function of all values of one origin."""
@@ -194,9 +205,9 @@ class Followed:
             return None
         straight = _stays_affine(call, function, signals)
         behind = {id(tensor): (tensor, version) for part in values for tensor, version in part.behind}
-        for signal, part in zip(signals, values, strict=True):
-            if part.affine:
-                behind[id(signal)] = (signal, signal._version)
+        behind |= {
+            id(signal): (signal, signal._version) for signal, part in zip(signals, values, strict=True) if part.affine
+        }
         return Values(
             source=values[0].source,
             origin=values[0].origin,
@@ -212,29 +223,33 @@ class Followed:
         named = as_relu(call)
         if named is not None:
             return replace(named, is_gate=self._is_gate(named.inputs, named.upper))
-        if outcome is None or outcome.settled or outcome.source == self._image or "out" in call.kwargs:
+        if outcome is None or outcome.settled or "out" in call.kwargs:
             return None
-        if _title(call) in _ACTIVATIONS:
+        if _kind(call) == "same" or _title(call) in _ACTIVATIONS:
             return None
         written = _written(call)
         if written is not None and not written.is_floating_point():
             return None
         shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in call.tensors))  # type: ignore[no-untyped-call]
+        match = self._match(outcome, shape)
+        if match is None:
+            return None
+        inputs, scale, upper = match
+        elsewhere = None if written is inputs else written
+        if elsewhere is not None and (elsewhere._is_view() or elsewhere.dtype != inputs.dtype):
+            return None
+        return Rectifier(inputs, upper, written is inputs, scale, elsewhere, self._is_gate(inputs, upper))
+
+    def _match(self, outcome: Values, shape: torch.Size) -> tuple[Tensor, float, float] | None:
+        """Find the tensor that values are a rectifier of, its scale and its upper bound."""
+        matches = []
         for inputs, version in reversed(outcome.behind):
-            passes = inputs.requires_grad or not self._differentiates
-            if not passes or not inputs.is_floating_point() or inputs.shape != shape or inputs._version != version:
-                continue
-            match = matched(outcome, self.values(inputs))
-            if match is None:
-                continue
-            scale, upper = match
-            inplace = written is inputs
-            if written is not None and not inplace and (written._is_view() or written.dtype != inputs.dtype):
-                return None
-            return Rectifier(
-                inputs, upper, inplace, scale, None if inplace else written, is_gate=self._is_gate(inputs, upper)
-            )
-        return None
+            has_gradient = inputs.requires_grad or not self._differentiates
+            if has_gradient and inputs.is_floating_point() and inputs.shape == shape and inputs._version == version:
+                match = matched(outcome, self.values(inputs))
+                matches += [] if match is None else [(inputs, *match)]
+        # A smooth activation of half the signal is not half of it of the signal.
+        return min(matches, key=lambda match: match[1] != 1, default=None)
 
     def _is_gate(self, inputs: Tensor, upper: float) -> bool:
         if upper == INFINITY or not self.depends(inputs):
@@ -250,27 +265,29 @@ class Followed:
         """Note the nodes of the graph that a call has made, and whether they are in doubt."""
         if not self._differentiates:
             return
-        doubt, is_recognised = step.doubt, step.rectifier is not None or step.call.function in _WHOLE
+        doubt = step.doubt
         if any(tensor._is_view() and tensor.requires_grad for tensor in written):
             # Behind what is written into a part of a tensor, the graph does not show what it was.
-            if doubt is None and not is_recognised and not _may_write(step.call):
+            if doubt is None and not step.is_recognised and not _may_write(step.call):
                 doubt = Doubt(_title(step.call), bends=_kind(step.call) != "smooth")
             self.unseen += [] if doubt is None else [doubt]
             return
         nodes = set().union(*(nodes_between(tensor.grad_fn, step.nodes) for tensor in made))
-        if doubt is not None:
-            self.doubts |= dict.fromkeys(nodes, doubt)
-        elif step.call.function in _WHOLE or self._leaves_image(step, made):
+        if step.is_recognised:
             self.whole |= nodes
+        elif doubt is not None:
+            self.doubts |= dict.fromkeys(nodes, doubt)
         else:
             self.known |= nodes
 
-    def _leaves_image(self, step: Step, made: Sequence[Tensor]) -> bool:
-        """Tell whether a call has cut off the values of what is still image, where none had to be."""
-        function = _function_of(step.call)
-        if function is None or function.kind != "pick" or {values.source for values in step.values} != {self._image}:
+    def _leaves_image(self, call: Call, values: Sequence[Values]) -> bool:
+        """Tell whether a call cuts off the values of what is still image, where none has to be."""
+        if _kind(call) != "pick" or {part.source[:1] for part in values} != {self._image}:
             return False
-        return len(made) == 1 and made[0] is not step.signals[0] and torch.equal(made[0], step.signals[0])
+        image = call.args[0]
+        inputs = image.detach().clone() if isinstance(image, Tensor) else None
+        outputs = call.of(lambda tensor: tensor.detach().clone())
+        return isinstance(outputs, Tensor) and inputs is not None and torch.equal(outputs, inputs)
 
 
 def _doubt(step: Step) -> Doubt | None:
@@ -360,16 +377,32 @@ def _numbers(call: Call, function: Function, signals: Sequence[Tensor]) -> dict[
     return numbers
 
 
+def _same_call(step: Step, index: int, origin: Key) -> Values:
+    """Return what a call of one tensor makes: the same values as the same call of the same values."""
+    call = step.call.function, repr(replaced((step.call.args, step.call.kwargs), lambda _: None)), index
+    values = step.values[0]
+    if step.call.function in _MOVING:
+        return replace(values, source=(*values.source, call), origin=(*values.origin, call), behind=())
+    return Values(origin, origin) if values.parts else Values((*values.origin, call), (*values.origin, call))
+
+
 def _again(
     call: Call, function: Function, signals: Sequence[Tensor], numbers: Mapping[int, Tensor], detached: bool
 ) -> Callable[[Sequence[Tensor]], Tensor]:
-    """Return a call as a function of its signals at chosen points."""
-    names = [id(signal) for signal in signals]
+    """Return a call as a function of its signals at chosen points; it holds none of its tensors."""
+    places = {id(signal): torch.empty(0) for signal in signals}
+    names = [id(places[id(signal)]) for signal in signals]
     kwargs = {key: value for key, value in call.kwargs.items() if key not in ("inplace", "out")}
 
+    def stand_in(tensor: Tensor) -> Tensor:
+        known = places.get(id(tensor), numbers.get(id(tensor)))
+        return torch.empty(0, dtype=tensor.dtype) if known is None else known
+
+    args, kwargs = replaced((call.args, kwargs), stand_in)
+
     def make(parts: Sequence[Tensor]) -> Tensor:
-        at_points = {**numbers, **dict(zip(names, parts, strict=True))}
-        given = replaced((call.args, kwargs), lambda tensor: at_points.get(id(tensor), tensor))
+        at_points = dict(zip(names, parts, strict=True))
+        given = replaced((args, kwargs), lambda tensor: at_points.get(id(tensor), tensor))
         outputs = function.compute(*given[0], **given[1])
         return outputs.detach() if detached else outputs
 
@@ -378,8 +411,9 @@ def _again(
 
 def _written(call: Call) -> Tensor | None:
     """Return the tensor that a call writes into; None if it makes a new one."""
-    name: str = call.function.__name__
-    by_name = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or name == "__setitem__"
+    name = getattr(call.function, "__name__", "")
+    is_method = (name.startswith("__i") and name != "__invert__") or name == "__setitem__"
+    by_name = is_method or (name.endswith("_") and not name.endswith("__"))
     is_asked = call.kwargs.get("inplace") or any(argument is True for argument in call.args)
     return call.args[0] if call.args and (by_name or is_asked) and isinstance(call.args[0], Tensor) else None
 
@@ -394,8 +428,7 @@ def _may_write(call: Call) -> bool:
 
 def _title(call: Call) -> str:
     function = FUNCTIONS.get(call.function)
-    name: str = call.function.__name__.strip("_") if function is None else function.name
-    return name
+    return getattr(call.function, "__name__", "a call").strip("_") if function is None else function.name
 
 
 _ACTIVATIONS = ("elu", "celu", "selu", "leaky_relu", "prelu", "rrelu", "hardtanh", "hardswish")
@@ -426,6 +459,17 @@ _OF_SHAPES = frozenset(
     if hasattr(home, name)
 )
 """What reads nothing of a tensor but its shape and type."""
+
+_MOVING = frozenset(
+    getattr(home, name)
+    for home in (torch, Tensor)
+    for name in (
+        *("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "expand", "repeat", "flip"),
+        *("roll", "rot90", "select", "narrow", "chunk", "split", "tensor_split", "unbind", "__getitem__"),
+    )
+    if hasattr(home, name)
+) | {Tensor.T.__get__, Tensor.mT.__get__}  # type: ignore[attr-defined]
+"""What moves or picks values by their places: it may as well come before a function of each of them."""
 
 _WHOLE = frozenset(
     getattr(home, name)

@@ -133,7 +133,8 @@ def matched(outcome: Values, signal: Values) -> tuple[float, float] | None:
     if not 0 < scale < INFINITY:
         return None
     upper = INFINITY if float(slopes[-1]) > 0 else _tidy(float(outputs[-1]) / scale)
-    allowed = _ROUNDING * POINTS.abs() + 1e-14 * (1 + abs(shift))
+    # A guard such as clamp(min=1e-24) is none: below 0, nothing but the shift's rounding errors may be left.
+    allowed = _ROUNDING * POINTS.clamp_min(0) + 1e-14 * abs(shift)
     same_values = (outputs / scale - POINTS.clamp(0, upper)).abs() <= allowed
     # In the bends themselves every spelling has a derivative of its own.
     bends = (POINTS == 0) | ((POINTS - upper).abs() <= allowed)

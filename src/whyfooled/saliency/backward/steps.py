@@ -66,7 +66,7 @@ _BY_CALL = frozenset((
 _OWN = frozenset(("BackwardHookFunction", "_Count", "_Ruled", "_RescaledReLU", "_RescaledMaxPool"))
 _BETWEEN = frozenset((
     "Add", "Sub", "Rsub", "Mul", "Div", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Expand", "Clone",
-    "Clamp", "ClampMin", "Maximum", "Sqrt", "AvgPool2D", "AvgPool3D", "ConstantPadNd",
+    "Clamp", "ClampMin", "Maximum", "Sqrt", "Rsqrt", "Reciprocal", "AvgPool2D", "AvgPool3D", "ConstantPadNd",
 ))
 # fmt: on
 _KEEPING = _LINEAR | _MOVING | _CHOOSING | _NORMALISING | _GATES
