@@ -5,14 +5,16 @@ that work on each value by itself, and which function that is. So a rectifier is
 call that completes it. And so an activation in disguise is told from a gate. A product of two signals is a gate where
 they are made of different values (``x * sigmoid(linear(pooled(x)))``) and an activation where each value is multiplied
 by a function of itself (``x * sigmoid(1.7 * x)``, ``x * (x > 1)``); for the graph, the two are the same.
+
+What leaves PyTorch and comes back, as by way of NumPy, is a constant to it.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -78,7 +80,7 @@ class Step:
     versions: list[tuple[Tensor, int]]
     nodes: set[Any]
 
-    @cached_property
+    @functools.cached_property
     def doubt(self) -> Doubt | None:
         """Why the call may be an activation in disguise; None if it is in no doubt, or known for what it is."""
         return None if self.is_recognised else _doubt(self)
@@ -158,6 +160,8 @@ class Followed:
         with torch._C.DisableTorchFunction():
             written = [tensor for tensor, version in step.versions if tensor._version != version]
             made = list({id(tensor): tensor for tensor in [*tensors_in(outputs), *written]}.values())
+            if not made:
+                return
             if not step.signals:
                 # What is made of parameters alone has a node of the graph, too.
                 for tensor in made:
@@ -230,26 +234,28 @@ class Followed:
         written = _written(call)
         if written is not None and not written.is_floating_point():
             return None
-        shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in call.tensors))  # type: ignore[no-untyped-call]
-        match = self._match(outcome, shape)
+        match = self._match(call, outcome, written)
         if match is None:
             return None
         inputs, scale, upper = match
-        elsewhere = None if written is inputs else written
-        if elsewhere is not None and (elsewhere._is_view() or elsewhere.dtype != inputs.dtype):
+        if written is not None and written is not inputs and (written._is_view() or written.dtype != inputs.dtype):
             return None
-        return Rectifier(inputs, upper, written is inputs, scale, elsewhere, self._is_gate(inputs, upper))
+        return Rectifier(inputs, upper, False, scale, written, self._is_gate(inputs, upper))
 
-    def _match(self, outcome: Values, shape: torch.Size) -> tuple[Tensor, float, float] | None:
-        """Find the tensor that values are a rectifier of, its scale and its upper bound."""
+    def _match(self, call: Call, outcome: Values, written: Tensor | None) -> tuple[Tensor, float, float] | None:
+        """Find the tensor that a call makes a rectifier of, its scale and its upper bound."""
+        shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in call.tensors))  # type: ignore[no-untyped-call]
+        dtypes = [tensor.dtype for tensor in call.tensors if tensor.ndim and tensor.is_floating_point()]
+        dtype = functools.reduce(torch.promote_types, dtypes, torch.float16)
         matches = []
-        for inputs, version in reversed(outcome.behind):
+        for inputs, version in outcome.behind:
             has_gradient = inputs.requires_grad or not self._differentiates
-            if has_gradient and inputs.is_floating_point() and inputs.shape == shape and inputs._version == version:
+            is_alike = inputs.shape == shape and inputs.dtype == dtype
+            if has_gradient and is_alike and inputs._version == version:
                 match = matched(outcome, self.values(inputs))
                 matches += [] if match is None else [(inputs, *match)]
         # A smooth activation of half the signal is not half of it of the signal.
-        return min(matches, key=lambda match: match[1] != 1, default=None)
+        return min(matches, key=lambda match: (match[1] != 1, match[0] is not written), default=None)
 
     def _is_gate(self, inputs: Tensor, upper: float) -> bool:
         if upper == INFINITY or not self.depends(inputs):

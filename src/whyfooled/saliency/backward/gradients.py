@@ -159,7 +159,9 @@ def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor, *, cre
 
 def _differentiate(total: Tensor, inputs: Tensor, *, retain_graph: bool, create_graph: bool) -> Tensor:
     try:
-        (gradient,) = torch.autograd.grad(total, inputs, retain_graph=retain_graph, create_graph=create_graph)
+        (gradient,) = torch.autograd.grad(
+            total, inputs, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+        )
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
@@ -167,4 +169,6 @@ def _differentiate(total: Tensor, inputs: Tensor, *, retain_graph: bool, create_
             "A part of this model has a re-entrant checkpoint, through which PyTorch gives no gradient of the image. "
             "Call torch.utils.checkpoint with use_reentrant=False, or switch checkpoints off."
         ) from None
+    if gradient is None:
+        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
     return gradient

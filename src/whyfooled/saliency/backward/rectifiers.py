@@ -31,11 +31,11 @@ class Rectifier:
     upper
         Where it stops growing.
     inplace
-        Whether the result takes the place of ``a``.
+        Whether the call is one of a function that works in place, on ``a``.
     scale
         Above 0.
     written
-        What else the result is written into, if anything.
+        What the result is written into by another call.
     is_gate
         Whether it is the hard form of a sigmoid, as in ``relu6(x + 3) / 6``: cut off on both sides, and at its middle
         where something that ``a`` is made of is 0. That is a gate and no rectifier, and keeps its own gradient.
@@ -50,13 +50,14 @@ class Rectifier:
 
     def compute(self, rectify: Callable[[Tensor, float, bool], Tensor]) -> Tensor:
         """Compute it by a function of `inputs`, `upper` and `inplace`, and put the result where the call does."""
-        output = rectify(self.inputs, self.upper, self.inplace)
-        if self.scale != 1:
-            output = output.mul_(self.scale) if self.inplace else output * self.scale
+        # A copy of what is overwritten, here or later: the call has its own ways to know it in its backward pass.
+        output = rectify(self.inputs if self.written is None else self.inputs.clone(), self.upper, self.inplace)
+        output = output if self.scale == 1 else output * self.scale
         if self.written is None:
             return output
-        # What it held before has no part in what it holds now.
-        return self.written.detach_().copy_(output)
+        # What another tensor held before has no part in what it holds now.
+        target = self.written if self.written is self.inputs else self.written.detach_()
+        return target.copy_(output)
 
 
 _PLAIN = ("input", "inplace")

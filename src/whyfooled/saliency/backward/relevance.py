@@ -45,7 +45,7 @@ from whyfooled.saliency.backward.flow import (
 )
 from whyfooled.saliency.backward.followed import Followed, Step
 from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, operation, uncompiled
-from whyfooled.saliency.backward.rectifiers import Rectifier
+from whyfooled.saliency.backward.rectifiers import Rectifier, as_relu
 from whyfooled.saliency.backward.shares import FirstRule, Layer, Rule
 from whyfooled.types import Images, Logits, Maps
 
@@ -141,11 +141,11 @@ class RelevanceCalls(TorchFunctionMode):
         if call.name in MIXTURES and alone and given.get("mode") != "bicubic":
             equally = self.rules.first is not None and signals[0] in self._boxes
             return MixedRelevance.apply(signals[0], call.of_input(), equally)
+        if step.rectifier is not None and as_relu(call) is None and call.function is not Tensor.__setitem__:
+            return _passed(step.rectifier)
         if keeps_sign(call.name, given) and alone:
             is_gate = step.rectifier is not None and step.rectifier.is_gate
             return (HardGateRelevance if is_gate else PassedRelevance).apply(signals[0], call, None)
-        if step.rectifier is not None:
-            return None if call.function is Tensor.__setitem__ else _passed(step.rectifier)
         if call.name in ("add", "sub") and (len(signals) == 2 or (call.in_place and not alone)):
             term = given["other"].detach() * (given.get("alpha", 1) * (1 if call.name == "add" else -1))
             return SumRelevance.apply(given["input"], given["other"], term, call)
@@ -199,13 +199,10 @@ class RelevanceCalls(TorchFunctionMode):
 
 def _passed(rectifier: Rectifier) -> Tensor:
     """Make a rectifier that passes on all the relevance that it receives."""
+    relevance = HardGateRelevance if rectifier.is_gate else PassedRelevance
 
-    def rectify(inputs: Tensor, upper: float, inplace: bool) -> Tensor:
-        def compute() -> Tensor:
-            return (inputs.clamp_(0, upper) if inplace else inputs.clamp(0, upper)).mul_(rectifier.scale)
-
-        relevance = HardGateRelevance if rectifier.is_gate else PassedRelevance
-        output: Tensor = relevance.apply(inputs, compute, None)
+    def rectify(inputs: Tensor, upper: float, _: bool) -> Tensor:
+        output: Tensor = relevance.apply(inputs, lambda: inputs.clamp(0, upper) * rectifier.scale, None)
         return output
 
     return replace(rectifier, scale=1.0).compute(rectify)
