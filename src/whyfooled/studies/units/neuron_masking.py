@@ -20,7 +20,6 @@ from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_param
 from whyfooled.images import content_digest
 from whyfooled.registry import Card
 from whyfooled.studies.parts.attacked import (
-    ALREADY_WRONG,
     FOOLED,
     attack_named,
     attacked,
@@ -28,7 +27,8 @@ from whyfooled.studies.parts.attacked import (
     check_target,
     outcomes,
 )
-from whyfooled.studies.parts.held_out import check_share, part_of, right_part, split
+from whyfooled.studies.parts.held_out import check_share, split
+from whyfooled.studies.parts.right_images import part_of, right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, Study
 from whyfooled.studies.table import Columns, Table
@@ -155,13 +155,12 @@ class NeuronMasking(Study):
         known = [content_digest(image) in ranked.digests for image in batch.images]
         error = "Unit sensitivities were measured on the same image under another name, so it is not tested."
         rows: list[dict[str, Any]] = [{"place": place, "error": error} for place, one in enumerate(known) if one]
-        right, some = right_part(classifier, batch)
-        tested = [place for place in right if not known[place]]
-        others = [place for place in range(len(known)) if place not in right and not known[place]]
-        rows += [{"place": place, "outcome": ALREADY_WRONG} for place in others]
+        right = right_images(classifier, batch, [place for place, one in enumerate(known) if one])
+        tested = right.places
+        rows += right.wrong_rows()
         if not tested:
             return Measured(rows)
-        some = part_of(batch, tested)
+        some = right.batch
         results = {
             name: result
             for name, result in attacked(classifier, some, self.attacks, self.target)

@@ -22,7 +22,8 @@ from whyfooled.images import content_digest, write_whole
 from whyfooled.registry import describe_value
 from whyfooled.sources import class_map
 from whyfooled.studies.parts.attacked import FOOLED, attacked, outcomes
-from whyfooled.studies.parts.held_out import over_batches, right_part
+from whyfooled.studies.parts.held_out import over_batches
+from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Setting
 from whyfooled.studies.study import Batch
 from whyfooled.units.sensitivity import PairMoves, pair_moves
@@ -138,9 +139,10 @@ def _moves(
     classifier: Classifier, layers: Sequence[Layer], batch: Batch, attacks: Sequence[Any], target: str | None
 ) -> dict[str, dict[str, PairMoves]]:
     """Measure the pairs of each attack that fooled the classifier, by layers."""
-    places, some = right_part(classifier, batch)
+    right = right_images(classifier, batch)
+    some = right.batch
     found: dict[str, dict[str, PairMoves]] = {}
-    if not places:
+    if not right.places:
         return found
     for name, result in attacked(classifier, some, attacks, target):
         fooled = torch.tensor([kind == FOOLED for kind in outcomes(some, result)], device=some.images.device)
