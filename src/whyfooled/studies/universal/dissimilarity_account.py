@@ -8,19 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from whyfooled.drawing.figures.bands import tradeoff_figure
-from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.over_images import check_some_method
+from whyfooled.drawing.summary import Summary, SummaryTable
+from whyfooled.studies.parts.over_images import check_some_method, group_rows
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
-from whyfooled.studies.universal.account import (
-    CHANCE,
-    Comparison,
-    D,
-    ball_text,
-    compare_with_chance,
-    first_measured,
-    who_was_tested,
-)
+from whyfooled.studies.universal.comparison import CHANCE, Comparison, D, compare_with_chance, tabulate
+from whyfooled.studies.universal.sentences import ball_text, first_measured, who_was_tested
 from whyfooled.tensors.statistics import FEWEST, Interval
 from whyfooled.universal.evaluation import MEASURES
 
@@ -75,9 +68,8 @@ def _compare(rows: pd.DataFrame, clipped: bool, seed: int) -> dict[str, dict[flo
     """Compare the perturbations of each saliency method and radius, brought back to [0, 1] or not."""
     compared: dict[str, dict[float, Comparison]] = {}
     rows = rows[(rows["outcome"] == TESTED) & (rows["clipped"] == clipped)]
-    for (saliency, _), part in rows.groupby(["saliency", "epsilon"], observed=True, sort=False):
-        comparison = compare_with_chance(part, "method", MEASURES, seed)
-        compared.setdefault(str(saliency), {})[float(part["epsilon"].iloc[0])] = comparison
+    for (saliency, epsilon), part in group_rows(rows, "saliency", "epsilon"):
+        compared.setdefault(saliency, {})[float(epsilon)] = compare_with_chance(part, "method", MEASURES, seed)
     return compared
 
 
@@ -119,16 +111,10 @@ def _predictions(comparison: Comparison, methods: Sequence[str]) -> str:
 
 
 def _table(saliency: str, by_epsilon: Mapping[float, Comparison], share: float, clipped: bool) -> SummaryTable:
-    lines: list[tuple[Cell, ...]] = [
-        (f"{epsilon:g}", method, *comparison.cells(method))
-        for epsilon, comparison in by_epsilon.items()
-        for method in comparison.d.entries
-    ]
     values = "brought back to [0, 1]" if clipped else "as they are, outside of [0, 1] too"
     caption = (
         f"What perturbations do to the maps of {saliency}, and to predictions; the images' values {values}. Minus "
         f"chance: the paired difference of D. Top pixels: {share:.0%}, as many as maps have in common by chance."
     )
-    head, *rest = MEASURES.values()
-    columns = ("epsilon", "perturbation", head, "minus chance", "over chance", *rest)
-    return SummaryTable(caption, columns, lines, frozenset({"minus chance"}))
+    compared = {f"{epsilon:g}": comparison for epsilon, comparison in by_epsilon.items()}
+    return tabulate(caption, ("epsilon", "perturbation"), compared, [*MEASURES.values()][1:])

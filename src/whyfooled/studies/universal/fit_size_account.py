@@ -12,16 +12,8 @@ from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.over_images import check_some_method
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
-from whyfooled.studies.universal.account import (
-    CHANCE,
-    D_AND_FOOLED,
-    Comparison,
-    D,
-    ball_text,
-    compare_with_chance,
-    first_measured,
-    who_was_tested,
-)
+from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, Comparison, D, compare_with_chance
+from whyfooled.studies.universal.sentences import ball_text, first_measured, who_was_tested
 from whyfooled.tensors.statistics import FEWEST, Interval
 
 

@@ -8,22 +8,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.matrices import Matrix, matrices_figure
-from whyfooled.drawing.summary import Summary, SummaryTable
+from whyfooled.drawing.figures.matrices import matrices_figure
+from whyfooled.drawing.summary import Summary
 from whyfooled.errors import ImageError
+from whyfooled.studies.parts.over_images import swap_keys
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
-from whyfooled.studies.universal.account import (
-    CHANCE,
-    D_AND_FOOLED,
-    Comparison,
-    D,
-    ball_text,
-    compare_with_chance,
-    first_measured,
-    from_to,
-    what_was_fitted_to,
-)
+from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, Comparison, D, compare_with_chance, tabulate
+from whyfooled.studies.universal.sentences import ball_text, first_measured, from_to, what_was_fitted_to
 from whyfooled.tensors.statistics import FEWEST, Interval
 
 
@@ -39,22 +31,24 @@ def summarise(table: Table, seed: int) -> Summary:
         "model that gets it right. Chance is a random direction of each image's own, as long, on the model that is "
         "tested."
     )
-    return Summary((who, what, *_verdicts(compared)), (_table(compared, str(first["method"])),))
+    caption = (
+        f"What perturbations of {first['method']} that were fitted on one model do to the maps and predictions of "
+        "another. Minus chance: the paired difference of D on the tested model."
+    )
+    pairs = tabulate(caption, ("tested on", "fitted on"), compared, ["fooling rate"])
+    return Summary((who, what, *_verdicts(compared)), (pairs,))
 
 
 def draw(table: Table, seed: int) -> Figure:
     """Draw matrices of D, of D over chance and of the fooling rate; rows are the models fitted on."""
     compared = _compare(table.read(), seed)
-    itself = Interval(math.nan, math.nan, math.nan, 0)
-    panels = [
-        ("dissimilarity D of the maps", _matrix({model: own.means[D] for model, own in compared.items()}), ".2f"),
-        (
-            "D over chance",
-            _matrix({model: {**own.over_chance, CHANCE: itself} for model, own in compared.items()}),
-            ".2f",
-        ),
-        ("fooling rate", _matrix({model: own.means["fooled"] for model, own in compared.items()}), ".2f"),
-    ]
+    itself = {CHANCE: Interval(math.nan, math.nan, math.nan, 0)}
+    numbers = {
+        "dissimilarity D of the maps": {model: on_model.means[D] for model, on_model in compared.items()},
+        "D over chance": {model: {**on_model.over_chance, **itself} for model, on_model in compared.items()},
+        "fooling rate": {model: on_model.means["fooled"] for model, on_model in compared.items()},
+    }
+    panels = [(title, swap_keys(by_model), ".2f") for title, by_model in numbers.items()]
     return matrices_figure(panels, rows="fitted on", columns="tested on")
 
 
@@ -68,12 +62,6 @@ def _compare(rows: pd.DataFrame, seed: int) -> dict[str, Comparison]:
         for model in rows["tested_on"].dropna().unique()
         if (tested["tested_on"] == model).any()
     }
-
-
-def _matrix(columns: Mapping[str, Mapping[str, Interval]]) -> Matrix:
-    """Turn what there is for each model tested on into rows of models fitted on."""
-    fitted_on = next(iter(columns.values()))
-    return {row: {column: cells[row] for column, cells in columns.items()} for row in fitted_on}
 
 
 def _verdicts(compared: Mapping[str, Comparison]) -> list[str]:
@@ -106,17 +94,3 @@ def _verdict(beside_chance: Sequence[tuple[Interval, Interval]]) -> str:
         f"{sides.count('below')} (by paired intervals that leave out 0); D is {min(ratios):.2f} to {max(ratios):.2f} "
         f"times chance's.{not_counted}"
     )
-
-
-def _table(compared: Mapping[str, Comparison], method: str) -> SummaryTable:
-    lines = [
-        (tested_on, fitted_on, *comparison.cells(fitted_on))
-        for tested_on, comparison in compared.items()
-        for fitted_on in comparison.d.entries
-    ]
-    caption = (
-        f"What perturbations of {method} that were fitted on one model do to the maps and predictions of another. "
-        "Minus chance: the paired difference of D on the tested model."
-    )
-    columns = ("tested on", "fitted on", "D", "minus chance", "over chance", "fooling rate")
-    return SummaryTable(caption, columns, lines, frozenset({"minus chance"}))
