@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -115,10 +116,8 @@ class UniversalTransfer(UniversalStudy):
         whole = Passes()
         for name in self.models:
             model = batch.prepared[0].get(name, classifier)
-            if model is classifier:
-                rows += self._test_on(name, model, batch)
-                continue
-            with count_passes(model) as passes:
+            # The run counts those through its own classifier.
+            with nullcontext(Passes()) if model is classifier else count_passes(model) as passes:
                 rows += self._test_on(name, model, batch)
             whole.forwards += passes.forwards
             whole.backwards += passes.backwards

@@ -14,7 +14,15 @@ from whyfooled.errors import ImageError
 from whyfooled.studies.parts.over_images import swap_keys
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
-from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, Comparison, D, compare_with_chance, tabulate
+from whyfooled.studies.universal.comparison import (
+    CHANCE,
+    D_AND_FOOLED,
+    D,
+    Measures,
+    over_chance,
+    spread_measures,
+    tabulate,
+)
 from whyfooled.studies.universal.sentences import ball_text, first_measured, from_to, what_was_fitted_to
 from whyfooled.tensors.statistics import FEWEST, Interval
 
@@ -22,8 +30,8 @@ from whyfooled.tensors.statistics import FEWEST, Interval
 def summarise(table: Table, seed: int) -> Summary:
     """Means of D and the fooling rate for every pair of models, and whether perturbations transfer."""
     rows = table.read()
-    compared = _compare(rows, seed)
-    many = from_to(rate.count for comparison in compared.values() for rate in comparison.means["fooled"].values())
+    on_models = _spread(rows, seed)
+    many = from_to(rate.count for measures in on_models.values() for rate in measures["fooled"].means.values())
     who = f"On every model {many} of {table.images} images were tested. {what_was_fitted_to(rows)}"
     first = first_measured(rows)
     what = (
@@ -35,49 +43,44 @@ def summarise(table: Table, seed: int) -> Summary:
         f"What perturbations of {first['method']} that were fitted on one model do to the maps and predictions of "
         "another. Minus chance: the paired difference of D on the tested model."
     )
-    pairs = tabulate(caption, ("tested on", "fitted on"), compared, ["fooling rate"])
-    return Summary((who, what, *_verdicts(compared)), (pairs,))
+    pairs = tabulate(caption, ("tested on", "fitted on"), on_models, ["fooling rate"])
+    return Summary((who, what, *_verdicts(on_models)), (pairs,))
 
 
 def draw(table: Table, seed: int) -> Figure:
     """Draw matrices of D, of D over chance and of the fooling rate; rows are the models fitted on."""
-    compared = _compare(table.read(), seed)
+    on_models = _spread(table.read(), seed)
     itself = {CHANCE: Interval(math.nan, math.nan, math.nan, 0)}
     numbers = {
-        "dissimilarity D of the maps": {model: on_model.means[D] for model, on_model in compared.items()},
-        "D over chance": {model: {**on_model.over_chance, **itself} for model, on_model in compared.items()},
-        "fooling rate": {model: on_model.means["fooled"] for model, on_model in compared.items()},
+        "dissimilarity D of the maps": {model: measures[D].means for model, measures in on_models.items()},
+        "D over chance": {model: over_chance(measures[D]) | itself for model, measures in on_models.items()},
+        "fooling rate": {model: measures["fooled"].means for model, measures in on_models.items()},
     }
     panels = [(title, swap_keys(by_model), ".2f") for title, by_model in numbers.items()]
     return matrices_figure(panels, rows="fitted on", columns="tested on")
 
 
-def _compare(rows: pd.DataFrame, seed: int) -> dict[str, Comparison]:
-    """Compare, on each model, the perturbations that were fitted on any."""
+def _spread(rows: pd.DataFrame, seed: int) -> dict[str, Measures]:
+    """Spread out, for each model, what the perturbations do to it that were fitted on any."""
     tested = rows[rows["outcome"] == TESTED]
     if tested.empty:
         raise ImageError("No model gets any of the images right.")
+    on_models = {str(model): tested[tested["tested_on"] == model] for model in rows["tested_on"].dropna().unique()}
     return {
-        str(model): compare_with_chance(tested[tested["tested_on"] == model], "fitted_on", D_AND_FOOLED, seed)
-        for model in rows["tested_on"].dropna().unique()
-        if (tested["tested_on"] == model).any()
+        model: spread_measures(part, "fitted_on", D_AND_FOOLED, seed) for model, part in on_models.items() if len(part)
     }
 
 
-def _verdicts(compared: Mapping[str, Comparison]) -> list[str]:
+def _verdicts(on_models: Mapping[str, Measures]) -> list[str]:
     """Say whether perturbations move maps more than chance, on the model that they were fitted on and on others."""
-    beside_chance = {
-        (tested_on, fitted_on): (comparison.minus_chance[fitted_on], comparison.over_chance[fitted_on])
-        for tested_on, comparison in compared.items()
-        for fitted_on in comparison.d.entries
-        if fitted_on != CHANCE
-    }
-    kinds = {
-        "On the model that they were fitted on": [
-            pair for models, pair in beside_chance.items() if len({*models}) == 1
-        ],
-        "On other models": [pair for models, pair in beside_chance.items() if len({*models}) == 2],
-    }
+    itself: list[tuple[Interval, Interval]] = []
+    others: list[tuple[Interval, Interval]] = []
+    for tested_on, measures in on_models.items():
+        minus, over = measures[D].minus(CHANCE), over_chance(measures[D])
+        for fitted_on in minus:
+            if fitted_on != CHANCE:
+                (itself if fitted_on == tested_on else others).append((minus[fitted_on], over[fitted_on]))
+    kinds = {"On the model that they were fitted on": itself, "On other models": others}
     return [f"{where}{_verdict(pairs)}" for where, pairs in kinds.items() if pairs]
 
 
