@@ -12,7 +12,6 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult, Refined, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, WhyfooledError
-from whyfooled.perturbation import Sensitivity
 from whyfooled.perturbation.attack_region import WHERE, Region, Where, cam_region, random_region, sensitive_region
 from whyfooled.perturbation.regions import Grid
 from whyfooled.perturbation.sensitivity import sensitivity
@@ -128,21 +127,17 @@ class RefinedAttack(AttackedStudy):
         pair = (classifier, part.clean, part.attempted, true, promoted(part, true))
         effects = sensitivity(*pair, Grid(self.cell)) if set(self.where) != {"cam"} else None
         for where in self.where:
-            region = self._choose_region(where, pair, effects, seed)
+            region: Region | MethodError
+            if effects is None or where == "cam":
+                region = self._choose_cam_region(pair)
+            elif where == RANDOM:
+                region = random_region(effects, part.clean, self.keep, seed)
+            else:
+                region = sensitive_region(effects, self.keep)
             yield where, region if isinstance(region, MethodError) else nowhere.index_put((changed,), region)
 
-    def _choose_region(
-        self,
-        where: Where,
-        pair: tuple[Classifier, Tensor, Tensor, Classes, Classes],
-        effects: Sensitivity | None,
-        seed: int,
-    ) -> Region | MethodError:
+    def _choose_cam_region(self, pair: tuple[Classifier, Tensor, Tensor, Classes, Classes]) -> Region | MethodError:
         classifier, clean, _, true, _ = pair
-        if effects is not None and where != "cam":
-            if where == RANDOM:
-                return random_region(effects, clean, self.keep, seed)
-            return sensitive_region(effects, self.keep)
         try:
             return cam_region(*pair, keep=self.keep, cam=self.cam)
         except MethodError as error:

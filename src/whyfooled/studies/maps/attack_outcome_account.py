@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from whyfooled.drawing.figures.curves import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, FAILED, FOOLED, check_some_attacked
-from whyfooled.studies.parts.over_images import group_rows
+from whyfooled.studies.parts.over_images import Spread, group_rows
 from whyfooled.studies.table import Table
-from whyfooled.tensors.statistics import Interval, auroc, bootstrap_difference, bootstrap_means
+from whyfooled.tensors.statistics import Interval, auroc, bootstrap_difference
 
 NOISE = "noise"
 MEASURES = {
@@ -50,7 +50,7 @@ def draw(table: Table, seed: int) -> Figure:
     rows = _read_measured(table)
     groups = _name_groups(rows)
     panels = {
-        name: {method: _means(own, measure, groups, seed) for (method,), own in group_rows(rows, "method")}
+        name: {method: _spread(own, measure, groups, seed).means for (method,), own in group_rows(rows, "method")}
         for measure, name in MEASURES.items()
     }
     return intervals_figure(panels, x="similarity of the maps before and after")
@@ -79,22 +79,17 @@ def _attacks_with_both_outcomes(rows: pd.DataFrame) -> list[str]:
     return [attack for attack in attacks if {(attack, FOOLED), (attack, FAILED)} <= known]
 
 
-def _values(rows: pd.DataFrame, measure: str, groups: Sequence[Group]) -> Tensor:
-    """Return (n,g) each image's similarity in each group; NaN where it is not in it."""
+def _spread(rows: pd.DataFrame, measure: str, groups: Mapping[str, Group], seed: int = 0) -> Spread:
+    """Spread out each image's similarity in each of some groups."""
     by_image = [
         rows[(rows["attack"] == attack) & (rows["outcome"] == outcome)].set_index("index")[measure]
-        for attack, outcome in groups
+        for attack, outcome in groups.values()
     ]
-    return torch.tensor(pd.concat(by_image, axis=1).to_numpy(dtype="float64", copy=True))
-
-
-def _means(rows: pd.DataFrame, measure: str, groups: Mapping[str, Group], seed: int) -> dict[str, Interval]:
-    values = _values(rows, measure, list(groups.values()))
-    return dict(zip(groups, bootstrap_means(values, seed=seed), strict=True))
+    return Spread(tuple(groups), torch.tensor(pd.concat(by_image, axis=1).to_numpy(dtype="float64", copy=True)), seed)
 
 
 def _failed_and_fooled(rows: pd.DataFrame, measure: str, attack: str) -> Tensor:
-    return _values(rows, measure, [(attack, FAILED), (attack, FOOLED)])
+    return _spread(rows, measure, {outcome: (attack, outcome) for outcome in (FAILED, FOOLED)}).values
 
 
 def _tabulate(rows: pd.DataFrame, measure: str, seed: int) -> SummaryTable:
@@ -103,7 +98,7 @@ def _tabulate(rows: pd.DataFrame, measure: str, seed: int) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = []
     for (method,), own in group_rows(rows, "method"):
         pairs = [_failed_and_fooled(own, measure, attack) for attack in attacks]
-        means = _means(own, measure, groups, seed).values()
+        means = _spread(own, measure, groups, seed).means.values()
         lines.append((method, *means, *(bootstrap_difference(pair, seed=seed) for pair in pairs), *map(_auroc, pairs)))
     caption = (
         f"Similarity of the maps of the clean and of the attacked image, by {MEASURES[measure]}. Attacks are compared "

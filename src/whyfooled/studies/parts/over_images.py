@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -78,9 +77,9 @@ class Spread:
 
     def ratio(self, entry: str) -> dict[str, Interval]:
         """Return the geometric mean over images of each entry's positive number over that of a certain one."""
-        # Not `torch.log`, whose last digits depend on the machine.
-        logs = replace(self, values=self.values.clone().apply_(math.log))
-        return {name: interval.exp() for name, interval in logs.minus(entry).items()}
+        log = self.column(entry).log()
+        logs = torch.stack([self.column(name).log() - log for name in self.entries]).T
+        return {name: interval.exp() for name, interval in replace(self, values=logs).means.items()}
 
     def best(self, leaving_out: Sequence[str] = ()) -> str:
         """Return the entry with the largest mean."""
