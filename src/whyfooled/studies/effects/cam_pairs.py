@@ -19,7 +19,7 @@ from whyfooled.studies.effects import cam_pairs_account
 from whyfooled.studies.effects.cam_pairs_account import CHANGES, KINDS, OVERLAPS
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
 from whyfooled.studies.parts.fooled import AttackedStudy
-from whyfooled.studies.parts.maps import check_quantiles, compute_pairs, make_error_rows, sort_out
+from whyfooled.studies.parts.maps import check_quantiles, compute_maps, make_error_rows, sort_out
 from whyfooled.studies.parts.pictures import CLEAN, SCALE_COLUMNS, pack_maps
 from whyfooled.studies.parts.stages import PICTURE_COLUMNS, Stage, run_stages
 from whyfooled.studies.study import Batch, Measured, check_methods
@@ -101,8 +101,8 @@ class CAMPairs(AttackedStudy):
     def _maps(self, classifier: Classifier, clean: Images, stage: Stage) -> Iterator[tuple[str, Tensor | MethodError]]:
         """Compute (n,4,d,h,w) the four maps of every method; enhanced ones contrast the two classes with each other."""
         classes = (stage.true, stage.promoted)
-        before = dict(compute_pairs(self.methods, classifier, clean, *classes))
-        for name, after in compute_pairs(self.methods, classifier, stage.images, *classes):
+        before = dict(compute_maps(self.methods, classifier, clean, *classes, both=True))
+        for name, after in compute_maps(self.methods, classifier, stage.images, *classes, both=True):
             maps, error = sort_out((before[name], after))
             yield name, error or torch.cat(maps, dim=1)
 

@@ -95,8 +95,7 @@ def _tabulate_runs(attacks: Mapping[str, Runs]) -> SummaryTable:
             success, allowed, *norms = (means[column][where] for column in ("success", "allowed", *NORMS))
             passes = (means[column][where] for column in PASSES)
             written = (f"{mean.mean:.0f}" if mean.count else "–" for mean in passes)
-            over = None if where == ORIGINAL else difference[where]
-            lines.append((attack, where, success, over, allowed, *norms, *written))
+            lines.append((attack, where, success, difference.get(where), allowed, *norms, *written))
     caption = (
         "How often the goal is reached inside each region, the paired difference to the attack without one, the share "
         "of the pixels that the region holds, the norms where the goal is reached, and the mean passes of that run "

@@ -79,12 +79,6 @@ def fooled_by(classifier: Classifier, batch: Batch, attacks: Sequence[Any], targ
         yield Fooled(attack, by_image, places, result.select(chosen), true[chosen], target_or_reached[chosen])
 
 
-def fooled_headline(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Stand in for `AttackedStudy.headline_values` until every study has it."""
-    by_attack = {(row["index"], row["attack"]): row["outcome"] for row in rows}
-    return [float(outcome == FOOLED) for outcome in by_attack.values() if outcome != ALREADY_WRONG]
-
-
 def read_fooled(table: Table, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read the rows of the images that fool the classifier; their ``outcome`` must be among the columns, if given."""
     rows = table.read(columns)
@@ -101,15 +95,13 @@ def who_was_fooled(table: Table) -> str:
 def counted_outcomes(rows: pd.DataFrame) -> str:
     """Say in a sentence how many images each attack fools the classifier on, from a row for each image and attack."""
     images, already = rows["index"].nunique(), rows[rows["outcome"] == ALREADY_WRONG]["index"].nunique()
-    counts = rows.groupby(["attack", "outcome"], observed=True, sort=False).size()
-    parts = [_count_fooled(str(attack), counts) for attack in rows["attack"].unique()]
+    parts = []
+    for attack in rows["attack"].unique():
+        outcome = rows.loc[rows["attack"] == attack, "outcome"]
+        fooled, failed = (int((outcome == kind).sum()) for kind in (FOOLED, FAILED))
+        parts.append(f"{attack} {fooled} of {fooled + failed}")
     text = f"Measured are the images that fool the classifier: {', '.join(parts)}."
     return f"{text} Of {images} images {already} were misclassified before any attack." if already else text
-
-
-def _count_fooled(attack: str, counts: pd.Series) -> str:
-    fooled, failed = (int(counts.get((attack, outcome), 0)) for outcome in (FOOLED, FAILED))
-    return f"{attack} {fooled} of {fooled + failed}"
 
 
 class AttackedStudy(Study):

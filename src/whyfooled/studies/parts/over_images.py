@@ -67,8 +67,9 @@ class Spread:
         return self.values[:, self.entries.index(entry)]
 
     def minus(self, entry: str) -> dict[str, Interval]:
-        """Return the mean over images of each entry minus a certain one."""
-        return replace(self, values=self.values - self.column(entry)[:, None]).means
+        """Return the mean over images of each other entry minus a certain one."""
+        gaps = replace(self, values=self.values - self.column(entry)[:, None]).means
+        return {name: gap for name, gap in gaps.items() if name != entry}
 
     def gaps(self, pairs: Mapping[str, tuple[str, str]]) -> Spread:
         """Take the first entry of each pair minus its second, image by image, under the pair's name."""
@@ -83,16 +84,12 @@ class Spread:
 
     def best(self, leaving_out: Sequence[str] = ()) -> str:
         """Return the entry with the largest mean."""
-        return highest({entry: mean for entry, mean in self.means.items() if entry not in leaving_out})
+        means = {entry: mean for entry, mean in self.means.items() if entry not in leaving_out}
+        return max(means, key=lambda entry: means[entry].mean if means[entry].count else float("-inf"))
 
 
 def _as_tensor(numbers: pd.DataFrame) -> Tensor:
     return torch.tensor(numbers.to_numpy(dtype="float64", na_value=float("nan")))
-
-
-def highest(intervals: Mapping[str, Interval]) -> str:
-    """Return the entry with the largest mean."""
-    return max(intervals, key=lambda entry: intervals[entry].mean if intervals[entry].count else float("-inf"))
 
 
 def group_rows(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
