@@ -66,12 +66,17 @@ class Spread:
 
     def minus(self, entry: str) -> dict[str, Interval]:
         """Return the mean over images of each entry minus a certain one."""
-        return replace(self, values=self.values - self.column(entry)[:, None]).means
+        return dict(
+            zip(self.entries, bootstrap_means(self._less(entry), seed=self.seed, differences=True), strict=True)
+        )
 
     def ratio(self, entry: str) -> dict[str, Interval]:
         """Return the geometric mean over images of each entry's positive number over that of a certain one."""
         logs = replace(self, values=self.values.log())
-        return {name: interval.exp() for name, interval in logs.minus(entry).items()}
+        return {name: interval.exp() for name, interval in replace(logs, values=logs._less(entry)).means.items()}
+
+    def _less(self, entry: str) -> Tensor:
+        return self.values - self.column(entry)[:, None]
 
     def best(self, leaving_out: Sequence[str] = ()) -> str:
         """Return the entry with the largest mean."""
