@@ -224,7 +224,7 @@ def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Interval
     """Return how often a positive image scores higher than a negative one, ties counting half; 0.5 is chance.
 
     The area under the receiver operating characteristic (Mann-Whitney), with the 95 % interval of its logit by DeLong
-    et al. (1988) or, where all images of a kind fare the same, as where both kinds are perfectly apart, that of
+    et al. (1988), with Welch's degrees of freedom, or, where all images of a kind fare the same, as where both kinds are perfectly apart, that of
     Newcombe (2006, method 5). Its `count` is that of the rarer kind; NaN without both kinds.
     """
     if scores.shape != positive.shape:
@@ -236,12 +236,23 @@ def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Interval
     mean = float(above.mean())
     if count < 2:
         return Interval(mean if count else float("nan"), float("nan"), float("nan"), count)
-    variance = float(above.var() / len(ours) + below.var() / len(theirs))
-    if not 0 < mean < 1 or variance == 0:
+    parts = [float(placements.var()) / len(placements) for placements in (above, below)]
+    if not 0 < mean < 1 or sum(parts) == 0:
         return Interval(mean, *_newcombe(mean, len(ours), len(theirs)), count)
-    logit, reach = math.log(mean / (1 - mean)), _Z * math.sqrt(variance) / (mean * (1 - mean))
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(ours) - 1) + parts[1] ** 2 / (len(theirs) - 1))
+    logit, reach = math.log(mean / (1 - mean)), _t_quantile(freedom) * math.sqrt(sum(parts)) / (mean * (1 - mean))
     low, high = (1 / (1 + math.exp(-end)) for end in (logit - reach, logit + reach))
     return Interval(mean, low, high, count)
+
+
+def _t_quantile(freedom: float) -> float:
+    """Return Student's quantile of 97.5 %, for any number of degrees of freedom (Abramowitz & Stegun 1964, 26.7.5)."""
+    corrections = (
+        (_Z**3 + _Z) / 4,
+        (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96,
+        (3 * _Z**7 + 19 * _Z**5 + 17 * _Z**3 - 15 * _Z) / 384,
+    )
+    return _Z + sum(correction / freedom**power for power, correction in enumerate(corrections, start=1))
 
 
 def _newcombe(area: float, positive: int, negative: int) -> tuple[float, float]:
