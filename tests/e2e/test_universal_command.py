@@ -83,7 +83,7 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
         "The prediction changes on ",
         "Images tested: 3; none left out.",
         "The images have no labels: each counts as what the classifier sees in it.",
-        "Intervals over fewer than 10 images are too narrow.",
+        "Intervals of means over fewer than 20 images are too narrow.",
         "| universal | not clipped |",
         "| random | clipped |",
         "Written: tested",

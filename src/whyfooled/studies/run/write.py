@@ -15,7 +15,7 @@ from whyfooled.images import write_whole
 from whyfooled.registry import available
 from whyfooled.studies.study import Study
 from whyfooled.studies.table import Table
-from whyfooled.tensors.statistics import FEWEST
+from whyfooled.tensors.statistics import NARROW
 
 STUDY_FILE, TABLE_FILE = "study.json", "table.parquet"
 
@@ -78,8 +78,8 @@ def _say_origin(study: type[Study], about: dict[str, Any]) -> list[str]:
     if about["attacked_with"] is not None:
         then = "those that are known here can be run again" if study.attacks_again else "no attack was run"
         lines.insert(1, f"The images are saved adversarial ones, made with {about['attacked_with']}; {then}.")
-    if about["images_measured"] < FEWEST:
-        lines.append(f"Intervals over fewer than {FEWEST} images are too narrow.")
+    if about["images_measured"] < NARROW:
+        lines.append(f"Intervals of means over fewer than {NARROW} images are too narrow.")
     if about["failures"]:
         lines.append(f"{about['failures']} failures, such as: {about['failed'][0]}")
     return [*lines, *(f"Note: {note}" for note in about["notes"])]
