@@ -7,13 +7,13 @@ needs none: its gradient moves relevance as it should.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from whyfooled.saliency.backward.graph import operation
 from whyfooled.saliency.backward.shares import Layer, Rule, divide, mixture_rule
 
 
@@ -110,11 +110,6 @@ MOVING = frozenset((
 ))
 # fmt: on
 """Operations that move values, or pick one of several: their gradient moves relevance as it should."""
-
-
-def operation(node: str) -> str:
-    """Return the operation that a node of the graph stands for."""
-    return re.sub(r"Backwards?\d*$", "", node.rpartition("::")[2])
 
 
 _GATES = ("Sigmoid", "Hardsigmoid", "Softmax")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
-from whyfooled.saliency.backward.graph import plain_attention, report_logits, uncompiled
+from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
@@ -130,6 +130,7 @@ def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> L
 
 def plain_logits(classifier: Classifier, images: Images) -> Logits:
     """Run a forward pass in full precision, and check that the logits are finite and depend on the images."""
+    report_images(images)
     with torch.autocast(images.device.type, enabled=False):
         logits: Tensor = classifier(images)
     check_finite(logits)

@@ -40,9 +40,8 @@ from whyfooled.saliency.backward.flow import (
     SumRelevance,
     WeightedRelevance,
     gated,
-    operation,
 )
-from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, uncompiled
+from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, operation, uncompiled
 from whyfooled.saliency.backward.shares import FirstRule, Layer, Rule
 from whyfooled.types import Images, Logits, Maps
 
