@@ -94,8 +94,13 @@ class PassedRelevance(torch.autograd.Function):
         return passed.sum_to_size(ctx.shape), None, None
 
 
+class HardGateRelevance(PassedRelevance):
+    """The hard form of a sigmoid, of which one factor of a product is made: only its name differs."""
+
+
 SHARING = frozenset(
-    function.__name__ for function in (WeightedRelevance, MixedRelevance, SumRelevance, PassedRelevance)
+    function.__name__
+    for function in (WeightedRelevance, MixedRelevance, SumRelevance, PassedRelevance, HardGateRelevance)
 )
 
 # fmt: off
@@ -112,7 +117,7 @@ MOVING = frozenset((
 """Operations that move values, or pick one of several: their gradient moves relevance as it should."""
 
 
-_GATES = ("Sigmoid", "Hardsigmoid", "Softmax")
+_GATES = ("Sigmoid", "Hardsigmoid", "Softmax", HardGateRelevance.__name__)
 
 
 def gated(first: Tensor, second: Tensor) -> Tensor | None:

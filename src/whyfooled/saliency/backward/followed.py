@@ -10,8 +10,9 @@ by a function of itself (``x * sigmoid(1.7 * x)``, ``x * (x > 1)``); for the gra
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,6 +72,12 @@ class Step:
     versions: list[tuple[Tensor, int]]
     nodes: set[Any]
 
+    @cached_property
+    def doubt(self) -> Doubt | None:
+        """Why the call may be an activation in disguise; None if it is in no doubt, or known for what it is."""
+        is_recognised = self.rectifier is not None or self.call.function in _WHOLE
+        return None if is_recognised else _doubt(self)
+
     @property
     def shares_source(self) -> bool:
         """Whether two of its signals are functions, place by place, of the same values."""
@@ -91,7 +98,7 @@ class Followed:
         self.unseen: list[Doubt] = []
         self._differentiates = torch.is_grad_enabled()
         self._keys = itertools.count()
-        self._values = WeakTensorKeyDictionary()
+        self._values: MutableMapping[Tensor, tuple[int, Values]] = WeakTensorKeyDictionary()
         self._constants = WeakTensorKeyDictionary()
         self._image = self._as_origin(images).source
 
@@ -101,8 +108,11 @@ class Followed:
 
     def values(self, tensor: Tensor) -> Values:
         """Return what the values of a tensor that depends on the images are."""
-        version, values = self._values[tensor] if tensor in self._values else (-1, None)
-        return values if values is not None and version == tensor._version else self._as_origin(tensor)
+        if tensor in self._values:
+            version, values = self._values[tensor]
+            if version == tensor._version:
+                return values
+        return self._as_origin(tensor)
 
     def _as_origin(self, tensor: Tensor) -> Values:
         key = (next(self._keys),)
@@ -194,6 +204,8 @@ class Followed:
             return replace(named, is_gate=self._is_gate(named.inputs, named.upper))
         if outcome is None or outcome.settled or outcome.source == self._image or "out" in call.kwargs:
             return None
+        if _title(call) in _ACTIVATIONS:
+            return None
         written = _written(call)
         if written is not None and not written.is_floating_point():
             return None
@@ -228,8 +240,7 @@ class Followed:
         """Note the nodes of the graph that a call has made, and whether they are in doubt."""
         if not self._differentiates:
             return
-        is_recognised = step.rectifier is not None or step.call.function in _WHOLE
-        doubt = None if is_recognised else _doubt(step)
+        doubt, is_recognised = step.doubt, step.rectifier is not None or step.call.function in _WHOLE
         if any(tensor._is_view() and tensor.requires_grad for tensor in written):
             # Behind what is written into a part of a tensor, the graph does not show what it was.
             if doubt is None and not is_recognised and not _may_write(step.call):
@@ -369,6 +380,8 @@ def _title(call: Call) -> str:
     return name
 
 
+_ACTIVATIONS = ("elu", "celu", "selu", "leaky_relu", "prelu", "rrelu", "hardtanh", "hardswish")
+"""What is refused by name even where it happens to be a rectifier, as behind another one."""
 _SUMS = ("add", "sub", "subtract", "rsub", "neg", "negative")
 # fmt: off
 _WRITING = (

@@ -125,7 +125,7 @@ def matched(outcome: Values, signal: Values) -> tuple[float, float] | None:
     outputs = evaluate(outcome, points)
     if outputs is None or not outputs.requires_grad or outputs.shape != points.shape:
         return None
-    (growth,) = torch.autograd.grad(outputs.sum(), points)
+    (growth,) = torch.autograd.grad(outputs, points, torch.ones_like(outputs))
     outputs, slopes = outputs.detach(), growth / slope
     if not bool(torch.isfinite(outputs).all()):
         return None

@@ -161,11 +161,12 @@ class RuledCalls(RectifierCalls):
 
     def rectify(self, rectifier: Rectifier) -> Tensor:
         """Make a rectifier with the rule, and a gate with its own gradient."""
-        if is_checkpointed():
-            raise _unseen("a checkpoint")
         self.met += not rectifier.is_gate
         rule = _no_rule if rectifier.is_gate else self.rule
-        return rectifier.compute(lambda inputs, upper, inplace: ruled_relu(inputs, rule, upper, inplace))
+        output = rectifier.compute(lambda inputs, upper, inplace: ruled_relu(inputs, rule, upper, inplace))
+        if is_checkpointed():
+            raise _unseen("a checkpoint")
+        return output
 
 
 @contextmanager
