@@ -86,7 +86,7 @@ def universal(
     ] = None,
     model: Annotated[str | None, typer.Option(help="A classifier for them; a small network if left out.")] = None,
     weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
-    count: Annotated[int, typer.Option(help="Images that are fitted to; as many others are tested on.")] = 200,
+    count: Annotated[int, typer.Option(help="Images that are fitted to; as many others are evaluated on.")] = 200,
     repeats: Annotated[int, typer.Option(help="Timed pairs of runs; the median counts.")] = 5,
     few: Annotated[int, typer.Option(help="Images of the first fits that memory is measured on.")] = 200,
     many: Annotated[int, typer.Option(help="Images of the second.")] = 2000,

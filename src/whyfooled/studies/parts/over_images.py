@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from whyfooled.drawing.summary import Cell, SummaryTable
 from whyfooled.errors import ImageError
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import Interval, bootstrap_means
@@ -50,7 +53,7 @@ class Spread:
         """Take columns as the entries, of rows that are an image each."""
         return cls(tuple(columns), _as_tensor(rows[list(columns)]), seed)
 
-    @property
+    @cached_property
     def means(self) -> dict[str, Interval]:
         """The mean over images of each entry, with its interval."""
         return dict(zip(self.entries, bootstrap_means(self.values, seed=self.seed), strict=True))
@@ -68,9 +71,15 @@ class Spread:
         """Return the mean over images of each entry minus a certain one."""
         return replace(self, values=self.values - self.column(entry)[:, None]).means
 
+    def gaps(self, pairs: Mapping[str, tuple[str, str]]) -> Spread:
+        """Take the first entry of each pair minus its second, image by image, under the pair's name."""
+        gaps = [self.column(first) - self.column(second) for first, second in pairs.values()]
+        return Spread(tuple(pairs), torch.stack(gaps, dim=1), self.seed)
+
     def ratio(self, entry: str) -> dict[str, Interval]:
         """Return the geometric mean over images of each entry's positive number over that of a certain one."""
-        logs = replace(self, values=self.values.log())
+        # Not `torch.log`, whose last digits depend on the machine.
+        logs = replace(self, values=self.values.clone().apply_(math.log))
         return {name: interval.exp() for name, interval in logs.minus(entry).items()}
 
     def best(self, leaving_out: Sequence[str] = ()) -> str:
@@ -85,6 +94,26 @@ def _as_tensor(numbers: pd.DataFrame) -> Tensor:
 def highest(intervals: Mapping[str, Interval]) -> str:
     """Return the entry with the largest mean."""
     return max(intervals, key=lambda entry: intervals[entry].mean if intervals[entry].count else float("-inf"))
+
+
+def group_rows(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Go through the rows of each combination of entries of some columns, in the order in which the table has them."""
+    for labels, group in rows.groupby(list(columns), observed=True):
+        yield tuple(map(str, labels)), group
+
+
+def swap_keys(nested: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Interval]]:
+    """Turn mappings inside a mapping inside out; all of them have the keys of the first."""
+    return {key: {name: inner[key] for name, inner in nested.items()} for key in next(iter(nested.values()))}
+
+
+def tabulate_means(
+    caption: str, rows: pd.DataFrame, columns: Mapping[str, str], seed: int, by: str = "attack"
+) -> SummaryTable:
+    """List the means over images of some columns, given with their headings, for each entry of another."""
+    means = [Spread.of(rows, by, column, seed).means for column in columns]
+    lines: list[tuple[Cell, ...]] = [(entry, *(of_column[entry] for of_column in means)) for entry in means[0]]
+    return SummaryTable(caption, (by, *columns.values()), lines)
 
 
 def check_some_method(table: Table, references: Sequence[str] = ()) -> None:
