@@ -34,8 +34,9 @@ class Function(NamedTuple):
     compute
         It, in the order of arguments of its spelling.
     kind
-        ``"same"``: gives the first argument's values, in another shape or type; ``"affine"``: does so if only one
-        argument depends on the images; ``"pick"``: gives the values of one of its arguments; ``""``: anything else.
+        ``"same"``: gives the first argument's values, in another shape or type; ``"affine"``: is affine if only one
+        argument depends on the images; ``"pick"``: gives the values of one of its arguments; ``"smooth"``: is smooth,
+        or counts as such; ``""``: anything else.
     """
 
     name: str
@@ -75,16 +76,18 @@ _PICKS = (
     "where", "masked_fill", "maximum", "minimum", "fmax", "fmin", "max", "min", "clamp", "clip", "clamp_min",
     "clamp_max",
 )
+_SMOOTH = (
+    "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "exp2", "log", "log1p", "log2", "log10", "erf", "erfc",
+    "expit", "sigmoid", "tanh", "sin", "cos", "tan", "sinh", "cosh", "asinh", "atan", "arctan", "pow", "float_power",
+    "logaddexp", "xlogy", "logit", "softplus", "tanhshrink", "logsigmoid", "hardswish", "silu", "gelu", "mish", "elu",
+    "celu", "selu", "lerp", "addcmul", "addcdiv",
+)
 _OTHERS = (
-    "abs", "absolute", "sign", "sgn", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "exp2", "log", "log1p",
-    "log2", "log10", "erf", "erfc", "expit", "sigmoid", "tanh", "sin", "cos", "tan", "sinh", "cosh", "asinh", "atan",
-    "arctan", "atan2", "hypot", "floor", "ceil", "round", "trunc", "frac", "nan_to_num", "heaviside", "pow",
-    "float_power", "copysign", "lerp", "addcmul", "addcdiv", "logaddexp", "xlogy", "logit", "softplus", "softsign",
-    "tanhshrink", "hardshrink", "softshrink", "logsigmoid", "hardsigmoid", "hardswish", "silu", "gelu", "mish", "elu",
-    "celu", "selu", "leaky_relu", "prelu", "rrelu", "relu", "relu6", "hardtanh", "threshold",
-    "lt", "le", "gt", "ge", "eq", "ne", "less", "less_equal", "greater", "greater_equal", "not_equal",
-    "logical_not", "logical_and", "logical_or", "logical_xor", "bitwise_not", "bitwise_and", "bitwise_or",
-    "bitwise_xor",
+    "abs", "absolute", "sign", "sgn", "atan2", "hypot", "floor", "ceil", "round", "trunc", "frac", "nan_to_num",
+    "heaviside", "copysign", "softsign", "hardshrink", "softshrink", "hardsigmoid", "leaky_relu", "prelu", "rrelu",
+    "relu", "relu6", "hardtanh", "threshold", "lt", "le", "gt", "ge", "eq", "ne", "less", "less_equal", "greater",
+    "greater_equal", "not_equal", "logical_not", "logical_and", "logical_or", "logical_xor", "bitwise_not",
+    "bitwise_and", "bitwise_or", "bitwise_xor",
 )
 _SAME = (
     "positive", "clone", "contiguous", "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze",
@@ -106,7 +109,7 @@ _SPECIAL: dict[str, tuple[str, Pure, str]] = {
     "__rsub__": ("rsub", torch.rsub, "affine"),
     "__rdiv__": ("div", lambda inputs, other: other / inputs, ""),
     "__rtruediv__": ("div", lambda inputs, other: other / inputs, ""),
-    "__rpow__": ("pow", lambda inputs, other: other**inputs, ""),
+    "__rpow__": ("pow", lambda inputs, other: other**inputs, "smooth"),
     "__abs__": ("abs", torch.abs, ""),
     "__and__": ("bitwise_and", operator.and_, ""),
     "__rand__": ("bitwise_and", operator.and_, ""),
@@ -121,7 +124,7 @@ _SPECIAL: dict[str, tuple[str, Pure, str]] = {
 
 
 def _kinds() -> Iterator[tuple[str, str]]:
-    for kind, names in (("affine", _AFFINE), ("pick", _PICKS), ("", _OTHERS), ("same", _SAME)):
+    for kind, names in (("affine", _AFFINE), ("pick", _PICKS), ("smooth", _SMOOTH), ("", _OTHERS), ("same", _SAME)):
         yield from ((name, kind) for name in names)
 
 

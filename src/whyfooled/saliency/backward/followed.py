@@ -55,6 +55,8 @@ class Step:
         Its tensors that depend on the images, one for each time that they are given, and what their values are.
     hidden
         Those that depend on them by no derivative, such as masks.
+    mixes
+        Whether one of them has, side by side, a signal and a constant, or a signal and a function of itself.
     outcome
         What the values of its result will be, if it is one function of each value of one origin.
     rectifier
@@ -67,6 +69,7 @@ class Step:
     signals: list[Tensor]
     values: list[Values]
     hidden: list[Tensor]
+    mixes: bool
     outcome: Values | None
     rectifier: Rectifier | None
     versions: list[tuple[Tensor, int]]
@@ -100,6 +103,7 @@ class Followed:
         self._keys = itertools.count()
         self._values: MutableMapping[Tensor, tuple[int, Values]] = WeakTensorKeyDictionary()
         self._constants = WeakTensorKeyDictionary()
+        self._mixtures = WeakTensorKeyDictionary()
         self._image = self._as_origin(images).source
 
     def depends(self, tensor: Tensor) -> bool:
@@ -133,6 +137,7 @@ class Followed:
                 signals=signals,
                 values=values,
                 hidden=[signal for signal in signals if not signal.requires_grad],
+                mixes=any(signal in self._mixtures for signal in signals),
                 outcome=outcome,
                 rectifier=self._rectifier(call, outcome),
                 versions=[(tensor, tensor._version) for tensor in call.tensors],
@@ -159,6 +164,11 @@ class Followed:
     def _note(self, step: Step, index: int, tensor: Tensor) -> None:
         """Note what the values of a tensor are that a call has made."""
         origin, sources = self._as_origin(tensor).origin, {values.source for values in step.values}
+        is_joined = step.call.function in _JOINING and (
+            step.shares_source or len(step.signals) < len(step.call.tensors)
+        )
+        if is_joined or (step.mixes and _kind(step.call) == "same"):
+            self._mixtures[tensor] = True
         if step.outcome is not None:
             self._keep(tensor, step.outcome if step.rectifier is None else replace(step.outcome, settled=True))
         elif len(sources) == 1 and _works_on_each_value(step.call):
@@ -244,7 +254,7 @@ class Followed:
         if any(tensor._is_view() and tensor.requires_grad for tensor in written):
             # Behind what is written into a part of a tensor, the graph does not show what it was.
             if doubt is None and not is_recognised and not _may_write(step.call):
-                doubt = Doubt(_title(step.call), bends=True)
+                doubt = Doubt(_title(step.call), bends=_kind(step.call) != "smooth")
             self.unseen += [] if doubt is None else [doubt]
             return
         nodes = set().union(*(nodes_between(tensor.grad_fn, step.nodes) for tensor in made))
@@ -268,11 +278,13 @@ def _doubt(step: Step) -> Doubt | None:
     function, title = _function_of(step.call), _title(step.call)
     if function is not None and function.kind == "same":
         return None
+    if step.mixes and title in _EXTREMES:
+        return Doubt(f"{title} of a signal and a constant or a function of itself", bends=title != "logsumexp")
     if step.hidden:
         return Doubt(f"{title} with a mask made of the signal", bends=True) if _masks(step) else None
     if title in (*_SUMS, "where", "masked_fill") or not _multiplies(step.call):
         return None
-    bends = function is not None and function.kind == "pick"
+    bends = _kind(step.call) == "pick"
     if step.shares_source:
         return Doubt(f"{title} of a signal and a function of itself", bends)
     return Doubt(f"{title} with a constant", bends) if bends and len(step.signals) == 1 else None
@@ -280,7 +292,8 @@ def _doubt(step: Step) -> Doubt | None:
 
 def _multiplies(call: Call) -> bool:
     """Tell whether a call works on each value by itself, or on products of two."""
-    return _function_of(call) is not None or call.function is torch.einsum
+    is_raw = isinstance(call.function, torch._ops.OpOverload | torch._ops.OpOverloadPacket)
+    return _function_of(call) is not None or call.function is torch.einsum or is_raw
 
 
 def _masks(step: Step) -> bool:
@@ -312,6 +325,11 @@ def _function_of(call: Call) -> Function | None:
         is_mask = isinstance(where, Tensor) and where.dtype == torch.bool and where.shape == inputs.shape
         return function if is_mask else None
     return function
+
+
+def _kind(call: Call) -> str:
+    function = _function_of(call)
+    return "" if function is None else function.kind
 
 
 def _stays_affine(call: Call, function: Function, signals: Sequence[Tensor]) -> bool:
@@ -387,6 +405,14 @@ _SUMS = ("add", "sub", "subtract", "rsub", "neg", "negative")
 _WRITING = (
     "assignment", "where", "masked_fill", "sigmoid", "tanh", "hardsigmoid", "copy", "fill", "zero", "index_put",
     "index_add", "index_copy", "index_fill", "scatter", "scatter_add", "addmm", "baddbmm",
+)
+# fmt: on
+
+_JOINING = (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.hstack, torch.vstack, torch.dstack)
+# fmt: off
+_EXTREMES = (
+    "amax", "amin", "aminmax", "max", "min", "median", "kthvalue", "sort", "msort", "topk", "cummax", "cummin",
+    "logsumexp",
 )
 # fmt: on
 

@@ -205,8 +205,8 @@ def check_activations(module: nn.Module, logits: Tensor, images: Tensor, calls: 
         raise _unseen(", ".join(sorted(steps.unseen)))
 
 
-def _unseen(found: str) -> MethodError:
+def _unseen(part: str) -> MethodError:
     return MethodError(
         "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a function, "
-        f"checkpointed or in another thread ({found}). Give the plain Python module, without checkpoints."
+        f"checkpointed or in another thread ({part}). Give the plain Python module, without checkpoints."
     )

@@ -144,9 +144,9 @@ def _check_smooth(module: nn.Module, logits: Tensor, images: Tensor, followed: F
         )
 
 
-def _unseen(found: str) -> MethodError:
+def _unseen(part: str) -> MethodError:
     return MethodError(
         "A part of this model runs where smooth_activations cannot replace its ReLUs: scripted, traced, compiled as a "
-        f"function, checkpointed, in another thread or under deeplift's own rule ({found}). Give the plain Python "
+        f"function, checkpointed, in another thread or under deeplift's own rule ({part}). Give the plain Python "
         "module, without checkpoints, and another method than deeplift."
     )

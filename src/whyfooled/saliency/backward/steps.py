@@ -46,7 +46,7 @@ _MOVING = MOVING.difference(("Where", "MaskedFill", "Maximum", "Index", "IndexPu
 ))
 _CHOOSING = frozenset((
     "Amin", "Min", "Aminmax", "Median", "Nanmedian", "Mode", "Kthvalue", "Sort", "Topk", "Cummax", "Cummin",
-    "MaxPool3D", "FractionalMaxPool3D", "MaxUnpool2D", "MaxUnpool3D", "TakeAlongDim", "Take", "Prod", "Cumprod",
+    "MaxPool3D", "FractionalMaxPool3D", "MaxUnpool2D", "MaxUnpool3D", "Take",
 ))
 _NORMALISING = frozenset((
     "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNormImpl", "NativeLayerNorm", "NativeGroupNorm",
@@ -77,7 +77,7 @@ _ROOTS = ("Sqrt", "Rsqrt", "Reciprocal", "Pow")
 _GUARDS = ("Clamp", "ClampMin", "Maximum")
 
 
-class _Steps:
+class _Graph:
     """The nodes of the graph between images and logits, and what takes what each of them gives."""
 
     def __init__(self, logits: Tensor, images: Tensor) -> None:
@@ -111,7 +111,8 @@ class _Steps:
         first, *others = node.next_functions
         sums = self.consumers[node]
         is_power = name != "Mul" or others == [first]
-        return is_power and all(operation(each.name()) in _SUMMING and self._is_rooted(each) for each in sums)
+        are_rooted = [operation(each.name()) in _SUMMING and self._is_rooted(each) for each in sums]
+        return is_power and bool(sums) and all(are_rooted)
 
     def _is_rooted(self, node: Any) -> bool:
         """Tell whether what a node gives is only taken by roots, or divided by."""
@@ -144,7 +145,7 @@ class _Steps:
         return [following for following, _ in node.next_functions if following in self.nodes]
 
 
-class Found(NamedTuple):
+class Steps(NamedTuple):
     """What is found between images and logits.
 
     Parameters
@@ -159,10 +160,11 @@ class Found(NamedTuple):
     unseen: set[str]
 
 
-_UNSEEN = ("Relu", "Threshold", "CompiledFunction", "CheckpointFunction", "torch::jit", "DifferentiableGraph")
+_UNSEEN = ("Relu", "Threshold", "torch::jit", "DifferentiableGraph")
+_HIDING = ("CompiledFunction", "CheckpointFunction")
 
 
-def steps_between(logits: Tensor, images: Tensor, followed: Followed, smooth: Collection[str] = ()) -> Found:
+def steps_between(logits: Tensor, images: Tensor, followed: Followed, smooth: Collection[str] = ()) -> Steps:
     """Look at all steps of a network.
 
     Parameters
@@ -174,17 +176,26 @@ def steps_between(logits: Tensor, images: Tensor, followed: Followed, smooth: Co
     smooth
         More operations that may stay. If there are any, only what may not be smooth is in doubt.
     """
-    steps, found = _Steps(logits, images), Found(set(), set())
-    found.unknown.update(doubt.step for doubt in followed.unseen if doubt.bends or not smooth)
-    for node in steps.nodes - followed.whole:
+    graph = _Graph(logits, images)
+    unknown = {doubt.step for doubt in followed.unseen if doubt.bends or not smooth}
+    unseen = set()
+    for node in graph.nodes - followed.whole:
         name, doubt = operation(node.name()), followed.doubts.get(node)
-        if node.name().startswith(_UNSEEN) and not (name == "Threshold" and node in followed.known):
-            found.unseen.add(node.name())
-        elif doubt is not None and not (smooth and not doubt.bends) and not steps.is_statistic(node):
-            found.unknown.add(doubt.step)
-        elif doubt is None and not _is_known(node, name, followed, smooth) and not steps.is_statistic(node):
-            found.unknown.add(_title(node, name))
-    return found
+        if _is_unseen(node, name, followed):
+            unseen.add(node.name())
+        elif graph.is_statistic(node) or (doubt is not None and smooth and not doubt.bends):
+            continue
+        elif doubt is not None:
+            unknown.add(doubt.step)
+        elif not _is_known(node, name, followed, smooth):
+            unknown.add(_title(node, name))
+    return Steps(unknown, unseen)
+
+
+def _is_unseen(node: Any, name: str, followed: Followed) -> bool:
+    if isinstance(node, BackwardCFunction):
+        return name.startswith(_HIDING)
+    return node.name().startswith(_UNSEEN) and not (name == "Threshold" and node in followed.known)
 
 
 def _is_known(node: Any, name: str, followed: Followed, smooth: Collection[str]) -> bool:
