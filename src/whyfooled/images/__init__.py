@@ -3,7 +3,10 @@
 from whyfooled.images.folders import (
     PHOTOGRAPH_SUFFIXES,
     common_folder,
+    composed,
     existing_folder,
+    files_below,
+    folders_in,
     photographs_below,
     photographs_in,
 )
@@ -32,9 +35,12 @@ __all__ = [
     "TENSOR_SUFFIXES",
     "check_output_file",
     "common_folder",
+    "composed",
     "content_digest",
     "example_photograph",
     "existing_folder",
+    "files_below",
+    "folders_in",
     "is_file",
     "is_folder",
     "is_tensor_file",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.errors import ImageError
-from whyfooled.images import is_file, is_folder, read_photograph, read_picture
+from whyfooled.images import files_below, is_file, is_folder, read_photograph, read_picture
 from whyfooled.images.folders import existing_folder
 from whyfooled.units.concepts.concepts import NOTHING, Annotated, Concepts
 from whyfooled.units.concepts.rows import Damage, read_rows, whole_number
@@ -272,8 +271,8 @@ def _finder(root: Path) -> Callable[[str], bool]:
         folder, _, file = name.rpartition("/")
         if folder not in listed:
             below = root / folder
-            listed[folder] = {entry.name for entry in os.scandir(below)} if is_folder(below) else set()
-        # A file system may know a name that its listing writes otherwise.
+            listed[folder] = {path.name for path in files_below(below, deep=False)} if is_folder(below) else set()
+        # A file system may know a name that its listing writes otherwise, and a listing leaves hidden files out.
         return file in listed[folder] or is_file(root / name)
 
     return there

@@ -7,6 +7,7 @@ from pathlib import Path
 from whyfooled.errors import ImageError, bad_parameter
 from whyfooled.images import is_file
 from whyfooled.images.folders import existing_folder
+from whyfooled.sources.text_files import read_text
 from whyfooled.units.concepts.concepts import Concepts
 from whyfooled.units.concepts.paired import CATEGORY, MOST_LABELS, Labels, PairedReader, pair_up
 from whyfooled.units.concepts.rows import Damage, read_rows, whole_number
@@ -67,9 +68,10 @@ def _named(path: Path) -> list[tuple[int, str, str]]:
 
 def _from_lines(path: Path) -> list[tuple[int, str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise ImageError(f"{path} cannot be read: {reason}.") from None
     return [(label, line.strip(), CATEGORY) for label, line in enumerate(lines)]
 
 

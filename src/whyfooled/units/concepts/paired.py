@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.errors import ImageError
-from whyfooled.images import PHOTOGRAPH_SUFFIXES, is_file, read_photograph
+from whyfooled.images import PHOTOGRAPH_SUFFIXES, composed, files_below, read_photograph
 from whyfooled.images.label_maps import read_label_map
 from whyfooled.units.concepts.concepts import NOTHING, Annotated, Concepts
 
@@ -147,10 +147,12 @@ class PairedReader:
 def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
     """Pair images and label maps by their paths below their folders, without the suffix.
 
+    Accents may be written in either of Unicode's forms: file systems differ in that.
+
     Raises
     ------
     ImageError
-        If there are none, one is left over, or two have the same path without the suffix.
+        If there are none, one is left over, two have the same path without the suffix, or a folder may not be read.
     """
     by_stem = [
         _by_stem(folder, suffixes, what)
@@ -159,6 +161,7 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
             (maps, (*PHOTOGRAPH_SUFFIXES, ".npy"), "label maps"),
         )
     ]
+    by_stem[1] = _spelled_as(by_stem[0], by_stem[1])
     alone = [sorted(one.keys() - other.keys()) for one, other in (by_stem, by_stem[::-1])]
     if alone[0] or alone[1]:
         counts = " and ".join(
@@ -172,11 +175,17 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
     return tuple((by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0]))
 
 
+def _spelled_as(images: Mapping[str, str], maps: Mapping[str, str]) -> dict[str, str]:
+    """Give the label maps that no image is called like the path of the image that is, but for Unicode's forms."""
+    spellings = {composed(stem): stem for stem in images.keys() - maps.keys()}
+    return {stem if stem in images else spellings.get(composed(stem), stem): name for stem, name in maps.items()}
+
+
 def _by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, str]:
     """List files by their paths without the suffix; raise `ImageError` if two have the same, or there is none."""
     files: dict[str, str] = {}
-    for path in sorted(folder.glob("**/*")):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not is_file(path):
+    for path in files_below(folder):
+        if path.suffix.lower() not in suffixes:
             continue
         name = path.relative_to(folder).as_posix()
         stem = str(PurePosixPath(name).with_suffix(""))
