@@ -14,7 +14,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.errors import (
     ImageError,
     ModelError,
@@ -270,7 +270,7 @@ class Classifier(nn.Module):
         Parameters
         ----------
         name
-            An index, or a name, whole and in any case.
+            An index, or a name, whole and in any case. An index may be written as ``7.0``, unless a class is called so.
         classes
             How many classes there are; the number of names if None (any index will do if there are no names either).
         argument
@@ -283,19 +283,28 @@ class Classifier(nn.Module):
         """
         count = len(self.class_names or ()) if classes is None else classes
         text = str(name).strip()
-        if re.fullmatch(r"[+-]?[0-9]+", text):
-            index = int(text)
-            if not 0 <= index < (count or index + 1):
-                raise bad_parameter(argument, f"must be a class index from 0 to {count - 1}, or a class name", index)
-            return index
-        return self._named_class(text, argument)
+        number = re.fullmatch(r"([+-]?[0-9]+)(\.0*)?", text)
+        # A whole number may be written as 7.0, as programs do beside a missing one, unless a class is called so.
+        if number is None or (number[2] and self._called(text)):
+            return self._named_class(text, argument)
+        rule = f"must be a class index from 0 to {count - 1}, or a class name" if count else "must be a class index"
+        if len(number[1]) > _MOST_DIGITS:
+            raise bad_parameter(argument, rule, f"a number of {len(number[1])} digits")
+        index = int(number[1])
+        if not 0 <= index < (count or index + 1):
+            raise bad_parameter(argument, rule, index)
+        return index
+
+    def _called(self, text: str) -> list[int]:
+        """List the classes of a name, whole and in any case."""
+        wanted = text.lower()
+        names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names or ()]
+        return [index for index, parts in enumerate(names) if wanted in parts]
 
     def _named_class(self, text: str, argument: str) -> int:
         if self.class_names is None:
             raise bad_parameter(argument, "must be a class index, because this model has no class names", repr(text))
-        wanted = text.lower()
-        names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names]
-        matches = [index for index, own in enumerate(names) if wanted in own]
+        matches = self._called(text)
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -309,6 +318,10 @@ class Classifier(nn.Module):
         raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
 
 
+_MOST_DIGITS = 100
+"""Of a class index, zeros before it included: thousands of them take long to read. [ours]"""
+
+
 def check_finite(logits: Tensor) -> None:
     """Raise `ModelError` if a logit is NaN or infinite."""
     if not torch.isfinite(logits).all():
@@ -320,7 +333,8 @@ def check_finite(logits: Tensor) -> None:
 
 
 def check_classes(classes: Tensor, logits: Tensor) -> None:
-    """Raise `ParameterError` if a class index is out of the model's range."""
+    """Raise `ParameterError` if classes are no whole numbers, or an index is out of the model's range."""
+    check_whole("classes", classes)
     count = logits.shape[1]
     if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= count):
         given = f"values from {int(classes.min())} to {int(classes.max())}"

@@ -122,7 +122,7 @@ def _key(labels: Mapping[str, tuple[str, ...]], spellings: Mapping[str, str], pa
 def as_indices(shown: Sequence[tuple[str, ...]]) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...] | None]:
     """Turn labels as text into indices, and the class names that they index; no names if all are indices already."""
     texts = sorted({text for labels in shown for text in labels})
-    if all(re.fullmatch(r"[0-9]{1,18}", text) for text in texts):
+    if all(re.fullmatch(r"[0-9]{1,100}", text) for text in texts):
         return tuple(tuple(int(text) for text in labels) for labels in shown), None
     index = {text: number for number, text in enumerate(texts)}
     return tuple(tuple(index[text] for text in labels) for labels in shown), tuple(texts)
