@@ -10,6 +10,7 @@ from whyfooled.images.folders import (
     photographs_below,
     photographs_in,
 )
+from whyfooled.images.mistaken import mistaken_for
 from whyfooled.images.pixels import content_digest, to_picture, to_tensor
 from whyfooled.images.reading import (
     FEWEST_PIXELS_A_SIDE,
@@ -19,11 +20,13 @@ from whyfooled.images.reading import (
     example_photograph,
     is_file,
     is_folder,
+    is_plain,
     is_tensor_file,
     read_adversarial,
     read_clean,
     read_photograph,
     read_picture,
+    tensor_kind,
 )
 from whyfooled.images.writing import check_output_file, output_folder, write_tensors, write_whole
 
@@ -43,7 +46,9 @@ __all__ = [
     "folders_in",
     "is_file",
     "is_folder",
+    "is_plain",
     "is_tensor_file",
+    "mistaken_for",
     "output_folder",
     "photographs_below",
     "photographs_in",
@@ -51,6 +56,7 @@ __all__ = [
     "read_clean",
     "read_photograph",
     "read_picture",
+    "tensor_kind",
     "to_picture",
     "to_tensor",
     "write_tensors",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from PIL import Image as PILImage
+from PIL import ImageOps
 from torch import Tensor
 
 from whyfooled.errors import ImageError
@@ -143,7 +144,8 @@ class BrodenReader:
 def _coloured(path: Path, picture: PILImage.Image) -> PILImage.Image:
     if picture.mode not in ("RGB", "RGBA"):
         raise ImageError(f"{path} must have labels in red and green; got a picture of the mode {picture.mode}.")
-    return picture.copy()
+    # Upright, as the photograph is.
+    return ImageOps.exif_transpose(picture)
 
 
 def _check_size(path: Path, given: tuple[int, int], size: tuple[int, int]) -> None:
