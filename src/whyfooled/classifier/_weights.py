@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 import torch
 from safetensors import safe_open
@@ -105,17 +105,11 @@ _STATES = (
 
 def _state_in(path: Path, content: Any) -> dict[str, Tensor]:
     """Find the state dict in what a file holds: all of it, or what stands under one of the usual names."""
-    state = content
-    while isinstance(state, dict) and not _is_state(state):
-        inside = next((state[name] for name in _STATES if isinstance(state.get(name), dict) and state[name]), None)
-        states = [value for value in state.values() if _is_state(value)]
-        if inside is None and len(states) != 1:
-            break
-        state = states[0] if inside is None else inside
-    if not _is_state(state):
+    state = _find_state(content)
+    if state is None:
         raise ModelError(
             f"The weights file {path} must hold a state dict, tensors by name, or a dict with one under {_STATES[0]}, "
-            f"{_STATES[1]}, {_STATES[2]} or {_STATES[3]}; got {_told(state)}."
+            f"{_STATES[1]}, {_STATES[2]} or {_STATES[3]}; got {_told(content)}."
         )
     strange = next((name for name, tensor in state.items() if not is_plain(tensor)), None)
     if strange is not None:
@@ -126,7 +120,18 @@ def _state_in(path: Path, content: Any) -> dict[str, Tensor]:
     return state
 
 
-def _is_state(value: Any) -> bool:
+def _find_state(content: Any, depth: int = 4) -> dict[str, Tensor] | None:
+    if _is_state(content):
+        return content
+    # A dict may even hold itself.
+    if not isinstance(content, dict) or depth == 0:
+        return None
+    named = (_find_state(content.get(name), depth - 1) for name in _STATES)
+    others = [value for value in content.values() if _is_state(value)]
+    return next((state for state in named if state is not None), others[0] if len(others) == 1 else None)
+
+
+def _is_state(value: Any) -> TypeGuard[dict[str, Tensor]]:
     return (
         isinstance(value, dict)
         and bool(value)

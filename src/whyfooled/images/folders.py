@@ -25,7 +25,8 @@ def files_below(folder: Path, deep: bool = True) -> list[Path]:
         If a folder may not be read: it is named.
     """
     files: list[Path] = []
-    entered, folders, links = _line_of(folder), [folder], []
+    links: list[Path] = []
+    entered, folders = _line_of(folder), [folder]
     while folders or links:
         # What no link leads to comes first, so that it keeps its own path.
         place = folders.pop() if folders else links.pop(0)

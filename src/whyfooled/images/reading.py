@@ -159,13 +159,13 @@ def _decoded(path: Path, file: PILImage.Image) -> tuple[PILImage.Image, int]:
     """Return the picture, and the largest value of a file with 16 bits a channel; 65535 of any other."""
     # A PNG of this mode has 16 bits; a TIFF has 32, or a sign.
     if file.mode == "I" and file.format != "PNG":
-        raise _no_range(path, "32-bit integer")
+        raise _no_range(path, "integer (32 bits, or signed)")
     photograph = _to_rgb(path, ImageOps.exif_transpose(file))
     if file.mode.startswith("I"):
         return photograph, int(np.asarray(file).max())
     # Of colours Pillow keeps the upper 8 of 16 bits, without a word.
     if file.format in ("PNG", "TIFF") and file.mode in ("RGB", "RGBA"):
-        largest = max(int(high) for _, high in file.convert("RGB").getextrema())
+        largest = int(np.asarray(file.convert("RGB")).max())
         if 256 * largest + 255 < _TWELVE_BITS and _has_16_bits(path):
             return photograph, 256 * largest + 255 if largest else 0
     return photograph, 65535
@@ -174,7 +174,7 @@ def _decoded(path: Path, file: PILImage.Image) -> tuple[PILImage.Image, int]:
 def _has_16_bits(path: Path) -> bool:
     with PILImage.open(path, formats=FORMATS) as file:
         arguments = file.tile[0].args
-    return ";16" in (arguments if isinstance(arguments, str) else arguments[0])
+    return ";16" in (arguments if isinstance(arguments, str) else str(arguments))
 
 
 def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:
