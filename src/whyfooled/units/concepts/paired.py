@@ -20,7 +20,7 @@ from whyfooled.units.concepts.concepts import NOTHING, Annotated, Concepts
 CATEGORY = "object"
 """The category of concepts for which none is given, as Broden calls what is neither part nor material. [ours]"""
 VOID = 255
-"""The number of pixels that were left out of the annotation, unless the list of labels names it (as in PASCAL VOC)."""
+"""The number of pixels that are left out of an annotation, as in PASCAL VOC, unless the list of labels names it."""
 MOST_LABELS = 65536
 """As many as a grey picture with 16 bits has."""
 _UNKNOWN = -2
@@ -43,6 +43,8 @@ class Labels:
         How many numbers are known.
     listed
         Where they are listed, for messages.
+    void
+        Whether `VOID` is nothing, unless it is listed.
     """
 
     names: tuple[str, ...]
@@ -51,17 +53,22 @@ class Labels:
     tables: tuple[tuple[int, ...], ...]
     count: int
     listed: str
+    void: bool
 
     @staticmethod
-    def of(rows: Sequence[tuple[int, str, str]], listed: str) -> Labels:
+    def of(rows: Sequence[tuple[int, str, str]], listed: str, *, void: bool) -> Labels:
         """Make concepts of rows (label, name, category), in the order of the first of each; an empty name is none.
 
-        Labels of one name and category are one concept; a label with rows in several categories is one in each.
+        Labels of one name and category are one concept; a label with rows in several categories is one in each. With
+        `void`, `VOID` is nothing where no row names it.
         """
         known = {label for label, _, _ in rows}
         categories = list(dict.fromkeys(category for _, name, category in rows if name))
         concepts = {pair: place for place, pair in enumerate(dict.fromkeys((row[2], row[1]) for row in rows if row[1]))}
-        blank = [NOTHING if label in known or label == VOID else _UNKNOWN for label in range(max(known | {VOID}) + 1)]
+        blank = [
+            NOTHING if label in known or (void and label == VOID) else _UNKNOWN
+            for label in range(max(known | {VOID}) + 1)
+        ]
         tables = {category: blank.copy() for category in categories}
         for label, name, category in rows:
             if name:
@@ -73,6 +80,7 @@ class Labels:
             tuple(map(tuple, tables.values())),
             len(known),
             listed,
+            void,
         )
 
     def read(self, path: Path) -> Int[Tensor, "m h w"]:
@@ -84,8 +92,8 @@ class Labels:
         unknown = ~inside | (maps[0] == _UNKNOWN)
         if unknown.any():
             raise ImageError(
-                f"{path} must hold the numbers of the {self.count} labels that {self.listed} names, or {VOID} where "
-                f"nothing is annotated; got {int(values[unknown][0])}."
+                f"{path} must hold the numbers of the {self.count} labels that {self.listed} names"
+                f"{f', or {VOID} where nothing is annotated' if self.void else ''}; got {int(values[unknown][0])}."
             )
         return maps
 

@@ -133,7 +133,7 @@ def _on_chance(dissection: DissectionRecord) -> Iterator[str]:
     many = [name for name, one in chances.items() if one.observed and one.mean >= MUCH * one.observed]
     if many:
         yield (
-            f"Chance alone gives at least half as many detectors in {_listed(many)}: to be active where in a picture "
+            f"Chance alone gives at least half as many detectors in {listed(many)}: to be active where in a picture "
             "such things mostly are is enough there. Which of them do is not known: look at each unit's own p."
         )
 
@@ -153,7 +153,7 @@ def _on_reach(dissection: DissectionRecord) -> Iterator[str]:
     if len(missed):
         largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
         yield (
-            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}, whatever it does: "
+            f"No unit here can detect {listed([dissection.concepts[index] for index in largest])}, whatever it does: "
             "units are active on far fewer, or far more, pixels than show it, so the IoU stays under the cutoff."
         )
 
@@ -231,7 +231,8 @@ def _strongest(dissection: DissectionRecord) -> SummaryTable:
     return SummaryTable(caption, headings, rows)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Write names one after another, at most five, and how many more there are."""
     rest = len(names) - _NAMED
     if rest > 0:
         return f"{', '.join(names[:_NAMED])} and {rest} more"
