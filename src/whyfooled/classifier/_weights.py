@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from whyfooled.errors import ModelError
-from whyfooled.images import is_file, is_plain, mistaken_for, tensor_kind
+from whyfooled.images import describe_tensor, is_file, is_plain, recognise_mistaken
 
 _KEY = "whyfooled"
 
@@ -58,7 +58,7 @@ def read_weights(path: Path) -> Weights:
     """
     if not is_file(path):
         raise ModelError(f"There is no weights file {path}.")
-    mistaken = mistaken_for(path)
+    mistaken = recognise_mistaken(path)
     if mistaken:
         raise ModelError(f"The weights file {path} is {mistaken}.")
     about: dict[str, str] = {}
@@ -74,14 +74,14 @@ def read_weights(path: Path) -> Weights:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path} {_refused(path, error)}") from None
+        raise ModelError(f"{path} {_explain_refusal(path, error)}") from None
     except Exception as error:  # on damaged files torch.load raises whatever it stumbles over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(f"The weights file {path} cannot be read: {reason}.") from None
-    return Weights(path, _state_in(path, content), _class_names(path, about))
+    return Weights(path, _find_state_in(path, content), _read_class_names(path, about))
 
 
-def _refused(path: Path, error: Exception) -> str:
+def _explain_refusal(path: Path, error: Exception) -> str:
     """Say why PyTorch did not load a file, without its advice to load it all the same."""
     with path.open("rb") as file:
         start = file.read(2)
@@ -103,19 +103,19 @@ _STATES = (
 """What training scripts call the state dict in the checkpoints that they save, in the order in which it is taken."""
 
 
-def _state_in(path: Path, content: Any) -> dict[str, Tensor]:
+def _find_state_in(path: Path, content: Any) -> dict[str, Tensor]:
     """Find the state dict in what a file holds: all of it, or what stands under one of the usual names."""
     state = _find_state(content)
     if state is None:
         raise ModelError(
             f"The weights file {path} must hold a state dict, tensors by name, or a dict with one under {_STATES[0]}, "
-            f"{_STATES[1]}, {_STATES[2]} or {_STATES[3]}; got {_told(content)}."
+            f"{_STATES[1]}, {_STATES[2]} or {_STATES[3]}; got {_describe_content(content)}."
         )
     strange = next((name for name, tensor in state.items() if not is_plain(tensor)), None)
     if strange is not None:
         raise ModelError(
-            f"The weights file {path} must hold plain tensors; {strange} is {tensor_kind(state[strange])}. Save the "
-            "weights of the model as it is trained."
+            f"The weights file {path} must hold plain tensors; {strange} is {describe_tensor(state[strange])}. Save "
+            "the weights of the model as it is trained."
         )
     return state
 
@@ -139,7 +139,7 @@ def _is_state(value: Any) -> TypeGuard[dict[str, Tensor]]:
     )
 
 
-def _told(value: Any) -> str:
+def _describe_content(value: Any) -> str:
     if not isinstance(value, dict):
         return type(value).__name__
     names = [repr(key)[:40] for key in list(value)[:5]]
@@ -147,7 +147,7 @@ def _told(value: Any) -> str:
     return f"a dict with {', '.join(names) or 'nothing in it'}{more}"
 
 
-def _class_names(path: Path, about: dict[str, str]) -> tuple[str, ...] | None:
+def _read_class_names(path: Path, about: dict[str, str]) -> tuple[str, ...] | None:
     try:
         names = json.loads(about.get(_KEY, "{}")).get("class_names")
     except (ValueError, AttributeError):
@@ -171,8 +171,8 @@ def load_weights(module: nn.Module, weights: Weights, but_head: bool = False) ->
         If they do not fit.
     """
     expected = module.state_dict()
-    state = _without_prefix(weights, expected.keys())
-    wrong = _misshapen(expected, state)
+    state = _strip_prefix(weights, expected.keys())
+    wrong = _find_misshapen(expected, state)
     if but_head:
         state, wrong = state | {key: expected[key] for key in wrong}, []
     # How many batches a normalisation saw in training changes nothing here, and many files leave it out.
@@ -181,19 +181,23 @@ def load_weights(module: nn.Module, weights: Weights, but_head: bool = False) ->
     state = {key: value for key, value in state.items() if key in expected or not key.startswith(("aux", "AuxLogits."))}
     unknown = sorted(state.keys() - expected.keys())
     if missing or unknown or wrong:
-        parts = [_some("missing", missing), _some("not in the model", unknown), _some("of another shape", wrong)]
+        parts = [
+            _list_some("missing", missing),
+            _list_some("not in the model", unknown),
+            _list_some("of another shape", wrong),
+        ]
         raise ModelError(f"The weights in {weights.path} do not fit the model: {'; '.join(filter(None, parts))}.")
     module.load_state_dict(expected | state)
 
 
-def head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
+def count_head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
     """Tell the numbers of classes of the model's head and of the weights', if they differ in that and nothing else.
 
     That is seen from the tensors of other shapes: all have the same two numbers of rows, and rows of the same shape.
     """
     expected = module.state_dict()
-    state = _without_prefix(weights, expected.keys())
-    shapes = [(expected[key].shape, state[key].shape) for key in _misshapen(expected, state)]
+    state = _strip_prefix(weights, expected.keys())
+    shapes = [(expected[key].shape, state[key].shape) for key in _find_misshapen(expected, state)]
     rows = {(mine[:1], theirs[:1]) for mine, theirs in shapes}
     if len(rows) != 1 or any(mine[1:] != theirs[1:] for mine, theirs in shapes):
         return None
@@ -204,23 +208,23 @@ def head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
 def replace_head(module: nn.Module, fresh: nn.Module) -> None:
     """Put into a model those of another one's layers whose tensors have other shapes: its head, for other classes."""
     wanted = fresh.state_dict()
-    for key in _misshapen(module.state_dict(), wanted):
+    for key in _find_misshapen(module.state_dict(), wanted):
         path = key.rpartition(".")[0]
         module.set_submodule(path, fresh.get_submodule(path))
 
 
-def _misshapen(expected: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+def _find_misshapen(expected: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
     return sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
 
 
-def _some(what: str, keys: list[str], most: int = 3) -> str:
+def _list_some(what: str, keys: list[str], most: int = 3) -> str:
     if not keys:
         return ""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return f"{len(keys)} tensors {what} ({', '.join(keys[:most])}{more})"
 
 
-def _without_prefix(weights: Weights, expected: Collection[str]) -> dict[str, Tensor]:
+def _strip_prefix(weights: Weights, expected: Collection[str]) -> dict[str, Tensor]:
     """Take off what stands before the model's own names, unless the model has it too.
 
     DataParallel, torch.compile and Lightning put a word before every name. Averages of weights and Lightning have more
@@ -231,7 +235,7 @@ def _without_prefix(weights: Weights, expected: Collection[str]) -> dict[str, Te
     if any(key in expected for key in state):
         return state
     bare = state
-    while (prefix := _common_word(bare)) and not any(key in expected for key in bare):
+    while (prefix := _find_common_word(bare)) and not any(key in expected for key in bare):
         bare = {key.removeprefix(prefix): tensor for key, tensor in bare.items()}
     if any(key in expected for key in bare):
         return bare
@@ -247,7 +251,7 @@ def _without_prefix(weights: Weights, expected: Collection[str]) -> dict[str, Te
     return {key.removeprefix(chosen[0]): state[key] for key in state if key.startswith(chosen[0])} if chosen else state
 
 
-def _common_word(state: dict[str, Tensor]) -> str:
+def _find_common_word(state: dict[str, Tensor]) -> str:
     """Return what stands before the first point of all names, with the point; '' if they differ in that."""
     words = {key.partition(".")[0] if "." in key else "" for key in state}
     word = words.pop() if len(words) == 1 else ""

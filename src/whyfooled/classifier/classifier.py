@@ -63,7 +63,7 @@ class Fit:
         height, width = self.size
         if self.squash:
             return photograph.resize((width, height), _INTERPOLATION[self.interpolation])
-        resized, (left, top) = self._geometry(photograph.size)
+        resized, (left, top) = self._find_geometry(photograph.size)
         if resized[0] * resized[1] > MOST_PIXELS:
             raise ImageError(
                 f"The photograph, {photograph.width} × {photograph.height} pixels, would need "
@@ -78,10 +78,10 @@ class Fit:
         if self.squash:
             return 0.0, 0.0, 1.0, 1.0
         height, width = self.size
-        resized, (left, top) = self._geometry(size)
+        resized, (left, top) = self._find_geometry(size)
         return left / resized[0], top / resized[1], (left + width) / resized[0], (top + height) / resized[1]
 
-    def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _find_geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the width and height that a photograph is resized to, and the left and top of what is cut out."""
         height, width = self.size
         # In whole numbers, and rounded as torchvision's Resize and CenterCrop do: half a pixel moves every pixel.
@@ -285,8 +285,8 @@ class Classifier(nn.Module):
         text = str(name).strip()
         number = re.fullmatch(r"([+-]?[0-9]+)(\.0*)?", text)
         # A whole number may be written as 7.0, as programs do beside a missing one, unless a class is called so.
-        if number is None or (number[2] and self._called(text)):
-            return self._named_class(text, argument)
+        if number is None or (number[2] and self._find_called(text)):
+            return self._find_named_class(text, argument)
         rule = f"must be a class index from 0 to {count - 1}, or a class name" if count else "must be a class index"
         if len(number[1]) > _MOST_DIGITS:
             raise bad_parameter(argument, rule, f"a number of {len(number[1])} digits")
@@ -295,16 +295,16 @@ class Classifier(nn.Module):
             raise bad_parameter(argument, rule, index)
         return index
 
-    def _called(self, text: str) -> list[int]:
+    def _find_called(self, text: str) -> list[int]:
         """List the classes of a name, whole and in any case."""
         wanted = text.lower()
         names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names or ()]
         return [index for index, parts in enumerate(names) if wanted in parts]
 
-    def _named_class(self, text: str, argument: str) -> int:
+    def _find_named_class(self, text: str, argument: str) -> int:
         if self.class_names is None:
             raise bad_parameter(argument, "must be a class index, because this model has no class names", repr(text))
-        matches = self._called(text)
+        matches = self._find_called(text)
         if len(matches) == 1:
             return matches[0]
         if matches:

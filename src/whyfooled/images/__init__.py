@@ -3,20 +3,21 @@
 from whyfooled.images.folders import (
     PHOTOGRAPH_SUFFIXES,
     common_folder,
-    composed,
+    compose_accents,
     existing_folder,
-    files_below,
-    folders_in,
+    list_files_below,
+    list_folders_in,
     photographs_below,
     photographs_in,
 )
-from whyfooled.images.mistaken import mistaken_for
+from whyfooled.images.mistaken import recognise_mistaken
 from whyfooled.images.pixels import content_digest, to_picture, to_tensor
 from whyfooled.images.reading import (
     FEWEST_PIXELS_A_SIDE,
     FORMATS,
     MOST_PIXELS,
     TENSOR_SUFFIXES,
+    describe_tensor,
     example_photograph,
     is_file,
     is_folder,
@@ -26,7 +27,6 @@ from whyfooled.images.reading import (
     read_clean,
     read_photograph,
     read_picture,
-    tensor_kind,
 )
 from whyfooled.images.writing import check_output_file, output_folder, write_tensors, write_whole
 
@@ -38,17 +38,17 @@ __all__ = [
     "TENSOR_SUFFIXES",
     "check_output_file",
     "common_folder",
-    "composed",
+    "compose_accents",
     "content_digest",
+    "describe_tensor",
     "example_photograph",
     "existing_folder",
-    "files_below",
-    "folders_in",
     "is_file",
     "is_folder",
     "is_plain",
     "is_tensor_file",
-    "mistaken_for",
+    "list_files_below",
+    "list_folders_in",
     "output_folder",
     "photographs_below",
     "photographs_in",
@@ -56,7 +56,7 @@ __all__ = [
     "read_clean",
     "read_photograph",
     "read_picture",
-    "tensor_kind",
+    "recognise_mistaken",
     "to_picture",
     "to_tensor",
     "write_tensors",

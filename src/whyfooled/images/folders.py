@@ -13,7 +13,7 @@ from whyfooled.images.reading import is_file, is_folder
 PHOTOGRAPH_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def files_below(folder: Path, deep: bool = True) -> list[Path]:
+def list_files_below(folder: Path, deep: bool = True) -> list[Path]:
     """List the files in a folder, and in all folders below it if `deep`, sorted.
 
     Hidden files and folders, whose names begin with a dot, are left out. Links are followed, to folders too: each
@@ -26,15 +26,15 @@ def files_below(folder: Path, deep: bool = True) -> list[Path]:
     """
     files: list[Path] = []
     links: list[Path] = []
-    entered, folders = _line_of(folder), [folder]
+    entered, folders = _identify_line(folder), [folder]
     while folders or links:
         # What no link leads to comes first, so that it keeps its own path.
         place = folders.pop() if folders else links.pop(0)
         if place != folder:
-            if _identity(place) in entered:
+            if _identify(place) in entered:
                 continue
-            entered.add(_identity(place))
-        for entry in _entries(place):
+            entered.add(_identify(place))
+        for entry in _list_entries(place):
             path = place / entry.name
             if _leads_to_folder(entry):
                 (links if entry.is_symlink() else folders).append(path)
@@ -45,7 +45,7 @@ def files_below(folder: Path, deep: bool = True) -> list[Path]:
     return sorted(files)
 
 
-def folders_in(folder: Path) -> list[Path]:
+def list_folders_in(folder: Path) -> list[Path]:
     """List the folders in a folder, sorted; hidden ones and links that lead back up are left out.
 
     Raises
@@ -53,22 +53,22 @@ def folders_in(folder: Path) -> list[Path]:
     ImageError
         If the folder may not be read.
     """
-    above = _line_of(folder)
-    paths = sorted(folder / entry.name for entry in _entries(folder) if _leads_to_folder(entry))
-    return [path for path in paths if _identity(path) not in above]
+    above = _identify_line(folder)
+    paths = sorted(folder / entry.name for entry in _list_entries(folder) if _leads_to_folder(entry))
+    return [path for path in paths if _identify(path) not in above]
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
     """List what is in a folder and is not hidden, by name; raise `ImageError` if it may not be read."""
     try:
         with os.scandir(folder) as listed:
-            entries = sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            shown = [entry for entry in listed if not entry.name.startswith(".")]
         # A folder may be listed and all the same not be entered.
-        if entries:
-            entries[0].stat(follow_symlinks=False)
+        if shown:
+            shown[0].stat(follow_symlinks=False)
     except OSError as error:
         raise ImageError(f"The folder {folder} cannot be read: {error.strerror or error}.") from None
-    return entries
+    return sorted(shown, key=lambda entry: entry.name)
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
@@ -76,24 +76,26 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     return is_folder(Path(entry.path)) if entry.is_symlink() else entry.is_dir()
 
 
-def _line_of(folder: Path) -> set[tuple[int, int]]:
+def _identify_line(folder: Path) -> set[tuple[int, int]]:
     """Return what tells a folder and all above it from any others: a link to one of them leads back up."""
     whole = folder.resolve()
-    return {_identity(place) for place in (whole, *whole.parents)}
+    return {_identify(place) for place in (whole, *whole.parents)}
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identify(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
 
 
 def photographs_below(folder: Path, deep: bool = True) -> list[Path]:
-    """List the files in a folder with the suffix of an image, and in all folders below it if `deep`: see `files_below`."""
-    return [path for path in files_below(folder, deep) if path.suffix.lower() in PHOTOGRAPH_SUFFIXES]
+    """List the files below a folder that have the suffix of an image, as `list_files_below` does."""
+    return [path for path in list_files_below(folder, deep) if path.suffix.lower() in PHOTOGRAPH_SUFFIXES]
 
 
 def photographs_in(places: Sequence[str | Path]) -> list[Path]:
-    """List image files: those given, and in folders all those below with the suffix of an image, see `files_below`.
+    """List image files: those given, and in folders all those below with the suffix of an image.
+
+    Of folders see `list_files_below`.
 
     Raises
     ------
@@ -130,6 +132,6 @@ def existing_folder(place: str | Path) -> Path:
     return folder
 
 
-def composed(name: str) -> str:
+def compose_accents(name: str) -> str:
     """Write a name in the one form that most systems use: letters with their accents as one sign (NFC), not as two."""
     return unicodedata.normalize("NFC", name)

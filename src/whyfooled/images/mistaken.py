@@ -26,7 +26,7 @@ _SCRIPT = (
 )
 
 
-def mistaken_for(path: Path) -> str:
+def recognise_mistaken(path: Path) -> str:
     """Say what a file is, and what to do, if it can hold no image and no tensors; else return ''."""
     try:
         with path.open("rb") as file:
@@ -39,14 +39,14 @@ def mistaken_for(path: Path) -> str:
         if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head")):
             return _PAGE
         if start.startswith(b"PK\x03\x04"):
-            return _archive(path)
-        return _json(path) if start.lstrip()[:1] in (b"{", b"[") else ""
+            return _recognise_archive(path)
+        return _recognise_json(path) if start.lstrip()[:1] in (b"{", b"[") else ""
     except (OSError, zipfile.BadZipFile):
         # Missing, or damaged: what reads it says so.
         return ""
 
 
-def _archive(path: Path) -> str:
+def _recognise_archive(path: Path) -> str:
     with zipfile.ZipFile(path) as archive:
         files = {name.partition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in files:
@@ -54,7 +54,7 @@ def _archive(path: Path) -> str:
     return "" if "data.pkl" in files else "a ZIP archive that torch.save did not write. Unpack it first"
 
 
-def _json(path: Path) -> str:
+def _recognise_json(path: Path) -> str:
     if path.stat().st_size > _MOST_JSON:
         return ""
     try:

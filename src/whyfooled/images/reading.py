@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from whyfooled.errors import ImageError, WhyfooledWarning
-from whyfooled.images.mistaken import mistaken_for
+from whyfooled.images.mistaken import recognise_mistaken
 from whyfooled.images.pixels import to_tensor
 from whyfooled.types import Images
 
@@ -53,11 +53,11 @@ def read_photograph(path: str | Path) -> PILImage.Image:
         If it has 16 bits a channel and only values of 12.
     """
     path = Path(path)
-    photograph, largest = read_picture(path, lambda file: _decoded(path, file))
+    photograph, largest = read_picture(path, lambda file: _decode(path, file))
     if 0 < largest < _TWELVE_BITS:
         warnings.warn(
-            f"{path} has 16 bits a channel and no value above {largest} of 65535, as if it held values of 12 bits, so it "
-            "comes out nearly black. Multiply its values by 16 and save it again.",
+            f"{path} has 16 bits a channel and no value above {largest} of 65535, as if it held values of 12 bits, so "
+            "it comes out nearly black. Multiply its values by 16 and save it again.",
             WhyfooledWarning,
             stacklevel=2,
         )
@@ -84,7 +84,7 @@ def read_picture(path: Path, convert: Callable[[PILImage.Image], Converted]) -> 
             f"{path} is larger than {_MEGAPIXELS} megapixels, the most that is read. Shrink it first."
         ) from None
     except UnidentifiedImageError:
-        mistaken = mistaken_for(path)
+        mistaken = recognise_mistaken(path)
         what = f": it is {mistaken}" if mistaken else ""
         raise ImageError(f"{path} is not an image of a known format ({', '.join(_FORMAT_NAMES)}){what}.") from None
     except ImageError:
@@ -131,7 +131,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 def _to_rgb(path: Path, image: PILImage.Image) -> PILImage.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep_grey(path, image)
+        return _convert_deep_grey(path, image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = PILImage.new("RGBA", image.size, (255, 255, 255, 255))
@@ -139,15 +139,15 @@ def _to_rgb(path: Path, image: PILImage.Image) -> PILImage.Image:
     return image.convert("RGB")
 
 
-def _from_deep_grey(path: Path, image: PILImage.Image) -> PILImage.Image:
+def _convert_deep_grey(path: Path, image: PILImage.Image) -> PILImage.Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise _no_range(path, image.mode)
+        raise _range_error(path, image.mode)
     eight_bits = np.round(values.astype(np.float64) / 257).astype(np.uint8)
     return PILImage.fromarray(eight_bits).convert("RGB")
 
 
-def _no_range(path: Path, mode: str) -> ImageError:
+def _range_error(path: Path, mode: str) -> ImageError:
     return ImageError(f"{path} has {mode} pixels of no known range; save it with 8 or 16 bits a channel.")
 
 
@@ -155,11 +155,11 @@ _TWELVE_BITS = 4096
 """One more than the largest value that 12 bits hold."""
 
 
-def _decoded(path: Path, file: PILImage.Image) -> tuple[PILImage.Image, int]:
+def _decode(path: Path, file: PILImage.Image) -> tuple[PILImage.Image, int]:
     """Return the picture, and the largest value of a file with 16 bits a channel; 65535 of any other."""
     # A PNG of this mode has 16 bits; a TIFF has 32, or a sign.
     if file.mode == "I" and file.format != "PNG":
-        raise _no_range(path, "integer (32 bits, or signed)")
+        raise _range_error(path, "integer (32 bits, or signed)")
     photograph = _to_rgb(path, ImageOps.exif_transpose(file))
     if file.mode.startswith("I"):
         return photograph, int(np.asarray(file).max())
@@ -252,7 +252,7 @@ def read_array(path: Path, most: int) -> np.ndarray:
 
 
 def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
-    mistaken = mistaken_for(path)
+    mistaken = recognise_mistaken(path)
     if mistaken:
         raise ImageError(f"{path} cannot be read as a tensor: it is {mistaken}.")
     try:
@@ -292,11 +292,11 @@ def _first_line(error: Exception) -> str:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Tell whether a tensor has a number for each of its places: it is not sparse, quantised, nested or without data."""
+    """Tell whether a tensor has a number for each place: it is not sparse, quantised, nested or without data."""
     return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
 
 
-def tensor_kind(tensor: Tensor) -> str:
+def describe_tensor(tensor: Tensor) -> str:
     """Say what a tensor is that is not plain."""
     if tensor.is_meta:
         return "a tensor without data (on the device meta)"
@@ -306,8 +306,8 @@ def tensor_kind(tensor: Tensor) -> str:
 def _check_input(path: Path, tensor: Tensor, shape: tuple[int, int, int]) -> Images:
     if not is_plain(tensor):
         raise ImageError(
-            f"{path} must hold a plain tensor of numbers; got {tensor_kind(tensor)}. Save the image as float32, dense "
-            "and on the CPU."
+            f"{path} must hold a plain tensor of numbers; got {describe_tensor(tensor)}. Save the image as float32, "
+            "dense and on the CPU."
         )
     if tensor.ndim == 4 and len(tensor) == 1:
         tensor = tensor[0]

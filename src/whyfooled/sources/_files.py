@@ -11,7 +11,7 @@ from typing import final
 from PIL import Image as PILImage
 
 from whyfooled.errors import ImageError, WhyfooledWarning
-from whyfooled.images import folders_in, photographs_below, photographs_in, read_photograph
+from whyfooled.images import list_folders_in, photographs_below, photographs_in, read_photograph
 from whyfooled.images.folders import common_folder, existing_folder
 from whyfooled.sources._labels import as_indices, match_labels, read_labels
 from whyfooled.sources._source import Source
@@ -55,14 +55,14 @@ def open_photographs(places: Sequence[str | Path], labels: Path | None, title: s
 def open_tree(place: str, title: str) -> Source:
     """List a folder that has a folder for each class: their names, sorted, are the class names."""
     root = existing_folder(place)
-    classes = folders_in(root)
+    classes = list_folders_in(root)
     if not classes:
         raise ImageError(f"{root} has no folder for a class in it. For photographs without labels, give it as {place}.")
-    names, shown = photographs_by_class(root, classes)
+    names, shown = list_photographs_by_class(root, classes)
     return Source(title, names, shown, PhotographReader(root, names), tuple(folder.name for folder in classes))
 
 
-def photographs_by_class(
+def list_photographs_by_class(
     root: Path, folders: Sequence[Path], classes: Sequence[int] | None = None
 ) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     """List the photographs in each class's folder: their paths below `root`, and their labels.

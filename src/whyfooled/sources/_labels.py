@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from whyfooled.errors import WhyfooledWarning, bad_parameter
-from whyfooled.images import composed
+from whyfooled.images import compose_accents
 from whyfooled.sources.text_files import open_table, read_text
 
 
@@ -45,7 +45,9 @@ def read_labels(path: Path, argument: str = "labels") -> dict[str, tuple[str, ..
         rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
         for row in rows:
             if None in row:
-                raise bad_parameter(argument, rule, f"{path}: line {rows.line_num} has more columns", _QUOTED[separator])
+                raise bad_parameter(
+                    argument, rule, f"{path}: line {rows.line_num} has more columns", _QUOTED[separator]
+                )
             labels = [label.strip() for label in row["label"].split(";")]
             # As Path writes it, so that ./cat.jpg is cat.jpg.
             labels_of.setdefault(PurePath(row["file"]).as_posix(), {}).update(dict.fromkeys(filter(None, labels)))
@@ -82,8 +84,8 @@ def match_labels(labels: Mapping[str, tuple[str, ...]], folder: Path, names: Seq
     WhyfooledWarning
         If labels belong to no photograph.
     """
-    spellings = {composed(key): key for key in labels}
-    keys = [_key(labels, spellings, folder / name) for name in names]
+    spellings = {compose_accents(key): key for key in labels}
+    keys = [_find_key(labels, spellings, folder / name) for name in names]
     unlabelled = [name for name, key in zip(names, keys, strict=True) if key is None]
     if unlabelled:
         raise bad_parameter(
@@ -109,14 +111,14 @@ def match_labels(labels: Mapping[str, tuple[str, ...]], folder: Path, names: Seq
     return [labels[key] for key in keys if key is not None]
 
 
-def _key(labels: Mapping[str, tuple[str, ...]], spellings: Mapping[str, str], path: Path) -> str | None:
+def _find_key(labels: Mapping[str, tuple[str, ...]], spellings: Mapping[str, str], path: Path) -> str | None:
     """Find a photograph's key, the longest first: the whole path, without its first folder, and so on.
 
-    First as the file writes it; `spellings` are the keys in Unicode's composed form.
+    First as the file writes it; `spellings` are the keys in Unicode's compose_accents form.
     """
     ends = [PurePath(*path.parts[start:]).as_posix() for start in range(len(path.parts))]
     written = next((end for end in ends if end in labels), None)
-    return written or next((spellings[composed(end)] for end in ends if composed(end) in spellings), None)
+    return written or next((spellings[compose_accents(end)] for end in ends if compose_accents(end) in spellings), None)
 
 
 def as_indices(shown: Sequence[tuple[str, ...]]) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...] | None]:

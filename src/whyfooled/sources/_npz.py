@@ -136,9 +136,9 @@ def _unreadable(path: Path, error: Exception) -> ImageError:
 def open_npz(place: str, title: str) -> Source:
     """List the images of an ``.npz`` file.
 
-    The arrays are ``images``, (n,h,w,3), (n,h,w,1) or (n,h,w), and, if labels are known, ``labels``, (n,) or (n,1) whole
-    numbers; or ``eval_images`` and ``eval_labels``, chosen by ``file.npz:eval``, or by themselves where they are the
-    only ones. Images of 8 bits are pictures, which a classifier resizes; floats in [0, 1] go into it as they are. A
+    The arrays are ``images``, (n,h,w,3), (n,h,w,1) or (n,h,w), and, if labels are known, ``labels``, (n,) or (n,1)
+    whole numbers; or ``eval_images`` and ``eval_labels``, chosen by ``file.npz:eval``, or by themselves where they are
+    the only ones. Images of 8 bits are pictures, which a classifier resizes; floats in [0, 1] go into it as they are. A
     compressed array may not be larger than the machine's memory.
     """
     before, suffix, prefix = place.partition(".npz:")

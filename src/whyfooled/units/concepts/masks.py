@@ -58,12 +58,12 @@ def open_masks(place: str, title: str) -> Concepts:
     names = Path(parts[2]).expanduser().absolute()
     if not is_file(names):
         raise ImageError(f"There is no file {names} with the labels' names.")
-    pairs, rows = pair_up(images, maps), _named(names)
-    labels = Labels.of(rows, str(names), void=_leaves_out([maps / label_map for _, label_map in pairs], rows, names))
+    pairs, rows = pair_up(images, maps), _read_names(names)
+    labels = Labels.of(rows, str(names), void=_is_left_out([maps / label_map for _, label_map in pairs], rows, names))
     return PairedReader(images, maps, pairs, labels, (names,)).open(title)
 
 
-def _leaves_out(label_maps: Sequence[Path], rows: Sequence[tuple[int, str, str]], names: Path) -> bool:
+def _is_left_out(label_maps: Sequence[Path], rows: Sequence[tuple[int, str, str]], names: Path) -> bool:
     """Tell whether `VOID` marks what was left out: the list ends before it, and other numbers are in use.
 
     In a binary mask it is the object: that would be lost without a word.
@@ -90,15 +90,15 @@ def _leaves_out(label_maps: Sequence[Path], rows: Sequence[tuple[int, str, str]]
     return True
 
 
-def _named(path: Path) -> list[tuple[int, str, str]]:
+def _read_names(path: Path) -> list[tuple[int, str, str]]:
     """Read which label has which name, empty if it says that nothing is shown, and which category."""
-    rows = _from_table(path) if path.suffix.lower() == ".csv" else _from_lines(path)
+    rows = _read_table(path) if path.suffix.lower() == ".csv" else _read_lines(path)
     if len(rows) > MOST_LABELS:
         raise ImageError(f"{path} must name at most {MOST_LABELS} labels; got {len(rows)}.")
     return [(label, "" if name.lower() in _NO_CONCEPT else name, category) for label, name, category in rows]
 
 
-def _from_lines(path: Path) -> list[tuple[int, str, str]]:
+def _read_lines(path: Path) -> list[tuple[int, str, str]]:
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeError) as error:
@@ -107,7 +107,7 @@ def _from_lines(path: Path) -> list[tuple[int, str, str]]:
     return [(label, line.strip(), CATEGORY) for label, line in enumerate(lines)]
 
 
-def _from_table(path: Path) -> list[tuple[int, str, str]]:
+def _read_table(path: Path) -> list[tuple[int, str, str]]:
     damage = Damage(path)
     names: dict[tuple[int, str], str] = {}
     for line, row in read_rows(path, ("label", "name"), damage):

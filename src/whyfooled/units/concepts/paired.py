@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.errors import ImageError
-from whyfooled.images import PHOTOGRAPH_SUFFIXES, composed, files_below, read_photograph
+from whyfooled.images import PHOTOGRAPH_SUFFIXES, compose_accents, list_files_below, read_photograph
 from whyfooled.images.label_maps import read_label_map
 from whyfooled.units.concepts.concepts import NOTHING, Annotated, Concepts
 
@@ -163,13 +163,13 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
         If there are none, one is left over, two have the same path without the suffix, or a folder may not be read.
     """
     by_stem = [
-        _by_stem(folder, suffixes, what)
+        _list_by_stem(folder, suffixes, what)
         for folder, suffixes, what in (
             (images, PHOTOGRAPH_SUFFIXES, "images"),
             (maps, (*PHOTOGRAPH_SUFFIXES, ".npy"), "label maps"),
         )
     ]
-    by_stem[1] = _spelled_as(by_stem[0], by_stem[1])
+    by_stem[1] = _respell(by_stem[0], by_stem[1])
     alone = [sorted(one.keys() - other.keys()) for one, other in (by_stem, by_stem[::-1])]
     if alone[0] or alone[1]:
         counts = " and ".join(
@@ -183,16 +183,16 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
     return tuple((by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0]))
 
 
-def _spelled_as(images: Mapping[str, str], maps: Mapping[str, str]) -> dict[str, str]:
+def _respell(images: Mapping[str, str], maps: Mapping[str, str]) -> dict[str, str]:
     """Give the label maps that no image is called like the path of the image that is, but for Unicode's forms."""
-    spellings = {composed(stem): stem for stem in images.keys() - maps.keys()}
-    return {stem if stem in images else spellings.get(composed(stem), stem): name for stem, name in maps.items()}
+    spellings = {compose_accents(stem): stem for stem in images.keys() - maps.keys()}
+    return {stem if stem in images else spellings.get(compose_accents(stem), stem): name for stem, name in maps.items()}
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, str]:
+def _list_by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, str]:
     """List files by their paths without the suffix; raise `ImageError` if two have the same, or there is none."""
     files: dict[str, str] = {}
-    for path in files_below(folder):
+    for path in list_files_below(folder):
         if path.suffix.lower() not in suffixes:
             continue
         name = path.relative_to(folder).as_posix()

@@ -18,7 +18,7 @@ from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.dissection import Dissection
 from whyfooled.units.dissection.passes import AnnotatedRun, Counts, Survey, count, make_permutation_groups, survey
 from whyfooled.units.dissection.results import CUTOFF, DissectedLayer
-from whyfooled.units.dissection.summary import listed
+from whyfooled.units.dissection.summary import list_names
 
 TOP = 0.005
 """The share of a unit's activations above its threshold (Bau et al. 2017, sec. 2.2)."""
@@ -121,7 +121,7 @@ def dissect(
             "concepts, in the part of the images that the classifier sees."
         )
     return Dissection(
-        layers=tuple(_dissected(layer, surveys[layer.name], counts) for layer in chosen),
+        layers=tuple(_make_layer(layer, surveys[layer.name], counts) for layer in chosen),
         concepts=concepts.names,
         category_of=concepts.category_of,
         categories=concepts.categories,
@@ -141,7 +141,7 @@ def dissect(
             "seed": seed,
             "versions": versions(),
         },
-        notes=tuple(_notes(concepts, surveys, counts, permutations)),
+        notes=tuple(_write_notes(concepts, surveys, counts, permutations)),
         seconds=stages.seconds,
         passes=Passes(sum(one.forwards for one in stages.passes.values())),
         source=concepts,
@@ -150,7 +150,7 @@ def dissect(
     )
 
 
-def _dissected(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer:
+def _make_layer(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer:
     tally = counts.tallies[layer.name]
     null = [permuted.iou(counts.area).amax(1) for permuted in counts.permuted[layer.name]]
     return DissectedLayer(
@@ -172,7 +172,7 @@ def _dissected(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer
     )
 
 
-def _notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, permutations: int) -> Iterator[str]:
+def _write_notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, permutations: int) -> Iterator[str]:
     if counts.seen < 0.995:
         yield (
             f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "
@@ -181,7 +181,7 @@ def _notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, pe
     hidden = [name for name, area in zip(concepts.names, counts.area.tolist(), strict=True) if not area]
     if hidden:
         where = ", in the part that the classifier sees" if counts.seen < 1 else ""
-        yield f"Of the listed concepts, no image shows {listed(hidden)}{where}."
+        yield f"Of the listed concepts, no image shows {list_names(hidden)}{where}."
     for name, surveyed in surveys.items():
         seldom = int(((surveyed.threshold == surveyed.moments.smallest) & (surveyed.above > 0)).sum())
         if seldom:
