@@ -107,13 +107,13 @@ class Fit:
 
 def _read_size(size: Any) -> tuple[int, int]:
     """Return height and width; raise `ParameterError` for anything but one or two positive whole numbers."""
-    sides = list(size) if isinstance(size, Iterable) and not isinstance(size, str | bytes) else [size]
     try:
+        sides = list(size) if isinstance(size, Iterable) and not isinstance(size, str | bytes) else [size]
         whole = [index(side) for side in sides if not isinstance(side, bool)]
     except TypeError:
-        whole = []
+        sides, whole = [], []
     if len(sides) not in (1, 2) or len(whole) < len(sides) or min(whole) < 1:
-        rule = "must be two positive numbers of pixels, height and width, or one for both, whole ones"
+        rule = "must be two positive numbers of pixels, height and width, or one for both; whole numbers"
         raise bad_parameter("size", rule, repr(size))
     return whole[0], whole[-1]
 
