@@ -9,6 +9,7 @@ from typing import ClassVar
 import jaxtyping
 import pytest
 
+from whyfooled import registry
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner, Refined
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
@@ -272,6 +273,8 @@ def sobel(monkeypatch) -> None:
     """Have Sobel installed by another package."""
     entry = metadata.EntryPoint("sobel", f"{__name__}:Sobel", "whyfooled.saliency")
     monkeypatch.setattr(metadata, "entry_points", lambda *, group: [entry] if group == entry.group else [])
+    # They are scanned once a process.
+    monkeypatch.setattr(registry, "_find_entry_points", registry._find_entry_points.__wrapped__)
 
 
 @pytest.mark.usefixtures("sobel")
