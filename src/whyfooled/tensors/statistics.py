@@ -174,11 +174,11 @@ def bootstrap(
         For each of the m numbers, what it is where every image counts once, with its 95 % interval.
     """
     at_least("resamples", resamples, 1)
-    found = statistic(torch.ones(1, images, dtype=torch.float64))[0].tolist()
+    numbers = statistic(torch.ones(1, images, dtype=torch.float64))[0].tolist()
     drawn = torch.cat([statistic(weights) for weights in _draws(images, resamples, seed, width)])
     return [
         _interval(value, 2 * value - column, images if value == value else 0)
-        for value, column in zip(found, drawn.T, strict=True)
+        for value, column in zip(numbers, drawn.T, strict=True)
     ]
 
 
@@ -224,8 +224,8 @@ def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Interval
     """Return how often a positive image scores higher than a negative one, ties counting half; 0.5 is chance.
 
     The area under the receiver operating characteristic (Mann-Whitney), with the 95 % interval of its logit by DeLong
-    et al. (1988), with Welch's degrees of freedom, or, where all images of a kind fare the same, as where both kinds are perfectly apart, that of
-    Newcombe (2006, method 5). Its `count` is that of the rarer kind; NaN without both kinds.
+    et al. (1988), with Welch's degrees of freedom, or, where all images of a kind fare the same, as where both kinds
+    are perfectly apart, that of Newcombe (2006, method 5). Its `count` is that of the rarer kind; NaN without both.
     """
     if scores.shape != positive.shape:
         raise ParameterError(f"`positive` must have the shape {tuple(scores.shape)}; got {tuple(positive.shape)}.")
@@ -294,7 +294,7 @@ def variance_explained(values: Float[Tensor, "n k"]) -> float:
 @final
 @dataclass(frozen=True, eq=False)
 class Permuted:
-    """Contrasts of values, held against the same values dealt out at random.
+    """Contrasts of values, compared with those of the same values permuted at random.
 
     Parameters
     ----------
@@ -315,9 +315,9 @@ class Permuted:
 def permutation_test(
     values: Float[Tensor, " n"], contrasts: Float[Tensor, "m n"], *, permutations: int = 1000, seed: int = 0
 ) -> Permuted:
-    """Test weighted sums of values, such as a difference of two groups' means, by dealing the values out at random.
+    """Test weighted sums of values, such as a difference of two groups' means, by permuting the values.
 
-    The p-value counts the values as they are as one more way to deal, so that it is never 0 and the test keeps its
+    The p-value counts the values as they are as one more permutation, so that it is never 0 and the test keeps its
     level (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39).
 
     Parameters
@@ -327,9 +327,9 @@ def permutation_test(
     contrasts
         (m,n) Weights; each row sums to 0, so that chance gives 0 in the mean.
     permutations
-        How often the values are dealt out; the same ways for every contrast.
+        How often the values are permuted; the same ways for every contrast.
     seed
-        Seed of the dealing.
+        Seed of the permutations.
 
     Returns
     -------
@@ -339,14 +339,14 @@ def permutation_test(
     if contrasts.shape[1:] != values.shape:
         raise ParameterError(f"`contrasts` must have the shape (m, {len(values)}); got {tuple(contrasts.shape)}.")
     values, contrasts = values.double().cpu(), contrasts.double().cpu()
-    found = contrasts @ values
-    dealt = torch.cat([values[orders] @ contrasts.T for orders in _orders(len(values), permutations, seed)])
+    observed = contrasts @ values
+    permuted = torch.cat([values[orders] @ contrasts.T for orders in _orders(len(values), permutations, seed)])
     # Sums in another order differ by rounding, and are as far from 0.
     slack = 1e-12 * contrasts.abs().sum(1) * (values.abs().amax() if len(values) else 0.0)
-    extreme = (dealt.abs() >= found.abs() - slack).sum(0)
-    ordered = dealt.sort(dim=0).values
+    extreme = (permuted.abs() >= observed.abs() - slack).sum(0)
+    ordered = permuted.sort(dim=0).values
     low, high = (ordered[round(share * (permutations - 1))] for share in (0.025, 0.975))
-    return Permuted(found, (1 + extreme).double() / (1 + permutations), low, high)
+    return Permuted(observed, (1 + extreme).double() / (1 + permutations), low, high)
 
 
 def _orders(n: int, permutations: int, seed: int) -> Iterator[Tensor]:

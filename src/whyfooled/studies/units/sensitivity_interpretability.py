@@ -56,11 +56,11 @@ class SensitivityInterpretability(AttackedStudy):
     control
         Whether to measure noise too, which has the perturbation's ℓ2 norm and nothing else in common with it. [ours]
     shares
-        How many of the most sensitive units are held against the rest, as shares of a layer's living units. [ours]
+        How many of the most sensitive units are compared with the rest, as shares of a layer's living units. [ours]
     counts
         The same, as numbers of units. [ours]
     permutations
-        How often what units detect is dealt to other units, for p-values. [ours]
+        How often what units detect is permuted among them, for p-values. [ours]
     """
 
     dissection: str = ""

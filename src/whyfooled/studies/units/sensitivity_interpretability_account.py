@@ -130,7 +130,7 @@ def verdict(units: LivingUnits, rankings: Rankings) -> str:
     """Say of one layer and attack whether sensitive units are the interpretable ones, and how sure that is."""
     head = f"{units.layer}, {units.attack} ({units.images} images, {units.count} of {units.whole} units living): "
     if not rankings.tops[ATTACK]:
-        return f"{head}too few units to hold some against others."
+        return f"{head}too few units to compare some with others."
     link = rankings.links[ATTACK]
     repeats = f" The ranking repeats with {link.repeatable:.2f}." if link.repeatable >= REPEATED else ""
     text = f"{head}{_claim(link, rankings.tops[ATTACK])}{_detectors(units)}.{repeats}"
@@ -214,31 +214,31 @@ def _against_noise(value: Interval | None) -> str:
 
 
 _SENSITIVITY = (
-    "A unit's sensitivity is the mean over images of how far its map moves (ℓ2 norm), over its standard deviation on "
+    "A unit's sensitivity is the mean over images of how far its map changes (ℓ2 norm), over its standard deviation on "
     "the clean images."
 )
 _HOW_SURE = (
     "Two tests ask whether the sensitive units are the interpretable ones. Over N: the N most sensitive units against "
     "the rest, in the share of detectors and in the mean of the best IoU, corrected (Holm) for these comparisons. By "
     "rank: Spearman's correlation of sensitivity with the best IoU. Both p-values are over units: how often chance "
-    "goes as far when what a layer's units detect is dealt to other units of it. Neither is corrected for layers and "
+    "goes as far when what a layer's units detect is permuted among them. Neither is corrected for layers and "
     "attacks, and neither is over models. Intervals are over images, for these units and this dissection (basic "
     "bootstrap). How well a ranking repeats is the correlation of the rankings by two halves of the images, as if each "
     "half had all of them; where it is low, correlations are drawn towards 0 and their intervals are too narrow. Units "
     "that give the same everywhere are left out."
 )
 _UNITS = (
-    "The units. Detectors are those whose best IoU is above the cutoff; by chance: when annotations are dealt to other "
-    "images."
+    "The units. Detectors are those whose best IoU is above the cutoff; by chance: when annotations are permuted "
+    "among the images."
 )
 _UNIT_COLUMNS = (
     *("layer", "attack", "units", "living", "detectors", "detectors by chance"),
     *("mean best IoU", "mean best IoU by chance"),
 )
 _LINKS = (
-    "How the ranking of the living units goes with what they detect: Spearman's correlation with the best IoU, and its "
+    "How the ranking of the living units correlates with what they detect: Spearman's correlation with the best IoU, and its "
     "p; the smallest p over N, after Holm; the correlation minus that of noise; the correlation with the IoU less what "
-    "chance gives, and with the unit's standard deviation taken out; how often a detector is ranked above another unit "
+    "chance gives, and given the unit's standard deviation (partial correlation); how often a detector is ranked above another unit "
     "(AUROC). And with the unit's activity: its standard deviation, and its evenness, which is its squared mean over "
     "its mean square: 1 for a unit that is on everywhere alike, near 0 for one that is seldom on. Repeatability: how "
     "well the ranking agrees with that of as many other images."

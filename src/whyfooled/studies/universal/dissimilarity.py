@@ -29,7 +29,7 @@ from whyfooled.universal.evaluation import MEASURES, TOP
 class UniversalDissimilarity(UniversalStudy):
     """Measure what every universal perturbation does to maps and predictions, over radii and saliency methods.
 
-    Each perturbation is held against a random direction of each image's own, as long as the ball's radius. Images that
+    Each perturbation is compared with a random direction of each image's own, as long as the ball's radius. Images that
     the classifier gets wrong do not count. Perturbations that break maps are fitted to each saliency method anew.
 
     Parameters

@@ -30,7 +30,7 @@ def summarise(table: Table, seed: int) -> Summary:
     first = first_measured(rows)
     what = (
         "D is how far the normalised map of an image moves, relative to the map; 0 is not at all. "
-        f"Epsilon is the {ball_text(first)}. “{CHANCE}” is as long, and what every perturbation is held against."
+        f"Epsilon is the {ball_text(first)}. “{CHANCE}” is as long, and what every perturbation is compared with."
     )
     measured = {clipped: _spread(rows, clipped, seed) for clipped in (False, True)}
     verdicts = [
