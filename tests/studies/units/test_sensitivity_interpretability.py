@@ -143,7 +143,7 @@ def test_where_sensitive_units_detect_it_is_said_with_how_sure_it_is(run):
     assert six["IoU p"] <= six["IoU p after Holm"] < 0.02
     assert attack["repeatability"] > 0.95
     assert "sensitive units are more interpretable than others: of 12 comparisons over N " in result.summary
-    assert "A unit's sensitivity is the mean over images of how far its map moves" in result.summary
+    assert "A unit's sensitivity is the mean over images of how far its map changes" in result.summary
     (size,) = re.findall(r"redden (\S+ \[.*?\]) \(noise: (.*?)\)\.", result.summary)
     assert size[0] == size[1] == "3.200 [3.200, 3.200]"
 

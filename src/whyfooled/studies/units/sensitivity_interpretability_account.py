@@ -236,12 +236,12 @@ _UNIT_COLUMNS = (
     *("mean best IoU", "mean best IoU by chance"),
 )
 _LINKS = (
-    "How the ranking of the living units correlates with what they detect: Spearman's correlation with the best IoU, and its "
-    "p; the smallest p over N, after Holm; the correlation minus that of noise; the correlation with the IoU less what "
-    "chance gives, and given the unit's standard deviation (partial correlation); how often a detector is ranked above another unit "
-    "(AUROC). And with the unit's activity: its standard deviation, and its evenness, which is its squared mean over "
-    "its mean square: 1 for a unit that is on everywhere alike, near 0 for one that is seldom on. Repeatability: how "
-    "well the ranking agrees with that of as many other images."
+    "How the ranking of the living units correlates with what they detect: Spearman's correlation with the best IoU, "
+    "and its p; the smallest p over N, after Holm; the correlation minus that of noise; the correlation with the IoU "
+    "less what chance gives, and given the unit's standard deviation (partial correlation); how often a detector is "
+    "ranked above another unit (AUROC). And with the unit's activity: its standard deviation, and its evenness, which "
+    "is its squared mean over its mean square: 1 for a unit that is on everywhere alike, near 0 for one that is seldom "
+    "on. Repeatability: how well the ranking agrees with that of as many other images."
 )
 _LINK_COLUMNS = (
     *("layer", "ranked by sensitivity to", "IoU", "p", "smallest p over N", "minus noise", "IoU above chance"),
