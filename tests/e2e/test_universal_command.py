@@ -20,11 +20,6 @@ class Other(Net):
         torch.manual_seed(1)
         self.conv = nn.Conv2d(3, 8, 3, stride=8)
         self.head = nn.Linear(8, 4)
-
-
-def Tiny():
-    from whyfooled import Classifier
-    return Classifier(Net(), size=(32, 32), name="tiny")
 """
 
 QUICK = ["--method", "grad(passes=1, images_per_step=2)", "--epsilon", "2"]
