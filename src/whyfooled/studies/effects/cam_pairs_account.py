@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,17 +12,10 @@ from PIL import Image as PILImage
 
 from whyfooled.drawing.figures.curves import Line
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.attacked import FOOLED
+from whyfooled.studies.parts.attacked import CLEAN, FOOLED
 from whyfooled.studies.parts.fooled import counted_outcomes
 from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
-from whyfooled.studies.parts.pictures import (
-    CLEAN,
-    choose_most_telling,
-    draw_map,
-    draw_shown,
-    from_png,
-    tabulate_shown,
-)
+from whyfooled.studies.parts.pictures import choose_most_telling, draw_map, draw_shown, from_png, tabulate_shown
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST
 
@@ -94,23 +87,22 @@ def _tabulate_changes(rows: pd.DataFrame, seed: int) -> SummaryTable:
         f"regions, intersection over union. Two independent regions of {100 * size:g} % of the pixels overlap by about "
         f"{size / (2 - size):.2f}."
     )
-    return _tabulate(caption, rows, CHANGES, ("true: change", "promoted: change"), seed)
+    return _tabulate(caption, rows, CHANGES, seed)
 
 
 def _tabulate_overlaps(rows: pd.DataFrame, seed: int) -> SummaryTable:
     caption = "Overlap of the true class's discriminative region with the promoted class's, in the same image."
     rows = rows.assign(difference=rows["overlap_attacked"] - rows["overlap_clean"])
-    return _tabulate(caption, rows, {**OVERLAPS, "difference": "difference"}, ("difference",), seed)
+    return _tabulate(caption, rows, {**OVERLAPS, "difference": "difference"}, seed)
 
 
-def _tabulate(
-    caption: str, rows: pd.DataFrame, columns: Mapping[str, str], signed: Sequence[str], seed: int
-) -> SummaryTable:
+def _tabulate(caption: str, rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = [
         (*labels, *Spread.of_columns(own, list(columns), seed).means.values())
         for labels, own in group_rows(rows, "attack", "method")
     ]
-    return SummaryTable(caption, ("attack", "method", *columns.values()), lines, frozenset(signed))
+    signed = frozenset(heading for heading in columns.values() if heading.endswith(("change", "difference")))
+    return SummaryTable(caption, ("attack", "method", *columns.values()), lines, signed)
 
 
 def draw(table: Table, seed: int) -> Figure:
@@ -120,8 +112,8 @@ def draw(table: Table, seed: int) -> Figure:
 
 def _make_lines(rows: pd.DataFrame) -> list[Line]:
     pictures = {str(row["attack"]): row for row in rows[rows["method"].isna()].to_dict("records")}
-    maps = rows[rows["method"].notna()].to_dict("records")
-    return [_make_line(row, pictures[CLEAN], pictures[str(row["attack"])]) for row in maps]
+    of_methods = rows[rows["method"].notna()].to_dict("records")
+    return [_make_line(maps, pictures[CLEAN], pictures[maps["attack"]]) for maps in of_methods]
 
 
 def _make_line(maps: Mapping[Any, Any], clean: Mapping[Any, Any], attacked: Mapping[Any, Any]) -> Line:

@@ -19,11 +19,11 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, at_least
 from whyfooled.registry import Card
 from whyfooled.studies.maps import attack_outcome_account
+from whyfooled.studies.parts.attacked import Stage, run_stages
 from whyfooled.studies.parts.defaults import ATTACKS, METHODS
 from whyfooled.studies.parts.fooled import AttackedStudy
 from whyfooled.studies.parts.maps import compute_maps, make_error_rows, sort_out
-from whyfooled.studies.parts.stages import Stage, run_stages
-from whyfooled.studies.study import Batch, Measured, check_methods
+from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import cosine, rank_correlation, structural_similarity, top_overlap
 from whyfooled.tensors.randomness import image_generators, uniform
@@ -83,7 +83,6 @@ class AttackOutcome(AttackedStudy):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("noise", self.noise, 0)
-        check_methods(self.methods)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and compare every method's maps before and after."""

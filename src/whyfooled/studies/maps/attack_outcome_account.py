@@ -74,9 +74,8 @@ def _name_groups(rows: pd.DataFrame) -> dict[str, Group]:
 
 
 def _attacks_with_both_outcomes(rows: pd.DataFrame) -> list[str]:
-    known = set(_name_groups(rows).values())
-    attacks = [str(attack) for attack in rows["attack"].unique() if attack != NOISE]
-    return [attack for attack in attacks if {(attack, FOOLED), (attack, FAILED)} <= known]
+    groups = set(_name_groups(rows).values())
+    return [str(attack) for attack in rows["attack"].unique() if {(attack, FOOLED), (attack, FAILED)} <= groups]
 
 
 def _spread(rows: pd.DataFrame, measure: str, groups: Mapping[str, Group], seed: int = 0) -> Spread:

@@ -92,7 +92,7 @@ class Recovery(Study):
         (fooled,) = fooled_by(classifier, batch, [self.attack], self.target)
         rows = list(fooled.others())
         kept: dict[str, Tensor] = {}
-        size = {"l2": (fooled.result.attempted - fooled.result.clean).flatten(1).norm(dim=1)}
+        size = {"l2": fooled.delta.flatten(1).norm(dim=1)}
         for name, orders in self._orders(classifier, fooled, batch.seed) if fooled.places else ():
             if isinstance(orders, MethodError):
                 rows += make_error_rows(fooled.rows(size), name, orders)
@@ -113,7 +113,7 @@ class Recovery(Study):
         # Not `adversarial`, which is the clean image where another class than the target was reached.
         for name, maps in compute_maps(self.methods, classifier, result.attempted, result.predictions, fooled.true):
             yield name, maps if isinstance(maps, MethodError) else [maps]
-        yield recovery_account.SIZE, [(result.attempted - result.clean).abs()]
+        yield recovery_account.SIZE, [fooled.delta.abs()]
         random = [random_maps(result.clean, seed + number) for number in range(self.random_orders)]
         yield recovery_account.RANDOM, random
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,9 +25,9 @@ from whyfooled.studies.parts.attacked import (
     outcomes,
     promoted,
 )
-from whyfooled.studies.study import Batch, Study
+from whyfooled.studies.study import Batch, Measured, Study, check_methods
 from whyfooled.studies.table import Table
-from whyfooled.types import Classes
+from whyfooled.types import Classes, Images
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,11 @@ class Fooled:
     result: AttackResult
     true: Classes
     target: Classes
+
+    @property
+    def delta(self) -> Images:
+        """What was added to these m."""
+        return self.result.attempted - self.result.clean
 
     def others(self) -> Iterator[dict[str, Any]]:
         """Give a row for each image that does not fool the classifier, with nothing but its outcome."""
@@ -107,11 +113,12 @@ def counted_outcomes(rows: pd.DataFrame) -> str:
 class AttackedStudy(Study):
     """A study of what attacks do: it has attacks and a target, and shows while it runs how many images are fooled.
 
-    A dataclass that derives from it declares the fields ``attacks`` and ``target``.
+    A dataclass that derives from it declares the fields ``attacks`` and ``target``, and ``methods`` if it has some.
     """
 
     attacks: tuple[Any, ...]
     target: str | None
+    methods: tuple[Any, ...] | None = None
 
     headline: ClassVar[str] = "fooled"
     controls: ClassVar[tuple[str, ...]] = ()
@@ -120,9 +127,31 @@ class AttackedStudy(Study):
     def __post_init__(self) -> None:
         check_attacks(self.attacks)
         check_target(self.target)
+        if self.methods is not None:
+            check_methods(self.methods)
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Tell of each attacked image whether it fools the classifier; those misclassified before do not count."""
         outcome = {(row["index"], row["attack"]): row["outcome"] for row in rows if row["attack"] not in cls.controls}
         return [float(one == FOOLED) for one in outcome.values() if one != ALREADY_WRONG]
+
+
+class FooledStudy(AttackedStudy):
+    """One of the images that fool the classifier; of the others, the table has the outcome alone."""
+
+    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
+        """Attack the batch, and measure the images that fool the classifier."""
+        rows: list[Mapping[str, Any]] = []
+        maps: dict[str, Tensor] = {}
+        for fooled in fooled_by(classifier, batch, self.attacks, self.target):
+            rows += fooled.others()
+            if fooled.places:
+                measured = self.measure_fooled(classifier, batch, fooled)
+                rows += measured.rows
+                maps |= measured.maps
+        return Measured(rows, maps)
+
+    @abstractmethod
+    def measure_fooled(self, classifier: Classifier, batch: Batch, fooled: Fooled) -> Measured:
+        """Measure the images of a batch that one attack fools the classifier on."""
