@@ -140,7 +140,7 @@ Intervals = Mapping[str, Mapping[str, Mapping[str, Interval]]]
 """For each panel, for each line, for each mark on it, a mean with its interval."""
 
 
-def intervals_figure(panels: Intervals, *, x: str, shared: bool = False) -> Figure:
+def intervals_figure(panels: Intervals, *, x: str, shared: bool = False, line: float | None = None) -> Figure:
     """Draw means with their intervals as marks on a line for each name, a panel for each entry.
 
     Parameters
@@ -151,6 +151,8 @@ def intervals_figure(panels: Intervals, *, x: str, shared: bool = False) -> Figu
         What the marks measure.
     shared
         Whether all panels have one axis, which begins at 0 or below.
+    line
+        Where to draw a line that numbers are compared with, if anywhere.
     """
     names = list(next(iter(panels.values())))
     marks = list(dict.fromkeys(mark for lines in panels.values() for line in lines.values() for mark in line))
@@ -190,6 +192,8 @@ def intervals_figure(panels: Intervals, *, x: str, shared: bool = False) -> Figu
         frameon=False,
         fontsize=8,
     )
+    for panel in axes[: len(panels)] if line is not None else ():
+        panel.axvline(line, color="black", linestyle=":", linewidth=1)
     return figure
 
 

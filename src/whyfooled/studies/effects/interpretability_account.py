@@ -16,9 +16,13 @@ from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval
 
 BEFORE, AFTER = "true class on the clean image", "promoted class on the adversarial image"
-REFERENCES = ("chance", "random", "mirrored")
-NUMBERS = ("score", *REFERENCES)
-_OVER = tuple(f"minus {reference}" for reference in REFERENCES)
+NUMBERS = ("score", "chance", "random", "mirrored")
+_OVER = {
+    "minus chance": "chance",
+    "minus random": "what a random perturbation has",
+    "minus mirrored": "what lies on the mirrored map",
+}
+"""What the score is compared with, by the heading of the difference."""
 _LABELS = ("map", "attack", "method")
 _HEADINGS = ("map of the", "attack", "method")
 
@@ -86,11 +90,7 @@ def _answer(kind: str, compared: Compared) -> str:
     answer = "Yes" if more == len(known) else "No" if less == len(known) else "Not in general"
     ranked = sorted(known, key=lambda labels: known[labels]["score"].mean)
     lowest, highest = (_describe(labels, known[labels]) for labels in (ranked[0], ranked[-1]))
-    references = ("chance", "what a random perturbation has", "what lies on the mirrored map")
-    over = (
-        _count_sides(reference, [means[column] for means in known.values()])
-        for reference, column in zip(references, _OVER, strict=True)
-    )
+    over = (_count_sides(said, [means[column] for means in known.values()]) for column, said in _OVER.items())
     return (
         f"{question} {answer}: it is more than half in {more} of {len(known)} pairs of attack and method, less than "
         f"half in {less}. It is {'; '.join(over)} (by intervals of the paired differences that leave out 0). The "

@@ -95,9 +95,11 @@ class RefinedAttack(AttackedStudy):
             kinds = outcomes(batch, plain)
             rows += _make_rows(name, ORIGINAL, kinds, plain, torch.ones_like(plain.l2))
             left = torch.tensor([kind != ALREADY_WRONG for kind in kinds], device=true.device)
-            attack = self._find_attack(name)
-            if isinstance(attack, WhyfooledError):
-                rows += (row for where in self.where for row in _make_error_rows(name, where, left, attack))
+            try:
+                attack = Refined(attack_named(name, self.attacks)).attack
+            except WhyfooledError as error:
+                for where in self.where:
+                    rows += _make_error_rows(name, where, left, error)
                 continue
             changed = left & (plain.attempted != plain.clean).flatten(1).any(1)
             for where, region in self._choose_regions(classifier, plain, true, changed, batch.seed):
@@ -108,16 +110,9 @@ class RefinedAttack(AttackedStudy):
                 rows += _make_rows(name, where, outcomes(batch, again), again, region.double().mean((1, 2, 3)))
         return Measured(rows)
 
-    def _find_attack(self, name: str) -> Any:
-        """Return the attack of a name as on the command line, or the error that says why it cannot be run again."""
-        try:
-            return Refined(attack_named(name, self.attacks)).attack
-        except WhyfooledError as error:
-            return error
-
     def _choose_regions(
         self, classifier: Classifier, plain: AttackResult, true: Classes, changed: Tensor, seed: int
-    ) -> Iterator[tuple[str, Region | MethodError]]:
+    ) -> Iterator[tuple[Where, Region | MethodError]]:
         """Choose (n,1,h,w) the region of each image that was changed; empty for the others."""
         nowhere = torch.zeros_like(plain.clean[:, :1], dtype=torch.bool)
         if not changed.any():

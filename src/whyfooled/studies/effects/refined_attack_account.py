@@ -53,10 +53,7 @@ def draw(table: Table, seed: int) -> Figure:
         for attack, runs in attacks.items():
             ratios = runs[norm].ratio(ORIGINAL)
             panels[title][attack] = {where: ratios.get(where, _NOTHING) for where in wheres}
-    figure = intervals_figure(panels, x="norm relative to the original's, where both reach the goal")
-    for panel in figure.axes[: len(panels)]:
-        panel.axvline(1, color="black", linestyle=":", linewidth=1)
-    return figure
+    return intervals_figure(panels, x="norm relative to the original's, where both reach the goal", line=1)
 
 
 def _read_measured(table: Table) -> pd.DataFrame:

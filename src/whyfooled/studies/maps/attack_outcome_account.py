@@ -25,9 +25,6 @@ MEASURES = {
 }
 """Measures of similarity, by their columns."""
 
-Group = tuple[str, str]
-"""An attack and an outcome."""
-
 
 def summarise(table: Table, seed: int) -> Summary:
     """Means where attacks succeed and where they fail, their difference, and what it tells, for every measure."""
@@ -60,8 +57,8 @@ def _read_measured(table: Table) -> pd.DataFrame:
     return table.read(["index", "attack", "outcome", "method", *MEASURES], [("outcome", "in", (FOOLED, FAILED))])
 
 
-def _name_groups(rows: pd.DataFrame) -> dict[str, Group]:
-    """Name what there is: each attack by its outcome, and noise that did not fool."""
+def _name_groups(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Name what there is, attack and outcome: each attack by its outcome, and noise that did not fool."""
     known = rows.drop_duplicates(["index", "attack"]).groupby(["attack", "outcome"], observed=True, sort=False).size()
     named = {}
     for attack in rows["attack"].unique():
@@ -78,7 +75,7 @@ def _attacks_with_both_outcomes(rows: pd.DataFrame) -> list[str]:
     return [str(attack) for attack in rows["attack"].unique() if {(attack, FOOLED), (attack, FAILED)} <= groups]
 
 
-def _spread(rows: pd.DataFrame, measure: str, groups: Mapping[str, Group], seed: int = 0) -> Spread:
+def _spread(rows: pd.DataFrame, measure: str, groups: Mapping[str, tuple[str, str]], seed: int = 0) -> Spread:
     """Spread out each image's similarity in each of some groups."""
     by_image = [
         rows[(rows["attack"] == attack) & (rows["outcome"] == outcome)].set_index("index")[measure]

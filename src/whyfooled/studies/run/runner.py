@@ -288,7 +288,8 @@ def _measure(
             abouts.append(about)
         else:
             waiting.append(shard)
-    clock.start()
+    clock.started = time.perf_counter()
+    clock.say()
     if waiting:
         with engine.start(job, model, len(waiting)) as crew:
             for _, finished in crew.run({shard: shard for shard in waiting}, clock.tick):
@@ -318,10 +319,6 @@ class _Clock:
         self.done = self.now = 0
         self.sum, self.values = 0.0, 0
         self.started = time.perf_counter()
-
-    def start(self) -> None:
-        self.started = time.perf_counter()
-        self.say()
 
     def tick(self, images: int) -> None:
         self.done += images
