@@ -119,5 +119,4 @@ class Table:
     @property
     def images(self) -> int:
         """How many images the study was given."""
-        numbers = pq.read_table(self.path, columns=["index"])["index"]
-        return len(numbers.unique())
+        return len(pq.read_table(self.path, columns=["index"])["index"].unique())

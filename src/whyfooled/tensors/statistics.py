@@ -108,11 +108,7 @@ def bootstrap_difference(values: Float[Tensor, "n 2"], *, seed: int = 0, resampl
     Images that are in both columns are drawn for both, so what they have in common cancels. Where no image misses, this
     is the mean of the paired differences.
     """
-    at_least("resamples", resamples, 1)
-    values = values.double().cpu()
-    drawn = _resampled_means(values, resamples, seed)
-    first, second = values.nanmean(0).tolist()
-    count = int((~values.isnan()).sum(0).min()) if len(values) else 0
+    (first, second), drawn, count = _resample_pair(values, resamples, seed)
     return _interval(first - second, drawn[:, 0] - drawn[:, 1], count)
 
 
@@ -121,12 +117,16 @@ def bootstrap_ratio(values: Float[Tensor, "n 2"], *, seed: int = 0, resamples: i
 
     It is the ratio of the means, not the mean of the ratios, which a few small denominators would decide.
     """
+    (first, second), drawn, count = _resample_pair(values, resamples, seed)
+    return _interval(first / second if second else float("nan"), drawn[:, 0] / drawn[:, 1], count)
+
+
+def _resample_pair(values: Tensor, resamples: int, seed: int) -> tuple[list[float], Tensor, int]:
+    """Return the means of two columns, (r,2) those of samples of the images, and of how many images the rarer has."""
     at_least("resamples", resamples, 1)
     values = values.double().cpu()
-    drawn = _resampled_means(values, resamples, seed)
-    first, second = values.nanmean(0).tolist()
     count = int((~values.isnan()).sum(0).min()) if len(values) else 0
-    return _interval(first / second if second else float("nan"), drawn[:, 0] / drawn[:, 1], count)
+    return values.nanmean(0).tolist(), _resampled_means(values, resamples, seed), count
 
 
 def bootstrap(
@@ -158,11 +158,11 @@ def bootstrap(
         For each of the m numbers, what it is where every image counts once, with its 95 % interval.
     """
     at_least("resamples", resamples, 1)
-    found = statistic(torch.ones(1, images, dtype=torch.float64))[0].tolist()
+    plain = statistic(torch.ones(1, images, dtype=torch.float64))[0].tolist()
     drawn = torch.cat([statistic(weights) for weights in _draws(images, resamples, seed, width)])
     return [
         _interval(value, 2 * value - column, images if value == value else 0)
-        for value, column in zip(found, drawn.T, strict=True)
+        for value, column in zip(plain, drawn.T, strict=True)
     ]
 
 
@@ -221,7 +221,7 @@ def variance_explained(values: Float[Tensor, "n k"]) -> float:
 @final
 @dataclass(frozen=True, eq=False)
 class Permuted:
-    """Contrasts of values, held against the same values dealt out at random.
+    """Contrasts of values, compared with those of the same values permuted at random.
 
     Parameters
     ----------
@@ -242,9 +242,9 @@ class Permuted:
 def permutation_test(
     values: Float[Tensor, " n"], contrasts: Float[Tensor, "m n"], *, permutations: int = 1000, seed: int = 0
 ) -> Permuted:
-    """Test weighted sums of values, such as a difference of two groups' means, by dealing the values out at random.
+    """Test weighted sums of values, such as a difference of two groups' means, by permuting the values at random.
 
-    The p-value counts the values as they are as one more way to deal, so that it is never 0 and the test keeps its
+    The p-value counts the values as they are as one more permutation, so that it is never 0 and the test keeps its
     level (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39).
 
     Parameters
@@ -254,9 +254,9 @@ def permutation_test(
     contrasts
         (m,n) Weights; each row sums to 0, so that chance gives 0 in the mean.
     permutations
-        How often the values are dealt out; the same ways for every contrast.
+        How often the values are permuted; the same ways for every contrast.
     seed
-        Seed of the dealing.
+        Seed of the permutations.
 
     Returns
     -------
@@ -266,14 +266,14 @@ def permutation_test(
     if contrasts.shape[1:] != values.shape:
         raise ParameterError(f"`contrasts` must have the shape (m, {len(values)}); got {tuple(contrasts.shape)}.")
     values, contrasts = values.double().cpu(), contrasts.double().cpu()
-    found = contrasts @ values
-    dealt = torch.cat([values[orders] @ contrasts.T for orders in _orders(len(values), permutations, seed)])
+    value = contrasts @ values
+    permuted = torch.cat([values[orders] @ contrasts.T for orders in _orders(len(values), permutations, seed)])
     # Sums in another order differ by rounding, and are as far from 0.
     slack = 1e-12 * contrasts.abs().sum(1) * (values.abs().amax() if len(values) else 0.0)
-    extreme = (dealt.abs() >= found.abs() - slack).sum(0)
-    ordered = dealt.sort(dim=0).values
+    extreme = (permuted.abs() >= value.abs() - slack).sum(0)
+    ordered = permuted.sort(dim=0).values
     low, high = (ordered[round(share * (permutations - 1))] for share in (0.025, 0.975))
-    return Permuted(found, (1 + extreme).double() / (1 + permutations), low, high)
+    return Permuted(value, (1 + extreme).double() / (1 + permutations), low, high)
 
 
 def _orders(n: int, permutations: int, seed: int) -> Iterator[Tensor]:

@@ -20,10 +20,9 @@ from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST
 
 KINDS = {
-    "true_clean": "clean image, true class",
-    "promoted_clean": "clean image, promoted class",
-    "true_attacked": "adversarial image, true class",
-    "promoted_attacked": "adversarial image, promoted class",
+    f"{which}_{when}": f"{image} image, {which} class"
+    for when, image in (("clean", "clean"), ("attacked", "adversarial"))
+    for which in ("true", "promoted")
 }
 CHANGES = {
     f"{which}_{what}": f"{which}: {what}" for which in ("true", "promoted") for what in ("change", "cosine", "overlap")
@@ -53,14 +52,14 @@ def summarise(table: Table, seed: int) -> Summary:
 
 
 def _say_how_maps_change(rows: pd.DataFrame, seed: int) -> Iterator[str]:
-    for (attack, method), own in group_rows(rows, "attack", "method"):
-        ratios = (own[f"{which}_attacked"] / own[f"{which}_clean"] for which in ("true", "promoted"))
+    for (attack, method), group in group_rows(rows, "attack", "method"):
+        ratios = (group[f"{which}_attacked"] / group[f"{which}_clean"] for which in ("true", "promoted"))
         true, promoted = (say_ratio(ratio.median()) for ratio in ratios)
         text = (
             f"{attack}, {method}: the positive part of the true class's map becomes {true}, that of the promoted "
-            f"class's {promoted} (medians of {len(own)} images)."
+            f"class's {promoted} (medians of {len(group)} images)."
         )
-        changes = Spread.of_columns(own, ("true_change", "promoted_change"), seed).means.values()
+        changes = Spread.of_columns(group, ("true_change", "promoted_change"), seed).means.values()
         if min(change.count for change in changes) >= FEWEST:
             first, second = (SAID[change.side()] for change in changes)
             text += f" The first {first}, the second {second}, by the interval of the mean relative change."
@@ -98,8 +97,8 @@ def _tabulate_overlaps(rows: pd.DataFrame, seed: int) -> SummaryTable:
 
 def _tabulate(caption: str, rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = [
-        (*labels, *Spread.of_columns(own, list(columns), seed).means.values())
-        for labels, own in group_rows(rows, "attack", "method")
+        (*labels, *Spread.of_columns(group, list(columns), seed).means.values())
+        for labels, group in group_rows(rows, "attack", "method")
     ]
     signed = frozenset(heading for heading in columns.values() if heading.endswith(("change", "difference")))
     return SummaryTable(caption, ("attack", "method", *columns.values()), lines, signed)

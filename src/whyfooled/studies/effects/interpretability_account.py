@@ -36,7 +36,7 @@ def summarise(table: Table, seed: int) -> Summary:
     check_some_method(table)
     rows = _read_measured(table)
     main = rows[rows["main"]]
-    compared = {labels: _compare(own, seed) for labels, own in group_rows(main, *_LABELS)}
+    compared = {labels: _compare(group, seed) for labels, group in group_rows(main, *_LABELS)}
     sentences = (
         f"{who} {_count_goals_reached(rows)}",
         f"A map's discriminative region is the top {100 * main['quantile'].iloc[0]:g} % of its pixels, less where many "
@@ -51,12 +51,12 @@ def draw(table: Table, seed: int) -> Figure:
     """Draw the scores as boxes, by attack and method, a panel for each of the two maps."""
     rows = _read_measured(table)
     panels: dict[str, dict[str, dict[str, Box]]] = {}
-    for (attack, method, kind), own in group_rows(rows[rows["main"]], "attack", "method", "map"):
+    for (attack, method, kind), group in group_rows(rows[rows["main"]], "attack", "method", "map"):
         controls = {
-            "random perturbation": own["random"].to_numpy(),
-            "the perturbation on the mirrored map": own["mirrored"].to_numpy(),
+            "random perturbation": group["random"].to_numpy(),
+            "the perturbation on the mirrored map": group["mirrored"].to_numpy(),
         }
-        box = Box(own["score"].to_numpy(), controls, float(own["chance"].mean()))
+        box = Box(group["score"].to_numpy(), controls, float(group["chance"].mean()))
         panels.setdefault(f"map of the {kind}", {}).setdefault(attack, {})[method] = box
     return boxes_figure(panels, y="interpretability score", chance="chance")
 
@@ -126,8 +126,8 @@ def _tabulate_sizes(rows: pd.DataFrame, seed: int) -> SummaryTable:
     columns = [(number, size) for size in sizes for number in ("score", "over")]
     headings = [f"top {100 * size:g} %{', minus chance' if number == 'over' else ''}" for number, size in columns]
     lines: list[tuple[Cell, ...]] = []
-    for labels, own in group_rows(rows.assign(over=rows["score"] - rows["chance"]), *_LABELS):
-        by_image = own.pivot_table(index="index", columns="quantile", values=["score", "over"], observed=True)
+    for labels, group in group_rows(rows.assign(over=rows["score"] - rows["chance"]), *_LABELS):
+        by_image = group.pivot_table(index="index", columns="quantile", values=["score", "over"], observed=True)
         by_image = by_image.reindex(columns=columns).set_axis(headings, axis=1)
         lines.append((*labels, *Spread.of_columns(by_image, headings, seed).means.values()))
     caption = "The score over the size of the discriminative region: the top pixels of the map that it has."

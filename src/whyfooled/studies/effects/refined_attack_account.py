@@ -72,8 +72,8 @@ def _read_measured(table: Table) -> pd.DataFrame:
 
 def _spread_out(rows: pd.DataFrame, seed: int) -> dict[str, Runs]:
     return {
-        attack: {column: Spread.of(own, "where", column, seed) for column in _NUMBERS}
-        for (attack,), own in group_rows(rows, "attack")
+        attack: {column: Spread.of(group, "where", column, seed) for column in _NUMBERS}
+        for (attack,), group in group_rows(rows, "attack")
     }
 
 

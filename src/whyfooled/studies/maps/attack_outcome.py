@@ -90,13 +90,13 @@ class AttackOutcome(AttackedStudy):
         clean = next(stages)
         maps_before = dict(compute_maps(self.methods, classifier, clean.images, *clean.explained))
         rows: list[dict[str, Any]] = []
-        maps: dict[str, Tensor | MethodError] = {f"{clean.attack}/{name}": own for name, own in maps_before.items()}
+        maps: dict[str, Tensor | MethodError] = {f"{clean.attack}/{name}": part for name, part in maps_before.items()}
         for stage in chain(stages, self._noise(classifier, batch, clean)):
             for name, maps_after in compute_maps(self.methods, classifier, stage.images, *stage.explained):
                 both, error = sort_out((maps_before[name], maps_after))
                 rows += make_error_rows(stage.keys(), name, error) if error else _compare(clean, stage, name, *both)
                 maps[f"{stage.attack}/{name}"] = maps_after
-        return Measured(rows, {name: own for name, own in maps.items() if isinstance(own, Tensor)})
+        return Measured(rows, {name: part for name, part in maps.items() if isinstance(part, Tensor)})
 
     def _noise(self, classifier: Classifier, batch: Batch, clean: Stage) -> Iterator[Stage]:
         if self.noise:

@@ -47,7 +47,7 @@ def draw(table: Table, seed: int) -> Figure:
     rows = _read_measured(table)
     groups = _name_groups(rows)
     panels = {
-        name: {method: _spread(own, measure, groups, seed).means for (method,), own in group_rows(rows, "method")}
+        name: {method: _spread(group, measure, groups, seed).means for (method,), group in group_rows(rows, "method")}
         for measure, name in MEASURES.items()
     }
     return intervals_figure(panels, x="similarity of the maps before and after")
@@ -92,9 +92,9 @@ def _tabulate(rows: pd.DataFrame, measure: str, seed: int) -> SummaryTable:
     groups, attacks = _name_groups(rows), _attacks_with_both_outcomes(rows)
     differences = [f"{attack}: failed minus fooled" for attack in attacks]
     lines: list[tuple[Cell, ...]] = []
-    for (method,), own in group_rows(rows, "method"):
-        pairs = [_failed_and_fooled(own, measure, attack) for attack in attacks]
-        means = _spread(own, measure, groups, seed).means.values()
+    for (method,), group in group_rows(rows, "method"):
+        pairs = [_failed_and_fooled(group, measure, attack) for attack in attacks]
+        means = _spread(group, measure, groups, seed).means.values()
         lines.append((method, *means, *(bootstrap_difference(pair, seed=seed) for pair in pairs), *map(_auroc, pairs)))
     caption = (
         f"Similarity of the maps of the clean and of the attacked image, by {MEASURES[measure]}. Attacks are compared "
@@ -119,8 +119,8 @@ def _say_what_maps_tell(rows: pd.DataFrame) -> Iterator[str]:
         yield "No attack both fooled the classifier and failed, so nothing can be said of how maps tell outcomes apart."
     for attack in attacks:
         told = {
-            method: _auroc(_failed_and_fooled(own, "cosine", attack)).mean
-            for (method,), own in group_rows(rows, "method")
+            method: _auroc(_failed_and_fooled(group, "cosine", attack)).mean
+            for (method,), group in group_rows(rows, "method")
         }
         ranked = ", ".join(f"{method} {told[method]:.2f}" for method in sorted(told, key=lambda method: -told[method]))
         yield f"{attack}: how well the change of a map (by cosine) tells success from failure, AUROC: {ranked}."

@@ -93,7 +93,7 @@ class Recovery(Study):
         rows = list(fooled.others())
         kept: dict[str, Tensor] = {}
         size = {"l2": fooled.delta.flatten(1).norm(dim=1)}
-        for name, orders in self._orders(classifier, fooled, batch.seed) if fooled.places else ():
+        for name, orders in self._order(classifier, fooled, batch.seed) if fooled.places else ():
             if isinstance(orders, MethodError):
                 rows += make_error_rows(fooled.rows(size), name, orders)
                 continue
@@ -105,7 +105,7 @@ class Recovery(Study):
                     rows += fooled.rows(size | numbers, method=name, fill=fill, fraction=fraction)
         return Measured(rows, kept)
 
-    def _orders(
+    def _order(
         self, classifier: Classifier, fooled: Fooled, seed: int
     ) -> Iterator[tuple[str, list[Tensor] | MethodError]]:
         """Give the maps that order the pixels; over several, as of random orders, the recovery is averaged."""

@@ -16,8 +16,8 @@ def summarise(table: Table, seed: int) -> Summary:
     """List what the classifier makes of the images that are shown."""
     check_some_method(table)
     chosen = choose_most_telling(table)
-    shown = f"Shown are {len(chosen)} of {table.images} images"
-    said = f"{shown}: those on which most attacks succeed and maps change most."
+    count = f"{len(chosen)} of {table.images} images"
+    said = f"Shown are {count}: those on which most attacks succeed and maps change most."
     return Summary((said,), (tabulate_shown(table, chosen),))
 
 

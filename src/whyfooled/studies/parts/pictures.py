@@ -109,8 +109,5 @@ def tabulate_shown(table: Table, chosen: Sequence[int]) -> SummaryTable:
 
 def draw_shown(table: Table, make_lines: Callable[[pd.DataFrame], list[Line]]) -> Figure:
     """Draw the images that are shown: for each, the lines of pictures that are made of its rows."""
-    blocks = []
-    for index in choose_most_telling(table):
-        rows = table.read(where=[("index", "==", index)])
-        blocks.append((str(rows["image"].iloc[0]), make_lines(rows)))
-    return tiles_figure(blocks)
+    shown = (table.read(where=[("index", "==", index)]) for index in choose_most_telling(table))
+    return tiles_figure([(str(rows["image"].iloc[0]), make_lines(rows)) for rows in shown])

@@ -316,8 +316,8 @@ class _Clock:
 
     def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
         self.job, self.report = job, report
-        self.done = self.now = 0
-        self.sum, self.values = 0.0, 0
+        self.done = self.now = self.values = 0
+        self.sum = 0.0
         self.started = time.perf_counter()
 
     def tick(self, images: int) -> None:
