@@ -27,8 +27,13 @@ from whyfooled.studies.units.links import Link, _repeatability, measure_links
 from whyfooled.studies.units.living_units import ATTACK, BEYOND, NOISE, LivingUnits, pack, read_units, unpack
 from whyfooled.studies.units.most_sensitive import DETECTORS, IOU, Top, compare_with_rest, compute_curves
 from whyfooled.studies.units.sensitivity_interpretability import _add_noise
-from whyfooled.studies.units.sensitivity_interpretability_account import unit_rows
-from whyfooled.studies.units.verdicts import _against_noise, _claim, measure_rankings, verdict
+from whyfooled.studies.units.sensitivity_interpretability_account import (
+    _against_noise,
+    _claim,
+    measure_rankings,
+    unit_rows,
+    verdict,
+)
 from whyfooled.tensors.statistics import Interval
 from whyfooled.units import dissect, load_dissection
 from whyfooled.units.sensitivity import PairMoves, unit_sensitivity

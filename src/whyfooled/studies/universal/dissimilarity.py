@@ -9,16 +9,15 @@ from typing import Any, ClassVar, final
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, at_least, bad_parameter
 from whyfooled.registry import Card, title
-from whyfooled.saliency import Gradient
 from whyfooled.studies.parts.maps import check_none_works
 from whyfooled.studies.parts.right_images import RightImages, right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import dissimilarity_account
-from whyfooled.studies.universal.account import D
+from whyfooled.studies.universal.comparison import D
 from whyfooled.studies.universal.dissimilarity_account import ALONE
-from whyfooled.studies.universal.study import Perturbed, UniversalStudy, d_like_first, rows_of_changes
+from whyfooled.studies.universal.study import GRADIENT, Perturbed, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.types import Classes, Images
 from whyfooled.universal import UAP, UPIPCA, InterpretationAttack, RandomDirection, UPIGrad
@@ -70,7 +69,7 @@ class UniversalDissimilarity(UniversalStudy):
     epsilons: tuple[float, ...] = (10.0,)
     ball: Ball = "l2"
     scale: int = 1
-    saliency: tuple[Any, ...] = (Gradient(),)
+    saliency: tuple[Any, ...] = (GRADIENT,)
     attack_steps: int = 40
     share: float = TOP
     fit: str = ""
@@ -87,14 +86,10 @@ class UniversalDissimilarity(UniversalStudy):
     )
     columns: ClassVar[Columns] = {
         "saliency": "text",
-        "ball": "text",
-        "scale": "whole",
-        "epsilon": "real",
+        **UniversalStudy.ball_columns,
         "method": "text",
         "clipped": "flag",
-        "outcome": "text",
-        "fit": "text",
-        "fit_images": "whole",
+        **UniversalStudy.fit_columns,
         "share": "real",
         **dict.fromkeys(MEASURES, "real"),
     }
@@ -124,7 +119,7 @@ class UniversalDissimilarity(UniversalStudy):
         for saliency in self.saliency if right.places else ():
             perturbed = self._perturb(saliency, classifier, right)
             try:
-                rows += list(rows_of_changes(saliency, classifier, right, perturbed, tuple(MEASURES), self.share))
+                rows += list(self.measure_changes(saliency, classifier, right, perturbed, MEASURES, self.share))
             except MethodError as error:
                 check_none_works(error, saliency, classifier, right.batch.images, right.classes)
                 rows += right.rows({"saliency": title(saliency), "error": f"{title(saliency)}: {error}"})
@@ -166,4 +161,4 @@ class UniversalDissimilarity(UniversalStudy):
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take D under the first perturbation."""
         measured = [row for row in rows if D in row and not row["clipped"]]
-        return d_like_first(measured, "saliency", "epsilon", "method")
+        return cls.d_like_first(measured, "saliency", "epsilon", "method")

@@ -9,18 +9,15 @@ from typing import Any, ClassVar, final
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, ParameterError, at_least
 from whyfooled.registry import Card
-from whyfooled.saliency import Gradient
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import fit_size_account
-from whyfooled.studies.universal.account import D_AND_FOOLED
-from whyfooled.studies.universal.study import UniversalStudy, d_like_first, rows_of_changes
+from whyfooled.studies.universal.comparison import D_AND_FOOLED
+from whyfooled.studies.universal.study import GRADIENT, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.universal import UPIPCA, UPIGrad
-
-_SALIENCY = Gradient()
 
 
 @final
@@ -56,7 +53,7 @@ class FitSize(UniversalStudy):
     methods: tuple[Any, ...] = (UPIGrad(), UPIPCA())
     sizes: tuple[int, ...] = (8, 32, 128, 512)
     repeats: int = 3
-    saliency: Any = _SALIENCY
+    saliency: Any = GRADIENT
     epsilon: float = 10.0
     ball: Ball = "l2"
     scale: int = 1
@@ -71,15 +68,11 @@ class FitSize(UniversalStudy):
         cost="a fit for each method, size and repeat; for each image a map, and for each fit 1 map and 1 forward",
     )
     columns: ClassVar[Columns] = {
-        "ball": "text",
-        "scale": "whole",
-        "epsilon": "real",
+        **UniversalStudy.ball_columns,
         "method": "text",
         "size": "whole",
         "repeat": "whole",
-        "outcome": "text",
-        "fit": "text",
-        "fit_images": "whole",
+        **UniversalStudy.fit_columns,
         **dict.fromkeys(D_AND_FOOLED, "real"),
     }
     summarise = staticmethod(fit_size_account.summarise)
@@ -121,11 +114,11 @@ class FitSize(UniversalStudy):
         """Measure how far each image's map moves under every perturbation."""
         right = right_images(classifier, batch)
         perturbed = self.perturb(right.batch.images, batch.prepared, self.epsilon, batch.seed)
-        return Measured([*right.wrong_rows(), *rows_of_changes(self.saliency, classifier, right, perturbed)])
+        return Measured([*right.wrong_rows(), *self.measure_changes(self.saliency, classifier, right, perturbed)])
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take D under the first method, fitted to the most images."""
         measured = [row for row in rows if "size" in row]
         most = max((row["size"] for row in measured), default=0)
-        return d_like_first([row for row in measured if row["size"] == most], "method")
+        return cls.d_like_first([row for row in measured if row["size"] == most], "method")

@@ -11,24 +11,20 @@ import torch
 from whyfooled.classifier import Classifier
 from whyfooled.drawing.pictures import magnification, scale_of
 from whyfooled.registry import Card, title
-from whyfooled.saliency import Gradient
-from whyfooled.studies.parts.pictures import to_levels, to_png
+from whyfooled.studies.parts.pictures import CLEAN, to_levels, to_png
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import gallery_account
-from whyfooled.studies.universal.account import D
+from whyfooled.studies.universal.comparison import D
 from whyfooled.studies.universal.fits import Fitted
-from whyfooled.studies.universal.gallery_account import CLEAN
-from whyfooled.studies.universal.study import UniversalStudy, d_like_first
+from whyfooled.studies.universal.study import GRADIENT, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.types import Images
 from whyfooled.universal import UPIPCA, RandomDirection, UPIGrad
 from whyfooled.universal.dissimilarity import distance
 from whyfooled.universal.maps import interpret
-
-_SALIENCY = Gradient()
 
 
 @final
@@ -60,7 +56,7 @@ class UniversalGallery(UniversalStudy):
     """
 
     methods: tuple[Any, ...] = (UPIGrad(), UPIPCA(), RandomDirection())
-    saliency: Any = _SALIENCY
+    saliency: Any = GRADIENT
     epsilon: float = 10.0
     ball: Ball = "l2"
     scale: int = 1
@@ -77,13 +73,9 @@ class UniversalGallery(UniversalStudy):
     )
     columns: ClassVar[Columns] = {
         "saliency": "text",
-        "ball": "text",
-        "scale": "whole",
-        "epsilon": "real",
+        **UniversalStudy.ball_columns,
         "method": "text",
-        "outcome": "text",
-        "fit": "text",
-        "fit_images": "whole",
+        **UniversalStudy.fit_columns,
         D: "real",
         "prediction": "text",
         "probability": "real",
@@ -134,7 +126,7 @@ class UniversalGallery(UniversalStudy):
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take D under the first perturbation."""
-        return d_like_first([row for row in rows if row.get("method") not in (None, CLEAN)], "method")
+        return cls.d_like_first([row for row in rows if row.get("method") not in (None, CLEAN)], "method")
 
 
 def _with_picture(fitted: Fitted) -> Fitted:

@@ -14,14 +14,12 @@ from whyfooled.drawing.figures.curves import Line, tiles_figure
 from whyfooled.drawing.pictures import Scale, scaled_picture
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.over_images import check_some_method
-from whyfooled.studies.parts.pictures import from_levels, from_png
+from whyfooled.studies.parts.pictures import CLEAN, SHOWN, from_levels, from_png
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
-from whyfooled.studies.universal.account import D, ball_text, first_measured, who_was_tested
+from whyfooled.studies.universal.comparison import D
+from whyfooled.studies.universal.sentences import ball_text, first_measured, who_was_tested
 
-CLEAN = "clean"
-SHOWN = 3
-"""How many images the figure shows: typical ones, at the quartiles of D. [ours]"""
 _FACTS = (D, "prediction", "probability")
 
 

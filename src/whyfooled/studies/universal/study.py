@@ -10,10 +10,12 @@ import torch
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError, at_least, bad_parameter
+from whyfooled.saliency import Gradient
 from whyfooled.studies.parts.right_images import RightImages
 from whyfooled.studies.prepare import Setting
 from whyfooled.studies.study import Study, check_methods
-from whyfooled.studies.universal.account import CHANCE, D_AND_FOOLED, D
+from whyfooled.studies.table import Columns
+from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, D
 from whyfooled.studies.universal.fits import Fits, Fitted, named
 from whyfooled.studies.universal.fitting_images import FittingImages, find_fitting_images, look_at
 from whyfooled.tensors.balls import Ball
@@ -22,6 +24,7 @@ from whyfooled.universal import RandomDirection, UniversalMethod, UniversalPertu
 from whyfooled.universal.evaluation import TOP, random_like
 from whyfooled.universal.maps import interpret
 
+GRADIENT = Gradient()
 Perturbed = Iterable[tuple[Mapping[str, Any], Images | None]]
 """For each perturbation, what rows say of it, and the images with it; None if there is none."""
 
@@ -40,6 +43,8 @@ class UniversalStudy(Study):
     fit_count: int | None = None
 
     headline: ClassVar[str] = "D"
+    ball_columns: ClassVar[Columns] = {"ball": "text", "scale": "whole", "epsilon": "real"}
+    fit_columns: ClassVar[Columns] = {"outcome": "text", "fit": "text", "fit_images": "whole"}
 
     def check_parameters(self, methods: Sequence[Any], epsilons: Sequence[float], saliency: Sequence[Any]) -> None:
         """Raise `ParameterError` unless perturbations can be fitted with these parameters, and told apart."""
@@ -77,30 +82,30 @@ class UniversalStudy(Study):
         reference = UniversalPerturbation(whole.largest(torch.ones(images.shape[1:])), whole.radius, self.ball)
         yield {**shared, "method": CHANCE}, random_like(reference, images, seed)
 
+    @staticmethod
+    def measure_changes(
+        saliency: Any,
+        classifier: Classifier,
+        right: RightImages,
+        perturbed: Perturbed,
+        measures: Iterable[str] = D_AND_FOOLED,
+        share: float = TOP,
+    ) -> Iterator[dict[str, Any]]:
+        """Measure how far maps and predictions of images change; of a perturbation that is not there, only say so."""
+        if not right.places:
+            return
+        images, classes = right.batch.images, right.classes
+        clean = interpret(saliency, classifier, images, classes)
+        for facts, moved in perturbed:
+            measured = {}
+            if moved is not None:
+                measured = changes(saliency, classifier, images, classes, moved, clean=clean, share=share)
+            yield from right.rows({**facts, **{name: measured[name] for name in measures if name in measured}})
 
-def rows_of_changes(
-    saliency: Any,
-    classifier: Classifier,
-    right: RightImages,
-    perturbed: Perturbed,
-    measures: Sequence[str] = D_AND_FOOLED,
-    share: float = TOP,
-) -> Iterator[dict[str, Any]]:
-    """Measure how far the maps and predictions of images change; of a perturbation that is not there, only say so."""
-    if not right.places:
-        return
-    images, classes = right.batch.images, right.classes
-    clean = interpret(saliency, classifier, images, classes)
-    for facts, moved in perturbed:
-        measured = {}
-        if moved is not None:
-            measured = changes(saliency, classifier, images, classes, moved, clean=clean, share=share)
-        yield from right.rows({**facts, **{name: measured[name] for name in measures if name in measured}})
-
-
-def d_like_first(rows: Sequence[Mapping[str, Any]], *columns: str) -> list[float]:
-    """Take D of the rows that have the first one's entries in some columns."""
-    return [row[D] for row in rows if all(row[column] == rows[0][column] for column in columns)]
+    @staticmethod
+    def d_like_first(rows: Sequence[Mapping[str, Any]], *columns: str) -> list[float]:
+        """Take D of the rows that have the first one's entries in some columns."""
+        return [row[D] for row in rows if all(row[column] == rows[0][column] for column in columns)]
 
 
 def _check_universal(methods: Sequence[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -10,20 +11,19 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card
-from whyfooled.saliency import Gradient
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import transfer_account
-from whyfooled.studies.universal.account import CHANCE, D_AND_FOOLED, D
+from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, D
 from whyfooled.studies.universal.fits import Fitted, named
 from whyfooled.studies.universal.models import Models, check_same_classes
-from whyfooled.studies.universal.study import UniversalStudy, rows_of_changes
+from whyfooled.studies.universal.study import GRADIENT, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.universal import UPIGrad
 
-_METHOD, _SALIENCY = UPIGrad(), Gradient()
+_METHOD = UPIGrad()
 
 
 @final
@@ -59,7 +59,7 @@ class UniversalTransfer(UniversalStudy):
 
     method: Any = _METHOD
     models: tuple[str, ...] = ("lite0", "lite1", "lite2")
-    saliency: Any = _SALIENCY
+    saliency: Any = GRADIENT
     epsilon: float = 10.0
     ball: Ball = "l2"
     scale: int = 1
@@ -76,14 +76,10 @@ class UniversalTransfer(UniversalStudy):
     )
     columns: ClassVar[Columns] = {
         "method": "text",
-        "ball": "text",
-        "scale": "whole",
-        "epsilon": "real",
+        **UniversalStudy.ball_columns,
         "fitted_on": "text",
         "tested_on": "text",
-        "outcome": "text",
-        "fit": "text",
-        "fit_images": "whole",
+        **UniversalStudy.fit_columns,
         **dict.fromkeys(D_AND_FOOLED, "real"),
     }
     headline: ClassVar[str] = "D on the model fitted on"
@@ -120,10 +116,8 @@ class UniversalTransfer(UniversalStudy):
         whole = Passes()
         for name in self.models:
             model = batch.prepared[0].get(name, classifier)
-            if model is classifier:
-                rows += self._test_on(name, model, batch)
-                continue
-            with count_passes(model) as passes:
+            # The run counts those through its own classifier.
+            with nullcontext(Passes()) if model is classifier else count_passes(model) as passes:
                 rows += self._test_on(name, model, batch)
             whole.forwards += passes.forwards
             whole.backwards += passes.backwards
@@ -133,7 +127,7 @@ class UniversalTransfer(UniversalStudy):
         """Test every perturbation on one model."""
         right = right_images(model, batch)
         perturbed = self.perturb(right.batch.images, batch.prepared[1], self.epsilon, batch.seed)
-        rows = [*right.wrong_rows(), *rows_of_changes(self.saliency, model, right, perturbed)]
+        rows = [*right.wrong_rows(), *self.measure_changes(self.saliency, model, right, perturbed)]
         shared = {"tested_on": name, "ball": self.ball, "scale": self.scale, "epsilon": self.epsilon}
         chance = {"method": named(self.method), "fitted_on": CHANCE}
         return [{**shared, **row, **(chance if row.get("method") == CHANCE else {})} for row in rows]
