@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
-from whyfooled.drawing.figures.curves import Line
+from whyfooled.drawing.figures.tiles import Line
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import CLEAN, FOOLED
 from whyfooled.studies.parts.fooled import counted_outcomes

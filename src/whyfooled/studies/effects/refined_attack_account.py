@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import intervals_figure
+from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.errors import ImageError
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, check_some_attacked

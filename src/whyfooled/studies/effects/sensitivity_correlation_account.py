@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import intervals_figure
+from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.fooled import read_fooled, who_was_fooled
 from whyfooled.studies.parts.over_images import Spread, group_rows, swap_keys, tabulate_means

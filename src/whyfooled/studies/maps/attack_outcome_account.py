@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from whyfooled.drawing.figures.curves import intervals_figure
+from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, FAILED, FOOLED, check_some_attacked
 from whyfooled.studies.parts.over_images import Spread, group_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import Line
+from whyfooled.drawing.figures.tiles import Line
 from whyfooled.drawing.summary import Summary
 from whyfooled.studies.parts.over_images import check_some_method
 from whyfooled.studies.parts.pictures import choose_most_telling, draw_map, draw_shown, from_png, tabulate_shown

@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.drawing.figures.curves import Line, tiles_figure
+from whyfooled.drawing.figures.tiles import Line, tiles_figure
 from whyfooled.drawing.pictures import Scale, scaled_picture
 from whyfooled.drawing.summary import SummaryTable
 from whyfooled.images import to_picture

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
-from whyfooled.drawing.figures.curves import Line, tiles_figure
+from whyfooled.drawing.figures.tiles import Line, tiles_figure
 from whyfooled.drawing.pictures import Scale, scaled_picture
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.over_images import check_some_method
