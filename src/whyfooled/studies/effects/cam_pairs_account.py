@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from whyfooled.drawing.figures.tiles import Line
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import CLEAN, FOOLED
-from whyfooled.studies.parts.fooled import counted_outcomes
+from whyfooled.studies.parts.fooled import describe_outcomes
 from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
 from whyfooled.studies.parts.pictures import choose_most_telling, draw_map, draw_shown, from_png, tabulate_shown
 from whyfooled.studies.table import Table
@@ -41,11 +41,11 @@ def summarise(table: Table, seed: int) -> Summary:
     attacked = rows[rows["attack"] != CLEAN][["index", "attack", "outcome"]].drop_duplicates()
     fooled = rows[(rows["outcome"] == FOOLED) & rows["method"].notna()]
     if fooled.empty:
-        said = f"No attack fooled the classifier on any image. {counted_outcomes(attacked)}"
+        said = f"No attack fooled the classifier on any image. {describe_outcomes(attacked)}"
         return Summary((f"{shown}.", said), (pictures,))
     sentences = (
         f"{shown}: where most attacks succeed and then maps change most.",
-        f"The promoted class is the target, or the class reached. {counted_outcomes(attacked)}",
+        f"The promoted class is the target, or the class reached. {describe_outcomes(attacked)}",
         *_say_how_maps_change(fooled, seed),
     )
     return Summary(sentences, (_tabulate_changes(fooled, seed), _tabulate_overlaps(fooled, seed), pictures))

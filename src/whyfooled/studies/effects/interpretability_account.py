@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from whyfooled.drawing.figures.boxes import Box, boxes_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.fooled import who_was_fooled
+from whyfooled.studies.parts.fooled import describe_fooled
 from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval
@@ -32,7 +32,7 @@ Compared = Mapping[tuple[str, ...], Mapping[str, Interval]]
 
 def summarise(table: Table, seed: int) -> Summary:
     """Means of scores and of what they are compared with, for every attack, method and map; curves over the size."""
-    who = who_was_fooled(table)
+    who = describe_fooled(table)
     check_some_method(table)
     rows = _read_measured(table)
     main = rows[rows["main"]]

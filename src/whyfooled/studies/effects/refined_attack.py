@@ -19,7 +19,13 @@ from whyfooled.registry import Card
 from whyfooled.saliency import GradCAM
 from whyfooled.studies.effects import refined_attack_account
 from whyfooled.studies.effects.refined_attack_account import NORMS, ORIGINAL, PASSES, RANDOM
-from whyfooled.studies.parts.attacked import ALREADY_WRONG, attack_named, attacked, outcomes, promoted
+from whyfooled.studies.parts.attacked import (
+    ALREADY_WRONG,
+    choose_promoted,
+    find_attack,
+    outcomes_of,
+    run_or_load_attacks,
+)
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
 from whyfooled.studies.parts.fooled import AttackedStudy
 from whyfooled.studies.parts.maps import check_none_works
@@ -91,12 +97,12 @@ class RefinedAttack(AttackedStudy):
         """Attack the batch, choose the regions, and attack it again inside each."""
         true = batch.true_classes(classifier.predict(batch.images))
         rows: list[dict[str, Any]] = []
-        for name, plain in attacked(classifier, batch, self.attacks, self.target):
-            kinds = outcomes(batch, plain)
+        for name, plain in run_or_load_attacks(classifier, batch, self.attacks, self.target):
+            kinds = outcomes_of(batch, plain)
             rows += _make_rows(name, ORIGINAL, kinds, plain, torch.ones_like(plain.l2))
             left = torch.tensor([kind != ALREADY_WRONG for kind in kinds], device=true.device)
             try:
-                attack = Refined(attack_named(name, self.attacks)).attack
+                attack = Refined(find_attack(name, self.attacks)).attack
             except WhyfooledError as error:
                 for where in self.where:
                     rows += _make_error_rows(name, where, left, error)
@@ -107,7 +113,7 @@ class RefinedAttack(AttackedStudy):
                     rows += _make_error_rows(name, where, left, region)
                     continue
                 again = _run_inside(attack, classifier, plain, region)
-                rows += _make_rows(name, where, outcomes(batch, again), again, region.double().mean((1, 2, 3)))
+                rows += _make_rows(name, where, outcomes_of(batch, again), again, region.double().mean((1, 2, 3)))
         return Measured(rows)
 
     def _choose_regions(
@@ -119,7 +125,7 @@ class RefinedAttack(AttackedStudy):
             yield from ((where, nowhere) for where in self.where)
             return
         part, true = plain.select(changed), true[changed]
-        pair = (classifier, part.clean, part.attempted, true, promoted(part, true))
+        pair = (classifier, part.clean, part.attempted, true, choose_promoted(part, true))
         effects = sensitivity(*pair, Grid(self.cell)) if set(self.where) != {"cam"} else None
         for where in self.where:
             region: Region | MethodError

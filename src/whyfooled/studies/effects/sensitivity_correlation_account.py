@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.fooled import read_fooled, who_was_fooled
+from whyfooled.studies.parts.fooled import describe_fooled, read_fooled
 from whyfooled.studies.parts.over_images import Spread, group_rows, swap_keys, tabulate_means
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval
@@ -31,7 +31,7 @@ ByKind = Mapping[str, pd.DataFrame]
 
 def summarise(table: Table, seed: int) -> Summary:
     """Mean correlations of each attack, paired differences to noise and to the highest, and the gradient's."""
-    who, rows = who_was_fooled(table), _read(table)
+    who, rows = describe_fooled(table), _read(table)
     main = Spread.of(rows[ATTACK], "attack", _MAIN, seed)
     best, over_noise = main.best(), _compare_with_noise(main, rows)
     differences = {f"Pearson, ℓ2: minus {best}": main.minus(best), "Pearson, ℓ2: minus noise": over_noise}

@@ -19,7 +19,7 @@ from whyfooled.saliency.recovery import FRACTIONS, random_maps, recovery_curve
 from whyfooled.studies.maps import recovery_account
 from whyfooled.studies.parts.attacked import check_attacks, check_target
 from whyfooled.studies.parts.defaults import METHODS
-from whyfooled.studies.parts.fooled import Fooled, fooled_by
+from whyfooled.studies.parts.fooled import Fooled, find_fooled
 from whyfooled.studies.parts.maps import compute_maps, make_error_rows, scatter_maps
 from whyfooled.studies.study import Batch, Measured, Study, check_entries, check_methods
 from whyfooled.studies.table import Columns
@@ -89,7 +89,7 @@ class Recovery(Study):
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, compute the maps, perturb and predict."""
-        (fooled,) = fooled_by(classifier, batch, [self.attack], self.target)
+        (fooled,) = find_fooled(classifier, batch, [self.attack], self.target)
         rows = list(fooled.others())
         kept: dict[str, Tensor] = {}
         size = {"l2": fooled.delta.flatten(1).norm(dim=1)}

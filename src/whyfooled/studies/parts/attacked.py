@@ -23,7 +23,7 @@ CLEAN = "clean"
 FOOLED, FAILED, ALREADY_WRONG = "fooled", "failed", "already wrong"
 
 
-def attacked(
+def run_or_load_attacks(
     classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None
 ) -> Iterator[tuple[str, AttackResult]]:
     """Attack a batch with each attack; or, where it brings its adversarial images, verify those instead.
@@ -44,8 +44,8 @@ def attacked(
         yield describe_value(attack), run_attack(attack, classifier, batch.images, goal)
 
 
-def attack_named(name: str, attacks: Sequence[Any]) -> Any:
-    """Return the attack of a name that `attacked` gave: one of these, or the one that saved images were made with.
+def find_attack(name: str, attacks: Sequence[Any]) -> Any:
+    """Return the attack of a name, as `run_or_load_attacks` gives it: one of these, or that of saved images.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def _choose_goal(classifier: Classifier, batch: Batch, true: Classes, target: st
     return choose_targets(classifier, batch.images, target, labels=true, seed=batch.seed)
 
 
-def outcomes(batch: Batch, result: AttackResult) -> list[str]:
+def outcomes_of(batch: Batch, result: AttackResult) -> list[str]:
     """Say of each image whether it fools the classifier: whether it is given a class now that it does not show.
 
     That is about the true class, whatever the attack aimed at: ``"fooled"``, ``"failed"`` or ``"already wrong"``.
@@ -105,14 +105,14 @@ def check_some_fooled(outcome: pd.Series) -> None:
         )
 
 
-def best_outcomes(rows: pd.DataFrame) -> pd.Series:
+def take_best_outcomes(rows: pd.DataFrame) -> pd.Series:
     """Say of each image whether any attack fooled the classifier on it, from rows with ``index`` and ``outcome``."""
     ranks = {FOOLED: 2, FAILED: 1, ALREADY_WRONG: 0}
     best = rows["outcome"].astype(object).map(ranks).groupby(rows["index"]).max()
     return best.map({rank: outcome for outcome, rank in ranks.items()})
 
 
-def promoted(result: AttackResult, true: Classes) -> Classes:
+def choose_promoted(result: AttackResult, true: Classes) -> Classes:
     """Return (n,) the class that each perturbation promotes at the cost of the true one, (n,).
 
     The target of a targeted attack, whether it was reached or not; else the class that is given now or, where that is
@@ -153,8 +153,8 @@ class Stage:
     @classmethod
     def after(cls, attack: str, batch: Batch, result: AttackResult, true: Classes) -> Stage:
         """Make the one after an attack."""
-        delta, towards = result.attempted - result.clean, promoted(result, true)
-        return cls(attack, outcomes(batch, result), result.attempted, result.logits, delta, true, towards)
+        delta, towards = result.attempted - result.clean, choose_promoted(result, true)
+        return cls(attack, outcomes_of(batch, result), result.attempted, result.logits, delta, true, towards)
 
     @property
     def explained(self) -> tuple[Classes, Classes]:
@@ -173,9 +173,9 @@ class Stage:
 
 
 def run_stages(classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None) -> Iterator[Stage]:
-    """Give the batch before any attack, and after each, as `attacked` gives them."""
+    """Give the batch before any attack, and after each, as `run_or_load_attacks` gives them."""
     logits = classifier.logits(batch.images)
     true = batch.true_classes(logits.argmax(1))
     yield Stage(CLEAN, [""] * len(true), batch.images, logits, torch.zeros_like(batch.images), true, true)
-    for attack, result in attacked(classifier, batch, attacks, target):
+    for attack, result in run_or_load_attacks(classifier, batch, attacks, target):
         yield Stage.after(attack, batch, result, true)

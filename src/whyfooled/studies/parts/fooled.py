@@ -17,13 +17,13 @@ from whyfooled.studies.parts.attacked import (
     ALREADY_WRONG,
     FAILED,
     FOOLED,
-    attacked,
-    best_outcomes,
     check_attacks,
     check_some_fooled,
     check_target,
-    outcomes,
-    promoted,
+    choose_promoted,
+    outcomes_of,
+    run_or_load_attacks,
+    take_best_outcomes,
 )
 from whyfooled.studies.study import Batch, Measured, Study, check_methods
 from whyfooled.studies.table import Table
@@ -74,14 +74,14 @@ class Fooled:
             yield row | {name: values[number] for name, values in columns.items()}
 
 
-def fooled_by(classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None) -> Iterator[Fooled]:
+def find_fooled(classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None) -> Iterator[Fooled]:
     """Attack a batch with each attack, or take its saved adversarial images, and pick out those that fool."""
-    for attack, result in attacked(classifier, batch, attacks, target):
-        by_image = outcomes(batch, result)
+    for attack, result in run_or_load_attacks(classifier, batch, attacks, target):
+        by_image = outcomes_of(batch, result)
         places = [place for place, outcome in enumerate(by_image) if outcome == FOOLED]
         chosen = torch.tensor(places, dtype=torch.int64, device=batch.images.device)
         true = batch.true_classes(result.clean_logits.argmax(1))
-        target_or_reached = promoted(result, true)
+        target_or_reached = choose_promoted(result, true)
         yield Fooled(attack, by_image, places, result.select(chosen), true[chosen], target_or_reached[chosen])
 
 
@@ -91,14 +91,14 @@ def read_fooled(table: Table, columns: Sequence[str] | None = None) -> pd.DataFr
     return rows[rows["outcome"] == FOOLED]
 
 
-def who_was_fooled(table: Table) -> str:
+def describe_fooled(table: Table) -> str:
     """Say in a sentence how many images each attack fools the classifier on; raise `ImageError` if there is none."""
     rows = table.read(["index", "attack", "outcome"]).drop_duplicates()
-    check_some_fooled(best_outcomes(rows))
-    return counted_outcomes(rows)
+    check_some_fooled(take_best_outcomes(rows))
+    return describe_outcomes(rows)
 
 
-def counted_outcomes(rows: pd.DataFrame) -> str:
+def describe_outcomes(rows: pd.DataFrame) -> str:
     """Say in a sentence how many images each attack fools the classifier on, from a row for each image and attack."""
     images, already = rows["index"].nunique(), rows[rows["outcome"] == ALREADY_WRONG]["index"].nunique()
     parts = []
@@ -144,7 +144,7 @@ class FooledStudy(AttackedStudy):
         """Attack the batch, and measure the images that fool the classifier."""
         rows: list[Mapping[str, Any]] = []
         maps: dict[str, Tensor] = {}
-        for fooled in fooled_by(classifier, batch, self.attacks, self.target):
+        for fooled in find_fooled(classifier, batch, self.attacks, self.target):
             rows += fooled.others()
             if fooled.places:
                 measured = self.measure_fooled(classifier, batch, fooled)
