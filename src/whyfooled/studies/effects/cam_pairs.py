@@ -20,7 +20,7 @@ from whyfooled.studies.effects.cam_pairs_account import CHANGES, KINDS, OVERLAPS
 from whyfooled.studies.parts.attacked import CLEAN, Stage, run_stages
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
 from whyfooled.studies.parts.fooled import AttackedStudy
-from whyfooled.studies.parts.maps import check_quantiles, compute_maps, make_error_rows, sort_out
+from whyfooled.studies.parts.maps import TitledMaps, check_quantiles, compute_maps, make_error_rows, sort_out
 from whyfooled.studies.parts.pictures import PICTURE_COLUMNS, SCALE_COLUMNS, make_picture_rows, pack_maps
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
@@ -97,7 +97,7 @@ class CAMPairs(AttackedStudy):
                 kept |= {f"{stage.attack}/{name}/{kind}": maps[:, place] for place, kind in enumerate(KINDS.values())}
         return Measured(rows, kept)
 
-    def _maps(self, classifier: Classifier, clean: Images, stage: Stage) -> Iterator[tuple[str, Tensor | MethodError]]:
+    def _maps(self, classifier: Classifier, clean: Images, stage: Stage) -> TitledMaps:
         """Compute (n,4,d,h,w) the four maps of every method; enhanced ones contrast the two classes with each other."""
         classes = (stage.true, stage.promoted)
         before = dict(compute_maps(self.methods, classifier, clean, *classes, both=True))

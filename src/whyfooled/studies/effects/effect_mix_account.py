@@ -155,9 +155,8 @@ def _tabulate_differences(compared: Compared) -> SummaryTable:
 
 
 def _tabulate_pairs(compared: Compared) -> SummaryTable:
-    pairs = {
-        f"{first} minus {second}": (first, second) for first, second in combinations(compared["held_down"].entries, 2)
-    }
+    attacks = compared["held_down"].entries
+    pairs = {f"{first} minus {second}": (first, second) for first, second in combinations(attacks, 2)}
     gaps = swap_keys({_COMPARED[column]: compared[column].gaps(pairs).means for column in _PAIRED})
     lines: list[tuple[Cell, ...]] = [(pair, *of_pair.values()) for pair, of_pair in gaps.items()]
     headings = [_COMPARED[column] for column in _PAIRED]

@@ -104,9 +104,7 @@ def _tabulate(
             name = attack if kind == ATTACK else f"noise as large as {attack}"
             compared = (by_attack.get(attack) if kind == ATTACK else None for by_attack in differences.values())
             lines.append((name, *correlations.values(), *compared))
-    return SummaryTable(
-        caption, ("perturbation", *MEASURES.values(), *differences), lines, signed=frozenset(differences)
-    )
+    return SummaryTable(caption, ("perturbation", *MEASURES.values(), *differences), lines, frozenset(differences))
 
 
 def _say_what_correlates(main: Spread, rows: pd.DataFrame) -> Iterator[str]:

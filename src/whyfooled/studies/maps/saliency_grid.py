@@ -17,7 +17,7 @@ from whyfooled.studies.maps import saliency_grid_account
 from whyfooled.studies.parts.attacked import CLEAN, Stage, run_stages
 from whyfooled.studies.parts.defaults import ATTACKS, METHODS
 from whyfooled.studies.parts.fooled import AttackedStudy
-from whyfooled.studies.parts.maps import compute_maps, make_error_rows, sort_out
+from whyfooled.studies.parts.maps import TitledMaps, compute_maps, make_error_rows, sort_out
 from whyfooled.studies.parts.pictures import PICTURE_COLUMNS, SCALE_COLUMNS, make_picture_rows, pack_maps
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
@@ -78,7 +78,7 @@ class SaliencyGrid(AttackedStudy):
             kept |= {f"{stage.attack}/{name}": maps[:, number] for number, stage in enumerate(stages)}
         return Measured(rows, kept)
 
-    def _maps(self, classifier: Classifier, stages: Sequence[Stage]) -> Iterator[tuple[str, Tensor | MethodError]]:
+    def _maps(self, classifier: Classifier, stages: Sequence[Stage]) -> TitledMaps:
         """Compute (n,r,d,h,w) the maps of every method in each of r stages."""
         by_stage = [dict(compute_maps(self.methods, classifier, stage.images, *stage.explained)) for stage in stages]
         for name in by_stage[0]:

@@ -85,9 +85,9 @@ def find_fooled(classifier: Classifier, batch: Batch, attacks: Sequence[Any], ta
         yield Fooled(attack, by_image, places, result.select(chosen), true[chosen], target_or_reached[chosen])
 
 
-def read_fooled(table: Table, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read the rows of the images that fool the classifier; their ``outcome`` must be among the columns, if given."""
-    rows = table.read(columns)
+def read_fooled(table: Table) -> pd.DataFrame:
+    """Read the rows of the images that fool the classifier."""
+    rows = table.read()
     return rows[rows["outcome"] == FOOLED]
 
 
