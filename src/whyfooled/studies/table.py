@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -68,20 +69,15 @@ def read_about(path: Path) -> dict[str, Any] | None:
 def join(shards: Iterable[Path], target: Path) -> None:
     """Write the rows of all shards, one after the other, into one file, whole; one shard is in memory at a time."""
     partial = target.with_name(f"{target.name}.partial")
-    writer: pq.ParquetWriter | None = None
+    tables = (pq.read_table(path).replace_schema_metadata(None) for path in shards)
     try:
-        for path in shards:
-            table = pq.read_table(path).replace_schema_metadata(None)
-            writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
+        first = next(tables)
+        with pq.ParquetWriter(partial, first.schema, compression="zstd") as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
         partial.replace(target)
     except OSError as error:
         raise OutputError(f"The file {target} cannot be written: {error.strerror or error}.") from None
-    finally:
-        if writer is not None and writer.is_open:
-            writer.close()
 
 
 @final
@@ -123,5 +119,4 @@ class Table:
     @property
     def images(self) -> int:
         """How many images the study was given."""
-        numbers = pq.read_table(self.path, columns=["index"])["index"]
-        return len(numbers.unique())
+        return len(pq.read_table(self.path, columns=["index"])["index"].unique())

@@ -124,11 +124,7 @@ def bootstrap_difference(values: Float[Tensor, "n 2"], *, seed: int = 0, resampl
     Images that are in both columns are drawn for both, so what they have in common cancels. Where no image misses, this
     is the mean of the paired differences.
     """
-    at_least("resamples", resamples, 1)
-    values = values.double().cpu()
-    drawn = _resampled_means(values, resamples, seed)
-    first, second = values.nanmean(0).tolist()
-    count = int((~values.isnan()).sum(0).min()) if len(values) else 0
+    (first, second), drawn, count = _resample_pair(values, resamples, seed)
     return _interval(first - second, drawn[:, 0] - drawn[:, 1], count)
 
 
@@ -137,12 +133,16 @@ def bootstrap_ratio(values: Float[Tensor, "n 2"], *, seed: int = 0, resamples: i
 
     It is the ratio of the means, not the mean of the ratios, which a few small denominators would decide.
     """
+    (first, second), drawn, count = _resample_pair(values, resamples, seed)
+    return _interval(first / second if second else float("nan"), drawn[:, 0] / drawn[:, 1], count)
+
+
+def _resample_pair(values: Tensor, resamples: int, seed: int) -> tuple[list[float], Tensor, int]:
+    """Return the means of two columns, (r,2) those of samples of the images, and of how many images the rarer has."""
     at_least("resamples", resamples, 1)
     values = values.double().cpu()
-    drawn = _resampled_means(values, resamples, seed)
-    first, second = values.nanmean(0).tolist()
     count = int((~values.isnan()).sum(0).min()) if len(values) else 0
-    return _interval(first / second if second else float("nan"), drawn[:, 0] / drawn[:, 1], count)
+    return values.nanmean(0).tolist(), _resampled_means(values, resamples, seed), count
 
 
 def bootstrap(

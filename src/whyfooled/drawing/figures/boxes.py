@@ -44,9 +44,13 @@ def boxes_figure(panels: Boxes, *, y: str, chance: str) -> Figure:
     names = list(dict.fromkeys(name for groups in panels.values() for boxes in groups.values() for name in boxes))
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     controls = dict.fromkeys(
-        name for own in panels.values() for boxes in own.values() for box in boxes.values() for name in box.controls
+        name
+        for groups in panels.values()
+        for boxes in groups.values()
+        for box in boxes.values()
+        for name in box.controls
     )
-    groups = list(dict.fromkeys(group for own in panels.values() for group in own))
+    groups = list(dict.fromkeys(group for of_panel in panels.values() for group in of_panel))
     width = max(6.0, 1.2 + len(groups) * (0.5 + 0.55 * len(names)))
     figure = Figure(figsize=(width, 3.0 * len(panels) + 0.6), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import intervals_figure
+from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.fooled import read_fooled, who_was_fooled
+from whyfooled.studies.parts.fooled import describe_fooled, read_fooled
 from whyfooled.studies.parts.over_images import Spread, group_rows, swap_keys, tabulate_means
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval
@@ -31,7 +31,7 @@ ByKind = Mapping[str, pd.DataFrame]
 
 def summarise(table: Table, seed: int) -> Summary:
     """Mean correlations of each attack, paired differences to noise and to the highest, and the gradient's."""
-    who, rows = who_was_fooled(table), _read(table)
+    who, rows = describe_fooled(table), _read(table)
     main = Spread.of(rows[ATTACK], "attack", _MAIN, seed)
     best, over_noise = main.best(), _compare_with_noise(main, rows)
     differences = {f"Pearson, ℓ2: minus {best}": main.minus(best), "Pearson, ℓ2: minus noise": over_noise}
@@ -104,9 +104,7 @@ def _tabulate(
             name = attack if kind == ATTACK else f"noise as large as {attack}"
             compared = (by_attack.get(attack) if kind == ATTACK else None for by_attack in differences.values())
             lines.append((name, *correlations.values(), *compared))
-    return SummaryTable(
-        caption, ("perturbation", *MEASURES.values(), *differences), lines, signed=frozenset(differences)
-    )
+    return SummaryTable(caption, ("perturbation", *MEASURES.values(), *differences), lines, frozenset(differences))
 
 
 def _say_what_correlates(main: Spread, rows: pd.DataFrame) -> Iterator[str]:

@@ -15,6 +15,9 @@ from whyfooled.saliency.enhanced import Enhanced
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Classes, Images, ManyClasses
 
+TitledMaps = Iterator[tuple[str, Tensor | MethodError]]
+"""For each method, its name in reports and its maps; where it works on none of the images, the error that says why."""
+
 
 def compute_maps(
     methods: Sequence[Any],
@@ -24,14 +27,10 @@ def compute_maps(
     contrast: Classes,
     *,
     both: bool = False,
-) -> Iterator[tuple[str, Tensor | MethodError]]:
-    """Compute the maps of `classes` by every method; enhanced ones contrast them with `contrast`.
+) -> TitledMaps:
+    """Compute (n,d,h,w) the maps of `classes`, or (n,2,d,h,w) those of `classes` and of `contrast` if `both`.
 
-    Yields
-    ------
-    tuple
-        The method's name in reports, and (n,d,h,w) its maps, or (n,2,d,h,w) those of `classes` and of `contrast` if
-        `both`; or, where it works on none of the images, the error that says why.
+    Enhanced methods contrast the maps of `classes` with those of `contrast`.
 
     Raises
     ------

@@ -223,14 +223,15 @@ def run_study(
         prepared=prepared.carried,
     )
     abouts = _measure(job, recipe, workers, folder, report)
-    how = {
+    about = {
+        **run,
         "source": source.title,
         "images_in_source": len(source),
         "true_classes": _truth(source, labels),
         "engine": engine,
         "device": str(classifier.device),
     }
-    return _finish(job, prepared, run, folder, how, abouts)
+    return _finish(job, prepared, about, folder, abouts)
 
 
 def _check_attacks(study: Study, source: Source) -> None:
@@ -287,7 +288,8 @@ def _measure(
             abouts.append(about)
         else:
             waiting.append(shard)
-    clock.start()
+    clock.started = time.perf_counter()
+    clock.say()
     if waiting:
         with engine.start(job, model, len(waiting)) as crew:
             for _, finished in crew.run({shard: shard for shard in waiting}, clock.tick):
@@ -314,13 +316,9 @@ class _Clock:
 
     def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
         self.job, self.report = job, report
-        self.done = self.now = 0
-        self.sum, self.values = 0.0, 0
+        self.done = self.now = self.values = 0
+        self.sum = 0.0
         self.started = time.perf_counter()
-
-    def start(self) -> None:
-        self.started = time.perf_counter()
-        self.say()
 
     def tick(self, images: int) -> None:
         self.done += images
@@ -339,12 +337,7 @@ class _Clock:
 
 
 def _finish(
-    job: Job,
-    prepared: Prepared,
-    run: dict[str, Any],
-    folder: Path,
-    how: dict[str, Any],
-    abouts: Sequence[Mapping[str, Any]],
+    job: Job, prepared: Prepared, about: dict[str, Any], folder: Path, abouts: Sequence[Mapping[str, Any]]
 ) -> StudyResult:
     """Join the shards, write the study up, and say what the run was."""
     join([_shard_file(folder, shard) for shard in job.shards], folder / TABLE_FILE)
@@ -354,16 +347,14 @@ def _finish(
     if not measured:
         first = failed.iloc[0]
         raise ImageError(f"None of the {len(job.indices)} images could be measured. {first['image']}: {first['error']}")
-    about = {
-        **run,
-        **how,
+    about |= {
         "images_measured": measured,
         "images_given": len(job.indices),
         "failed": [f"{row.image}: {row.error}" for row in failed.head(_NAMED).itertuples()],
         "failures": len(failed),
-        "forwards": prepared.passes.forwards + sum(about["forwards"] for about in abouts),
-        "backwards": prepared.passes.backwards + sum(about["backwards"] for about in abouts),
-        "notes": [*prepared.notes, *sorted({note for about in abouts for note in about["notes"]})],
+        "forwards": prepared.passes.forwards + sum(shard["forwards"] for shard in abouts),
+        "backwards": prepared.passes.backwards + sum(shard["backwards"] for shard in abouts),
+        "notes": [*prepared.notes, *sorted({note for shard in abouts for note in shard["notes"]})],
         "versions": versions(),
     }
     return StudyResult(folder, table, write_results(type(job.study), table, folder, about))

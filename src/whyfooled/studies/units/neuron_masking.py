@@ -16,7 +16,7 @@ from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter
 from whyfooled.images import content_digest
 from whyfooled.registry import Card
-from whyfooled.studies.parts.attacked import FOOLED, attack_named, attacked, outcomes
+from whyfooled.studies.parts.attacked import FOOLED, find_attack, outcomes_of, run_or_load_attacks
 from whyfooled.studies.parts.fooled import AttackedStudy
 from whyfooled.studies.parts.held_out import check_share, split
 from whyfooled.studies.parts.right_images import part_of, right_images
@@ -130,7 +130,7 @@ class NeuronMasking(AttackedStudy):
         notes = list(ranked.notes)
         for name in ranked.pairs if self.again else ():
             try:
-                attack_named(name, self.attacks)
+                find_attack(name, self.attacks)
             except WhyfooledError as error:
                 notes.append(f"{name} cannot be run again, so masks are tested on its old adversaries alone: {error}")
         return Prepared(others, ranked, ranked.passes, tuple(notes))
@@ -153,7 +153,7 @@ class NeuronMasking(AttackedStudy):
         rows += right.wrong_rows()
         if not right.places:
             return Measured(rows)
-        results = dict(attacked(classifier, right.batch, self.attacks, self.target))
+        results = dict(run_or_load_attacks(classifier, right.batch, self.attacks, self.target))
         for name in ranked.pairs:
             rows += right.rows(self._without_mask(name, right.batch, results[name]))
         passes = Passes()
@@ -169,7 +169,7 @@ class NeuronMasking(AttackedStudy):
     def _without_mask(self, name: str, batch: Batch, result: AttackResult) -> dict[str, Any]:
         """Say what the images are without a mask; the attack run again is then the old one."""
         ranked: RankedUnits = batch.prepared
-        kinds = outcomes(batch, result)
+        kinds = outcomes_of(batch, result)
         withstands = [kind != FOOLED for kind in kinds]
         return {
             "attack": name,
@@ -205,7 +205,7 @@ class NeuronMasking(AttackedStudy):
             # Without labels, what the classifier without a mask saw counts as true.
             seen = result.clean_logits.argmax(1)
             clean, old = (batch.right(given, seen) for given in (logits.argmax(1), masked.predict(result.attempted)))
-            facts = {"attack": name, "outcome": outcomes(batch, result), "clean": clean, "old": old, **choice.about()}
+            facts = {"attack": name, "outcome": outcomes_of(batch, result), "clean": clean, "old": old} | choice.about()
             attack = self._find_attack(name) if choice.draw in (None, 0) else None
             yield facts if attack is None else facts | _attack_masked(attack, masked, batch, result, clean, logits)
 
@@ -213,7 +213,7 @@ class NeuronMasking(AttackedStudy):
         """Return the attack of a name, or None if it is not to be run again, or cannot be."""
         if self.again:
             try:
-                return attack_named(name, self.attacks)
+                return find_attack(name, self.attacks)
             except WhyfooledError:
                 return None
         return None

@@ -21,7 +21,7 @@ from whyfooled.errors import ImageError
 from whyfooled.images import content_digest, write_whole
 from whyfooled.registry import describe_value
 from whyfooled.sources import class_map
-from whyfooled.studies.parts.attacked import FOOLED, attacked, outcomes
+from whyfooled.studies.parts.attacked import FOOLED, outcomes_of, run_or_load_attacks
 from whyfooled.studies.parts.held_out import over_batches
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Setting
@@ -140,8 +140,8 @@ def _measure_moves(
     """Measure the pairs of each attack that fooled the classifier, by layers."""
     right = right_images(classifier, batch)
     moves: dict[str, dict[str, PairMoves]] = {}
-    for name, result in attacked(classifier, right.batch, attacks, target) if right.places else ():
-        kinds = outcomes(right.batch, result)
+    for name, result in run_or_load_attacks(classifier, right.batch, attacks, target) if right.places else ():
+        kinds = outcomes_of(right.batch, result)
         fooled = torch.tensor([kind == FOOLED for kind in kinds], device=result.clean.device)
         if fooled.any():
             moves[name] = pair_moves(classifier, layers, result.clean[fooled], result.attempted[fooled])

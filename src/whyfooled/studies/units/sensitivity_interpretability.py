@@ -7,7 +7,7 @@ beside it, and units are ranked by what the attack does beyond that, too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -18,7 +18,7 @@ from whyfooled.classifier.layers import Layer
 from whyfooled.errors import at_least, bad_parameter
 from whyfooled.registry import Card
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
-from whyfooled.studies.parts.fooled import AttackedStudy, Fooled, fooled_by
+from whyfooled.studies.parts.fooled import Fooled, FooledStudy
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
@@ -35,7 +35,7 @@ from whyfooled.units.sensitivity import pair_moves
 
 @final
 @dataclass(frozen=True)
-class SensitivityInterpretability(AttackedStudy):
+class SensitivityInterpretability(FooledStudy):
     """Hold the units that an attack moves most against the others, in how well they detect concepts.
 
     For each image that fools the classifier, how far the perturbation moves each unit's activation map; a unit's
@@ -126,16 +126,9 @@ class SensitivityInterpretability(AttackedStudy):
         layers = [dissection[name] for name in dict.fromkeys(self.layers)] or dissection.layers
         return dissection, tuple((layer.layer, _facts(layer, dissection.cutoff)) for layer in layers)
 
-    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
-        """Attack the batch, and see how far each perturbation, and noise of its size, moves every unit."""
+    def measure_fooled(self, classifier: Classifier, batch: Batch, fooled: Fooled) -> Measured:
+        """See how far each perturbation, and noise of its size, moves every unit."""
         rows: list[dict[str, Any]] = []
-        for fooled in fooled_by(classifier, batch, self.attacks, self.target):
-            rows += fooled.others()
-            if fooled.places:
-                rows += self._measure_moves(classifier, fooled, batch)
-        return Measured(rows)
-
-    def _measure_moves(self, classifier: Classifier, fooled: Fooled, batch: Batch) -> Iterator[dict[str, Any]]:
         clean, carried = fooled.result.clean, batch.prepared
         changed = {ATTACK: fooled.result.attempted}
         if self.control:
@@ -144,9 +137,10 @@ class SensitivityInterpretability(AttackedStudy):
             l2 = (images - clean).double().flatten(1).norm(dim=1)
             moves = pair_moves(classifier, [layer for layer, _ in carried], clean, images)
             for layer, facts in carried:
-                rows = fooled.rows({"l2": l2}, perturbation=kind, layer=layer.name, **facts, **self._asked())
-                for number, row in enumerate(rows):
-                    yield row | {name: pack(getattr(moves[layer.name], name)[number]) for name in MOVES}
+                of_layer = fooled.rows({"l2": l2}, perturbation=kind, layer=layer.name, **facts, **self._asked())
+                for number, row in enumerate(of_layer):
+                    rows.append(row | {name: pack(getattr(moves[layer.name], name)[number]) for name in MOVES})
+        return Measured(rows)
 
     def _asked(self) -> dict[str, Any]:
         """Return what the table must hold to be written up by itself."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import FOOLED
-from whyfooled.studies.parts.fooled import who_was_fooled
+from whyfooled.studies.parts.fooled import describe_fooled
 from whyfooled.studies.parts.over_images import Spread, group_rows
 from whyfooled.studies.table import Table
 from whyfooled.studies.units.links import Link, measure_links
@@ -36,7 +36,7 @@ def summarise(table: Table, seed: int) -> Summary:
     tables = [_table(_UNITS, _UNIT_COLUMNS, unit_rows(layers)), _table(_LINKS, _LINK_COLUMNS, links)]
     if tops:
         tables.append(_table(_TOPS, _TOP_COLUMNS, tops))
-    who = f"{who_was_fooled(table)} Mean ℓ2 norm of the perturbations: {_norms(table, seed)}."
+    who = f"{describe_fooled(table)} Mean ℓ2 norm of the perturbations: {_norms(table, seed)}."
     verdicts = [verdict(*measured) for measured in rankings]
     return Summary((who, _SENSITIVITY, _HOW_SURE, *verdicts), tuple(tables))
 

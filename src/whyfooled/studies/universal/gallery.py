@@ -11,7 +11,8 @@ import torch
 from whyfooled.classifier import Classifier
 from whyfooled.drawing.pictures import magnification, scale_of
 from whyfooled.registry import Card, title
-from whyfooled.studies.parts.pictures import CLEAN, to_levels, to_png
+from whyfooled.studies.parts.attacked import CLEAN
+from whyfooled.studies.parts.pictures import to_levels, to_png
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured

@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
-from whyfooled.drawing.figures.curves import Line, tiles_figure
+from whyfooled.drawing.figures.tiles import Line, tiles_figure
 from whyfooled.drawing.pictures import Scale, scaled_picture
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
+from whyfooled.studies.parts.attacked import CLEAN
 from whyfooled.studies.parts.over_images import check_some_method
-from whyfooled.studies.parts.pictures import CLEAN, SHOWN, from_levels, from_png
+from whyfooled.studies.parts.pictures import SHOWN, from_levels, from_png
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
 from whyfooled.studies.universal.comparison import D
