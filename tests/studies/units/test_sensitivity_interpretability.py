@@ -30,7 +30,6 @@ from whyfooled.studies.units.sensitivity_interpretability import _add_noise
 from whyfooled.studies.units.sensitivity_interpretability_account import (
     _against_noise,
     _claim,
-    measure_rankings,
     unit_rows,
     verdict,
 )
@@ -386,7 +385,7 @@ def test_a_random_ranking_lies_in_the_band_as_often_as_it_says():
 
 def test_chance_finds_no_link_more_often_than_the_level_says():
     claims = [
-        verdict(units, measure_rankings(units, 0)) for units in (drawn(seed=seed, noise=False) for seed in range(40))
+        verdict(units, *measure_links(units, 0)) for units in (drawn(seed=seed, noise=False) for seed in range(40))
     ]
     assert sum("none passes Holm" in one for one in claims) >= 36
     assert sum("interpretable" not in one for one in claims) >= 34
@@ -433,20 +432,20 @@ def test_no_more_is_said_than_the_interval_shows(value, said):
 
 def test_where_sizes_disagree_both_are_named():
     clear, other = Top(DETECTORS, 5, 0.5, 0.1, 0.001, 0.004), Top(DETECTORS, 50, 0.1, 0.3, 0.002, 0.006)
-    text = _claim(link(0.1, 0.5), [clear, other, Top(IOU, 5, 0.1, 0.1, 0.9, 0.9)])
+    text = _claim(link(0.1, 0.5, [clear, other, Top(IOU, 5, 0.1, 0.1, 0.9, 0.9)]))
     assert text.startswith("comparisons point to both sides: of 3 comparisons over N 2 pass Holm, and it depends on N")
     assert "of the 5 most sensitive ones 50 % are detectors, of the rest 10 % (p = 0.004)" in text
     assert "of the 50 most sensitive ones 10 % are detectors, of the rest 30 % (p = 0.006)" in text
 
 
-def link(iou, p_value, repeatable=0.9):
+def link(iou, p_value, tops, repeatable=0.9):
     other = Interval(0.0, -0.1, 0.1, 20)
-    return Link(Interval(iou, iou - 0.02, iou + 0.07, 20), p_value, *[other] * 5, repeatable, None)
+    return Link(Interval(iou, iou - 0.02, iou + 0.07, 20), p_value, *[other] * 5, repeatable, None, tops)
 
 
 def claimed(rank, *p_values, top=0.3, repeatable=0.9):
     detectors = [Top(DETECTORS, 5, 0.3, 0.1, p, p) for p in p_values]
-    return _claim(link(*rank, repeatable), [*detectors, Top(IOU, 5, top, 0.1, 0.9, 0.9)])
+    return _claim(link(*rank, [*detectors, Top(IOU, 5, top, 0.1, 0.9, 0.9)], repeatable))
 
 
 def test_each_test_is_told_with_its_own_p():

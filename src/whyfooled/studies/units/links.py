@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.studies.units.living_units import ATTACK, BEYOND, NOISE, LivingUnits
+from whyfooled.studies.units.most_sensitive import Top, compare_with_rest
 from whyfooled.tensors.measures import mean_ranks, pearson_correlation
 from whyfooled.tensors.statistics import Interval, bootstrap, permutation_test
 
@@ -43,6 +45,8 @@ class Link:
         the images, brought to their whole number (Spearman & Brown 1910). Below 1 it pulls the others towards 0.
     over_noise
         `iou` minus that of the ranking by sensitivity to noise; None without it, and for that itself.
+    tops
+        The most sensitive units compared with the rest.
     """
 
     iou: Interval
@@ -54,6 +58,7 @@ class Link:
     evenness: Interval
     repeatable: float
     over_noise: Interval | None
+    tops: Sequence[Top]
 
 
 def measure_links(units: LivingUnits, seed: int) -> tuple[dict[str, Link], Interval | None]:
@@ -70,17 +75,18 @@ def measure_links(units: LivingUnits, seed: int) -> tuple[dict[str, Link], Inter
         width=8 * units.count,
     )
     numbers = {name: _cut(name[1], value) for name, value in zip(names, intervals, strict=True)}
-    repeatable = _repeatability(units, seed)
-    linked = {
+    p_values, repeatable = _spearman_tests(units, seed), _repeatability(units, seed)
+    links = {
         kind: Link(
             **{name: numbers[kind, name] for name in _NUMBERS},
-            p_value=p_value,
+            p_value=p_values[kind],
             repeatable=repeatable[kind],
             over_noise=numbers.get((kind, _OVER_NOISE)),
+            tops=compare_with_rest(units, score, seed),
         )
-        for kind, p_value in _spearman_tests(units, seed).items()
+        for kind, score in units.plain_scores().items()
     }
-    return linked, numbers.get((NOISE, _AGREEMENT))
+    return links, numbers.get((NOISE, _AGREEMENT))
 
 
 _NUMBERS = ("iou", "above_chance", "given_std", "auroc", "std", "evenness")

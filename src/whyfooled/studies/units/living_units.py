@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.studies.parts.attacked import FOOLED
+from whyfooled.studies.parts.over_images import group_rows
 from whyfooled.studies.table import Table
 from whyfooled.units.sensitivity import PairMoves
 
@@ -109,14 +110,9 @@ class LivingUnits:
 
 def read_units(table: Table) -> Iterator[LivingUnits]:
     """Read a study's rows, one layer under one attack at a time."""
-    names = table.read(["layer", "attack"], [("outcome", "==", FOOLED)]).drop_duplicates()
-    for layer, attack in names.sort_values("layer", kind="stable", key=_first_seen).itertuples(index=False):
-        rows = table.read(where=[("layer", "==", layer), ("attack", "==", attack)])
-        yield _living_units(str(layer), str(attack), rows)
-
-
-def _first_seen(column: pd.Series) -> pd.Series:
-    return pd.Series(pd.factorize(column.astype(str))[0], index=column.index)
+    names = table.read(["layer", "attack"], [("outcome", "==", FOOLED)])
+    for (layer, attack), _ in group_rows(names, "layer", "attack"):
+        yield _living_units(layer, attack, table.read(where=[("layer", "==", layer), ("attack", "==", attack)]))
 
 
 def _living_units(layer: str, attack: str, rows: pd.DataFrame) -> LivingUnits:
@@ -124,7 +120,7 @@ def _living_units(layer: str, attack: str, rows: pd.DataFrame) -> LivingUnits:
     facts = {name: unpack([first[name]])[0] for name in (*FACTS, *GRID)}
     moves = {
         kind: PairMoves(*(unpack(part[name].tolist()) for name in MOVES))
-        for kind, part in rows.groupby("perturbation", observed=True)
+        for (kind,), part in group_rows(rows, "perturbation")
     }
     alive = (facts["dead"] == 0) & (moves[ATTACK].std() > 0)
     left = {kind: PairMoves(*(getattr(pairs, name)[:, alive] for name in MOVES)) for kind, pairs in moves.items()}
@@ -134,10 +130,8 @@ def _living_units(layer: str, attack: str, rows: pd.DataFrame) -> LivingUnits:
         whole=len(alive),
         moves=left[ATTACK],
         noise=left.get(NOISE),
-        iou=facts["iou"][alive],
-        chance_iou=facts["chance_iou"][alive],
+        **{name: facts[name][alive] for name in ("iou", "chance_iou", "chance_detector")},
         detector=facts["detector"][alive] > 0,
-        chance_detector=facts["chance_detector"][alive],
         shares=tuple(facts["shares"].tolist()),
         counts=tuple(map(int, facts["counts"].tolist())),
         permutations=int(first["permutations"]),

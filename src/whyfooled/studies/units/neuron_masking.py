@@ -104,9 +104,6 @@ class NeuronMasking(AttackedStudy):
     headline: ClassVar[str] = "right on old adversaries"
     attacks_again: ClassVar[bool] = True
 
-    summarise = staticmethod(neuron_masking_account.summarise)
-    draw = staticmethod(neuron_masking_account.draw)
-
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("layers", "shares"):
@@ -127,13 +124,14 @@ class NeuronMasking(AttackedStudy):
             self._numbers(layer)
         first, others = split(setting.places, self.fit, setting.seed)
         ranked = rank_units(setting, first, self.layers, self.attacks, self.target)
+        runnable: dict[str, Any] = {}
         notes = list(ranked.notes)
         for name in ranked.pairs if self.again else ():
             try:
-                find_attack(name, self.attacks)
+                runnable[name] = find_attack(name, self.attacks)
             except WhyfooledError as error:
                 notes.append(f"{name} cannot be run again, so masks are tested on its old adversaries alone: {error}")
-        return Prepared(others, ranked, ranked.passes, tuple(notes))
+        return Prepared(others, (ranked, runnable), ranked.passes, tuple(notes))
 
     def _numbers(self, layer: Layer) -> list[int]:
         """Return how many of a layer's units are masked, each number once."""
@@ -145,7 +143,7 @@ class NeuronMasking(AttackedStudy):
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and measure it with every mask."""
-        ranked: RankedUnits = batch.prepared
+        ranked: RankedUnits = batch.prepared[0]
         known = [place for place, image in enumerate(batch.images) if content_digest(image) in ranked.digests]
         error = "Unit sensitivities were measured on the same image under another name, so it is not tested."
         rows: list[dict[str, Any]] = [{"place": place, "error": error} for place in known]
@@ -155,34 +153,16 @@ class NeuronMasking(AttackedStudy):
             return Measured(rows)
         results = dict(run_or_load_attacks(classifier, right.batch, self.attacks, self.target))
         for name in ranked.pairs:
-            rows += right.rows(self._without_mask(name, right.batch, results[name]))
+            rows += right.rows(_without_mask(name, right.batch, results[name]))
         passes = Passes()
         for layer in ranked.layers:
             for choice in self._choose_units(layer, ranked, batch.seed):
                 masked = without(classifier, {layer.name: choice.mask})
                 with count_passes(masked) as spent:
-                    for facts in self._with_mask(masked, right.batch, choice, results):
+                    for facts in _with_mask(masked, right.batch, choice, results):
                         rows += right.rows(facts)
                 passes = Passes(passes.forwards + spent.forwards, passes.backwards + spent.backwards)
         return Measured(rows, passes=passes)
-
-    def _without_mask(self, name: str, batch: Batch, result: AttackResult) -> dict[str, Any]:
-        """Say what the images are without a mask; the attack run again is then the old one."""
-        ranked: RankedUnits = batch.prepared
-        kinds = outcomes_of(batch, result)
-        withstands = [kind != FOOLED for kind in kinds]
-        return {
-            "attack": name,
-            "choice": NONE,
-            "units": 0,
-            "pairs": ranked.pairs[name],
-            "ranked_on": len(ranked.digests),
-            "outcome": kinds,
-            "clean": True,
-            "old": withstands,
-            "again": withstands if self._find_attack(name) is not None else None,
-            "length": _lengths(result, withstands),
-        }
 
     def _choose_units(self, layer: Layer, ranked: RankedUnits, seed: int) -> Iterator[_Choice]:
         """Choose units to mask; a smaller set is part of a larger one of its kind."""
@@ -195,35 +175,15 @@ class NeuronMasking(AttackedStudy):
                 drawn = torch.tensor(choose(layer.units, number, seed + draw))
                 yield _Choice(layer, RANDOM, drawn, tuple(ranked.pairs), draw)
 
-    def _with_mask(
-        self, masked: Classifier, batch: Batch, choice: _Choice, results: Mapping[str, AttackResult]
-    ) -> Iterator[dict[str, Any]]:
-        """Say, under each attack, what the images are with one mask."""
-        logits = masked.logits(batch.images)
-        for name in choice.attacks:
-            result = results[name]
-            # Without labels, what the classifier without a mask saw counts as true.
-            seen = result.clean_logits.argmax(1)
-            clean, old = (batch.right(given, seen) for given in (logits.argmax(1), masked.predict(result.attempted)))
-            facts = {"attack": name, "outcome": outcomes_of(batch, result), "clean": clean, "old": old} | choice.about()
-            attack = self._find_attack(name) if choice.draw in (None, 0) else None
-            yield facts if attack is None else facts | _attack_masked(attack, masked, batch, result, clean, logits)
-
-    def _find_attack(self, name: str) -> Any:
-        """Return the attack of a name, or None if it is not to be run again, or cannot be."""
-        if self.again:
-            try:
-                return find_attack(name, self.attacks)
-            except WhyfooledError:
-                return None
-        return None
-
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Tell of each adversarial image whether it is right with the most units masked, the most sensitive ones."""
         masked = [row for row in rows if row.get("choice") == MOST]
         most = max((row["units"] for row in masked), default=0)
         return [float(row["old"]) for row in masked if row["units"] == most]
+
+    summarise = staticmethod(neuron_masking_account.summarise)
+    draw = staticmethod(neuron_masking_account.draw)
 
 
 @final
@@ -246,6 +206,40 @@ class _Choice:
         return {**where, "choice": self.kind, "units": len(self.units), "draw": self.draw}
 
 
+def _without_mask(name: str, batch: Batch, result: AttackResult) -> dict[str, Any]:
+    """Say what the images are without a mask; the attack run again is then the old one."""
+    ranked, runnable = batch.prepared
+    kinds = outcomes_of(batch, result)
+    withstands = [kind != FOOLED for kind in kinds]
+    return {
+        "attack": name,
+        "choice": NONE,
+        "units": 0,
+        "pairs": ranked.pairs[name],
+        "ranked_on": len(ranked.digests),
+        "outcome": kinds,
+        "clean": True,
+        "old": withstands,
+        "again": withstands if name in runnable else None,
+        "length": _lengths(result, withstands),
+    }
+
+
+def _with_mask(
+    masked: Classifier, batch: Batch, choice: _Choice, results: Mapping[str, AttackResult]
+) -> Iterator[dict[str, Any]]:
+    """Say, under each attack, what the images are with one mask."""
+    logits = masked.logits(batch.images)
+    for name in choice.attacks:
+        result = results[name]
+        # Without labels, what the classifier without a mask saw counts as true.
+        seen = result.clean_logits.argmax(1)
+        clean, old = (batch.right(given, seen) for given in (logits.argmax(1), masked.predict(result.attempted)))
+        facts = {"attack": name, "outcome": outcomes_of(batch, result), "clean": clean, "old": old, **choice.about()}
+        attack = batch.prepared[1].get(name) if choice.draw in (None, 0) else None
+        yield facts if attack is None else facts | _attack_masked(attack, masked, batch, result, clean, logits)
+
+
 def _lengths(result: AttackResult, withstands: Sequence[bool]) -> list[float | None]:
     """Return how long the perturbations of those images are that do not withstand the attack."""
     lengths = (result.attempted - result.clean).flatten(1).norm(dim=1).tolist()
@@ -256,22 +250,17 @@ def _attack_masked(
     attack: Any, masked: Classifier, batch: Batch, result: AttackResult, clean: Sequence[bool], logits: Tensor
 ) -> dict[str, list[Any]]:
     """Attack a masked classifier, with the goal that the attack had; what is wrong already stays as it is."""
-    columns: dict[str, list[Any]] = {"again": list(clean)}
-    columns |= {name: [None] * len(clean) for name in ("length", "forwards", "backwards")}
     reached = result.goal.reached(logits).tolist()
     places = [place for place, right in enumerate(clean) if right and not reached[place]]
     if not places:
-        return columns
+        return {"again": list(clean)}
     part, chosen = part_of(batch, places), torch.tensor(places, device=batch.images.device)
     new = run_attack(attack, masked, part.images, result.goal.select(chosen))
     right = part.right(new.predictions, result.clean_logits[chosen].argmax(1))
-    measured: dict[str, list[Any]] = {
-        "again": right,
-        "length": _lengths(new, right),
-        "forwards": new.forwards.tolist(),
-        "backwards": new.backwards.tolist(),
-    }
-    for name, values in measured.items():
-        for place, value in zip(places, values, strict=True):
-            columns[name][place] = value
+    again = dict(enumerate(clean)) | dict(zip(places, right, strict=True))
+    columns: dict[str, list[Any]] = {"again": list(again.values())}
+    lengths, forwards, backwards = _lengths(new, right), new.forwards.tolist(), new.backwards.tolist()
+    for name, values in {"length": lengths, "forwards": forwards, "backwards": backwards}.items():
+        by_place = dict(zip(places, values, strict=True))
+        columns[name] = [by_place.get(place) for place in range(len(clean))]
     return columns

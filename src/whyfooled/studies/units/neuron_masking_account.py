@@ -14,7 +14,7 @@ from whyfooled.drawing.figures.bands import bands_grid
 from whyfooled.drawing.figures.curves import Curves
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, check_some_attacked
-from whyfooled.studies.parts.over_images import Spread
+from whyfooled.studies.parts.over_images import Spread, swap_keys
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval, Side
 
@@ -85,12 +85,14 @@ def summarise(table: Table, seed: int) -> Summary:
     layers = list(_compare(rows, seed))
     verdicts = [_verdict(none, masked) for none, *masked in layers]
     points = [point for layer in layers for point in layer]
-    changes = {"without a mask": {point: point.change for point in points if point.choice != NONE}}
-    changes["with as many random units masked"] = {
-        point: point.over for point in points if point.choice not in (NONE, RANDOM)
-    }
-    tables = [_table_of_accuracies(points), *(_table_of_changes(whose, of) for whose, of in changes.items())]
-    return Summary((who, how, *verdicts), tuple(tables))
+    change = [(point, point.change) for point in points if point.choice != NONE]
+    over = [(point, point.over) for point, _ in change if point.choice != RANDOM]
+    tables = (
+        _table_of_accuracies(points),
+        _table_of_changes("without a mask", change),
+        _table_of_changes("with as many random units masked", over),
+    )
+    return Summary((who, how, *verdicts), tables)
 
 
 def draw(table: Table, seed: int) -> Figure:
@@ -149,22 +151,18 @@ def _points(rows: pd.DataFrame, attack: str, layer: str, seed: int) -> Iterator[
     change = _gaps(spreads, {_name(*mask): _name(NONE, 0) for mask in masks})
     over = _gaps(spreads, {_name(*mask): _name(RANDOM if mask[1] else NONE, mask[1]) for mask in masks})
     passes = rows.groupby("mask")[["forwards", "backwards"]].mean()
+    right = swap_keys({measure: spreads[measure].means for measure in ACCURACIES})
     of = int(rows["layer_units"].max())
     for mask in masks:
         name = _name(*mask)
-        right = {measure: spreads[measure].means[name] for measure in ACCURACIES}
-        yield Point(attack, layer, *mask, of, right, change[name], over[name], *map(float, passes.loc[name]))
+        yield Point(attack, layer, *mask, of, right[name], change[name], over[name], *map(float, passes.loc[name]))
 
 
 def _gaps(spreads: Mapping[str, Spread], references: Mapping[str, str]) -> dict[str, dict[str, Interval]]:
-    """Compare each mask with another one."""
-    gaps = {measure: spread.gaps({pair[0]: pair for pair in references.items()}) for measure, spread in spreads.items()}
-    return {
-        name: {
-            measure: gap.means[name].exp() if measure == LENGTH else gap.means[name] for measure, gap in gaps.items()
-        }
-        for name in references
-    }
+    """Compare each mask with another one, in every measure."""
+    pairs = {name: (name, reference) for name, reference in references.items()}
+    gaps = {measure: spread.gaps(pairs).means for measure, spread in spreads.items()}
+    return swap_keys({**gaps, LENGTH: {name: log.exp() for name, log in gaps[LENGTH].items()}})
 
 
 def _verdict(none: Point, masked: Masked) -> str:
@@ -200,10 +198,10 @@ def _old(none: Point, most: Masked, shown: Point, random: Point) -> str:
 def _surely_higher(than_none: Masked, than_random: Masked) -> str:
     if not than_none:
         return "with no number of units is it surely higher than without a mask"
-    random = (
-        f"and than with random ones with {_numbers(than_random)}" if than_random else "but not than with random ones"
-    )
-    return f"it is surely higher than without a mask with {_numbers(than_none)} masked, {random}"
+    higher = f"it is surely higher than without a mask with {_numbers(than_none)} masked"
+    if not than_random:
+        return f"{higher}, but not than with random ones"
+    return f"{higher}, and than with random ones with {_numbers(than_random)}"
 
 
 def _clean(none: Point, most: Masked, shown: Point, random: Point) -> str:
@@ -217,10 +215,9 @@ def _clean(none: Point, most: Masked, shown: Point, random: Point) -> str:
         text += f", and at worst {worst.right['clean'].mean:.3f} with {_numbers([worst])} masked"
         text += f" ({worst.change['clean'].format(sign=True)})"
     costs = _on_side(most, "change", "clean", "below")
-    sure = (
-        f"it is surely lower with {_numbers(costs)} masked" if costs else "with no number of units is it surely lower"
-    )
-    return f"{text}; {sure}"
+    if not costs:
+        return f"{text}; with no number of units is it surely lower"
+    return f"{text}; it is surely lower with {_numbers(costs)} masked"
 
 
 def _after(most: Masked, shown: Point) -> str:
@@ -250,14 +247,10 @@ def _numbers(points: Masked) -> str:
 
 
 def _table_of_accuracies(points: Masked) -> SummaryTable:
-    lines = [
-        (
-            *point.where(),
-            *(point.right[name] for name in ACCURACIES),
-            *("–" if math.isnan(passes) else f"{passes:.0f}" for passes in (point.forwards, point.backwards)),
-        )
-        for point in points
-    ]
+    lines: list[tuple[Cell, ...]] = []
+    for point in points:
+        passes = ("–" if math.isnan(mean) else f"{mean:.0f}" for mean in (point.forwards, point.backwards))
+        lines.append((*point.where(), *point.right.values(), *passes))
     caption = (
         "Accuracy on clean images, on the adversaries of the classifier without a mask, and under the attack run "
         "again; the mean passes of the new attack."
@@ -265,11 +258,11 @@ def _table_of_accuracies(points: Masked) -> SummaryTable:
     return SummaryTable(caption, (*_WHERE, *ACCURACIES.values(), "forwards", "backwards"), lines)
 
 
-def _table_of_changes(whose: str, changes: Mapping[Point, Mapping[str, Interval]]) -> SummaryTable:
+def _table_of_changes(whose: str, changes: Sequence[tuple[Point, Mapping[str, Interval]]]) -> SummaryTable:
     caption = (
         f"Accuracy minus that {whose}, image by image; how many times as long the new perturbation is as the one "
         f"{whose}, where both fool (geometric mean)."
     )
     columns = (*_WHERE, *ACCURACIES.values(), "times as long")
-    lines = [(*point.where(), *change.values()) for point, change in changes.items()]
+    lines = [(*point.where(), *change.values()) for point, change in changes]
     return SummaryTable(caption, columns, lines, frozenset(ACCURACIES.values()))

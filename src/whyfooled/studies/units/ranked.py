@@ -86,14 +86,8 @@ def rank_units(
     if kept is None:
         kept = {"key": key, **_measure(setting, places, chosen, attacks, target)}
         write_whole(path, json.dumps(kept, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-    return RankedUnits(
-        layers=chosen,
-        sensitivity=kept["sensitivity"],
-        pairs=kept["pairs"],
-        digests=frozenset(kept["images"]),
-        passes=Passes(*kept["passes"]),
-        notes=tuple(kept["notes"]),
-    )
+    images, passes = frozenset(kept["images"]), Passes(*kept["passes"])
+    return RankedUnits(chosen, kept["sensitivity"], kept["pairs"], images, passes, tuple(kept["notes"]))
 
 
 def _measure(
@@ -111,10 +105,8 @@ def _measure(
     for name in setting.source.attacks or tuple(map(describe_value, attacks)):
         batches = [moves[name] for _, moves in looks if name in moves]
         if not batches:
-            notes.append(
-                f"{name} was left out, because it fooled the classifier on none of the images that sensitivities are "
-                "measured on."
-            )
+            reason = "it fooled the classifier on none of the images that sensitivities are measured on"
+            notes.append(f"{name} was left out, because {reason}.")
             continue
         joined = {layer.name: PairMoves.join([moves[layer.name] for moves in batches]) for layer in layers}
         sensitivity[name] = {layer: moves.relative().mean(0).tolist() for layer, moves in joined.items()}

@@ -88,8 +88,6 @@ class SensitivityInterpretability(FooledStudy):
         **dict.fromkeys((*MOVES, *FACTS, *GRID), "bytes"),
         "permutations": "whole",
     }
-    summarise = staticmethod(sensitivity_interpretability_account.summarise)
-    draw = staticmethod(sensitivity_interpretability_account.draw)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,6 +143,9 @@ class SensitivityInterpretability(FooledStudy):
     def _asked(self) -> dict[str, Any]:
         """Return what the table must hold to be written up by itself."""
         return {"shares": pack(self.shares), "counts": pack(self.counts), "permutations": self.permutations}
+
+    summarise = staticmethod(sensitivity_interpretability_account.summarise)
+    draw = staticmethod(sensitivity_interpretability_account.draw)
 
 
 _Carried = tuple[tuple[Layer, Mapping[str, bytes]], ...]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import final
 
 from matplotlib.figure import Figure
 
@@ -16,7 +14,7 @@ from whyfooled.studies.parts.over_images import Spread, group_rows
 from whyfooled.studies.table import Table
 from whyfooled.studies.units.links import Link, measure_links
 from whyfooled.studies.units.living_units import ATTACK, BEYOND, NOISE, LivingUnits, read_units
-from whyfooled.studies.units.most_sensitive import DETECTORS, IOU, Top, TopCurves, compare_with_rest, compute_curves
+from whyfooled.studies.units.most_sensitive import DETECTORS, IOU, Top, TopCurves, compute_curves
 from whyfooled.studies.units.unit_curves import unit_curves_figure
 from whyfooled.tensors.statistics import Interval
 
@@ -30,14 +28,14 @@ correlation to less than 0.7 (the root of 0.5) of what it would be. [ours]"""
 def summarise(table: Table, seed: int) -> Summary:
     """Correlations, the most sensitive units against the rest, and for each layer and attack what they say."""
     layers = list(read_units(table))
-    rankings = [(units, measure_rankings(units, seed)) for units in layers]
-    links = [row for measured in rankings for row in _link_rows(*measured)]
-    tops = [row for measured in rankings for row in _top_rows(*measured)]
-    tables = [_table(_UNITS, _UNIT_COLUMNS, unit_rows(layers)), _table(_LINKS, _LINK_COLUMNS, links)]
+    measured = [(units, *measure_links(units, seed)) for units in layers]
+    link_rows = [row for units, links, _ in measured for row in _link_rows(units, links)]
+    tables = [_table(_UNITS, _UNIT_COLUMNS, unit_rows(layers)), _table(_LINKS, _LINK_COLUMNS, link_rows)]
+    tops = [row for units, links, _ in measured for row in _top_rows(units, links)]
     if tops:
         tables.append(_table(_TOPS, _TOP_COLUMNS, tops))
     who = f"{describe_fooled(table)} Mean ℓ2 norm of the perturbations: {_norms(table, seed)}."
-    verdicts = [verdict(*measured) for measured in rankings]
+    verdicts = [verdict(units, links, agreement) for units, links, agreement in measured]
     return Summary((who, _SENSITIVITY, _HOW_SURE, *verdicts), tuple(tables))
 
 
@@ -59,33 +57,6 @@ def _norms(table: Table, seed: int) -> str:
     return ", ".join(f"{attack} {norm}{noise.get(attack, '')}" for attack, norm in norms[ATTACK].items())
 
 
-@final
-@dataclass(frozen=True)
-class Rankings:
-    """Everything about one layer under one attack, for each ranking of its units.
-
-    Parameters
-    ----------
-    links
-        How it correlates with what the units detect.
-    tops
-        The most sensitive units compared with the rest.
-    agreement
-        Spearman's correlation of the sensitivity to the attack with that to noise.
-    """
-
-    links: Mapping[str, Link]
-    tops: Mapping[str, Sequence[Top]]
-    agreement: Interval | None
-
-
-def measure_rankings(units: LivingUnits, seed: int) -> Rankings:
-    """Measure everything about one layer under one attack."""
-    links, agreement = measure_links(units, seed)
-    tops = {kind: compare_with_rest(units, score, seed) for kind, score in units.plain_scores().items()}
-    return Rankings(links, tops, agreement)
-
-
 def unit_rows(layers: Sequence[LivingUnits]) -> list[tuple[Cell, ...]]:
     """Write what units each layer has: one line for attacks whose images leave the same units living."""
     attacks: dict[tuple[Cell, ...], list[str]] = {}
@@ -101,22 +72,22 @@ def unit_rows(layers: Sequence[LivingUnits]) -> list[tuple[Cell, ...]]:
 _CALLED = {ATTACK: "{}", NOISE: "noise as large as {}", BEYOND: "{}, over that to noise"}
 
 
-def _link_rows(units: LivingUnits, rankings: Rankings) -> Iterator[tuple[Cell, ...]]:
+def _link_rows(units: LivingUnits, links: Mapping[str, Link]) -> Iterator[tuple[Cell, ...]]:
     """Write each ranking's link."""
-    for kind, link in rankings.links.items():
-        smallest = min((top.corrected for top in rankings.tops[kind]), default=math.nan)
+    for kind, link in links.items():
+        smallest = min((top.corrected for top in link.tops), default=math.nan)
         yield (
             *(units.layer, _CALLED[kind].format(units.attack), link.iou, link.p_value, smallest, link.over_noise),
             *(link.above_chance, link.given_std, link.auroc, link.std, link.evenness, link.repeatable),
         )
 
 
-def _top_rows(units: LivingUnits, rankings: Rankings) -> Iterator[tuple[Cell, ...]]:
+def _top_rows(units: LivingUnits, links: Mapping[str, Link]) -> Iterator[tuple[Cell, ...]]:
     """Write, for each ranking, what is among the N most sensitive units and among the rest, for the N that pass."""
-    for kind, tops in rankings.tops.items():
-        for size in sorted({top.size for top in tops if top.corrected < LEVEL}):
+    for kind, link in links.items():
+        for size in sorted({top.size for top in link.tops if top.corrected < LEVEL}):
             share = f"{size} ({100 * size / units.count:.0f} %)"
-            of_size = [top for top in tops if top.size == size]
+            of_size = [top for top in link.tops if top.size == size]
             numbers = [(top.top, top.rest, top.top - top.rest, top.p_value, top.corrected) for top in of_size]
             yield (units.layer, _CALLED[kind].format(units.attack), share, *numbers[0], *numbers[1])
 
@@ -126,27 +97,27 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]])
     return SummaryTable(caption, tuple(columns), rows, signed=signed)
 
 
-def verdict(units: LivingUnits, rankings: Rankings) -> str:
+def verdict(units: LivingUnits, links: Mapping[str, Link], agreement: Interval | None) -> str:
     """Say of one layer and attack whether sensitive units are the interpretable ones, and how sure that is."""
     head = f"{units.layer}, {units.attack} ({units.images} images, {units.count} of {units.whole} units living): "
-    if not rankings.tops[ATTACK]:
+    link = links[ATTACK]
+    if not link.tops:
         return f"{head}too few units to compare some with others."
-    link = rankings.links[ATTACK]
     repeats = f" The ranking repeats with {link.repeatable:.2f}." if link.repeatable >= REPEATED else ""
-    text = f"{head}{_claim(link, rankings.tops[ATTACK])}{_detectors(units)}.{repeats}"
-    if rankings.agreement is None:
+    text = f"{head}{_claim(link)}{_detectors(units)}.{repeats}"
+    if agreement is None:
         return text
     return (
         f"{text} The correlation of sensitivity to the attack with that to noise as large is "
-        f"{rankings.agreement.format(2, sign=True)}. Noise's correlation with the IoU is "
-        f"{rankings.links[NOISE].iou.format(2, sign=True)}; {_against_noise(link.over_noise)}. Ranked by sensitivity "
-        f"to the attack over that to noise: {_claim(rankings.links[BEYOND], rankings.tops[BEYOND])}."
+        f"{agreement.format(2, sign=True)}. Noise's correlation with the IoU is "
+        f"{links[NOISE].iou.format(2, sign=True)}; {_against_noise(link.over_noise)}. Ranked by sensitivity "
+        f"to the attack over that to noise: {_claim(links[BEYOND])}."
     )
 
 
-def _claim(link: Link, tops: Sequence[Top]) -> str:
+def _claim(link: Link) -> str:
     """Say what both tests of one ranking show, each with its p-value; first, if so, that there are too few images."""
-    clear = [top for top in tops if top.corrected < LEVEL]
+    clear = [top for top in link.tops if top.corrected < LEVEL]
     by_rank = link.p_value < LEVEL
     sides = {top.top > top.rest for top in clear} | ({link.iou.mean > 0} if by_rank else set())
     word = "more" if sides == {True} else "less"
@@ -160,8 +131,8 @@ def _claim(link: Link, tops: Sequence[Top]) -> str:
         said = f"by one test of two only, sensitive units are {word} interpretable than others: "
     uncorrected = ", not corrected for layers and attacks" if by_rank else ""
     return (
-        f"{_too_few(link.repeatable, bool(sides))}{said}{_over_sizes(clear, tops)}; by rank correlation with the best "
-        f"IoU {link.iou.format(2, sign=True)}, {_p(link.p_value)}{uncorrected}"
+        f"{_too_few(link.repeatable, bool(sides))}{said}{_over_sizes(clear, link.tops)}; by rank correlation with the "
+        f"best IoU {link.iou.format(2, sign=True)}, {_p(link.p_value)}{uncorrected}"
     )
 
 

@@ -93,8 +93,6 @@ class UniversalDissimilarity(UniversalStudy):
         "share": "real",
         **dict.fromkeys(MEASURES, "real"),
     }
-    summarise = staticmethod(dissimilarity_account.summarise)
-    draw = staticmethod(dissimilarity_account.draw)
 
     def __post_init__(self) -> None:
         self.check_parameters(self.methods, self.epsilons, self.saliency)
@@ -145,11 +143,11 @@ class UniversalDissimilarity(UniversalStudy):
     ) -> tuple[Mapping[str, Any], Images | None]:
         """Attack the map of each image by itself; None and the reason if that works on none of them."""
         facts = {"ball": self.ball, "scale": self.scale, "epsilon": epsilon, "method": ALONE}
-        attack = self.sized(InterpretationAttack(steps=self.attack_steps, seed=right.batch.seed, clip=False), epsilon)
+        plain = InterpretationAttack(steps=self.attack_steps, seed=right.batch.seed, clip=False)
+        attack: InterpretationAttack = self.sized(plain, epsilon)
 
         def attacked(classifier: Classifier, images: Images, classes: Classes) -> Images:
-            moved: Images = attack(classifier, images, classes, saliency)
-            return moved
+            return attack(classifier, images, classes, saliency)
 
         try:
             return facts, attacked(classifier, right.batch.images, right.classes)
@@ -162,3 +160,6 @@ class UniversalDissimilarity(UniversalStudy):
         """Take D under the first perturbation."""
         measured = [row for row in rows if D in row and not row["clipped"]]
         return cls.d_like_first(measured, "saliency", "epsilon", "method")
+
+    summarise = staticmethod(dissimilarity_account.summarise)
+    draw = staticmethod(dissimilarity_account.draw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar, final
 
 from whyfooled.classifier import Classifier
@@ -75,8 +76,6 @@ class FitSize(UniversalStudy):
         **UniversalStudy.fit_columns,
         **dict.fromkeys(D_AND_FOOLED, "real"),
     }
-    summarise = staticmethod(fit_size_account.summarise)
-    draw = staticmethod(fit_size_account.draw)
 
     def __post_init__(self) -> None:
         self.check_parameters(self.methods, (self.epsilon,), (self.saliency,))
@@ -94,19 +93,12 @@ class FitSize(UniversalStudy):
         if not sizes:
             fix = "Give more images, or smaller sizes."
             raise ImageError(f"There are {there} images to fit to, fewer than the {missing[0]} asked for. {fix}")
-        fitted = [
-            fits.find(
-                self.sized(method, self.epsilon, seed=method.seed + repeat),
-                self.saliency,
-                images=drawn,
-                size=size,
-                repeat=repeat,
-            )
-            for size in sizes
-            for repeat in range(self.repeats)
-            for drawn in [fits.images.drawn(size, setting.seed + repeat)]
-            for method in self.methods
-        ]
+        fitted = []
+        for size, repeat in product(sizes, range(self.repeats)):
+            drawn = fits.images.drawn(size, setting.seed + repeat)
+            for method in self.methods:
+                seeded = self.sized(method, self.epsilon, seed=method.seed + repeat)
+                fitted.append(fits.find(seeded, self.saliency, images=drawn, size=size, repeat=repeat))
         notes = [f"Left out: {', '.join(missing)} images to fit to; there are {there}."] if missing else []
         return fits.prepared(fitted, *notes)
 
@@ -122,3 +114,6 @@ class FitSize(UniversalStudy):
         measured = [row for row in rows if "size" in row]
         most = max((row["size"] for row in measured), default=0)
         return cls.d_like_first([row for row in measured if row["size"] == most], "method")
+
+    summarise = staticmethod(fit_size_account.summarise)
+    draw = staticmethod(fit_size_account.draw)

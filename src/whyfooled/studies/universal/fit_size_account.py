@@ -45,9 +45,8 @@ def draw(table: Table, seed: int) -> Figure:
         points[method] = [(int(size), mean) for size in sizes for mean in draws[method, size][D]]
     every = {size for curve in curves.values() for size, _ in curve}
     curves[CHANCE] = [(size, d[CHANCE]) for size in sorted(every)]
-    return bands_figure(
-        curves, x="images to fit to", y="dissimilarity D of the maps", references=[CHANCE], points=points
-    )
+    y = "dissimilarity D of the maps"
+    return bands_figure(curves, x="images to fit to", y=y, references=[CHANCE], points=points)
 
 
 def _spread(rows: pd.DataFrame, seed: int) -> dict[str, Measures]:

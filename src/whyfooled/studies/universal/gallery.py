@@ -86,8 +86,6 @@ class UniversalGallery(UniversalStudy):
         "height": "whole",
         "map": "bytes",
     }
-    summarise = staticmethod(gallery_account.summarise)
-    draw = staticmethod(gallery_account.draw)
 
     def __post_init__(self) -> None:
         self.check_parameters(self.methods, (self.epsilon,), (self.saliency,))
@@ -128,6 +126,9 @@ class UniversalGallery(UniversalStudy):
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take D under the first perturbation."""
         return cls.d_like_first([row for row in rows if row.get("method") not in (None, CLEAN)], "method")
+
+    summarise = staticmethod(gallery_account.summarise)
+    draw = staticmethod(gallery_account.draw)
 
 
 def _with_picture(fitted: Fitted) -> Fitted:

@@ -27,8 +27,7 @@ def who_was_tested(rows: pd.DataFrame, images: int) -> str:
 
 def what_was_fitted_to(rows: pd.DataFrame) -> str:
     """Say how many images perturbations were fitted to, and which; of rows with the columns fit and fit_images."""
-    known = rows.loc[rows["fit"].notna(), "fit"]
-    origin = known.iloc[0] if len(known) else HALF
+    origin = next(iter(rows["fit"].dropna()), HALF)
     return (
         f"Perturbations were fitted to {from_to(rows['fit_images'].dropna())} other images that the classifier gets "
         f"right, from {origin}; by content, none of them is among those tested."

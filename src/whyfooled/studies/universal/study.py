@@ -13,7 +13,7 @@ from whyfooled.errors import ParameterError, at_least, bad_parameter
 from whyfooled.saliency import Gradient
 from whyfooled.studies.parts.right_images import RightImages
 from whyfooled.studies.prepare import Setting
-from whyfooled.studies.study import Study, check_methods
+from whyfooled.studies.study import Study, check_entries, check_methods
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, D
 from whyfooled.studies.universal.fits import Fits, Fitted, named
@@ -109,20 +109,18 @@ class UniversalStudy(Study):
 
 
 def _check_universal(methods: Sequence[Any]) -> None:
+    check_entries("methods", methods)
     for method in methods:
         if not isinstance(method, UniversalMethod):
             raise bad_parameter("methods", "must be universal perturbations, such as UPIGrad()", repr(method))
     names = [named(method) for method in methods]
-    if not names:
-        raise ParameterError("`methods` must have at least one entry.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ParameterError(f"`methods` must have different names; {twice} is there twice.")
 
 
 def _check_epsilons(epsilons: Sequence[float], ball: Ball, scale: int) -> None:
-    if not epsilons:
-        raise ParameterError("`epsilons` must have at least one entry.")
+    check_entries("epsilons", epsilons)
     if len(set(epsilons)) < len(epsilons):
         raise ParameterError(f"`epsilons` must be there once each; got {list(epsilons)}.")
     for epsilon in epsilons:

@@ -84,9 +84,6 @@ class UniversalTransfer(UniversalStudy):
     }
     headline: ClassVar[str] = "D on the model fitted on"
 
-    summarise = staticmethod(transfer_account.summarise)
-    draw = staticmethod(transfer_account.draw)
-
     def __post_init__(self) -> None:
         self.check_parameters((self.method,), (self.epsilon,), (self.saliency,))
         if not self.models or len(set(self.models)) < len(self.models):
@@ -104,11 +101,11 @@ class UniversalTransfer(UniversalStudy):
         check_same_classes(models, setting.classifier, [setting.source, self.fitting_images(setting).source])
         fits = self.begin_fits(setting)
         method = self.sized(self.method, self.epsilon)
-        fitted = {
-            name: fits.find(method, self.saliency, classifier=models.get(name, setting.classifier))
+        fitted = [
+            _on_model(name, fits.find(method, self.saliency, classifier=models.get(name, setting.classifier)))
             for name in self.models
-        }
-        return fits.prepared((models, [_on_model(name, perturbation) for name, perturbation in fitted.items()]))
+        ]
+        return fits.prepared((models, fitted))
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Test every perturbation on every model, with the images that the model gets right."""
@@ -136,6 +133,9 @@ class UniversalTransfer(UniversalStudy):
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take D where a perturbation is tested on the model that it was fitted on."""
         return [row[D] for row in rows if D in row and row["fitted_on"] == row["tested_on"]]
+
+    summarise = staticmethod(transfer_account.summarise)
+    draw = staticmethod(transfer_account.draw)
 
 
 def _on_model(name: str, fitted: Fitted) -> Fitted:
