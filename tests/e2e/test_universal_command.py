@@ -20,11 +20,6 @@ class Other(Net):
         torch.manual_seed(1)
         self.conv = nn.Conv2d(3, 8, 3, stride=8)
         self.head = nn.Linear(8, 4)
-
-
-def Tiny():
-    from whyfooled import Classifier
-    return Classifier(Net(), size=(32, 32), name="tiny")
 """
 
 QUICK = ["--method", "grad(passes=1, images_per_step=2)", "--epsilon", "2"]
@@ -83,7 +78,7 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
         "The prediction changes on ",
         "Images tested: 3; none left out.",
         "The images have no labels: each counts as what the classifier sees in it.",
-        "Intervals over fewer than 10 images are too narrow.",
+        "Intervals of means over fewer than 20 images are too narrow.",
         "| universal | not clipped |",
         "| random | clipped |",
         "Written: tested",

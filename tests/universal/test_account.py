@@ -95,7 +95,7 @@ def test_what_was_left_out_and_what_is_not_known_is_said():
     assert fooled.startswith("The prediction changes on 100.0 % of the images (random directions: 0.0 %)")
     assert images == "Images tested: 3; 4 left out, because the classifier gets them wrong."
     assert unreadable == "Images that could not be used: 2, such as a.png: It is cut.; b.png: So is it."
-    assert few == "Intervals over fewer than 10 images are too narrow."
+    assert few == "Intervals of means over fewer than 20 images are too narrow."
     unknown = result([0.8] * 10, [0.6] * 10, perturbation=made(fitted_to=None))
     sentences = write_evaluation_summary(unknown, ("Known besides.",)).sentences
     assert sentences[-2].startswith("It is not known which images the perturbation was fitted to")

@@ -59,10 +59,10 @@ def read_about(path: Path) -> dict[str, Any] | None:
     try:
         # All of it: the end of a file may be whole where its rows are not.
         metadata = pq.read_table(path).schema.metadata or {}
-        found: dict[str, Any] = json.loads(metadata[_KEY])
+        about: dict[str, Any] = json.loads(metadata[_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-    return found
+    return about
 
 
 def join(shards: Iterable[Path], target: Path) -> None:
@@ -108,8 +108,10 @@ class Table:
         DataFrame
             Texts are categories: a method's name stands in memory once.
         """
-        chosen = [("error", "is", None), *(where or [])]
-        table = pq.read_table(self.path, columns=None if columns is None else list(columns), filters=_all_of(chosen))
+        chosen = pc.field("error").is_null()
+        if where:
+            chosen &= pq.filters_to_expression(list(where))
+        table = pq.read_table(self.path, columns=None if columns is None else list(columns), filters=chosen)
         frame: pd.DataFrame = table.to_pandas(strings_to_categorical=True, self_destruct=True)
         return frame
 
@@ -123,19 +125,3 @@ class Table:
         """How many images the study was given."""
         numbers = pq.read_table(self.path, columns=["index"])["index"]
         return len(numbers.unique())
-
-
-def _all_of(conditions: Sequence[tuple[str, str, Any]]) -> pc.Expression:
-    whole: pc.Expression | None = None
-    for name, sign, value in conditions:
-        one = _CONDITIONS[sign](pc.field(name), value)
-        whole = one if whole is None else whole & one
-    return whole
-
-
-_CONDITIONS = {
-    "is": lambda column, value: column.is_null(),
-    "==": lambda column, value: column == value,
-    "!=": lambda column, value: column != value,
-    "in": lambda column, value: column.isin(list(value)),
-}

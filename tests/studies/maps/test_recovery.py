@@ -17,7 +17,7 @@ from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card
 from whyfooled.sources import open_source
 from whyfooled.studies import Recovery, run_study
-from whyfooled.studies.maps.recovery import RANDOM, SIZE, _areas
+from whyfooled.studies.maps.recovery_account import RANDOM, SIZE, integrate
 from whyfooled.tensors.statistics import Interval
 
 
@@ -181,7 +181,7 @@ def test_areas_are_trapezoids_from_nothing_at_no_pixel():
         {"index": [0, 0], "method": ["m", "m"], "fraction": [0.5, 0.25], "recovered": [1.0, 0.5], "fill": ["zero"] * 2}
     )
     # 0 → 0.5 over a quarter, 0.5 → 1 over a quarter, of half of the pixels.
-    assert _areas(rows)["area"].tolist() == pytest.approx([(0.25 * 0.25 + 0.25 * 0.75) / 0.5])
+    assert integrate(rows)["area"].tolist() == pytest.approx([(0.25 * 0.25 + 0.25 * 0.75) / 0.5])
 
 
 def nothing(classifier, images, goal):

@@ -1,4 +1,4 @@
-"""Dissection, held against ten lines of NumPy."""
+"""Dissection, compared with ten lines of NumPy."""
 
 from __future__ import annotations
 
@@ -395,7 +395,7 @@ def test_notes_say_what_limits_the_result():
     values, annotated, _ = random_case(0, images=3)
     for permutations in (2, 3):
         found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=permutations)
-        assert any("can be dealt to others" in note for note in found.notes) == (permutations == 3)
+        assert any("annotations can be permuted in" in note for note in found.notes) == (permutations == 3)
 
 
 def test_of_one_image_nothing_is_said_about_chance():
@@ -421,7 +421,7 @@ def test_notes_say_what_is_cut_off():
 def test_few_images_are_said_to_be_few():
     values, annotated, _ = random_case(0, images=3)
     found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05)
-    assert any("3 images annotations can be dealt to others in 2 ways only, not 20" in note for note in found.notes)
+    assert any("3 images annotations can be permuted in 2 ways only, not 20" in note for note in found.notes)
     assert found.parameters["permutations"] == 2
     one = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=0)
     assert one.to_frame()["chance_iou"].isna().all()

@@ -30,7 +30,7 @@ def curves_figure(panels: Mapping[str, Curves], *, x: str, y: str, references: S
     x, y
         What the axes show.
     references
-        Names of curves that others are held against, drawn in black and grey.
+        Names of curves that others are compared with, drawn in black and grey.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     columns = 1 if len(panels) == 1 else 2
@@ -69,13 +69,13 @@ _CROWDED = 10
 
 def looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[str, object, float]]:
     """Give each name a colour, a dash and a width; references are black and grey."""
-    found: dict[str, tuple[str, object, float]] = {}
+    styles: dict[str, tuple[str, object, float]] = {}
     others = [name for name in names if name not in references]
     for number, name in enumerate(others):
-        found[name] = (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)], 1.6)
+        styles[name] = (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)], 1.6)
     for number, name in enumerate(references):
-        found[name] = (("black", GREY)[number % 2], "-", 2.2)
-    return found
+        styles[name] = (("black", GREY)[number % 2], "-", 2.2)
+    return styles
 
 
 def _curve(

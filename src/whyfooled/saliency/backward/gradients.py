@@ -11,7 +11,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.classifier.goals import check_whole
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
-from whyfooled.saliency.backward.graph import plain_attention, report_logits, uncompiled
+from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
@@ -132,6 +132,7 @@ def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> L
 
 def plain_logits(classifier: Classifier, images: Images) -> Logits:
     """Run a forward pass in full precision, and check that the logits are finite and depend on the images."""
+    report_images(images)
     with torch.autocast(images.device.type, enabled=False):
         logits: Tensor = classifier(images)
     check_finite(logits)
@@ -149,12 +150,23 @@ def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor, *, cre
     chosen = logits.gather(1, columns)
     last = chosen.shape[1] - 1
     gradients = [
-        torch.autograd.grad(
-            chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph
-        )[0]
+        _differentiate(chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph)
         for k in range(chosen.shape[1])
     ]
     if create_graph:
         # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
         gradients = [gradient + 0 * inputs for gradient in gradients]
     return gradients[0] if classes.ndim == 1 else torch.stack(gradients, dim=1)
+
+
+def _differentiate(total: Tensor, inputs: Tensor, *, retain_graph: bool, create_graph: bool) -> Tensor:
+    try:
+        (gradient,) = torch.autograd.grad(total, inputs, retain_graph=retain_graph, create_graph=create_graph)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ModelError(
+            "A part of this model has a re-entrant checkpoint, through which PyTorch gives no gradient of the image. "
+            "Call torch.utils.checkpoint with use_reentrant=False, or switch checkpoints off."
+        ) from None
+    return gradient

@@ -13,9 +13,9 @@ from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
-from whyfooled.errors import ImageError, ParameterError, one_of
+from whyfooled.errors import ImageError, one_of
 from whyfooled.registry import describe_value, parse
-from whyfooled.studies.study import Batch
+from whyfooled.studies.study import Batch, check_entries
 from whyfooled.types import Classes, Logits
 
 FOOLED, FAILED, ALREADY_WRONG = "fooled", "failed", "already wrong"
@@ -38,10 +38,8 @@ def attacked(
         return
     true = batch.true_classes(classifier.predict(batch.images))
     for attack in attacks:
-        yield (
-            describe_value(attack),
-            run_attack(attack, classifier, batch.images, _goal(classifier, batch, true, target)),
-        )
+        goal = _choose_goal(classifier, batch, true, target)
+        yield describe_value(attack), run_attack(attack, classifier, batch.images, goal)
 
 
 def attack_named(name: str, attacks: Sequence[Any]) -> Any:
@@ -52,12 +50,12 @@ def attack_named(name: str, attacks: Sequence[Any]) -> Any:
     ParameterError
         If it is not known here, and cannot be run again.
     """
-    own = {describe_value(attack): attack for attack in attacks}
+    by_name = {describe_value(attack): attack for attack in attacks}
     # Behind a blank stands the folder, where several have saved images of one attack.
-    return own[name] if name in own else parse("attacks", name.partition(" (")[0])
+    return by_name[name] if name in by_name else parse("attacks", name.partition(" (")[0])
 
 
-def _goal(classifier: Classifier, batch: Batch, true: Classes, target: str | None) -> Goal:
+def _choose_goal(classifier: Classifier, batch: Batch, true: Classes, target: str | None) -> Goal:
     if target is None:
         return Untargeted(true)
     return choose_targets(classifier, batch.images, target, labels=true, seed=batch.seed)
@@ -75,8 +73,7 @@ def outcomes(batch: Batch, result: AttackResult) -> list[str]:
 
 def check_attacks(attacks: Sequence[Any]) -> None:
     """Raise `ParameterError` unless there are attacks, all of which can be run."""
-    if not attacks:
-        raise ParameterError("`attacks` must have at least one entry.")
+    check_entries("attacks", attacks)
     for attack in attacks:
         adapt(attack)
 
@@ -88,7 +85,7 @@ def check_target(target: str | None) -> None:
 
 
 def check_some_attacked(outcome: pd.Series) -> None:
-    """Raise `ImageError` if every image (each with its outcome) was wrong before."""
+    """Raise `ImageError` if every image (each with its outcome) was misclassified before."""
     if (outcome == ALREADY_WRONG).all():
         raise ImageError(
             f"None of the {len(outcome)} images is given its true class by the classifier: there is nothing to attack. "
@@ -114,9 +111,9 @@ def best_outcomes(rows: pd.DataFrame) -> pd.Series:
 
 
 def explained(logits: Logits, true: Classes) -> tuple[Classes, Classes]:
-    """Choose (n,) which class a map explains and (n,) which it is held against (Gu & Tresp 2019, sec. 4).
+    """Choose (n,) which class a map explains and (n,) which it is contrasted with (Gu & Tresp 2019, sec. 4).
 
-    The class that the classifier gives; against the true class where it is another one, else against the strongest
+    The class that the classifier gives; contrasted with the true class where it is another one, else with the strongest
     other.
     """
     predicted = logits.argmax(1)

@@ -71,18 +71,18 @@ class Fooled:
 def fooled_by(classifier: Classifier, batch: Batch, attacks: Sequence[Any], target: str | None) -> Iterator[Fooled]:
     """Attack a batch with each attack, or take its saved adversarial images, and pick out those that fool."""
     for attack, result in attacked(classifier, batch, attacks, target):
-        found = outcomes(batch, result)
-        places = [place for place, outcome in enumerate(found) if outcome == FOOLED]
+        by_image = outcomes(batch, result)
+        places = [place for place, outcome in enumerate(by_image) if outcome == FOOLED]
         chosen = torch.tensor(places, dtype=torch.int64, device=batch.images.device)
         true = batch.true_classes(result.clean_logits.argmax(1))
-        aim = promoted(result, true)
-        yield Fooled(attack, found, places, result.select(chosen), true[chosen], aim[chosen])
+        target_or_reached = promoted(result, true)
+        yield Fooled(attack, by_image, places, result.select(chosen), true[chosen], target_or_reached[chosen])
 
 
-def fooled_headline(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Tell of each image and attack whether the classifier is fooled; images that were wrong before do not count."""
-    found = {(row["index"], row["attack"]): row["outcome"] for row in rows}
-    return [float(outcome == FOOLED) for outcome in found.values() if outcome != ALREADY_WRONG]
+def read_fooled(table: Table, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read the rows of the images that fool the classifier; their ``outcome`` must be among the columns, if given."""
+    rows = table.read(columns)
+    return rows[rows["outcome"] == FOOLED]
 
 
 def who_was_fooled(table: Table) -> str:
@@ -95,15 +95,13 @@ def who_was_fooled(table: Table) -> str:
 def counted_outcomes(rows: pd.DataFrame) -> str:
     """Say in a sentence how many images each attack fools the classifier on, from a row for each image and attack."""
     images, already = rows["index"].nunique(), rows[rows["outcome"] == ALREADY_WRONG]["index"].nunique()
-    counts = rows.groupby(["attack", "outcome"], observed=True, sort=False).size()
-    parts = [_counted(str(attack), counts) for attack in rows["attack"].unique()]
+    parts = []
+    for attack in rows["attack"].unique():
+        outcome = rows.loc[rows["attack"] == attack, "outcome"]
+        fooled, failed = (int((outcome == kind).sum()) for kind in (FOOLED, FAILED))
+        parts.append(f"{attack} {fooled} of {fooled + failed}")
     text = f"Measured are the images that fool the classifier: {', '.join(parts)}."
-    return f"{text} Of {images} images {already} were taken for a wrong class before any attack." if already else text
-
-
-def _counted(attack: str, counts: pd.Series) -> str:
-    fooled, failed = (int(counts.get((attack, outcome), 0)) for outcome in (FOOLED, FAILED))
-    return f"{attack} {fooled} of {fooled + failed}"
+    return f"{text} Of {images} images {already} were misclassified before any attack." if already else text
 
 
 class AttackedStudy(Study):
@@ -116,6 +114,8 @@ class AttackedStudy(Study):
     target: str | None
 
     headline: ClassVar[str] = "fooled"
+    controls: ClassVar[tuple[str, ...]] = ()
+    """What stands in the column ``attack`` and is none."""
 
     def __post_init__(self) -> None:
         check_attacks(self.attacks)
@@ -123,5 +123,6 @@ class AttackedStudy(Study):
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
-        """Tell of each attacked image whether it fools the classifier; those that were wrong before do not count."""
-        return fooled_headline(rows)
+        """Tell of each attacked image whether it fools the classifier; those misclassified before do not count."""
+        outcome = {(row["index"], row["attack"]): row["outcome"] for row in rows if row["attack"] not in cls.controls}
+        return [float(one == FOOLED) for one in outcome.values() if one != ALREADY_WRONG]

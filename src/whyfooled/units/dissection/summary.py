@@ -28,7 +28,7 @@ _NAMED = 5
 @final
 @dataclass(frozen=True, eq=False)
 class Chance:
-    """How many detectors a layer has, and how many when its annotations are dealt to other images.
+    """How many detectors a layer has, and how many when the annotations are permuted among the images.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def _write_sentences(dissection: DissectionRecord) -> Iterator[str]:
     shown, units = int((dissection.area > 0).sum()), sum(one.layer.units for one in dissection.layers)
     yield (
         f"{dissection.parameters.get('model', '')}: {_count(units, 'unit')} of "
-        f"{_count(len(dissection.layers), 'layer')}, held against {_count(shown, 'concept')} of "
+        f"{_count(len(dissection.layers), 'layer')}, compared with {_count(shown, 'concept')} of "
         f"{_count(len(dissection.categories), 'category', 'categories')} in "
         f"{_count(len(dissection.images), 'image')}."
     )
@@ -126,7 +126,7 @@ def _write_on_chance(dissection: DissectionRecord) -> Iterator[str]:
         yield "There were no permutations, so nothing here says how many detectors chance gives."
         return
     yield (
-        f"By chance: the annotations are dealt to other images, {_count(permutations, 'time')}, and the detectors "
+        f"By chance: the annotations are permuted among the images, {_count(permutations, 'time')}, and the detectors "
         f"counted again: mean, and range. p cannot be below {1 / (1 + permutations):.3f} then."
     )
     chances = {one.layer.name: count_detectors_by_chance(one, dissection.cutoff) for one in dissection.layers}
