@@ -213,8 +213,8 @@ class TestBinaryMasks:
             open_concepts(self.masks(tmp_path, [0], [0, 255], [255]))
         assert str(caught.value) == (
             f"The label maps have 0 and 255 alone, and {tmp_path}/names.txt names labels up to 1: is 255 the object of "
-            "a mask, or what was left out? Divide such masks by 255, or say it in a CSV file with the columns label and "
-            "name: 255,object or 255,void."
+            "a mask, or what was left out? Divide such masks by 255, or say it in a CSV file with the columns label "
+            "and name: 255,object or 255,void."
         )
 
     @pytest.mark.parametrize(("name", "shown"), [("object", {NOTHING, 0}), ("void", {NOTHING})])
