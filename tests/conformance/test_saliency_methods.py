@@ -4,6 +4,7 @@ import dataclasses
 from copy import deepcopy
 from functools import cache
 
+import jaxtyping
 import pytest
 import torch
 from torchvision import models
@@ -119,6 +120,19 @@ def test_it_works_where_gradients_are_switched_off(method, images):
 def test_a_class_out_of_range_is_refused(method, images):
     with pytest.raises(ParameterError, match="from 0 to 4"):
         method(small(), images, torch.tensor([0, 1, 2, 5]))
+
+
+@METHOD
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_classes_that_are_no_whole_numbers_are_refused(method, images, dtype, monkeypatch):
+    # As users have it, without these tests' own check of every argument's type.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ParameterError) as caught:
+        method(small(), images, CLASSES.to(dtype))
+    assert str(caught.value) == (
+        f"`classes` must be class indices, whole numbers; got {dtype}. "
+        "If that is what they are, convert them: classes.long()."
+    )
 
 
 @SINGLE

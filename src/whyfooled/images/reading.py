@@ -77,6 +77,9 @@ def read_picture(path: Path, convert: Callable[[PILImage.Image], Converted]) -> 
             warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
             with PILImage.open(path, formats=FORMATS) as file:
                 _check_size(path, *file.size)
+                # Of a TIFF that is to be turned, Pillow maps the file with height and width exchanged, which scrambles
+                # its pixels. Without a name it maps none.
+                file.filename = ""
                 file.load()
                 return convert(file)
     except PILImage.DecompressionBombError:
@@ -241,7 +244,10 @@ def read_array(path: Path, most: int) -> np.ndarray:
         If it cannot be read.
     """
     # Mapped: a header that claims more than there is, or than an image has, must not cost any memory.
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OverflowError:
+        raise ValueError("its header claims more numbers than a file can hold") from None
     if not isinstance(array, np.ndarray):
         raise ValueError("it is an archive of arrays (.npz)")
     if array.dtype.kind not in "biufc":

@@ -13,7 +13,7 @@ from tests.helpers.planted_units import SIDE, concepts, planted
 from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.units.concepts import NOTHING
-from whyfooled.units.dissection import dissect
+from whyfooled.units.dissection import dissect, dissection_summary
 from whyfooled.units.dissection import tally as _tally
 from whyfooled.units.dissection import thresholds as _thresholds
 
@@ -443,3 +443,29 @@ def test_units_that_are_seldom_on_are_told():
 def test_anything_but_concepts_is_refused():
     with pytest.raises(ParameterError, match=r"`concepts` must be annotated images; got list\. Open them"):
         dissect.__wrapped__(planted(layer=torch.zeros(1, 1, 4, 4)), "layer", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "concept 1"),
+        (2, "concept 1 and concept 2"),
+        (5, "concept 1, concept 2, concept 3, concept 4 and concept 5"),
+        (7, "concept 1, concept 2, concept 3, concept 4, concept 5 and 2 more"),
+    ],
+)
+def test_listed_concepts_that_no_image_shows_are_named(count, said):
+    values = blobs(4, 1, 7, side=4)
+    annotated = concepts([torch.zeros(1, 8, 8, dtype=torch.int64)] * 4, (0,) * (count + 1))
+    found = dissect(planted(layer=values), "layer", annotated, top=0.05, permutations=0)
+    assert f"Of the listed concepts, no image shows {said}." in found.notes
+    assert f"Of the listed concepts, no image shows {said}." in dissection_summary(found).sentences
+
+
+def test_concepts_that_are_cut_off_are_said_to_be():
+    maps = torch.zeros(1, 20, 20, dtype=torch.int64)
+    maps[0, 0] = 1
+    module = planted(layer=torch.rand(3, 2, 4, 4)).module
+    classifier = Classifier(module, size=(SIDE, SIDE), fit=Fit((SIDE, SIDE), shorter_side=SIDE * 5 // 4))
+    found = dissect(classifier, "layer", concepts([maps] * 3, (0, 0)), top=0.05, permutations=0)
+    assert found.notes[1] == ("Of the listed concepts, no image shows concept 1, in the part that the classifier sees.")
