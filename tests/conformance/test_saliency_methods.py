@@ -7,10 +7,10 @@ from functools import cache
 import jaxtyping
 import pytest
 import torch
-from torchvision import models
 
 import whyfooled.saliency
 from tests.helpers.models import resnet20, small
+from tests.helpers.torchvision_families import build
 from whyfooled import Classifier, Enhanced, enhance, load_classifier, smooth_activations
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.registry import available, describe, parse
@@ -221,8 +221,7 @@ def model(name):
     elif name in ("small", "resnet20"):
         classifier = {"small": small, "resnet20": resnet20}[name]()
     else:
-        torch.manual_seed(0)
-        classifier = Classifier(models.get_model(name, weights=None).eval(), (0.5,) * 3, (0.25,) * 3, (64, 64))
+        classifier = Classifier(build(name), (0.5,) * 3, (0.25,) * 3, (64, 64))
     side = {"small": 16, "resnet20": 32}.get(name, 64)
     coarse = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     return classifier, torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
