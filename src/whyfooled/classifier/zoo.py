@@ -47,7 +47,7 @@ def load_classifier(
     weights
         A file with a state dict (``.safetensors``, or written by ``torch.save``; nothing is unpickled but tensors), or
         with a training script's checkpoint that has one under ``state_dict``, ``model_state_dict``, ``model`` or
-        ``net``; what DataParallel, torch.compile, Lightning and averages of weights put before the names is taken off.
+        ``net``; what DataParallel, torch.compile, Lightning and averages of weights put before names is taken off.
         Or ``"random"`` for the untrained model. A library's model gets a head for as many classes as the file has; their
         names are read from a safetensors file's metadata, the key ``"whyfooled"``: ``{"class_names": [...]}``.
     class_names
