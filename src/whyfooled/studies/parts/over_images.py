@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -93,7 +94,8 @@ class Spread:
 
 
 def _as_tensor(numbers: pd.DataFrame) -> Tensor:
-    return torch.tensor(numbers.to_numpy(dtype="float64", na_value=float("nan")))
+    # Of two columns in reverse pandas may give a view backwards, which torch does not take.
+    return torch.from_numpy(np.array(numbers.to_numpy(dtype="float64", na_value=float("nan")), order="C"))
 
 
 def group_rows(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
