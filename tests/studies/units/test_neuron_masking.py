@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from unittest import mock
 
@@ -156,7 +157,8 @@ def test_the_summary_has_the_means_and_says_what_they_are_worth(planted):
     assert "It is surely higher than without a mask with 1 unit masked" in verdict
     clean = rows(planted, "random").groupby("index")["clean"].mean().mean()
     assert f"Clean accuracy is 1.000, against {clean:.3f} with random ones and 1.000 without a mask" in verdict
-    assert "(change +0.000 [+0.000, +0.000]); with no number of units is it surely lower." in verdict
+    # As far to either side: no image changed.
+    assert re.search(r"\(change \+0.000 \[-(0.\d+), \+\1\]\); with no number of units is it surely lower\.", verdict)
     assert f"Attacked again, the accuracy is {bright:.3f} with 1 masked" in verdict
 
 

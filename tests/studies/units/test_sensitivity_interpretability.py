@@ -197,7 +197,7 @@ def test_without_a_detector_it_is_said(run):
 
 def test_of_one_living_unit_nothing_is_said(run):
     result = run(FALLING, dead=tuple(range(1, COUNT)))
-    assert "too few units to hold some against others" in result.summary
+    assert "too few units to compare some with others" in result.summary
     assert (result.folder / "figure.png").stat().st_size > 1000
 
 

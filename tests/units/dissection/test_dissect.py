@@ -404,7 +404,7 @@ def test_of_one_image_nothing_is_said_about_chance():
         found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.1, permutations=permutations)
         assert found["layer"].null_iou.shape == (0, 5)
         others = [note for note in found.notes if not note.startswith("Of the listed concepts, no image shows")]
-        assert [note.startswith("There is one image, so annotations cannot be dealt") for note in others] == (
+        assert [note.startswith("There is one image, so annotations cannot be permuted") for note in others] == (
             [True] * notes
         )
 

@@ -219,7 +219,10 @@ class Followed:
         written = _written(call)
         if written is not None and not written.is_floating_point():
             return None
-        shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in call.tensors))  # type: ignore[no-untyped-call]
+        try:
+            shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in call.tensors))  # type: ignore[no-untyped-call]
+        except RuntimeError:  # of tensors that do not meet value by value, as in x.to(other)
+            return None
         for inputs, version in reversed(outcome.behind):
             passes = inputs.requires_grad or not self._differentiates
             if not passes or not inputs.is_floating_point() or inputs.shape != shape or inputs._version != version:
