@@ -107,7 +107,7 @@ def test_the_page_says_what_falls_and_when_not_to_trust_single_effects(classifie
     assert warning not in plain
     assert page(nonlinearity=torch.tensor([0.7, 0.2]).double()).count(warning) == 1
     assert "no unit changes at all" in page(distance=0 * last.distance, chance=0 * last.chance)
-    assert "1 unit that gives the same everywhere on the annotated images and the clean one; 1 of them move" in page(
+    assert "1 unit that gives the same everywhere on the annotated images and the clean one; 1 of them change" in page(
         std=last.std * torch.tensor([1.0, 0, 1, 1, 1]).double()
     )
 
