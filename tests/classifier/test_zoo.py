@@ -559,6 +559,15 @@ class TestOtherWeights:
             load_classifier(tiny, weights=tmp_path / "w.pt")
         assert "could run code" not in str(caught.value)
 
+    def test_what_is_said_of_another_failure_has_no_advice_to_unpickle(self, tmp_path, tiny, state, monkeypatch):
+        def fail(*_, **__):
+            raise RuntimeError("Cannot use ``weights_only=True`` here. Re-running with `weights_only=False` will do.")
+
+        torch.save(state, tmp_path / "w.pth")
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(ModelError, match=r"w\.pth cannot be read: RuntimeError\.$"):
+            load_classifier(tiny, weights=tmp_path / "w.pth")
+
     @pytest.mark.parametrize("content", [bytes(range(256)), b"just some words", b"\x93NUMPY"])
     def test_other_bytes_are_no_weights(self, tmp_path, tiny, content):
         (tmp_path / "w.pth").write_bytes(content)

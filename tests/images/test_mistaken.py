@@ -40,6 +40,7 @@ def zipped(name):
         (b"[1, 2]", "a JSON file, with no tensors in it"),
         (gzip.compress(b"x"), "compressed with gzip"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (bytes(257) + b"ustar" + bytes(300), "a tar archive"),
         (zipped("model/weights.bin"), "a ZIP archive that torch.save did not write"),
         (zipped("model/constants.pkl"), "a TorchScript archive, a program with its weights. Save them alone: torch"),
         (b"", "empty"),

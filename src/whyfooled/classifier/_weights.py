@@ -76,7 +76,9 @@ def read_weights(path: Path) -> Weights:
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} {_explain_refusal(path, error)}") from None
     except Exception as error:  # on damaged files torch.load raises whatever it stumbles over
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        # PyTorch says how to unpickle what it refuses, which is no advice to pass on.
+        reason = reason if reason and "weights_only" not in reason else type(error).__name__
         raise ModelError(f"The weights file {path} cannot be read: {reason}.") from None
     return Weights(path, _find_state_in(path, content), _read_class_names(path, about))
 

@@ -38,6 +38,8 @@ def recognise_mistaken(path: Path) -> str:
             return known
         if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head")):
             return _PAGE
+        if start[257:262] == b"ustar":
+            return "a tar archive. Unpack it first"
         if start.startswith(b"PK\x03\x04"):
             return _recognise_archive(path)
         return _recognise_json(path) if start.lstrip()[:1] in (b"{", b"[") else ""
