@@ -29,6 +29,12 @@ def saliency(
 
 
 @app.command()
+def intervals(repeats: Annotated[int, typer.Option(help="Simulated samples of each kind.")] = 2000) -> None:
+    """Count how often the 95 % intervals of proportions, AUROC and means hold the truth, on simulated samples."""
+    import_module("benchmarks.intervals").run(repeats)
+
+
+@app.command()
 def attacks(
     images: _Photographs,
     count: Annotated[int, typer.Option(help="Photographs, all classified correctly.")] = 16,

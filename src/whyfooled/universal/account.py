@@ -9,7 +9,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.drawing.summary import Summary
 from whyfooled.drawing.words import percent
 from whyfooled.sources import Source
-from whyfooled.tensors.statistics import FEWEST, Interval
+from whyfooled.tensors.statistics import NARROW, Interval
 from whyfooled.universal import Evaluation, UniversalPerturbation
 
 SHOWN = 3
@@ -152,5 +152,5 @@ def _write_images(evaluation: Evaluation) -> Iterator[str]:
 def _write_doubts(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.perturbation.fitted_to is None:
         yield "It is not known which images the perturbation was fitted to; if these are among them, the test flatters."
-    if evaluation.count < FEWEST:
-        yield f"Intervals over fewer than {FEWEST} images are too narrow."
+    if evaluation.count < NARROW:
+        yield f"Intervals of means over fewer than {NARROW} images are too narrow."

@@ -99,7 +99,7 @@ def test_the_summary_ranks_methods_and_compares_them_in_pairs(result):
     other = rows["Points (place=5)"]
     assert other["minus Points"]["mean"] == pytest.approx(other["recovered"]["mean"] - 1)
     assert "6 of 6 images fool the classifier" in result.summary
-    assert "When pixels become black: the highest is Points, 1.000 [1.000, 1.000]" in result.summary
+    assert "When pixels become black: the highest is Points, 1.000 [0.610, 1.000]" in result.summary
     assert "Of 6 images nothing can be said about which methods are better" in result.summary
 
 

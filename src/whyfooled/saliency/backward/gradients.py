@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
+from whyfooled.classifier.goals import check_whole
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
 from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
@@ -107,13 +108,14 @@ def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
 
 
 def check_pairs(images: Images, classes: ManyClasses) -> None:
-    """Raise `ParameterError` unless the images are in single or double precision and there are classes for each."""
+    """Raise `ParameterError` unless images are in single or double precision, with classes, whole numbers, for each."""
     if images.dtype not in (torch.float32, torch.float64):
         fix = "The maps of two classes are nearly equal, so their difference needs the precision."
         raise bad_parameter("images", "must be float32 or float64", images.dtype, fix)
     if not isinstance(classes, Tensor):
         fix = "Make a tensor of them: torch.tensor([...])."
         raise bad_parameter("classes", "must be a tensor of class indices", type(classes).__name__, fix)
+    check_whole("classes", classes)
     if classes.ndim not in (1, 2) or len(classes) != len(images):
         rule = f"must have the shape ({len(images)},) or ({len(images)}, k), a class or k classes for each image"
         raise ParameterError(f"`classes` {rule}; got {tuple(classes.shape)}.")

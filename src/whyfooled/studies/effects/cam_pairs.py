@@ -17,12 +17,12 @@ from whyfooled.registry import Card
 from whyfooled.saliency import GradCAM
 from whyfooled.studies.effects import cam_pairs_account
 from whyfooled.studies.effects.cam_pairs_account import CHANGES, KINDS, OVERLAPS
+from whyfooled.studies.parts.attacked import CLEAN, Stage, run_stages
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
 from whyfooled.studies.parts.fooled import AttackedStudy
-from whyfooled.studies.parts.maps import check_quantiles, compute_pairs, make_error_rows, sort_out
-from whyfooled.studies.parts.pictures import CLEAN, SCALE_COLUMNS, pack_maps
-from whyfooled.studies.parts.stages import PICTURE_COLUMNS, Stage, run_stages
-from whyfooled.studies.study import Batch, Measured, check_methods
+from whyfooled.studies.parts.maps import TitledMaps, check_quantiles, compute_maps, make_error_rows, sort_out
+from whyfooled.studies.parts.pictures import PICTURE_COLUMNS, SCALE_COLUMNS, make_picture_rows, pack_maps
+from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import cosine
 from whyfooled.types import Images, PerImage
@@ -78,18 +78,17 @@ class CAMPairs(AttackedStudy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_methods(self.methods)
         check_quantiles("quantile", self.quantile)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and compare the maps of both classes before and after."""
         stages = run_stages(classifier, batch, self.attacks, self.target)
         clean = next(stages)
-        rows = list(clean.rows(classifier))
+        rows = list(make_picture_rows(classifier, clean))
         kept: dict[str, Tensor] = {}
         for stage in stages:
             keys = list(_add_classes(classifier, stage))
-            rows += (row | key for row, key in zip(stage.rows(classifier), keys, strict=True))
+            rows += (row | key for row, key in zip(make_picture_rows(classifier, stage), keys, strict=True))
             for name, maps in self._maps(classifier, clean.images, stage):
                 if isinstance(maps, MethodError):
                     rows += make_error_rows(keys, name, maps)
@@ -98,11 +97,11 @@ class CAMPairs(AttackedStudy):
                 kept |= {f"{stage.attack}/{name}/{kind}": maps[:, place] for place, kind in enumerate(KINDS.values())}
         return Measured(rows, kept)
 
-    def _maps(self, classifier: Classifier, clean: Images, stage: Stage) -> Iterator[tuple[str, Tensor | MethodError]]:
+    def _maps(self, classifier: Classifier, clean: Images, stage: Stage) -> TitledMaps:
         """Compute (n,4,d,h,w) the four maps of every method; enhanced ones contrast the two classes with each other."""
         classes = (stage.true, stage.promoted)
-        before = dict(compute_pairs(self.methods, classifier, clean, *classes))
-        for name, after in compute_pairs(self.methods, classifier, stage.images, *classes):
+        before = dict(compute_maps(self.methods, classifier, clean, *classes, both=True))
+        for name, after in compute_maps(self.methods, classifier, stage.images, *classes, both=True):
             maps, error = sort_out((before[name], after))
             yield name, error or torch.cat(maps, dim=1)
 

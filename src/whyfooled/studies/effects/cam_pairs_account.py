@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
-from whyfooled.drawing.figures.curves import Line
+from whyfooled.drawing.figures.tiles import Line
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.attacked import FOOLED
-from whyfooled.studies.parts.fooled import counted_outcomes
+from whyfooled.studies.parts.attacked import CLEAN, FOOLED
+from whyfooled.studies.parts.fooled import describe_outcomes
 from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
-from whyfooled.studies.parts.pictures import (
-    CLEAN,
-    choose_most_telling,
-    draw_map,
-    draw_shown,
-    from_png,
-    tabulate_shown,
-)
+from whyfooled.studies.parts.pictures import choose_most_telling, draw_map, draw_shown, from_png, tabulate_shown
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST
 
 KINDS = {
-    "true_clean": "clean image, true class",
-    "promoted_clean": "clean image, promoted class",
-    "true_attacked": "adversarial image, true class",
-    "promoted_attacked": "adversarial image, promoted class",
+    f"{which}_{when}": f"{image} image, {which} class"
+    for when, image in (("clean", "clean"), ("attacked", "adversarial"))
+    for which in ("true", "promoted")
 }
 CHANGES = {
     f"{which}_{what}": f"{which}: {what}" for which in ("true", "promoted") for what in ("change", "cosine", "overlap")
@@ -49,25 +41,25 @@ def summarise(table: Table, seed: int) -> Summary:
     attacked = rows[rows["attack"] != CLEAN][["index", "attack", "outcome"]].drop_duplicates()
     fooled = rows[(rows["outcome"] == FOOLED) & rows["method"].notna()]
     if fooled.empty:
-        said = f"No attack fooled the classifier on any image. {counted_outcomes(attacked)}"
+        said = f"No attack fooled the classifier on any image. {describe_outcomes(attacked)}"
         return Summary((f"{shown}.", said), (pictures,))
     sentences = (
         f"{shown}: where most attacks succeed and then maps change most.",
-        f"The promoted class is the target, or the class reached. {counted_outcomes(attacked)}",
+        f"The promoted class is the target, or the class reached. {describe_outcomes(attacked)}",
         *_say_how_maps_change(fooled, seed),
     )
     return Summary(sentences, (_tabulate_changes(fooled, seed), _tabulate_overlaps(fooled, seed), pictures))
 
 
 def _say_how_maps_change(rows: pd.DataFrame, seed: int) -> Iterator[str]:
-    for (attack, method), own in group_rows(rows, "attack", "method"):
-        ratios = (own[f"{which}_attacked"] / own[f"{which}_clean"] for which in ("true", "promoted"))
+    for (attack, method), group in group_rows(rows, "attack", "method"):
+        ratios = (group[f"{which}_attacked"] / group[f"{which}_clean"] for which in ("true", "promoted"))
         true, promoted = (say_ratio(ratio.median()) for ratio in ratios)
         text = (
             f"{attack}, {method}: the positive part of the true class's map becomes {true}, that of the promoted "
-            f"class's {promoted} (medians of {len(own)} images)."
+            f"class's {promoted} (medians of {len(group)} images)."
         )
-        changes = Spread.of_columns(own, ("true_change", "promoted_change"), seed).means.values()
+        changes = Spread.of_columns(group, ("true_change", "promoted_change"), seed).means.values()
         if min(change.count for change in changes) >= FEWEST:
             first, second = (SAID[change.side()] for change in changes)
             text += f" The first {first}, the second {second}, by the interval of the mean relative change."
@@ -94,23 +86,22 @@ def _tabulate_changes(rows: pd.DataFrame, seed: int) -> SummaryTable:
         f"regions, intersection over union. Two independent regions of {100 * size:g} % of the pixels overlap by about "
         f"{size / (2 - size):.2f}."
     )
-    return _tabulate(caption, rows, CHANGES, ("true: change", "promoted: change"), seed)
+    return _tabulate(caption, rows, CHANGES, seed)
 
 
 def _tabulate_overlaps(rows: pd.DataFrame, seed: int) -> SummaryTable:
     caption = "Overlap of the true class's discriminative region with the promoted class's, in the same image."
     rows = rows.assign(difference=rows["overlap_attacked"] - rows["overlap_clean"])
-    return _tabulate(caption, rows, {**OVERLAPS, "difference": "difference"}, ("difference",), seed)
+    return _tabulate(caption, rows, {**OVERLAPS, "difference": "difference"}, seed)
 
 
-def _tabulate(
-    caption: str, rows: pd.DataFrame, columns: Mapping[str, str], signed: Sequence[str], seed: int
-) -> SummaryTable:
+def _tabulate(caption: str, rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = [
-        (*labels, *Spread.of_columns(own, list(columns), seed).means.values())
-        for labels, own in group_rows(rows, "attack", "method")
+        (*labels, *Spread.of_columns(group, list(columns), seed).means.values())
+        for labels, group in group_rows(rows, "attack", "method")
     ]
-    return SummaryTable(caption, ("attack", "method", *columns.values()), lines, frozenset(signed))
+    signed = frozenset(heading for heading in columns.values() if heading.endswith(("change", "difference")))
+    return SummaryTable(caption, ("attack", "method", *columns.values()), lines, signed)
 
 
 def draw(table: Table, seed: int) -> Figure:
@@ -120,8 +111,8 @@ def draw(table: Table, seed: int) -> Figure:
 
 def _make_lines(rows: pd.DataFrame) -> list[Line]:
     pictures = {str(row["attack"]): row for row in rows[rows["method"].isna()].to_dict("records")}
-    maps = rows[rows["method"].notna()].to_dict("records")
-    return [_make_line(row, pictures[CLEAN], pictures[str(row["attack"])]) for row in maps]
+    of_methods = rows[rows["method"].notna()].to_dict("records")
+    return [_make_line(maps, pictures[CLEAN], pictures[maps["attack"]]) for maps in of_methods]
 
 
 def _make_line(maps: Mapping[Any, Any], clean: Mapping[Any, Any], attacked: Mapping[Any, Any]) -> Line:

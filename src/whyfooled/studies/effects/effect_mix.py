@@ -16,7 +16,7 @@ from whyfooled.registry import Card
 from whyfooled.studies.effects import effect_mix_account
 from whyfooled.studies.effects.effect_mix_account import LOGITS, SHOWN
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
-from whyfooled.studies.parts.fooled import AttackedStudy, Fooled, fooled_by
+from whyfooled.studies.parts.fooled import Fooled, FooledStudy
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.types import PerImage
@@ -24,7 +24,7 @@ from whyfooled.types import PerImage
 
 @final
 @dataclass(frozen=True)
-class EffectMix(AttackedStudy):
+class EffectMix(FooledStudy):
     """Divide the effect of a perturbation on the logits by regions, and by what it mostly does in each.
 
     For each image that fools the classifier, the sensitivity score of a region is how far the perturbation in it holds
@@ -84,16 +84,8 @@ class EffectMix(AttackedStudy):
         one_of("method", self.method, ("exact", "gradient"))
         check_shares(self.inert, self.floor)
 
-    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
-        """Attack the batch, and measure what each perturbation does in each region."""
-        rows: list[dict[str, Any]] = []
-        for fooled in fooled_by(classifier, batch, self.attacks, self.target):
-            rows += fooled.others()
-            if fooled.places:
-                rows += fooled.rows(self._numbers(classifier, fooled))
-        return Measured(rows)
-
-    def _numbers(self, classifier: Classifier, fooled: Fooled) -> dict[str, Tensor]:
+    def measure_fooled(self, classifier: Classifier, batch: Batch, fooled: Fooled) -> Measured:
+        """Measure what each perturbation does in each region."""
         effects = sensitivity(
             classifier,
             fooled.result.clean,
@@ -105,7 +97,7 @@ class EffectMix(AttackedStudy):
             inert=self.inert,
             floor=self.floor,
         )
-        return {
+        numbers = {
             "l2": effects.l2.double().norm(dim=1),
             "regions": (effects.sizes > 0).sum(1),
             **_name_kinds("", effects.effect_by_kind),
@@ -115,6 +107,7 @@ class EffectMix(AttackedStudy):
             **_name_kinds("energy_", effects.by_kind(effects.l2.square())),
             **_sum_changes(effects, fooled),
         }
+        return Measured(list(fooled.rows(numbers)))
 
     summarise = staticmethod(effect_mix_account.summarise)
     draw = staticmethod(effect_mix_account.draw)

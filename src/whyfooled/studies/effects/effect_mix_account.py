@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from whyfooled.drawing.figures.bars import bars_figure
 from whyfooled.drawing.style import KIND_COLOURS
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.fooled import read_fooled, who_was_fooled
+from whyfooled.studies.parts.fooled import describe_fooled, read_fooled
 from whyfooled.studies.parts.over_images import Spread, swap_keys, tabulate_means
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, variance_explained
@@ -74,7 +74,7 @@ Compared = Mapping[str, Spread]
 
 def summarise(table: Table, seed: int) -> Summary:
     """Means of every attack, and what attacks differ in, image by image."""
-    sentences, rows = [who_was_fooled(table)], read_fooled(table)
+    sentences, rows = [describe_fooled(table)], read_fooled(table)
     compared = {column: Spread.of(rows, "attack", column, seed) for column in _COMPARED}
     sentences += [*_say_mixes(compared), *_say_what_adds_up(compared), *_say_differences(compared)]
     tables = [tabulate_means(caption, rows, columns, seed) for caption, columns in _TABLES.items()]
@@ -155,9 +155,8 @@ def _tabulate_differences(compared: Compared) -> SummaryTable:
 
 
 def _tabulate_pairs(compared: Compared) -> SummaryTable:
-    pairs = {
-        f"{first} minus {second}": (first, second) for first, second in combinations(compared["held_down"].entries, 2)
-    }
+    attacks = compared["held_down"].entries
+    pairs = {f"{first} minus {second}": (first, second) for first, second in combinations(attacks, 2)}
     gaps = swap_keys({_COMPARED[column]: compared[column].gaps(pairs).means for column in _PAIRED})
     lines: list[tuple[Cell, ...]] = [(pair, *of_pair.values()) for pair, of_pair in gaps.items()]
     headings = [_COMPARED[column] for column in _PAIRED]

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor
 
-from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError
 from whyfooled.perturbation import interpretability_curve
@@ -16,16 +15,16 @@ from whyfooled.registry import Card
 from whyfooled.studies.effects import interpretability_account
 from whyfooled.studies.effects.interpretability_account import AFTER, BEFORE, NUMBERS
 from whyfooled.studies.parts.defaults import CAMS, NORM_ATTACKS
-from whyfooled.studies.parts.fooled import AttackedStudy, Fooled, fooled_by
+from whyfooled.studies.parts.fooled import Fooled, FooledStudy
 from whyfooled.studies.parts.maps import check_quantiles, compute_maps, make_error_rows, scatter_maps
-from whyfooled.studies.study import Batch, Measured, check_methods
+from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.randomness import image_generators, normal
 
 
 @final
 @dataclass(frozen=True)
-class InterpretabilityScores(AttackedStudy):
+class InterpretabilityScores(FooledStudy):
     """Measure how much of each attack's perturbation lies in the discriminative regions of class activation maps.
 
     Two maps are looked at: that of the true class on the clean image, and that of the class that the perturbation
@@ -77,32 +76,27 @@ class InterpretabilityScores(AttackedStudy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_methods(self.methods)
         check_quantiles("quantile", self.quantile)
         check_quantiles("quantiles", *self.quantiles)
 
-    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
-        """Attack the batch, and score the perturbations of the images that were fooled."""
+    def measure_fooled(self, classifier: Classifier, batch: Batch, fooled: Fooled) -> Measured:
+        """Score the perturbations by every method's maps."""
         rows: list[dict[str, Any]] = []
         kept: dict[str, Tensor] = {}
-        for fooled in fooled_by(classifier, batch, self.attacks, self.target):
-            rows += fooled.others()
-            if not fooled.places:
+        facts = {
+            "reached": fooled.result.success,
+            "true_class": fooled.true,
+            "promoted_class": fooled.target,
+            "l2": fooled.delta.flatten(1).norm(dim=1),
+        }
+        for name, kind, maps in self._maps(classifier, fooled):
+            if isinstance(maps, MethodError):
+                rows += make_error_rows(fooled.rows(facts), name, maps)
                 continue
-            facts = {
-                "reached": fooled.result.success,
-                "true_class": fooled.true,
-                "promoted_class": fooled.target,
-                "l2": (fooled.result.attempted - fooled.result.clean).flatten(1).norm(dim=1),
-            }
-            for name, kind, maps in self._maps(classifier, fooled):
-                if isinstance(maps, MethodError):
-                    rows += make_error_rows(fooled.rows(facts), name, maps)
-                    continue
-                kept[f"{fooled.attack}/{name}/{kind}"] = scatter_maps(maps, fooled.places, len(batch.images))
-                for size, numbers in self._scores(fooled.result, maps, batch.seed):
-                    main = size == self.quantile
-                    rows += fooled.rows(facts | numbers, method=name, map=kind, quantile=size, main=main)
+            kept[f"{fooled.attack}/{name}/{kind}"] = scatter_maps(maps, fooled.places, len(batch.images))
+            for size, numbers in self._scores(fooled, maps, batch.seed):
+                main = size == self.quantile
+                rows += fooled.rows(facts | numbers, method=name, map=kind, quantile=size, main=main)
         return Measured(rows, kept)
 
     def _maps(self, classifier: Classifier, fooled: Fooled) -> Iterator[tuple[str, str, Tensor | MethodError]]:
@@ -117,15 +111,14 @@ class InterpretabilityScores(AttackedStudy):
             if name not in refused:
                 yield name, AFTER, maps
 
-    def _scores(self, result: AttackResult, maps: Tensor, seed: int) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    def _scores(self, fooled: Fooled, maps: Tensor, seed: int) -> Iterator[tuple[float, dict[str, Tensor]]]:
         """Score the perturbations by maps (m,d,h,w): for each size of the region, (m,) each of `NUMBERS`."""
         sizes = tuple(sorted({*self.quantiles, self.quantile}))
-        delta = result.attempted - result.clean
         # The score does not depend on a perturbation's norm, so a direction is enough.
-        direction = normal(result.clean, image_generators(result.clean, seed))
+        direction = normal(fooled.result.clean, image_generators(fooled.result.clean, seed))
         attacked, random, mirrored = (
             interpretability_curve(changes, cam, sizes)
-            for changes, cam in ((delta, maps), (direction, maps), (delta, maps.flip(-1)))
+            for changes, cam in ((fooled.delta, maps), (direction, maps), (fooled.delta, maps.flip(-1)))
         )
         columns = (attacked.score, attacked.chance, random.score, mirrored.score)
         for number, size in enumerate(sizes):

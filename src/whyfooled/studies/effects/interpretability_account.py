@@ -10,15 +10,19 @@ from matplotlib.figure import Figure
 
 from whyfooled.drawing.figures.boxes import Box, boxes_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.fooled import who_was_fooled
+from whyfooled.studies.parts.fooled import describe_fooled
 from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval
 
 BEFORE, AFTER = "true class on the clean image", "promoted class on the adversarial image"
-REFERENCES = ("chance", "random", "mirrored")
-NUMBERS = ("score", *REFERENCES)
-_OVER = tuple(f"minus {reference}" for reference in REFERENCES)
+NUMBERS = ("score", "chance", "random", "mirrored")
+_OVER = {
+    "minus chance": "chance",
+    "minus random": "what a random perturbation has",
+    "minus mirrored": "what lies on the mirrored map",
+}
+"""What the score is compared with, by the heading of the difference."""
 _LABELS = ("map", "attack", "method")
 _HEADINGS = ("map of the", "attack", "method")
 
@@ -28,11 +32,11 @@ Compared = Mapping[tuple[str, ...], Mapping[str, Interval]]
 
 def summarise(table: Table, seed: int) -> Summary:
     """Means of scores and of what they are compared with, for every attack, method and map; curves over the size."""
-    who = who_was_fooled(table)
+    who = describe_fooled(table)
     check_some_method(table)
     rows = _read_measured(table)
     main = rows[rows["main"]]
-    compared = {labels: _compare(own, seed) for labels, own in group_rows(main, *_LABELS)}
+    compared = {labels: _compare(group, seed) for labels, group in group_rows(main, *_LABELS)}
     sentences = (
         f"{who} {_count_goals_reached(rows)}",
         f"A map's discriminative region is the top {100 * main['quantile'].iloc[0]:g} % of its pixels, less where many "
@@ -47,12 +51,12 @@ def draw(table: Table, seed: int) -> Figure:
     """Draw the scores as boxes, by attack and method, a panel for each of the two maps."""
     rows = _read_measured(table)
     panels: dict[str, dict[str, dict[str, Box]]] = {}
-    for (attack, method, kind), own in group_rows(rows[rows["main"]], "attack", "method", "map"):
+    for (attack, method, kind), group in group_rows(rows[rows["main"]], "attack", "method", "map"):
         controls = {
-            "random perturbation": own["random"].to_numpy(),
-            "the perturbation on the mirrored map": own["mirrored"].to_numpy(),
+            "random perturbation": group["random"].to_numpy(),
+            "the perturbation on the mirrored map": group["mirrored"].to_numpy(),
         }
-        box = Box(own["score"].to_numpy(), controls, float(own["chance"].mean()))
+        box = Box(group["score"].to_numpy(), controls, float(group["chance"].mean()))
         panels.setdefault(f"map of the {kind}", {}).setdefault(attack, {})[method] = box
     return boxes_figure(panels, y="interpretability score", chance="chance")
 
@@ -86,11 +90,7 @@ def _answer(kind: str, compared: Compared) -> str:
     answer = "Yes" if more == len(known) else "No" if less == len(known) else "Not in general"
     ranked = sorted(known, key=lambda labels: known[labels]["score"].mean)
     lowest, highest = (_describe(labels, known[labels]) for labels in (ranked[0], ranked[-1]))
-    references = ("chance", "what a random perturbation has", "what lies on the mirrored map")
-    over = (
-        _count_sides(reference, [means[column] for means in known.values()])
-        for reference, column in zip(references, _OVER, strict=True)
-    )
+    over = (_count_sides(said, [means[column] for means in known.values()]) for column, said in _OVER.items())
     return (
         f"{question} {answer}: it is more than half in {more} of {len(known)} pairs of attack and method, less than "
         f"half in {less}. It is {'; '.join(over)} (by intervals of the paired differences that leave out 0). The "
@@ -126,8 +126,8 @@ def _tabulate_sizes(rows: pd.DataFrame, seed: int) -> SummaryTable:
     columns = [(number, size) for size in sizes for number in ("score", "over")]
     headings = [f"top {100 * size:g} %{', minus chance' if number == 'over' else ''}" for number, size in columns]
     lines: list[tuple[Cell, ...]] = []
-    for labels, own in group_rows(rows.assign(over=rows["score"] - rows["chance"]), *_LABELS):
-        by_image = own.pivot_table(index="index", columns="quantile", values=["score", "over"], observed=True)
+    for labels, group in group_rows(rows.assign(over=rows["score"] - rows["chance"]), *_LABELS):
+        by_image = group.pivot_table(index="index", columns="quantile", values=["score", "over"], observed=True)
         by_image = by_image.reindex(columns=columns).set_axis(headings, axis=1)
         lines.append((*labels, *Spread.of_columns(by_image, headings, seed).means.values()))
     caption = "The score over the size of the discriminative region: the top pixels of the map that it has."

@@ -12,7 +12,6 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult, Refined, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, WhyfooledError
-from whyfooled.perturbation import Sensitivity
 from whyfooled.perturbation.attack_region import WHERE, Region, Where, cam_region, random_region, sensitive_region
 from whyfooled.perturbation.regions import Grid
 from whyfooled.perturbation.sensitivity import sensitivity
@@ -20,7 +19,13 @@ from whyfooled.registry import Card
 from whyfooled.saliency import GradCAM
 from whyfooled.studies.effects import refined_attack_account
 from whyfooled.studies.effects.refined_attack_account import NORMS, ORIGINAL, PASSES, RANDOM
-from whyfooled.studies.parts.attacked import ALREADY_WRONG, attack_named, attacked, outcomes, promoted
+from whyfooled.studies.parts.attacked import (
+    ALREADY_WRONG,
+    choose_promoted,
+    find_attack,
+    outcomes_of,
+    run_or_load_attacks,
+)
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
 from whyfooled.studies.parts.fooled import AttackedStudy
 from whyfooled.studies.parts.maps import check_none_works
@@ -92,13 +97,15 @@ class RefinedAttack(AttackedStudy):
         """Attack the batch, choose the regions, and attack it again inside each."""
         true = batch.true_classes(classifier.predict(batch.images))
         rows: list[dict[str, Any]] = []
-        for name, plain in attacked(classifier, batch, self.attacks, self.target):
-            kinds = outcomes(batch, plain)
+        for name, plain in run_or_load_attacks(classifier, batch, self.attacks, self.target):
+            kinds = outcomes_of(batch, plain)
             rows += _make_rows(name, ORIGINAL, kinds, plain, torch.ones_like(plain.l2))
             left = torch.tensor([kind != ALREADY_WRONG for kind in kinds], device=true.device)
-            attack = self._find_attack(name)
-            if isinstance(attack, WhyfooledError):
-                rows += (row for where in self.where for row in _make_error_rows(name, where, left, attack))
+            try:
+                attack = Refined(find_attack(name, self.attacks)).attack
+            except WhyfooledError as error:
+                for where in self.where:
+                    rows += _make_error_rows(name, where, left, error)
                 continue
             changed = left & (plain.attempted != plain.clean).flatten(1).any(1)
             for where, region in self._choose_regions(classifier, plain, true, changed, batch.seed):
@@ -106,43 +113,32 @@ class RefinedAttack(AttackedStudy):
                     rows += _make_error_rows(name, where, left, region)
                     continue
                 again = _run_inside(attack, classifier, plain, region)
-                rows += _make_rows(name, where, outcomes(batch, again), again, region.double().mean((1, 2, 3)))
+                rows += _make_rows(name, where, outcomes_of(batch, again), again, region.double().mean((1, 2, 3)))
         return Measured(rows)
-
-    def _find_attack(self, name: str) -> Any:
-        """Return the attack of a name as on the command line, or the error that says why it cannot be run again."""
-        try:
-            return Refined(attack_named(name, self.attacks)).attack
-        except WhyfooledError as error:
-            return error
 
     def _choose_regions(
         self, classifier: Classifier, plain: AttackResult, true: Classes, changed: Tensor, seed: int
-    ) -> Iterator[tuple[str, Region | MethodError]]:
+    ) -> Iterator[tuple[Where, Region | MethodError]]:
         """Choose (n,1,h,w) the region of each image that was changed; empty for the others."""
         nowhere = torch.zeros_like(plain.clean[:, :1], dtype=torch.bool)
         if not changed.any():
             yield from ((where, nowhere) for where in self.where)
             return
         part, true = plain.select(changed), true[changed]
-        pair = (classifier, part.clean, part.attempted, true, promoted(part, true))
+        pair = (classifier, part.clean, part.attempted, true, choose_promoted(part, true))
         effects = sensitivity(*pair, Grid(self.cell)) if set(self.where) != {"cam"} else None
         for where in self.where:
-            region = self._choose_region(where, pair, effects, seed)
+            region: Region | MethodError
+            if effects is None or where == "cam":
+                region = self._choose_cam_region(pair)
+            elif where == RANDOM:
+                region = random_region(effects, part.clean, self.keep, seed)
+            else:
+                region = sensitive_region(effects, self.keep)
             yield where, region if isinstance(region, MethodError) else nowhere.index_put((changed,), region)
 
-    def _choose_region(
-        self,
-        where: Where,
-        pair: tuple[Classifier, Tensor, Tensor, Classes, Classes],
-        effects: Sensitivity | None,
-        seed: int,
-    ) -> Region | MethodError:
+    def _choose_cam_region(self, pair: tuple[Classifier, Tensor, Tensor, Classes, Classes]) -> Region | MethodError:
         classifier, clean, _, true, _ = pair
-        if effects is not None and where != "cam":
-            if where == RANDOM:
-                return random_region(effects, clean, self.keep, seed)
-            return sensitive_region(effects, self.keep)
         try:
             return cam_region(*pair, keep=self.keep, cam=self.cam)
         except MethodError as error:

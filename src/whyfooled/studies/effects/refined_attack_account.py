@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import intervals_figure
+from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.errors import ImageError
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, check_some_attacked
@@ -53,10 +53,7 @@ def draw(table: Table, seed: int) -> Figure:
         for attack, runs in attacks.items():
             ratios = runs[norm].ratio(ORIGINAL)
             panels[title][attack] = {where: ratios.get(where, _NOTHING) for where in wheres}
-    figure = intervals_figure(panels, x="norm relative to the original's, where both reach the goal")
-    for panel in figure.axes[: len(panels)]:
-        panel.axvline(1, color="black", linestyle=":", linewidth=1)
-    return figure
+    return intervals_figure(panels, x="norm relative to the original's, where both reach the goal", line=1)
 
 
 def _read_measured(table: Table) -> pd.DataFrame:
@@ -75,8 +72,8 @@ def _read_measured(table: Table) -> pd.DataFrame:
 
 def _spread_out(rows: pd.DataFrame, seed: int) -> dict[str, Runs]:
     return {
-        attack: {column: Spread.of(own, "where", column, seed) for column in _NUMBERS}
-        for (attack,), own in group_rows(rows, "attack")
+        attack: {column: Spread.of(group, "where", column, seed) for column in _NUMBERS}
+        for (attack,), group in group_rows(rows, "attack")
     }
 
 
@@ -95,8 +92,7 @@ def _tabulate_runs(attacks: Mapping[str, Runs]) -> SummaryTable:
             success, allowed, *norms = (means[column][where] for column in ("success", "allowed", *NORMS))
             passes = (means[column][where] for column in PASSES)
             written = (f"{mean.mean:.0f}" if mean.count else "–" for mean in passes)
-            over = None if where == ORIGINAL else difference[where]
-            lines.append((attack, where, success, over, allowed, *norms, *written))
+            lines.append((attack, where, success, difference.get(where), allowed, *norms, *written))
     caption = (
         "How often the goal is reached inside each region, the paired difference to the attack without one, the share "
         "of the pixels that the region holds, the norms where the goal is reached, and the mean passes of that run "

@@ -6,7 +6,6 @@ change moves the logits further. So noise of the same size in every region is me
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -20,7 +19,7 @@ from whyfooled.registry import Card
 from whyfooled.studies.effects import sensitivity_correlation_account
 from whyfooled.studies.effects.sensitivity_correlation_account import ATTACK, MEASURES, NOISE, OVER
 from whyfooled.studies.parts.defaults import NORM_ATTACKS
-from whyfooled.studies.parts.fooled import AttackedStudy, Fooled, fooled_by
+from whyfooled.studies.parts.fooled import Fooled, FooledStudy
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import kendall_correlation, pearson_correlation
@@ -33,7 +32,7 @@ _RESOLUTION = 1e-6
 
 @final
 @dataclass(frozen=True)
-class SensitivityCorrelation(AttackedStudy):
+class SensitivityCorrelation(FooledStudy):
     """Correlate, over the regions of an image, the size of the perturbation with its effect on the logits.
 
     For each image that fools the classifier: Pearson's and Kendall's correlation of the sensitivity score (how far the
@@ -87,16 +86,8 @@ class SensitivityCorrelation(AttackedStudy):
         super().__post_init__()
         Grid(self.cell)
 
-    def measure(self, classifier: Classifier, batch: Batch) -> Measured:
-        """Attack the batch, and remove each perturbation, and noise of its size, from each region in turn."""
-        rows: list[dict[str, Any]] = []
-        for fooled in fooled_by(classifier, batch, self.attacks, self.target):
-            rows += fooled.others()
-            if fooled.places:
-                rows += self._correlate(classifier, fooled, batch.seed)
-        return Measured(rows)
-
-    def _correlate(self, classifier: Classifier, fooled: Fooled, seed: int) -> Iterator[dict[str, Any]]:
+    def measure_fooled(self, classifier: Classifier, batch: Batch, fooled: Fooled) -> Measured:
+        """Remove each perturbation, and noise of its size, from each region in turn."""
         clean, changed, classes = fooled.result.clean, fooled.result.attempted, (fooled.true, fooled.target)
         labels = region_labels(Grid(self.cell), clean)
         exact = sensitivity(classifier, clean, changed, *classes, labels)
@@ -105,11 +96,12 @@ class SensitivityCorrelation(AttackedStudy):
             first_order = sensitivity(classifier, clean, changed, *classes, labels, method="gradient")
             numbers["gradient_rank"] = exact.rank_correlation(first_order)
             numbers["gradient_signed"] = _correlate_changes(exact, first_order)
-        yield from fooled.rows(numbers, perturbation=ATTACK)
+        rows = list(fooled.rows(numbers, perturbation=ATTACK))
         if self.control:
-            noisy = add_noise_by_region(clean, changed, labels, seed)
+            noisy = add_noise_by_region(clean, changed, labels, batch.seed)
             effects = sensitivity(classifier, clean, noisy, *classes, labels)
-            yield from fooled.rows(_correlations(effects), perturbation=NOISE)
+            rows += fooled.rows(_correlations(effects), perturbation=NOISE)
+        return Measured(rows)
 
     summarise = staticmethod(sensitivity_correlation_account.summarise)
     draw = staticmethod(sensitivity_correlation_account.draw)

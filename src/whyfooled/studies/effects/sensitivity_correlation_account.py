@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import intervals_figure
+from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.fooled import read_fooled, who_was_fooled
+from whyfooled.studies.parts.fooled import describe_fooled, read_fooled
 from whyfooled.studies.parts.over_images import Spread, group_rows, swap_keys, tabulate_means
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval
@@ -32,11 +31,10 @@ ByKind = Mapping[str, pd.DataFrame]
 
 def summarise(table: Table, seed: int) -> Summary:
     """Mean correlations of each attack, paired differences to noise and to the highest, and the gradient's."""
-    who, rows = who_was_fooled(table), _read(table)
+    who, rows = describe_fooled(table), _read(table)
     main = Spread.of(rows[ATTACK], "attack", _MAIN, seed)
     best, over_noise = main.best(), _compare_with_noise(main, rows)
-    to_best = {attack: difference for attack, difference in main.minus(best).items() if attack != best}
-    differences = {f"Pearson, ℓ2: minus {best}": to_best, "Pearson, ℓ2: minus noise": over_noise}
+    differences = {f"Pearson, ℓ2: minus {best}": main.minus(best), "Pearson, ℓ2: minus noise": over_noise}
     over_touched = (
         "Correlation of the sensitivity score with the norm of the perturbation, over the regions of an image that the "
         "perturbation touches; and paired differences."
@@ -92,9 +90,7 @@ def _compare_with_noise(main: Spread, rows: ByKind) -> dict[str, Interval]:
     """Return how much higher the main correlation is than that of noise, image by image; empty without the control."""
     if NOISE not in rows:
         return {}
-    noise = Spread.of(rows[NOISE], "attack", _MAIN, main.seed)
-    of_noise = torch.stack([noise.column(attack) for attack in main.entries], dim=1)
-    return replace(main, values=main.values - of_noise).means
+    return replace(main, values=main.values - Spread.of(rows[NOISE], "attack", _MAIN, main.seed).values).means
 
 
 def _tabulate(
@@ -108,9 +104,7 @@ def _tabulate(
             name = attack if kind == ATTACK else f"noise as large as {attack}"
             compared = (by_attack.get(attack) if kind == ATTACK else None for by_attack in differences.values())
             lines.append((name, *correlations.values(), *compared))
-    return SummaryTable(
-        caption, ("perturbation", *MEASURES.values(), *differences), lines, signed=frozenset(differences)
-    )
+    return SummaryTable(caption, ("perturbation", *MEASURES.values(), *differences), lines, frozenset(differences))
 
 
 def _say_what_correlates(main: Spread, rows: pd.DataFrame) -> Iterator[str]:

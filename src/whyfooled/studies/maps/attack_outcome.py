@@ -19,11 +19,11 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, at_least
 from whyfooled.registry import Card
 from whyfooled.studies.maps import attack_outcome_account
+from whyfooled.studies.parts.attacked import Stage, run_stages
 from whyfooled.studies.parts.defaults import ATTACKS, METHODS
 from whyfooled.studies.parts.fooled import AttackedStudy
 from whyfooled.studies.parts.maps import compute_maps, make_error_rows, sort_out
-from whyfooled.studies.parts.stages import Stage, run_stages
-from whyfooled.studies.study import Batch, Measured, check_methods
+from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import cosine, rank_correlation, structural_similarity, top_overlap
 from whyfooled.tensors.randomness import image_generators, uniform
@@ -83,7 +83,6 @@ class AttackOutcome(AttackedStudy):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("noise", self.noise, 0)
-        check_methods(self.methods)
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and compare every method's maps before and after."""
@@ -91,13 +90,13 @@ class AttackOutcome(AttackedStudy):
         clean = next(stages)
         maps_before = dict(compute_maps(self.methods, classifier, clean.images, *clean.explained))
         rows: list[dict[str, Any]] = []
-        maps: dict[str, Tensor | MethodError] = {f"{clean.attack}/{name}": own for name, own in maps_before.items()}
+        maps: dict[str, Tensor | MethodError] = {f"{clean.attack}/{name}": part for name, part in maps_before.items()}
         for stage in chain(stages, self._noise(classifier, batch, clean)):
             for name, maps_after in compute_maps(self.methods, classifier, stage.images, *stage.explained):
                 both, error = sort_out((maps_before[name], maps_after))
                 rows += make_error_rows(stage.keys(), name, error) if error else _compare(clean, stage, name, *both)
                 maps[f"{stage.attack}/{name}"] = maps_after
-        return Measured(rows, {name: own for name, own in maps.items() if isinstance(own, Tensor)})
+        return Measured(rows, {name: part for name, part in maps.items() if isinstance(part, Tensor)})
 
     def _noise(self, classifier: Classifier, batch: Batch, clean: Stage) -> Iterator[Stage]:
         if self.noise:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from whyfooled.drawing.figures.curves import intervals_figure
+from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, FAILED, FOOLED, check_some_attacked
-from whyfooled.studies.parts.over_images import group_rows
+from whyfooled.studies.parts.over_images import Spread, group_rows
 from whyfooled.studies.table import Table
-from whyfooled.tensors.statistics import Interval, auroc, bootstrap_difference, bootstrap_means
+from whyfooled.tensors.statistics import Interval, auroc, bootstrap_difference
 
 NOISE = "noise"
 MEASURES = {
@@ -24,9 +24,6 @@ MEASURES = {
     "ssim": "SSIM",
 }
 """Measures of similarity, by their columns."""
-
-Group = tuple[str, str]
-"""An attack and an outcome."""
 
 
 def summarise(table: Table, seed: int) -> Summary:
@@ -50,7 +47,7 @@ def draw(table: Table, seed: int) -> Figure:
     rows = _read_measured(table)
     groups = _name_groups(rows)
     panels = {
-        name: {method: _means(own, measure, groups, seed) for (method,), own in group_rows(rows, "method")}
+        name: {method: _spread(group, measure, groups, seed).means for (method,), group in group_rows(rows, "method")}
         for measure, name in MEASURES.items()
     }
     return intervals_figure(panels, x="similarity of the maps before and after")
@@ -60,8 +57,8 @@ def _read_measured(table: Table) -> pd.DataFrame:
     return table.read(["index", "attack", "outcome", "method", *MEASURES], [("outcome", "in", (FOOLED, FAILED))])
 
 
-def _name_groups(rows: pd.DataFrame) -> dict[str, Group]:
-    """Name what there is: each attack by its outcome, and noise that did not fool."""
+def _name_groups(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Name what there is, attack and outcome: each attack by its outcome, and noise that did not fool."""
     known = rows.drop_duplicates(["index", "attack"]).groupby(["attack", "outcome"], observed=True, sort=False).size()
     named = {}
     for attack in rows["attack"].unique():
@@ -74,36 +71,30 @@ def _name_groups(rows: pd.DataFrame) -> dict[str, Group]:
 
 
 def _attacks_with_both_outcomes(rows: pd.DataFrame) -> list[str]:
-    known = set(_name_groups(rows).values())
-    attacks = [str(attack) for attack in rows["attack"].unique() if attack != NOISE]
-    return [attack for attack in attacks if {(attack, FOOLED), (attack, FAILED)} <= known]
+    groups = set(_name_groups(rows).values())
+    return [str(attack) for attack in rows["attack"].unique() if {(attack, FOOLED), (attack, FAILED)} <= groups]
 
 
-def _values(rows: pd.DataFrame, measure: str, groups: Sequence[Group]) -> Tensor:
-    """Return (n,g) each image's similarity in each group; NaN where it is not in it."""
+def _spread(rows: pd.DataFrame, measure: str, groups: Mapping[str, tuple[str, str]], seed: int = 0) -> Spread:
+    """Spread out each image's similarity in each of some groups."""
     by_image = [
         rows[(rows["attack"] == attack) & (rows["outcome"] == outcome)].set_index("index")[measure]
-        for attack, outcome in groups
+        for attack, outcome in groups.values()
     ]
-    return torch.tensor(pd.concat(by_image, axis=1).to_numpy(dtype="float64", copy=True))
-
-
-def _means(rows: pd.DataFrame, measure: str, groups: Mapping[str, Group], seed: int) -> dict[str, Interval]:
-    values = _values(rows, measure, list(groups.values()))
-    return dict(zip(groups, bootstrap_means(values, seed=seed), strict=True))
+    return Spread(tuple(groups), torch.tensor(pd.concat(by_image, axis=1).to_numpy(dtype="float64", copy=True)), seed)
 
 
 def _failed_and_fooled(rows: pd.DataFrame, measure: str, attack: str) -> Tensor:
-    return _values(rows, measure, [(attack, FAILED), (attack, FOOLED)])
+    return _spread(rows, measure, {outcome: (attack, outcome) for outcome in (FAILED, FOOLED)}).values
 
 
 def _tabulate(rows: pd.DataFrame, measure: str, seed: int) -> SummaryTable:
     groups, attacks = _name_groups(rows), _attacks_with_both_outcomes(rows)
     differences = [f"{attack}: failed minus fooled" for attack in attacks]
     lines: list[tuple[Cell, ...]] = []
-    for (method,), own in group_rows(rows, "method"):
-        pairs = [_failed_and_fooled(own, measure, attack) for attack in attacks]
-        means = _means(own, measure, groups, seed).values()
+    for (method,), group in group_rows(rows, "method"):
+        pairs = [_failed_and_fooled(group, measure, attack) for attack in attacks]
+        means = _spread(group, measure, groups, seed).means.values()
         lines.append((method, *means, *(bootstrap_difference(pair, seed=seed) for pair in pairs), *map(_auroc, pairs)))
     caption = (
         f"Similarity of the maps of the clean and of the attacked image, by {MEASURES[measure]}. Attacks are compared "
@@ -128,8 +119,8 @@ def _say_what_maps_tell(rows: pd.DataFrame) -> Iterator[str]:
         yield "No attack both fooled the classifier and failed, so nothing can be said of how maps tell outcomes apart."
     for attack in attacks:
         told = {
-            method: _auroc(_failed_and_fooled(own, "cosine", attack)).mean
-            for (method,), own in group_rows(rows, "method")
+            method: _auroc(_failed_and_fooled(group, "cosine", attack)).mean
+            for (method,), group in group_rows(rows, "method")
         }
         ranked = ", ".join(f"{method} {told[method]:.2f}" for method in sorted(told, key=lambda method: -told[method]))
         yield f"{attack}: how well the change of a map (by cosine) tells success from failure, AUROC: {ranked}."

@@ -16,7 +16,7 @@ from whyfooled.errors import MethodError, at_least
 from whyfooled.registry import Card, title
 from whyfooled.saliency import Deconvnet, Enhanced, Gradient, GuidedBackprop
 from whyfooled.studies.maps import filtering_effect_account
-from whyfooled.studies.parts.maps import check_none_works, make_error_rows, scatter_maps
+from whyfooled.studies.parts.maps import TitledMaps, check_none_works, make_error_rows, scatter_maps
 from whyfooled.studies.study import Batch, Measured, Study, check_methods
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import average_difference, binary_similarity, chance_similarity
@@ -88,9 +88,7 @@ class FilteringEffect(Study):
         for place, (labels, predicted) in enumerate(zip(batch.labels, strongest, strict=True)):
             yield _Asked(place, LABELS, labels) if len(labels) > 1 else _Asked(place, PREDICTED, tuple(predicted))
 
-    def _maps(
-        self, classifier: Classifier, images: Images, group: Sequence[_Asked]
-    ) -> Iterator[tuple[str, Tensor | MethodError]]:
+    def _maps(self, classifier: Classifier, images: Images, group: Sequence[_Asked]) -> TitledMaps:
         """Compute (n,k,d,h,w) the maps of every method, or say why it has none."""
         classes = torch.tensor([asked.classes for asked in group], device=images.device)
         for method in self.methods:

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import histograms_figure
+from whyfooled.drawing.figures.histograms import histograms_figure
 from whyfooled.drawing.summary import Summary, SummaryTable
 from whyfooled.studies.parts.over_images import Spread, group_rows
 from whyfooled.studies.table import Table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, final
@@ -19,8 +19,8 @@ from whyfooled.saliency.recovery import FRACTIONS, random_maps, recovery_curve
 from whyfooled.studies.maps import recovery_account
 from whyfooled.studies.parts.attacked import check_attacks, check_target
 from whyfooled.studies.parts.defaults import METHODS
-from whyfooled.studies.parts.fooled import Fooled, fooled_by
-from whyfooled.studies.parts.maps import compute_maps, make_error_rows, scatter_maps
+from whyfooled.studies.parts.fooled import Fooled, find_fooled
+from whyfooled.studies.parts.maps import TitledMaps, compute_maps, make_error_rows, scatter_maps
 from whyfooled.studies.study import Batch, Measured, Study, check_entries, check_methods
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.fills import FILLS, Fill
@@ -89,11 +89,11 @@ class Recovery(Study):
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, compute the maps, perturb and predict."""
-        (fooled,) = fooled_by(classifier, batch, [self.attack], self.target)
+        (fooled,) = find_fooled(classifier, batch, [self.attack], self.target)
         rows = list(fooled.others())
         kept: dict[str, Tensor] = {}
-        size = {"l2": (fooled.result.attempted - fooled.result.clean).flatten(1).norm(dim=1)}
-        for name, orders in self._orders(classifier, fooled, batch.seed) if fooled.places else ():
+        size = {"l2": fooled.delta.flatten(1).norm(dim=1)}
+        for name, orders in self._order(classifier, fooled, batch.seed) if fooled.places else ():
             if isinstance(orders, MethodError):
                 rows += make_error_rows(fooled.rows(size), name, orders)
                 continue
@@ -105,20 +105,18 @@ class Recovery(Study):
                     rows += fooled.rows(size | numbers, method=name, fill=fill, fraction=fraction)
         return Measured(rows, kept)
 
-    def _orders(
-        self, classifier: Classifier, fooled: Fooled, seed: int
-    ) -> Iterator[tuple[str, list[Tensor] | MethodError]]:
-        """Give the maps that order the pixels; over several, as of random orders, the recovery is averaged."""
+    def _order(self, classifier: Classifier, fooled: Fooled, seed: int) -> TitledMaps:
+        """Give (k,m,d,h,w) maps that order the pixels; the recovery is averaged over the k, which are random orders."""
         result = fooled.result
         # Not `adversarial`, which is the clean image where another class than the target was reached.
         for name, maps in compute_maps(self.methods, classifier, result.attempted, result.predictions, fooled.true):
-            yield name, maps if isinstance(maps, MethodError) else [maps]
-        yield recovery_account.SIZE, [(result.attempted - result.clean).abs()]
+            yield name, maps if isinstance(maps, MethodError) else maps.unsqueeze(0)
+        yield recovery_account.SIZE, fooled.delta.abs().unsqueeze(0)
         random = [random_maps(result.clean, seed + number) for number in range(self.random_orders)]
-        yield recovery_account.RANDOM, random
+        yield recovery_account.RANDOM, torch.stack(random)
 
     def _recover(
-        self, classifier: Classifier, fooled: Fooled, orders: Sequence[Tensor], fill: Fill, seed: int
+        self, classifier: Classifier, fooled: Fooled, orders: Tensor, fill: Fill, seed: int
     ) -> tuple[Tensor, Tensor]:
         """Return (m,f) the shares of the orders that recover, and the probabilities of the true classes."""
         images, origin = fooled.result.attempted, fooled.result.clean

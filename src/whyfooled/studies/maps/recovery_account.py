@@ -73,13 +73,7 @@ def _tabulate(fill: str, recovered: Spread, area: Spread, rows: pd.DataFrame) ->
     best = recovered.best(_REFERENCES)
     to_best, to_random = recovered.minus(best), recovered.minus(RANDOM)
     lines: list[tuple[Cell, ...]] = [
-        (
-            name,
-            mean,
-            None if name == best else to_best[name],
-            None if name == RANDOM else to_random[name],
-            area.means[name],
-        )
+        (name, mean, to_best.get(name), to_random.get(name), area.means[name])
         for name, mean in sorted(recovered.means.items(), key=lambda pair: -pair[1].mean)
     ]
     caption = (

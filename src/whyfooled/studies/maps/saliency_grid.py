@@ -14,12 +14,12 @@ from whyfooled.drawing.pictures import scale_of
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.studies.maps import saliency_grid_account
+from whyfooled.studies.parts.attacked import CLEAN, Stage, run_stages
 from whyfooled.studies.parts.defaults import ATTACKS, METHODS
 from whyfooled.studies.parts.fooled import AttackedStudy
-from whyfooled.studies.parts.maps import compute_maps, make_error_rows, sort_out
-from whyfooled.studies.parts.pictures import CLEAN, SCALE_COLUMNS, pack_maps
-from whyfooled.studies.parts.stages import PICTURE_COLUMNS, Stage, run_stages
-from whyfooled.studies.study import Batch, Measured, check_methods
+from whyfooled.studies.parts.maps import TitledMaps, compute_maps, make_error_rows, sort_out
+from whyfooled.studies.parts.pictures import PICTURE_COLUMNS, SCALE_COLUMNS, make_picture_rows, pack_maps
+from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import cosine
 
@@ -65,14 +65,10 @@ class SaliencyGrid(AttackedStudy):
     }
     controls: ClassVar[tuple[str, ...]] = (CLEAN,)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_methods(self.methods)
-
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and draw every method's maps."""
         stages = list(run_stages(classifier, batch, self.attacks, self.target))
-        rows = [row for stage in stages for row in stage.rows(classifier)]
+        rows = [row for stage in stages for row in make_picture_rows(classifier, stage)]
         kept: dict[str, Tensor] = {}
         for name, maps in self._maps(classifier, stages):
             if isinstance(maps, MethodError):
@@ -82,7 +78,7 @@ class SaliencyGrid(AttackedStudy):
             kept |= {f"{stage.attack}/{name}": maps[:, number] for number, stage in enumerate(stages)}
         return Measured(rows, kept)
 
-    def _maps(self, classifier: Classifier, stages: Sequence[Stage]) -> Iterator[tuple[str, Tensor | MethodError]]:
+    def _maps(self, classifier: Classifier, stages: Sequence[Stage]) -> TitledMaps:
         """Compute (n,r,d,h,w) the maps of every method in each of r stages."""
         by_stage = [dict(compute_maps(self.methods, classifier, stage.images, *stage.explained)) for stage in stages]
         for name in by_stage[0]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import Line
+from whyfooled.drawing.figures.tiles import Line
 from whyfooled.drawing.summary import Summary
 from whyfooled.studies.parts.over_images import check_some_method
 from whyfooled.studies.parts.pictures import choose_most_telling, draw_map, draw_shown, from_png, tabulate_shown
@@ -17,8 +17,8 @@ def summarise(table: Table, seed: int) -> Summary:
     check_some_method(table)
     chosen = choose_most_telling(table)
     count = f"{len(chosen)} of {table.images} images"
-    sentence = f"Shown are {count}: those on which most attacks succeed and maps change most."
-    return Summary((sentence,), (tabulate_shown(table, chosen),))
+    said = f"Shown are {count}: those on which most attacks succeed and maps change most."
+    return Summary((said,), (tabulate_shown(table, chosen),))
 
 
 def draw(table: Table, seed: int) -> Figure:

@@ -15,41 +15,33 @@ from whyfooled.saliency.enhanced import Enhanced
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Classes, Images, ManyClasses
 
+TitledMaps = Iterator[tuple[str, Tensor | MethodError]]
+"""For each method, its name in reports and its maps; where it works on none of the images, the error that says why."""
+
 
 def compute_maps(
-    methods: Sequence[Any], classifier: Classifier, images: Images, classes: Classes, contrast: Classes
-) -> Iterator[tuple[str, Tensor | MethodError]]:
-    """Compute (n,d,h,w) the maps of `classes` by every method; enhanced ones contrast them with `contrast`.
-
-    Yields
-    ------
-    tuple
-        The method's name in reports, and its maps; or, where it works on none of the images, the error that says why.
-
-    Raises
-    ------
-    MethodError
-        If a method works on some of the images only: the runner then measures each on its own.
-    """
-    for name, maps in compute_pairs(methods, classifier, images, classes, contrast, both=False):
-        yield name, maps if isinstance(maps, MethodError) else maps[:, 0]
-
-
-def compute_pairs(
     methods: Sequence[Any],
     classifier: Classifier,
     images: Images,
     classes: Classes,
     contrast: Classes,
     *,
-    both: bool = True,
-) -> Iterator[tuple[str, Tensor | MethodError]]:
-    """Compute (n,2,d,h,w) the maps of `classes` and of `contrast`, or (n,1,d,h,w) the first; else as `compute_maps`."""
+    both: bool = False,
+) -> TitledMaps:
+    """Compute (n,d,h,w) the maps of `classes`, or (n,2,d,h,w) those of `classes` and of `contrast` if `both`.
+
+    Enhanced methods contrast the maps of `classes` with those of `contrast`.
+
+    Raises
+    ------
+    MethodError
+        If a method works on some of the images only: the runner then measures each on its own.
+    """
     for method, maps in pair_maps(methods, classifier, images, classes, contrast, both=both):
         if isinstance(maps, MethodError):
             base = method.base if isinstance(method, Enhanced) else method
             check_none_works(maps, base, classifier, images, classes)
-        yield title(method), maps
+        yield title(method), maps if both or isinstance(maps, MethodError) else maps[:, 0]
 
 
 def check_none_works(

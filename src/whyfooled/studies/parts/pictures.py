@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.drawing.figures.curves import Line, tiles_figure
+from whyfooled.classifier import Classifier
+from whyfooled.drawing.figures.tiles import Line, tiles_figure
 from whyfooled.drawing.pictures import Scale, scaled_picture
 from whyfooled.drawing.summary import SummaryTable
 from whyfooled.images import to_picture
-from whyfooled.studies.parts.attacked import FOOLED
+from whyfooled.studies.parts.attacked import FOOLED, Stage
 from whyfooled.studies.table import Columns, Table
 from whyfooled.types import Image
 
@@ -47,11 +48,32 @@ def from_levels(content: bytes, height: int) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, dtype=np.int8).reshape(height, -1) / _LEVELS)
 
 
+PICTURE_COLUMNS: Columns = {
+    "prediction": "text",
+    "probability": "real",
+    "l2": "real",
+    "linf": "real",
+    "picture": "bytes",
+}
+"""The columns of `make_picture_rows`, beside the attack and its outcome."""
 SCALE_COLUMNS: Columns = {"scale": "real", "signed": "flag", "height": "whole"}
 """What `pack_maps` writes beside the maps."""
-CLEAN = "clean"
 SHOWN = 3
 """How many images the figure shows: the most telling ones. [ours]"""
+
+
+def make_picture_rows(classifier: Classifier, stage: Stage) -> Iterator[dict[str, Any]]:
+    """Give for each image what the classifier makes of it, and a picture."""
+    whole = zip(stage.keys(), stage.images, stage.logits.softmax(1), stage.delta, strict=True)
+    for key, image, probabilities, added in whole:
+        seen = int(probabilities.argmax())
+        yield key | {
+            "prediction": classifier.class_name(seen),
+            "probability": float(probabilities[seen]),
+            "l2": float(added.norm()),
+            "linf": float(added.abs().max()),
+            "picture": to_png(image),
+        }
 
 
 def pack_maps(maps: Mapping[str, Image], scale: Scale) -> dict[str, Any]:
@@ -87,8 +109,5 @@ def tabulate_shown(table: Table, chosen: Sequence[int]) -> SummaryTable:
 
 def draw_shown(table: Table, make_lines: Callable[[pd.DataFrame], list[Line]]) -> Figure:
     """Draw the images that are shown: for each, the lines of pictures that are made of its rows."""
-    blocks = []
-    for index in choose_most_telling(table):
-        rows = table.read(where=[("index", "==", index)])
-        blocks.append((str(rows["image"].iloc[0]), make_lines(rows)))
-    return tiles_figure(blocks)
+    shown = (table.read(where=[("index", "==", index)]) for index in choose_most_telling(table))
+    return tiles_figure([(str(rows["image"].iloc[0]), make_lines(rows)) for rows in shown])

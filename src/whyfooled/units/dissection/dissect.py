@@ -18,6 +18,7 @@ from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.dissection import Dissection
 from whyfooled.units.dissection.passes import AnnotatedRun, Counts, Survey, count, make_permutation_groups, survey
 from whyfooled.units.dissection.results import CUTOFF, DissectedLayer
+from whyfooled.units.dissection.summary import list_names
 
 TOP = 0.005
 """The share of a unit's activations above its threshold (Bau et al. 2017, sec. 2.2)."""
@@ -177,6 +178,10 @@ def _write_notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Coun
             f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "
             "input (--squash), pictures are seen whole."
         )
+    hidden = [name for name, area in zip(concepts.names, counts.area.tolist(), strict=True) if not area]
+    if hidden:
+        where = ", in the part that the classifier sees" if counts.seen < 1 else ""
+        yield f"Of the listed concepts, no image shows {list_names(hidden)}{where}."
     for name, surveyed in surveys.items():
         seldom = int(((surveyed.threshold == surveyed.moments.smallest) & (surveyed.above > 0)).sum())
         if seldom:

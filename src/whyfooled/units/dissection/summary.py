@@ -133,7 +133,7 @@ def _write_on_chance(dissection: DissectionRecord) -> Iterator[str]:
     many = [name for name, one in chances.items() if one.observed and one.mean >= MUCH * one.observed]
     if many:
         yield (
-            f"Chance alone gives at least half as many detectors in {_list_names(many)}: to be active where in a "
+            f"Chance alone gives at least half as many detectors in {list_names(many)}: to be active where in a "
             "picture such things mostly are is enough there. Which of them do is not known: look at each unit's own p."
         )
 
@@ -155,7 +155,7 @@ def _write_on_reach(dissection: DissectionRecord) -> Iterator[str]:
     if len(missed):
         largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
         yield (
-            f"No unit here can detect {_list_names([dissection.concepts[index] for index in largest])}, whatever it "
+            f"No unit here can detect {list_names([dissection.concepts[index] for index in largest])}, whatever it "
             "does: units are active on far fewer, or far more, pixels than show it, so the IoU stays under the cutoff."
         )
 
@@ -234,7 +234,8 @@ def _tabulate_strongest(dissection: DissectionRecord) -> SummaryTable:
     return SummaryTable(caption, headings, rows)
 
 
-def _list_names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
+    """Write names one after another, at most five, and how many more there are."""
     rest = len(names) - _NAMED
     if rest > 0:
         return f"{', '.join(names[:_NAMED])} and {rest} more"
