@@ -1,4 +1,4 @@
-"""Checkpointed and scripted models: the map of the plain one, or a sentence that says what to do."""
+"""Checkpointed, scripted and cut-off models: the map of the plain one, or a sentence that says what to do."""
 
 import pytest
 import torch
@@ -89,3 +89,16 @@ def test_a_scripted_model_has_gradients_and_no_rules(whole):
     for method in (GuidedBackprop(), Deconvnet(), LRP(), DeepLIFT()):
         with pytest.raises(MethodError, match=r"scripted.* Give the plain Python module"):
             method(classifier, IMAGES, CLASSES)
+
+
+class Detached(Network):
+    """Its logits have a gradient, but none that leads to the image."""
+
+    def forward(self, x):
+        return self.head(self.part(self.first(x.detach())).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", [Gradient(), GuidedBackprop(), DeepLIFT()], ids=lambda method: method.card.name)
+def test_logits_without_a_gradient_at_the_image_are_named(method):
+    with pytest.raises(ModelError, match="do not depend on the images by operations that have a gradient"):
+        method(Classifier(Detached(None).eval(), size=(16, 16)), IMAGES, CLASSES)

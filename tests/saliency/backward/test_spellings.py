@@ -86,6 +86,33 @@ def in_parts(a):
     return torch.cat([a[:, :4].clamp(min=0), a[:, 4:] * (a[:, 4:] > 0)], 1)
 
 
+def in_parts_in_place(a):
+    a = a + 0
+    a[:, :4].clamp_(min=0)
+    a[:, 4:].mul_(a[:, 4:] > 0)
+    return a
+
+
+def in_place_and_on(a):
+    return a.clamp_(min=0).mul_(2).div_(2)
+
+
+def permuted(a):
+    last = a.movedim(1, -1)
+    return (last * (a > 0).movedim(1, -1)).movedim(-1, 1)
+
+
+class Threshold(nn.Module):
+    """The thresholded linear unit, with its threshold at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = nn.Parameter(torch.zeros(1, 8, 1, 1))
+
+    def forward(self, a):
+        return torch.maximum(a, self.threshold)
+
+
 def twice(a):
     return a.clamp(min=0) - 0.5 * (-a).clamp(min=0)
 
@@ -116,7 +143,7 @@ SPELLINGS = {
     "product with data": lambda a: a * a.data.gt(0),
     "product with a step": lambda a: a * torch.heaviside(a.detach(), torch.zeros((), dtype=a.dtype)),
     "product with the sign": lambda a: a * (a.sign() + 1) / 2,
-    "half of the sum": lambda a: (a + a.abs()) / 2,
+    "half of the sum": lambda a: half_of_the_sum(a),
     "half of the sum in place": halved_in_place,
     "half of each": lambda a: 0.5 * a + 0.5 * torch.abs(a),
     "root of the square": lambda a: (a + a.square().sqrt()) / 2,
@@ -128,6 +155,15 @@ SPELLINGS = {
     "threshold_": lambda a: F.threshold_(a, 0.0, 0.0),
     "twice the same": lambda a: a.clamp(min=0).clamp(min=0),
     "in parts": in_parts,
+    "in parts in place": in_parts_in_place,
+    "in place, and on": in_place_and_on,
+    "channel by channel": lambda a: torch.stack([part.clamp(min=0) for part in a.unbind(1)], 1),
+    "permuted": permuted,
+    "thresholded linear unit": Threshold(),
+    "minus the negative part": lambda a: a - a.clamp(max=0),
+    "addcmul": lambda a: torch.addcmul(torch.zeros_like(a), a, (a > 0).to(a)),
+    "lerp": lambda a: torch.lerp(torch.zeros_like(a), a, (a > 0).to(a)),
+    "by what is less precise": lambda a: a * (a.float() > 0),
 }
 BOUNDED = {
     "clamp": lambda a: a.clamp(0, 6),
@@ -220,6 +256,10 @@ def chosen(a):
     return outputs
 
 
+def half_of_the_sum(a):
+    return (a + a.abs()) / 2
+
+
 def leaky_assignment(a):
     a[a < 0] *= 0.1
     return a
@@ -255,6 +295,7 @@ BENT = {
     "best channel": (best_channel, "mul with a mask made of the signal"),
     "largest of two": (lambda a: torch.stack([a, 0 * a]).amax(0), "amax of a signal and a constant or a function"),
     "largest beside 0": (lambda a: torch.stack([a, torch.zeros_like(a)]).max(0).values, "max of a signal and a const"),
+    "before a rectifier": (lambda a: half_of_the_sum((a * (a > 0.2)).roll(1, 1)), "mul with a mask made of the signal"),
     "a function": (lambda a: AFunction.apply(a), r"AFunction \(a torch.autograd.Function\)"),
 }
 SMOOTH = {

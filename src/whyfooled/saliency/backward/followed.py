@@ -66,7 +66,7 @@ class Step:
     rectifier
         How to make it as a rectifier, if it is one.
     versions, nodes
-        The versions of its tensors and their nodes of the graph, before it.
+        The versions of its tensors, and the nodes of the graph that it begins at, before it.
     """
 
     call: Call
@@ -142,6 +142,9 @@ class Followed:
             values = [self.values(signal) for signal in signals]
             outcome = self._outcome(call, signals, values)
             leaves_image = self._leaves_image(call, values)
+            rectifier = None if leaves_image else self._rectifier(call, outcome)
+            # What a rectifier is of may lie further back than what the call that completes it takes.
+            taken = call.tensors if rectifier is None else [*call.tensors, rectifier.inputs]
             return Step(
                 call=call,
                 signals=signals,
@@ -150,9 +153,9 @@ class Followed:
                 leaves_image=leaves_image,
                 mixes=any(signal in self._mixtures for signal in signals),
                 outcome=outcome,
-                rectifier=None if leaves_image else self._rectifier(call, outcome),
+                rectifier=rectifier,
                 versions=[(tensor, tensor._version) for tensor in call.tensors],
-                nodes={tensor.grad_fn for tensor in call.tensors},
+                nodes={tensor.grad_fn for tensor in taken},
             )
 
     def after(self, step: Step, outputs: Any) -> None:
