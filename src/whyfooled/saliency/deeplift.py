@@ -26,8 +26,8 @@ class DeepLIFT:
 
     A backward pass in which every ReLU's derivative is replaced by ``Δoutput/Δinput`` between image and baseline, and a
     max pooling's by its like; the result is multiplied by the image's difference from the baseline. The values of a map
-    add up to the difference of the logits, ``z(x) − z(b)``, and this is checked. ReLUs count wherever they are called;
-    where pooling windows overlap, each has its share.
+    add up to the difference of the logits, ``z(x) − z(b)``, and this is checked. ReLUs count wherever they are called
+    and however they are spelled; where pooling windows overlap, each has its share.
 
     Raises `MethodError` on networks whose activations are no ReLUs, and where the values do not add up: the network
     then has another step that is not linear, such as a gate, attention or another pooling.

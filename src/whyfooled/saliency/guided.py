@@ -20,7 +20,7 @@ class Deconvnet:
     Of an image, the map keeps nothing but which places the max poolings chose (and what gates let pass, if there are
     any), so it takes no `create_graph`: there is no derivative to follow.
 
-    Raises `MethodError` on networks whose activations are no ReLUs.
+    As in `GuidedBackprop`, a ReLU is one however it is spelled, and other activations raise `MethodError`.
     """
 
     card: ClassVar[Card] = Card(
@@ -41,7 +41,10 @@ class Deconvnet:
 class GuidedBackprop:
     """Guided backpropagation: at every open ReLU the positive part of the gradient goes on, ``max(G, 0) · 1[a > 0]``.
 
-    Raises `MethodError` on networks whose activations are no ReLUs.
+    A ReLU, or ReLU6 or Hardtanh(0, h), is one however it is spelled: ``a.clamp(min=0)``, ``a * (a > 0)``,
+    ``(a + a.abs()) / 2``. Everything else keeps its gradient, by the method's definition, if it is known to be no
+    activation: `whyfooled.saliency.backward.steps` lists it. Whatever may be one, such as ``a * torch.sigmoid(a)`` or a
+    model's own `torch.autograd.Function`, raises `MethodError`, which names it.
     """
 
     card: ClassVar[Card] = Card(
