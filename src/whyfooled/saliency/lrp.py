@@ -39,8 +39,8 @@ class LRP:
       a product with a gate (squeeze and excitation) the signal receives all, the gate nothing.
     * The normalisation of the images passes relevance on: maps are of the normalised image, against its mean.
 
-    It holds for layers, functions and methods alike, and in place, and for a ReLU however it is spelled. Whatever has no
-    rule (SiLU, GELU, also written out, layer norm, attention) raises `MethodError`.
+    It holds for layers, functions and methods alike, in place too, and for a ReLU however it is spelled. Whatever has
+    no rule (SiLU, GELU, also written out, layer norm, attention) raises `MethodError`.
 
     Parameters
     ----------

@@ -143,12 +143,12 @@ SPELLINGS = {
     "product with data": lambda a: a * a.data.gt(0),
     "product with a step": lambda a: a * torch.heaviside(a.detach(), torch.zeros((), dtype=a.dtype)),
     "product with the sign": lambda a: a * (a.sign() + 1) / 2,
-    "half of the sum": lambda a: half_of_the_sum(a),
+    "half of the sum": lambda a: (a + a.abs()) / 2,
     "half of the sum in place": halved_in_place,
     "half of each": lambda a: 0.5 * a + 0.5 * torch.abs(a),
     "root of the square": lambda a: (a + a.square().sqrt()) / 2,
     "minus the minimum": lambda a: -torch.minimum(-a, torch.zeros_like(a)),
-    "minus the clamped": lambda a: -(-a).clamp(max=0),
+    "minus the clamped": lambda a: minus_the_clamped(a),
     "assignment": assigned,
     "assignment to a view": assigned_to_a_view,
     "threshold": lambda a: torch.threshold(a, 0.0, 0.0),
@@ -256,8 +256,8 @@ def chosen(a):
     return outputs
 
 
-def half_of_the_sum(a):
-    return (a + a.abs()) / 2
+def minus_the_clamped(a):
+    return -(-a).clamp(max=0)
 
 
 def leaky_assignment(a):
@@ -295,7 +295,10 @@ BENT = {
     "best channel": (best_channel, "mul with a mask made of the signal"),
     "largest of two": (lambda a: torch.stack([a, 0 * a]).amax(0), "amax of a signal and a constant or a function"),
     "largest beside 0": (lambda a: torch.stack([a, torch.zeros_like(a)]).max(0).values, "max of a signal and a const"),
-    "before a rectifier": (lambda a: half_of_the_sum((a * (a > 0.2)).roll(1, 1)), "mul with a mask made of the signal"),
+    "before a rectifier": (
+        lambda a: minus_the_clamped((a * (a > 0.2)).roll(1, 1)),
+        "mul with a mask made of the signal",
+    ),
     "a function": (lambda a: AFunction.apply(a), r"AFunction \(a torch.autograd.Function\)"),
 }
 SMOOTH = {
