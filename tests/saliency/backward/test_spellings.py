@@ -61,7 +61,7 @@ def maps_of(function, method, scale=1.0):
 
 def assert_same(maps, expected):
     assert expected.any()
-    torch.testing.assert_close(maps, expected, rtol=1e-6, atol=1e-8 * float(expected.abs().max()))
+    torch.testing.assert_close(maps, expected, rtol=1e-6, atol=1e-7 * float(expected.abs().max()))
 
 
 def assigned(a):
@@ -80,6 +80,10 @@ def halved_in_place(a):
     size.add_(a)
     size.mul_(0.5)
     return size
+
+
+def minus_the_clamped(a):
+    return -(-a).clamp(max=0)
 
 
 def in_parts(a):
@@ -196,6 +200,15 @@ def test_one_behind_a_shift_or_a_scale_for_each_channel_too(method):
 
 
 @METHODS
+def test_one_behind_another_function_too(method):
+    functions = (lambda a: F.relu(a) - 0.1, lambda a: F.relu6(a).roll(1, 1) - 0.2, lambda a: F.relu(a) * 3 - 1)
+    for function in functions:
+        expected = maps_of(lambda a, function=function: F.relu(function(a)), method, 20)
+        assert_same(maps_of(lambda a, function=function: function(a).clamp(min=0), method, 20), expected)
+        assert_same(maps_of(lambda a, function=function: minus_the_clamped(function(a)), method, 20), expected)
+
+
+@METHODS
 def test_two_rectifiers_of_one_signal_are_two(method):
     expected = maps_of(lambda a: F.relu(a) - 0.5 * F.relu(-a), method)
     assert_same(maps_of(twice, method), expected)
@@ -254,10 +267,6 @@ def chosen(a):
     outputs = torch.zeros_like(a)
     outputs[a > 0] = a[a > 0]
     return outputs
-
-
-def minus_the_clamped(a):
-    return -(-a).clamp(max=0)
 
 
 def leaky_assignment(a):
@@ -386,12 +395,13 @@ GATES = {
 
 @pytest.mark.parametrize("method", [GuidedBackprop(), Deconvnet(), LRP()], ids=repr)
 @pytest.mark.parametrize("spelling", GATES)
-@pytest.mark.parametrize("where", ["pooled", "everywhere"])
+@pytest.mark.parametrize("where", ["pooled", "everywhere", "behind a ReLU"])
 def test_a_hard_gate_is_one_however_it_is_spelled(where, spelling, method):
     def with_gate(squash):
         def gated(a, layer):
             signal = F.relu(a)
-            return signal * squash(20 * layer(signal.mean((2, 3), keepdim=True) if where == "pooled" else signal))
+            gate = 20 * layer(signal.mean((2, 3), keepdim=True) if where == "pooled" else signal)
+            return signal * squash(F.relu(gate) if where == "behind a ReLU" else gate)
 
         return WithLayer(gated)
 

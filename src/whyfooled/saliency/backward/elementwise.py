@@ -170,7 +170,7 @@ class Values:
     affine, settled
         Whether that function is affine; whether it is but for rectifiers that were recognised.
     behind
-        Tensors whose values are affine functions of the same origin, with their versions: what this one is made of.
+        The tensors that this one is made of, functions of the same origin, with their versions.
     parts, make
         The values that the last call took, and what it makes of them; no parts if these are the origin's own.
     """
@@ -184,12 +184,17 @@ class Values:
     make: Callable[[Sequence[Tensor]], Tensor] | None = None
 
 
-def evaluate(values: Values, points: Tensor) -> Tensor | None:
-    """Compute the function that values are of their origin at points (k,); None if it cannot be computed there."""
-    known: dict[Values, Tensor] = {}
+def evaluate(values: Values, points: Tensor, of: Values | None = None) -> Tensor | None:
+    """Compute the function that values are of their origin, or of other values, at points (k,).
+
+    None if it cannot be computed there, or if they are made of something else than those other values, too.
+    """
+    known: dict[Values, Tensor] = {} if of is None else {of: points}
 
     def at_points(current: Values) -> Tensor:
         if current not in known:
+            if current.make is None and of is not None:
+                raise ValueError("made of something else")
             parts = [at_points(part) for part in current.parts]
             # Copies: some functions are asked to work in place.
             known[current] = points if current.make is None else current.make([part.clone() for part in parts])

@@ -212,9 +212,7 @@ class Followed:
             return None
         straight = _stays_affine(call, function, signals)
         behind = {id(tensor): (tensor, version) for part in values for tensor, version in part.behind}
-        behind |= {
-            id(signal): (signal, signal._version) for signal, part in zip(signals, values, strict=True) if part.affine
-        }
+        behind |= {id(signal): (signal, signal._version) for signal in signals}
         return Values(
             source=values[0].source,
             origin=values[0].origin,
@@ -264,11 +262,10 @@ class Followed:
         if upper == INFINITY or not self.depends(inputs):
             return False
         values = self.values(inputs)
-        if not values.affine or not values.parts:
+        if not values.parts:
             return False
-        origin = Values(values.source, values.origin)
-        others = [self.values(tensor) for tensor, version in values.behind if tensor._version == version]
-        return any(is_middle(values, upper, other) for other in [origin, *others])
+        behind = [self.values(tensor) for tensor, version in values.behind if tensor._version == version]
+        return any(is_middle(values, upper, of) for of in (None, *behind))
 
     def _judge(self, step: Step, made: Sequence[Tensor], written: Sequence[Tensor]) -> None:
         """Note the nodes of the graph that a call has made, and whether they are in doubt."""

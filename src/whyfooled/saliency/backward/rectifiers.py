@@ -104,26 +104,26 @@ _ROUNDING = 1e-9
 
 
 def matched(outcome: Values, signal: Values) -> tuple[float, float] | None:
-    """Tell whether values are a rectifier of other values of the same origin, with its derivative.
+    """Tell whether values are a rectifier of other values, with its derivative.
 
     Parameters
     ----------
     outcome
         The values in question.
     signal
-        An affine function of the same origin.
+        What they may be a rectifier of: an affine function of the same origin, or what they are made of alone.
 
     Returns
     -------
     tuple or None
         Its scale and its upper bound; None if it is none.
     """
-    line = _line(signal)
+    line = _line(signal) if signal.affine else (1.0, 0.0)
     if line is None:
         return None
     slope, shift = line
     points = ((POINTS - shift) / slope).requires_grad_()
-    outputs = evaluate(outcome, points)
+    outputs = evaluate(outcome, points, None if signal.affine else signal)
     if outputs is None or not outputs.requires_grad or outputs.shape != points.shape:
         return None
     (growth,) = torch.autograd.grad(outputs, points, torch.ones_like(outputs))
@@ -153,20 +153,18 @@ def _tidy(number: float) -> float:
     return tidy if abs(tidy - number) <= 1e-12 * abs(number) else number
 
 
-def _line(values: Values) -> tuple[float, float] | None:
-    """Return the slope and the shift of an affine function."""
-    ends = evaluate(values, torch.tensor([0.0, 1.0], dtype=torch.float64))
-    if ends is None:
+def _line(values: Values, of: Values | None = None) -> tuple[float, float] | None:
+    """Return the slope and the shift of values that are an affine function of their origin, or of other values."""
+    at_points = evaluate(values, POINTS, of)
+    at_two = evaluate(values, POINTS.new_tensor([0.0, 1.0]), of)
+    if at_points is None or at_two is None:
         return None
-    shift, at_one = (float(end) for end in ends)
-    return (at_one - shift, shift) if at_one != shift else None
+    shift, slope = float(at_two[0]), float(at_two[1] - at_two[0])
+    is_line = (at_points - (slope * POINTS + shift)).abs() <= _ROUNDING * (abs(shift) + abs(slope) * POINTS.abs())
+    return (slope, shift) if slope != 0 and bool(is_line.all()) else None
 
 
-def is_middle(signal: Values, upper: float, behind: Values) -> bool:
-    """Tell whether an affine function is ``upper / 2`` where one of the same origin is 0, and grows with it."""
-    lines = _line(signal), _line(behind)
-    if lines[0] is None or lines[1] is None:
-        return False
-    (slope, shift), (way, start) = lines[0], lines[1]
-    size = slope / way
-    return size > 0 and abs(shift - size * start - upper / 2) <= _ROUNDING * (upper + abs(size * start))
+def is_middle(signal: Values, upper: float, of: Values | None) -> bool:
+    """Tell whether values are ``upper / 2`` where other values, or their origin's, are 0, and grow with them."""
+    line = _line(signal, of)
+    return line is not None and line[0] > 0 and abs(line[1] - upper / 2) <= _ROUNDING * upper
