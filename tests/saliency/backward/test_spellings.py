@@ -303,6 +303,14 @@ BENT = {
     "chosen by a mask": (chosen, "with a mask made of the signal"),
     "best channel": (best_channel, "mul with a mask made of the signal"),
     "largest of two": (lambda a: torch.stack([a, 0 * a]).amax(0), "amax of a signal and a constant or a function"),
+    "largest of a pool": (
+        lambda a: F.max_pool2d(torch.cat([a[:, :, None], 0 * a[:, :, None]], 2).flatten(3), (2, 1)).view_as(a),
+        "max_pool2d of a signal and a constant or a function",
+    ),
+    "product of matrices": (
+        lambda a: (torch.diag_embed((a > 0).to(a)) @ a[..., None])[..., 0],
+        "matmul with a mask made of the signal",
+    ),
     "largest beside 0": (lambda a: torch.stack([a, torch.zeros_like(a)]).max(0).values, "max of a signal and a const"),
     "before a rectifier": (
         lambda a: minus_the_clamped((a * (a > 0.2)).roll(1, 1)),
@@ -413,6 +421,10 @@ KEPT = {
     "gated linear unit": lambda a: torch.cat([a[:, :4] * torch.sigmoid(a[:, 4:])] * 2, 1),
     "F.glu": lambda a: torch.cat([F.glu(a, 1)] * 2, 1),
     "chunks": lambda a: torch.cat([torch.mul(*a.relu().chunk(2, 1))] * 2, 1),
+    "CReLU, pooled": lambda a: (
+        a + torch.cat([a[:, :4].relu(), (-a[:, :4]).relu()], 1).flatten(2).amax(2)[..., None, None]
+    ),
+    "constant channels, pooled": lambda a: F.max_pool2d(torch.cat([a[:, :7], torch.ones_like(a[:, :1])], 1), 3, 1, 1),
     "maxout": lambda a: torch.cat([torch.maximum(a[:, :4], a[:, 4:])] * 2, 1),
     "maxout, stacked": lambda a: torch.cat([torch.stack(a.chunk(2, 1)).amax(0)] * 2, 1),
     "softmax over branches": WithLayer(

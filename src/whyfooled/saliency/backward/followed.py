@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,7 +61,7 @@ class Step:
     leaves_image
         Whether it cuts off the values of what is still image, and none had to be.
     mixes
-        Whether one of them has, side by side, a signal and a constant, or a signal and a function of itself.
+        Whether it chooses among values that lie side by side, of a signal and a constant or a function of itself.
     outcome
         What the values of its result will be, if it is one function of each value of one origin.
     rectifier
@@ -112,7 +113,8 @@ class Followed:
         self._keys = itertools.count()
         self._values: MutableMapping[Tensor, tuple[int, Values]] = WeakTensorKeyDictionary()
         self._constants = WeakTensorKeyDictionary()
-        self._mixtures = WeakTensorKeyDictionary()
+        # Along which axis a tensor has a signal beside a constant or a function of itself; None if it is not known.
+        self._joined: MutableMapping[Tensor, int | None] = WeakTensorKeyDictionary()
         self._image = self._as_origin(images).source
 
     def depends(self, tensor: Tensor) -> bool:
@@ -151,7 +153,9 @@ class Followed:
                 values=values,
                 hidden=[signal for signal in signals if not signal.requires_grad],
                 leaves_image=leaves_image,
-                mixes=any(signal in self._mixtures for signal in signals),
+                mixes=any(
+                    _chooses_along(call, signal, self._joined[signal]) for signal in signals if signal in self._joined
+                ),
                 outcome=outcome,
                 rectifier=rectifier,
                 versions=[(tensor, tensor._version) for tensor in call.tensors],
@@ -181,11 +185,7 @@ class Followed:
     def _note(self, step: Step, index: int, tensor: Tensor) -> None:
         """Note what the values of a tensor are that a call has made."""
         origin, sources = self._as_origin(tensor).origin, {values.source for values in step.values}
-        is_joined = step.call.function in _JOINING and (
-            step.shares_source or len(step.signals) < len(step.call.tensors)
-        )
-        if is_joined or (step.mixes and _kind(step.call) == "same"):
-            self._mixtures[tensor] = True
+        self._note_joint(step, tensor)
         if step.outcome is not None:
             # What was overwritten is known no more, and a note that held its own tensor would never go.
             behind = tuple(each for each in step.outcome.behind if each[0] is not tensor)
@@ -195,6 +195,16 @@ class Followed:
             self._keep(tensor, Values(source=sources.pop(), origin=origin))
         elif len(step.call.tensors) == 1:
             self._keep(tensor, _same_call(step, index, origin))
+
+    def _note_joint(self, step: Step, tensor: Tensor) -> None:
+        call, before = step.call, step.call.tensors[0]
+        if call.function in _JOINING and (step.shares_source or len(step.signals) < len(call.tensors)):
+            axis = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
+            self._joined[tensor] = axis % tensor.ndim if isinstance(axis, int) else None
+        elif before in self._joined and _kind(call) == "same":
+            axis = self._joined[before]
+            is_kept = axis is not None and tensor.shape[: axis + 1] == before.shape[: axis + 1]
+            self._joined[tensor] = axis if is_kept else None
 
     def _outcome(self, call: Call, signals: Sequence[Tensor], values: Sequence[Values]) -> Values | None:
         """Return what a call makes of each value, if it is the same function of all values of one origin."""
@@ -301,7 +311,7 @@ def _doubt(step: Step) -> Doubt | None:
     function, title = _function_of(step.call), _title(step.call)
     if function is not None and function.kind == "same":
         return None
-    if step.mixes and title in _EXTREMES:
+    if step.mixes:
         return Doubt(f"{title} of a signal and a constant or a function of itself", bends=title != "logsumexp")
     if step.hidden:
         return Doubt(f"{title} with a mask made of the signal", bends=True) if _masks(step) else None
@@ -319,10 +329,26 @@ def _multiplies(call: Call) -> bool:
     return _function_of(call) is not None or call.function is torch.einsum or is_raw
 
 
+def _chooses_along(call: Call, inputs: Tensor, axis: int | None) -> bool:
+    """Tell whether a call chooses among values along an axis; any, if it is not known."""
+    title = _title(call)
+    pooling = re.search(r"max_pool(\d)d", title)
+    if pooling is not None:
+        return axis is None or axis >= inputs.ndim - int(pooling[1])
+    if _function_of(call) is not None or title not in _EXTREMES:
+        return False
+    place, standard = (2, -1) if title in ("topk", "kthvalue") else (1, -1 if title == "sort" else None)
+    given = call.kwargs.get("dim", call.kwargs.get("axis", call.args[place] if len(call.args) > place else standard))
+    axes = [given] if isinstance(given, int) else given
+    return axis is None or not axes or axis in {each % inputs.ndim for each in axes}
+
+
 def _masks(step: Step) -> bool:
     """Tell whether a call may shut values out by what depends on them without a derivative."""
     title = _title(step.call)
     if any(mask.dtype == torch.bool for mask in step.hidden):
+        return True
+    if title in _PRODUCTS:
         return True
     if not _multiplies(step.call):
         # A place that is read may be that of a maximum; one that is written to may be that of any value.
@@ -447,7 +473,8 @@ _WRITING = (
 )
 # fmt: on
 
-_JOINING = (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.hstack, torch.vstack, torch.dstack)
+_PRODUCTS = ("matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "linear", "conv1d", "conv2d", "conv3d")
+_JOINING = (torch.stack, torch.cat, torch.concat, torch.concatenate)
 # fmt: off
 _EXTREMES = (
     "amax", "amin", "aminmax", "max", "min", "median", "kthvalue", "sort", "msort", "topk", "cummax", "cummin",
