@@ -1,25 +1,19 @@
-"""Functions of each value by itself, however they are spelled: which ones PyTorch has, and what several of them make.
+"""Functions of each value by itself, however they are spelled: which ones PyTorch has, and reading a call as one.
 
-`FUNCTIONS` lists what computes each value of its output from the values in the same place of its inputs. What a chain
-of such calls computes can be computed again at chosen points: at `POINTS`, ``(h + h.abs()) / 2`` and ``h.clamp(min=0)``
-are the same function, and ``h * torch.sigmoid(h)`` is another.
+`FUNCTIONS` lists what computes each value of its output from the values in the same place of its inputs.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_STEPS = (1e-8, 1e-6, 1e-4, 0.01, 0.1, 0.25, 0.3, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 2.9, 3, 3.1, 4, 5, 5.5, 6, 6.5, 7)
-_FAR = (8, 10, 15, 20, 30, 50, 100, 1e3, 1e4, 1e6)
-POINTS = torch.tensor([*(-step for step in reversed(_STEPS + _FAR)), 0, *_STEPS, *_FAR], dtype=torch.float64)
-"""Where functions are compared: on both sides of 0, close to it and far away, and around the usual upper bounds."""
+from whyfooled.saliency.backward.calls import Call
 
 Pure = Callable[..., Tensor]
 
@@ -53,7 +47,7 @@ def _detached(inputs: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _cast(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Do what a change of type does, in the precision of `POINTS`."""
+    """Do what a change of type does, in double precision."""
     given = [*args, *kwargs.values()]
     types = [value.dtype if isinstance(value, Tensor) else value for value in given]
     wanted = next((kind for kind in types if isinstance(kind, torch.dtype)), None)
@@ -153,55 +147,59 @@ FUNCTIONS = _functions()
 """Every function of each value by itself, by what a mode sees of it."""
 
 
-Key = tuple[Any, ...]
-"""Stands for values: equal keys, the same values place by place."""
+SUMS = ("add", "sub", "subtract", "rsub", "neg", "negative")
+"""The functions that are affine in all of their arguments together."""
 
 
-@dataclass(frozen=True, eq=False)
-class Values:
-    """What the values of a tensor are functions of.
-
-    Parameters
-    ----------
-    source
-        The values that they are functions of, each of the one in its own place.
-    origin
-        The same, counted anew where constants that differ between places came in: each is the same function of its own.
-    affine, settled
-        Whether that function is affine; whether it is but for rectifiers that were recognised.
-    behind
-        The tensors that this one is made of, functions of the same origin, with their versions.
-    parts, make
-        The values that the last call took, and what it makes of them; no parts if these are the origin's own.
-    """
-
-    source: Key
-    origin: Key
-    affine: bool = True
-    settled: bool = True
-    behind: tuple[tuple[Tensor, int], ...] = ()
-    parts: tuple[Values, ...] = ()
-    make: Callable[[Sequence[Tensor]], Tensor] | None = None
+def function_of(call: Call) -> Function | None:
+    """Return the function of each value that a call is of; None if it is none."""
+    function = FUNCTIONS.get(call.function)
+    if function is None or not call.args:
+        return None
+    arguments = len(call.args) + len(call.kwargs)
+    if function.name in ("max", "min") and len(call.tensors) < 2:
+        return None
+    if function.name == "where" and arguments < 3:
+        return None
+    if call.function is Tensor.__setitem__:
+        inputs, where = call.args[:2]
+        is_mask = isinstance(where, Tensor) and where.dtype == torch.bool and where.shape == inputs.shape
+        return function if is_mask else None
+    return function
 
 
-def evaluate(values: Values, points: Tensor, of: Values | None = None) -> Tensor | None:
-    """Compute the function that values are of their origin, or of other values, at points (k,).
+def kind_of(call: Call) -> str:
+    """Return the kind of the function of each value that a call is of; empty for none."""
+    function = function_of(call)
+    return "" if function is None else function.kind
 
-    None if it cannot be computed there, or if they are made of something else than those other values, too.
-    """
-    known: dict[Values, Tensor] = {} if of is None else {of: points}
 
-    def at_points(current: Values) -> Tensor:
-        if current not in known:
-            if current.make is None and of is not None:
-                raise ValueError("made of something else")
-            parts = [at_points(part) for part in current.parts]
-            # Copies: some functions are asked to work in place.
-            known[current] = points if current.make is None else current.make([part.clone() for part in parts])
-        return known[current]
+def title_of(call: Call) -> str:
+    """Return what a call is called, without its spelling."""
+    function = FUNCTIONS.get(call.function)
+    return getattr(call.function, "__name__", "a call").strip("_") if function is None else function.name
 
-    with torch._C.DisableTorchFunction(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        try:
-            return at_points(values)
-        except (RuntimeError, TypeError, ValueError):
-            return None
+
+def written_by(call: Call) -> Tensor | None:
+    """Return the tensor that a call writes into; None if it makes a new one."""
+    name = getattr(call.function, "__name__", "")
+    is_method = (name.startswith("__i") and name != "__invert__") or name == "__setitem__"
+    by_name = is_method or (name.endswith("_") and not name.endswith("__"))
+    is_asked = call.kwargs.get("inplace") or any(argument is True for argument in call.args)
+    return call.args[0] if call.args and (by_name or is_asked) and isinstance(call.args[0], Tensor) else None
+
+
+def works_on_each_value(call: Call) -> bool:
+    """Tell whether each value that a call makes is a function of one in the same place, not the same in all places."""
+    if call.name == "batch_norm":
+        return not call.given.get("training")
+    return function_of(call) is not None
+
+
+def stays_affine(call: Call, function: Function, signals: Sequence[Tensor]) -> bool:
+    """Tell whether a call of a function of each value is affine in its signals together."""
+    if function.kind == "same" or function.name in SUMS:
+        return True
+    is_first = len(signals) == 1 and signals[0] is call.args[0]
+    is_product = function.name in ("mul", "multiply") and len(signals) == 1
+    return is_product or (function.kind == "affine" and is_first and call.kwargs.get("rounding_mode") is None)

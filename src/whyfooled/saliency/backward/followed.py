@@ -2,9 +2,7 @@
 
 Of each tensor, from the images on, `Followed` knows of which other tensor each of its values is a function, by calls
 that work on each value by itself, and which function that is. So a rectifier is found however a model spells it, at the
-call that completes it. And so an activation in disguise is told from a gate. A product of two signals is a gate where
-they are made of different values (``x * sigmoid(linear(pooled(x)))``) and an activation where each value is multiplied
-by a function of itself (``x * sigmoid(1.7 * x)``, ``x * (x > 1)``); for the graph, the two are the same.
+call that completes it, and an activation in disguise is told from a gate (`whyfooled.saliency.backward.doubts`).
 
 What leaves PyTorch and comes back, as by way of NumPy, is a constant to it.
 """
@@ -13,88 +11,28 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from whyfooled.saliency.backward.calls import Call, replaced, tensors_in
-from whyfooled.saliency.backward.elementwise import FUNCTIONS, Function, Key, Values
+from whyfooled.saliency.backward.doubts import Doubt, Step, chooses_along, may_write
+from whyfooled.saliency.backward.elementwise import (
+    function_of,
+    kind_of,
+    stays_affine,
+    title_of,
+    works_on_each_value,
+    written_by,
+)
 from whyfooled.saliency.backward.graph import nodes_between, report_images
 from whyfooled.saliency.backward.rectifiers import INFINITY, Rectifier, as_relu, is_middle, matched
-
-
-@dataclass(frozen=True, eq=False)
-class Doubt:
-    """Why a step may be an activation in disguise.
-
-    Parameters
-    ----------
-    step
-        The step, in words.
-    bends
-        Whether it may be an activation that is not smooth.
-    """
-
-    step: str
-    bends: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """A call that is about to be made.
-
-    Parameters
-    ----------
-    call
-        The call.
-    signals, values
-        Its tensors that depend on the images, one for each time that they are given, and what their values are.
-    hidden
-        Those that depend on them by no derivative, such as masks.
-    leaves_image
-        Whether it cuts off the values of what is still image, and none had to be.
-    mixes
-        Whether it chooses among values that lie side by side, of a signal and a constant or a function of itself.
-    outcome
-        What the values of its result will be, if it is one function of each value of one origin.
-    rectifier
-        How to make it as a rectifier, if it is one.
-    versions, nodes
-        The versions of its tensors, and the nodes of the graph that it begins at, before it.
-    """
-
-    call: Call
-    signals: list[Tensor]
-    values: list[Values]
-    hidden: list[Tensor]
-    leaves_image: bool
-    mixes: bool
-    outcome: Values | None
-    rectifier: Rectifier | None
-    versions: list[tuple[Tensor, int]]
-    nodes: set[Any]
-
-    @functools.cached_property
-    def doubt(self) -> Doubt | None:
-        """Why the call may be an activation in disguise; None if it is in no doubt, or known for what it is."""
-        return None if self.is_recognised else _doubt(self)
-
-    @property
-    def is_recognised(self) -> bool:
-        """Whether the call is known for what it is."""
-        return self.leaves_image or self.rectifier is not None or self.call.function in _WHOLE
-
-    @property
-    def shares_source(self) -> bool:
-        """Whether two of its signals are functions, place by place, of the same values."""
-        return len({values.source for values in self.values}) < len(self.values)
+from whyfooled.saliency.backward.values import Key, Values, again, numbers_of
 
 
 class Followed:
@@ -154,7 +92,7 @@ class Followed:
                 hidden=[signal for signal in signals if not signal.requires_grad],
                 leaves_image=leaves_image,
                 mixes=any(
-                    _chooses_along(call, signal, self._joined[signal]) for signal in signals if signal in self._joined
+                    chooses_along(call, signal, self._joined[signal]) for signal in signals if signal in self._joined
                 ),
                 outcome=outcome,
                 rectifier=rectifier,
@@ -191,7 +129,7 @@ class Followed:
             behind = tuple(each for each in step.outcome.behind if each[0] is not tensor)
             settled = step.outcome.settled or step.rectifier is not None
             self._keep(tensor, replace(step.outcome, behind=behind, settled=settled))
-        elif len(sources) == 1 and _works_on_each_value(step.call):
+        elif len(sources) == 1 and works_on_each_value(step.call):
             self._keep(tensor, Values(source=sources.pop(), origin=origin))
         elif len(step.call.tensors) == 1:
             self._keep(tensor, _same_call(step, index, origin))
@@ -201,14 +139,14 @@ class Followed:
         if call.function in _JOINING and (step.shares_source or len(step.signals) < len(call.tensors)):
             axis = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
             self._joined[tensor] = axis % tensor.ndim if isinstance(axis, int) else None
-        elif before in self._joined and _kind(call) == "same":
+        elif before in self._joined and kind_of(call) == "same":
             axis = self._joined[before]
             is_kept = axis is not None and tensor.shape[: axis + 1] == before.shape[: axis + 1]
             self._joined[tensor] = axis if is_kept else None
 
     def _outcome(self, call: Call, signals: Sequence[Tensor], values: Sequence[Values]) -> Values | None:
         """Return what a call makes of each value, if it is the same function of all values of one origin."""
-        function = _function_of(call)
+        function = function_of(call)
         if function is None or not signals:
             return None
         if function.kind == "same":
@@ -217,10 +155,10 @@ class Followed:
             signals, values = signals[:1], values[:1]
         if any(other.origin != values[0].origin for other in values):
             return None
-        numbers = _numbers(call, function, signals)
+        numbers = numbers_of(call, function, signals)
         if numbers is None:
             return None
-        straight = _stays_affine(call, function, signals)
+        straight = stays_affine(call, function, signals)
         behind = {id(tensor): (tensor, version) for part in values for tensor, version in part.behind}
         behind |= {id(signal): (signal, signal._version) for signal in signals}
         return Values(
@@ -230,7 +168,7 @@ class Followed:
             settled=straight and all(part.settled for part in values),
             behind=tuple(behind.values()),
             parts=tuple(values),
-            make=_again(call, function, signals, numbers, self._differentiates and not torch.is_grad_enabled()),
+            make=again(call, function, signals, numbers, self._differentiates and not torch.is_grad_enabled()),
         )
 
     def _rectifier(self, call: Call, outcome: Values | None) -> Rectifier | None:
@@ -240,9 +178,9 @@ class Followed:
             return replace(named, is_gate=self._is_gate(named.inputs, named.upper))
         if outcome is None or outcome.settled or "out" in call.kwargs:
             return None
-        if _kind(call) == "same" or _title(call) in _ACTIVATIONS:
+        if kind_of(call) == "same" or title_of(call) in _ACTIVATIONS:
             return None
-        written = _written(call)
+        written = written_by(call)
         if written is not None and not written.is_floating_point():
             return None
         match = self._match(call, outcome, written)
@@ -284,8 +222,8 @@ class Followed:
         doubt = step.doubt
         if any(tensor._is_view() and tensor.requires_grad for tensor in written):
             # Behind what is written into a part of a tensor, the graph does not show what it was.
-            if doubt is None and not step.is_recognised and not _may_write(step.call):
-                doubt = Doubt(_title(step.call), bends=_kind(step.call) != "smooth")
+            if doubt is None and not step.is_recognised and not may_write(step.call):
+                doubt = Doubt(title_of(step.call), bends=kind_of(step.call) != "smooth")
             self.unseen += [] if doubt is None else [doubt]
             return
         nodes = set().union(*(nodes_between(tensor.grad_fn, step.nodes) for tensor in made))
@@ -298,115 +236,12 @@ class Followed:
 
     def _leaves_image(self, call: Call, values: Sequence[Values]) -> bool:
         """Tell whether a call cuts off the values of what is still image, where none has to be."""
-        if _kind(call) != "pick" or {part.source[:1] for part in values} != {self._image}:
+        if kind_of(call) != "pick" or {part.source[:1] for part in values} != {self._image}:
             return False
         image = call.args[0]
         inputs = image.detach().clone() if isinstance(image, Tensor) else None
         outputs = call.of(lambda tensor: tensor.detach().clone())
         return isinstance(outputs, Tensor) and inputs is not None and torch.equal(outputs, inputs)
-
-
-def _doubt(step: Step) -> Doubt | None:
-    """Tell why a call may be an activation in disguise; None if there is no reason."""
-    function, title = _function_of(step.call), _title(step.call)
-    if function is not None and function.kind == "same":
-        return None
-    if step.mixes:
-        return Doubt(f"{title} of a signal and a constant or a function of itself", bends=title != "logsumexp")
-    if step.hidden:
-        return Doubt(f"{title} with a mask made of the signal", bends=True) if _masks(step) else None
-    if title in (*_SUMS, "where", "masked_fill") or not _multiplies(step.call):
-        return None
-    bends = _kind(step.call) == "pick"
-    if step.shares_source:
-        return Doubt(f"{title} of a signal and a function of itself", bends)
-    return Doubt(f"{title} with a constant", bends) if bends and len(step.signals) == 1 else None
-
-
-def _multiplies(call: Call) -> bool:
-    """Tell whether a call works on each value by itself, or on products of two."""
-    is_raw = isinstance(call.function, torch._ops.OpOverload | torch._ops.OpOverloadPacket)
-    return _function_of(call) is not None or call.function is torch.einsum or is_raw
-
-
-def _chooses_along(call: Call, inputs: Tensor, axis: int | None) -> bool:
-    """Tell whether a call chooses among values along an axis; any, if it is not known."""
-    title = _title(call)
-    pooling = re.search(r"max_pool(\d)d", title)
-    if pooling is not None:
-        return axis is None or axis >= inputs.ndim - int(pooling[1])
-    if _function_of(call) is not None or title not in _EXTREMES:
-        return False
-    place, standard = (2, -1) if title in ("topk", "kthvalue") else (1, -1 if title == "sort" else None)
-    given = call.kwargs.get("dim", call.kwargs.get("axis", call.args[place] if len(call.args) > place else standard))
-    axes = [given] if isinstance(given, int) else given
-    return axis is None or not axes or axis in {each % inputs.ndim for each in axes}
-
-
-def _masks(step: Step) -> bool:
-    """Tell whether a call may shut values out by what depends on them without a derivative."""
-    title = _title(step.call)
-    if any(mask.dtype == torch.bool for mask in step.hidden):
-        return True
-    if title in _PRODUCTS:
-        return True
-    if not _multiplies(step.call):
-        # A place that is read may be that of a maximum; one that is written to may be that of any value.
-        writes = title in ("assignment", "setitem") or title.startswith(("scatter", "index_"))
-        return writes and title != "index_select" and not all(mask.is_floating_point() for mask in step.hidden)
-    masks = {id(mask) for mask in step.hidden}
-    size = max((signal.numel() for signal in step.signals if id(signal) not in masks), default=0)
-    return step.shares_source or (title not in _SUMS and any(mask.numel() >= size > 0 for mask in step.hidden))
-
-
-def _function_of(call: Call) -> Function | None:
-    """Return the function of each value that a call is of; None if it is none."""
-    function = FUNCTIONS.get(call.function)
-    if function is None or not call.args:
-        return None
-    arguments = len(call.args) + len(call.kwargs)
-    if function.name in ("max", "min") and len(call.tensors) < 2:
-        return None
-    if function.name == "where" and arguments < 3:
-        return None
-    if call.function is Tensor.__setitem__:
-        inputs, where = call.args[:2]
-        is_mask = isinstance(where, Tensor) and where.dtype == torch.bool and where.shape == inputs.shape
-        return function if is_mask else None
-    return function
-
-
-def _kind(call: Call) -> str:
-    function = _function_of(call)
-    return "" if function is None else function.kind
-
-
-def _stays_affine(call: Call, function: Function, signals: Sequence[Tensor]) -> bool:
-    if function.kind == "same" or function.name in _SUMS:
-        return True
-    is_first = len(signals) == 1 and signals[0] is call.args[0]
-    is_product = function.name in ("mul", "multiply") and len(signals) == 1
-    return is_product or (function.kind == "affine" and is_first and call.kwargs.get("rounding_mode") is None)
-
-
-def _works_on_each_value(call: Call) -> bool:
-    if call.name == "batch_norm":
-        return not call.given.get("training")
-    return _function_of(call) is not None
-
-
-def _numbers(call: Call, function: Function, signals: Sequence[Tensor]) -> dict[int, Tensor] | None:
-    """Return each constant of a call as a number, by the tensor's id; None if one differs between places."""
-    numbers = {}
-    for tensor in call.tensors:
-        if function.kind == "same" or any(tensor is signal for signal in signals):
-            continue
-        values = tensor.detach().reshape(-1)
-        if len(values) != 1 and (function.kind == "affine" or not len(values) or bool((values != values[0]).any())):
-            return None
-        number = values[0].cpu()
-        numbers[id(tensor)] = number.double() if number.is_floating_point() else number
-    return numbers
 
 
 def _same_call(step: Step, index: int, origin: Key) -> Values:
@@ -418,70 +253,9 @@ def _same_call(step: Step, index: int, origin: Key) -> Values:
     return Values(origin, origin) if values.parts else Values((*values.origin, call), (*values.origin, call))
 
 
-def _again(
-    call: Call, function: Function, signals: Sequence[Tensor], numbers: Mapping[int, Tensor], detached: bool
-) -> Callable[[Sequence[Tensor]], Tensor]:
-    """Return a call as a function of its signals at chosen points; it holds none of its tensors."""
-    places = {id(signal): torch.empty(0) for signal in signals}
-    names = [id(places[id(signal)]) for signal in signals]
-    kwargs = {key: value for key, value in call.kwargs.items() if key not in ("inplace", "out")}
-
-    def stand_in(tensor: Tensor) -> Tensor:
-        known = places.get(id(tensor), numbers.get(id(tensor)))
-        return torch.empty(0, dtype=tensor.dtype) if known is None else known
-
-    args, kwargs = replaced((call.args, kwargs), stand_in)
-
-    def make(parts: Sequence[Tensor]) -> Tensor:
-        at_points = dict(zip(names, parts, strict=True))
-        given = replaced((args, kwargs), lambda tensor: at_points.get(id(tensor), tensor))
-        outputs = function.compute(*given[0], **given[1])
-        return outputs.detach() if detached else outputs
-
-    return make
-
-
-def _written(call: Call) -> Tensor | None:
-    """Return the tensor that a call writes into; None if it makes a new one."""
-    name = getattr(call.function, "__name__", "")
-    is_method = (name.startswith("__i") and name != "__invert__") or name == "__setitem__"
-    by_name = is_method or (name.endswith("_") and not name.endswith("__"))
-    is_asked = call.kwargs.get("inplace") or any(argument is True for argument in call.args)
-    return call.args[0] if call.args and (by_name or is_asked) and isinstance(call.args[0], Tensor) else None
-
-
-def _may_write(call: Call) -> bool:
-    """Tell whether a call that writes into a part of a tensor is no activation, whatever the graph shows."""
-    function = _function_of(call)
-    if function is not None and function.kind in ("same", "affine"):
-        return True
-    return _title(call) in _WRITING
-
-
-def _title(call: Call) -> str:
-    function = FUNCTIONS.get(call.function)
-    return getattr(call.function, "__name__", "a call").strip("_") if function is None else function.name
-
-
 _ACTIVATIONS = ("elu", "celu", "selu", "leaky_relu", "prelu", "rrelu", "hardtanh", "hardswish")
 """What is refused by name even where it happens to be a rectifier, as behind another one."""
-_SUMS = ("add", "sub", "subtract", "rsub", "neg", "negative")
-# fmt: off
-_WRITING = (
-    "assignment", "where", "masked_fill", "sigmoid", "tanh", "hardsigmoid", "copy", "fill", "zero", "index_put",
-    "index_add", "index_copy", "index_fill", "scatter", "scatter_add", "addmm", "baddbmm",
-)
-# fmt: on
-
-_PRODUCTS = ("matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "linear", "conv1d", "conv2d", "conv3d")
 _JOINING = (torch.stack, torch.cat, torch.concat, torch.concatenate)
-# fmt: off
-_EXTREMES = (
-    "amax", "amin", "aminmax", "max", "min", "median", "kthvalue", "sort", "msort", "topk", "cummax", "cummin",
-    "logsumexp",
-)
-# fmt: on
-
 _OF_SHAPES = frozenset(
     getattr(home, name)
     for home in (torch, Tensor)
@@ -503,18 +277,6 @@ _MOVING = frozenset(
     if hasattr(home, name)
 ) | {Tensor.T.__get__, Tensor.mT.__get__}  # type: ignore[attr-defined]
 """What moves or picks values by their places: it may as well come before a function of each of them."""
-
-_WHOLE = frozenset(
-    getattr(home, name)
-    for home in (torch, F, Tensor)
-    for name in (
-        *("normalize", "cosine_similarity", "pairwise_distance", "cdist", "local_response_norm", "instance_norm"),
-        *("layer_norm", "group_norm", "rms_norm", "batch_norm", "norm", "std", "var", "softmax", "log_softmax"),
-        *("scaled_dot_product_attention", "multi_head_attention_forward", "lstm", "gru", "lstm_cell", "gru_cell"),
-    )
-    if hasattr(home, name)
-)
-"""Normalisations, attention and recurrent units that are one call: what they are made of is in no doubt."""
 
 
 class RectifierCalls(TorchFunctionMode):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.saliency.backward.calls import Call
-from whyfooled.saliency.backward.elementwise import POINTS, Values, evaluate
+from whyfooled.saliency.backward.values import POINTS, Values, evaluate
 
 INFINITY = float("inf")
 

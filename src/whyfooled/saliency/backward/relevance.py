@@ -33,6 +33,7 @@ from whyfooled.saliency.backward.calls import (
     per_channel,
     tensors_in,
 )
+from whyfooled.saliency.backward.doubts import Step
 from whyfooled.saliency.backward.flow import (
     MOVING,
     SHARING,
@@ -43,7 +44,7 @@ from whyfooled.saliency.backward.flow import (
     WeightedRelevance,
     gated,
 )
-from whyfooled.saliency.backward.followed import Followed, Step
+from whyfooled.saliency.backward.followed import Followed
 from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, operation, uncompiled
 from whyfooled.saliency.backward.rectifiers import Rectifier, as_relu
 from whyfooled.saliency.backward.shares import FirstRule, Layer, Rule
