@@ -92,7 +92,7 @@ class _Graph:
             if getattr(node, "variable", None) is images:
                 begin.append(node)
         # What depends on parameters alone is a constant.
-        waiting = begin or [images.grad_fn]
+        waiting = [images.grad_fn] if images.grad_fn is not None else begin
         self.nodes: set[Any] = set()
         while waiting:
             for consumer in self.consumers.get(waiting.pop(), ()):
