@@ -36,7 +36,7 @@ from whyfooled.universal import (
     dissimilarity,
     evaluate,
 )
-from whyfooled.universal._fitting import Fitting, fitting
+from whyfooled.universal._fitting import Fitting, start_fitting
 from whyfooled.universal.upi_pca import PowerStep
 
 EPSILON = 1.0
@@ -237,7 +237,7 @@ def _overhead(classifier: Classifier, source: Source, count: int, repeats: int) 
 
 @contextlib.contextmanager
 def _looked(classifier: Classifier, source: Source, count: int) -> Iterator[Fitting]:
-    with fitting(
+    with start_fitting(
         classifier,
         source,
         SALIENCY,

@@ -63,7 +63,7 @@ def test_pgd_stays_in_its_ball_and_starts_anywhere_in_it(ball, epsilon):
     size = delta.abs().amax(1) if ball == "linf" else delta.norm(dim=1)
     assert size.max() <= epsilon * (1 + 1e-4)
     problem = Problem.of(classifier, images, Untargeted(classifier.predict(images)))
-    start = attack._start(problem, image_generators(images, 0))
+    start = attack._choose_start(problem, image_generators(images, 0))
     assert 0 < (start - images).abs().max() <= epsilon * (1 + 1e-4)
 
 

@@ -11,7 +11,15 @@ from torch import nn
 
 from tests.helpers.models import attentive, blind, resnet20, small
 from whyfooled import Classifier, load_classifier
-from whyfooled.classifier.layers import LAST_STAGE, Layer, activations, choose_layers, layers_of, list_layers, watched
+from whyfooled.classifier.layers import (
+    LAST_STAGE,
+    Layer,
+    activations,
+    choose_layers,
+    find_layers,
+    list_layers,
+    watch_layers,
+)
 from whyfooled.errors import ModelError, ParameterError
 
 
@@ -133,7 +141,7 @@ def test_no_hook_stays_after_an_error():
     def stumble(name, part, given, output):
         raise RuntimeError("stumbled")
 
-    with pytest.raises(ModelError, match="stumbled"), watched(layers_of(classifier.module, None), stumble):
+    with pytest.raises(ModelError, match="stumbled"), watch_layers(find_layers(classifier.module, None), stumble):
         classifier.logits(images())
     assert hooks(classifier) == 0
     with pytest.raises(ModelError):
@@ -311,7 +319,7 @@ def test_activations_do_not_depend_on_the_batch():
 
 def test_what_is_seen_is_told_in_the_order_in_which_layers_finish():
     classifier, seen = resnet20(), []
-    with watched(layers_of(classifier.module, None), lambda name, part, given, output: seen.append(name)):
+    with watch_layers(find_layers(classifier.module, None), lambda name, part, given, output: seen.append(name)):
         classifier.logits(images(1, 32))
     assert seen == [layer.name for layer in list_layers(classifier)]
 
@@ -319,7 +327,7 @@ def test_what_is_seen_is_told_in_the_order_in_which_layers_finish():
 def test_one_layer_by_name(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     module = small().module
-    assert list(layers_of(module, "first")) == ["first"]
-    assert list(layers_of(module, None)) == ["first", "second", "head"]
+    assert list(find_layers(module, "first")) == ["first"]
+    assert list(find_layers(module, None)) == ["first", "second", "head"]
     with pytest.raises(ParameterError, match=r"`layer` must be a layer of the model; got 'firt'. Did you mean first\?"):
-        layers_of(module, "firt")
+        find_layers(module, "firt")

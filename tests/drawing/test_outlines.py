@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path
 
-from whyfooled.drawing.outlines import BOX, box_of, level_outlines, mask_outline
+from whyfooled.drawing.outlines import BOX, choose_box, outline_levels, outline_mask
 
 
 def parts_of(d):
@@ -31,8 +31,8 @@ def inside(d, box, size):
 @given(st.integers(0, 10**6), st.sampled_from([(7, 7), (4, 9), (28, 28), (2, 2)]))
 def test_what_is_inside_is_what_the_tally_counts(seed, size):
     excess = torch.rand(2, *size, generator=torch.Generator().manual_seed(seed)) - 0.7
-    box = box_of(size)
-    paths = level_outlines(excess, box)
+    box = choose_box(size)
+    paths = outline_levels(excess, box)
     times = max(1, 90 // max(size))
     seen = (times * size[0], times * size[1])
     values = F.interpolate(excess[None], size=seen, mode="bilinear", align_corners=False)[0].numpy()
@@ -45,7 +45,7 @@ def test_what_is_inside_is_what_the_tally_counts(seed, size):
 
 
 def test_a_map_above_its_threshold_everywhere_is_outlined_at_the_edge():
-    (path,) = level_outlines(torch.ones(1, 7, 7), (BOX, BOX))
+    (path,) = outline_levels(torch.ones(1, 7, 7), (BOX, BOX))
     (corners,) = parts_of(path)
     assert corners.min() == 0
     assert corners.max() == BOX
@@ -55,13 +55,13 @@ def test_a_map_above_its_threshold_everywhere_is_outlined_at_the_edge():
 def test_what_is_nowhere_above_has_no_outline_and_a_plateau_at_the_threshold_neither():
     excess = torch.zeros(2, 5, 5)
     excess[1] -= 1
-    assert level_outlines(excess, (BOX, BOX)) == ["", ""]
+    assert outline_levels(excess, (BOX, BOX)) == ["", ""]
 
 
 def test_a_hole_is_a_part_of_its_own():
     excess = torch.ones(1, 9, 9)
     excess[0, 3:6, 3:6] = -5
-    (path,) = level_outlines(excess, (BOX, BOX))
+    (path,) = outline_levels(excess, (BOX, BOX))
     assert path.count("M") == 2
     found = inside(path, (BOX, BOX), (40, 40))
     assert found[2, 2]
@@ -71,7 +71,7 @@ def test_a_hole_is_a_part_of_its_own():
 def test_a_mask_is_outlined_along_its_pixels():
     mask = torch.zeros(8, 16, dtype=torch.bool)
     mask[2:4, 4:12] = True
-    found = inside(mask_outline(mask, (200, 400)), (200, 400), (80, 160))
+    found = inside(outline_mask(mask, (200, 400)), (200, 400), (80, 160))
     expected = mask.repeat_interleave(10, 0).repeat_interleave(10, 1).numpy()
     # Corners are cut.
     assert (found != expected).mean() < 0.02
@@ -79,8 +79,8 @@ def test_a_mask_is_outlined_along_its_pixels():
 
 def test_a_large_mask_is_outlined_coarsely_and_none_for_nothing_and_everything():
     mask = torch.zeros(300, 400, dtype=torch.bool)
-    assert mask_outline(mask, (300, 400)) == ""
-    assert mask_outline(~mask, (300, 400)) == ""
+    assert outline_mask(mask, (300, 400)) == ""
+    assert outline_mask(~mask, (300, 400)) == ""
     mask[:, 200:] = True
-    found = inside(mask_outline(mask, (300, 400)), (300, 400), (30, 40))
+    found = inside(outline_mask(mask, (300, 400)), (300, 400), (30, 40))
     assert (found == mask[5::10, 5::10].numpy()).all()

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from whyfooled.drawing.pictures import Scale, delta_picture, magnification, map_picture, scale_of
+from whyfooled.drawing.pictures import Scale, draw_delta, draw_map, magnification, scale_of
 
 
 def test_a_row_has_one_scale_of_its_strongest_values():
@@ -23,7 +23,7 @@ def test_a_single_strong_pixel_still_has_a_scale():
 
 def test_values_beyond_the_scale_look_like_its_end():
     scale = Scale(end=2.0, signed=False)
-    picture = np.asarray(map_picture(torch.tensor([[[0.0, 2.0, 9.0, -1.0]]]), scale))
+    picture = np.asarray(draw_map(torch.tensor([[[0.0, 2.0, 9.0, -1.0]]]), scale))
     assert picture.shape == (1, 4, 3)
     assert (picture[0, 1] == picture[0, 2]).all()
     assert (picture[0, 0] == picture[0, 3]).all()
@@ -31,7 +31,7 @@ def test_values_beyond_the_scale_look_like_its_end():
 
 
 def test_zero_is_white_on_a_signed_scale_and_signs_have_their_colours():
-    picture = np.asarray(map_picture(torch.tensor([[[0.0, 1.0, -1.0]]]), Scale(end=1.0, signed=True))).astype(int)
+    picture = np.asarray(draw_map(torch.tensor([[[0.0, 1.0, -1.0]]]), Scale(end=1.0, signed=True))).astype(int)
     assert picture[0, 0].min() > 240
     assert picture[0, 1, 0] > picture[0, 1, 2]
     assert picture[0, 2, 2] > picture[0, 2, 0]
@@ -41,7 +41,7 @@ def test_channels_are_summed():
     maps = torch.tensor([[[1.0]], [[-1.0]], [[0.5]]])
     one = torch.tensor([[[0.5]]])
     scale = Scale(end=1.0, signed=False)
-    assert (np.asarray(map_picture(maps, scale)) == np.asarray(map_picture(one, scale))).all()
+    assert (np.asarray(draw_map(maps, scale)) == np.asarray(draw_map(one, scale))).all()
 
 
 def test_a_perturbation_is_magnified_to_grey_levels_that_can_be_told_apart():
@@ -49,7 +49,7 @@ def test_a_perturbation_is_magnified_to_grey_levels_that_can_be_told_apart():
     delta[:, :10] = -0.004
     factor = magnification(delta)
     assert factor == 120  # 0.5 / 0.004 = 125, to two digits
-    picture = np.asarray(delta_picture(delta, factor))
+    picture = np.asarray(draw_delta(delta, factor))
     assert set(np.unique(picture)) == {round(255 * (0.5 - 0.48)), round(255 * (0.5 + 0.48))}
     assert magnification(torch.zeros(3, 4, 4)) == 1
     assert magnification(torch.ones(3, 4, 4)) == 1

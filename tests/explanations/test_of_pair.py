@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.models import SmallNet, linear, small
 from whyfooled import Classifier, Fit, GradCAM, count_passes, explain, explain_perturbation
 from whyfooled.errors import ImageError, MethodError, OutputError, ParameterError
-from whyfooled.explanations.report.effect_figure import effect_figure
+from whyfooled.explanations.report.effect_figure import draw_effect
 from whyfooled.perturbation import Grid, sensitivity
 
 
@@ -158,7 +158,7 @@ def test_maps_that_hold_one_class_against_the_other_are_called_so(pair):
 
 def test_long_names_leave_the_figure_its_room(pair):
     found = explain_perturbation(named(), *pair).effect.sensitivity
-    figure = effect_figure(found, "a_long_name_" * 12, "another_" * 20)
+    figure = draw_effect(found, "a_long_name_" * 12, "another_" * 20)
     figure.canvas.draw()
     assert all(panel.get_position().width > 0.6 for panel in figure.axes)
     assert figure.axes[0].get_legend().get_window_extent().x0 > 0

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.small_studies import Brightness
 from whyfooled.errors import WhyfooledError
-from whyfooled.running.engines import Model, _Crew
+from whyfooled.running.engines import ModelRecipe, _Crew
 from whyfooled.sources import Source
 from whyfooled.studies.run.job import Finished, Job
 
@@ -101,7 +101,7 @@ def crew_of(ray, shards):
     names = tuple(map(str, shards))
     source = Source("nothing", names, ((),) * len(names), Nothing())
     job = Job(Brightness(), source, shards, None, run="r", seed=0, batch_size=1, shard_size=1, keep_maps=False)
-    return _Crew(ray, job, Model("lite0", None, 0), 1, len(shards))
+    return _Crew(ray, job, ModelRecipe("lite0", None, 0), 1, len(shards))
 
 
 def measured(ray, shards):

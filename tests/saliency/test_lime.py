@@ -6,7 +6,7 @@ import torch
 from tests.helpers.models import linear, small
 from whyfooled import LIME, count_passes
 from whyfooled.errors import ParameterError
-from whyfooled.saliency.lime import fit, mean_colours, superpixels_of
+from whyfooled.saliency.lime import fit, make_superpixels, mean_colours
 from whyfooled.tensors.fills import filled
 from whyfooled.tensors.randomness import image_generators
 
@@ -25,7 +25,7 @@ def test_coefficients_of_logits_linear_in_presence_are_exact(fill):
     found = method(linear(weight, torch.arange(4.0), side=24), x, y)
     assert found.shape == (2, 2, 1, 24, 24)
     for i in range(2):
-        parts = superpixels_of(x[i], 20)
+        parts = make_superpixels(x[i], 20)
         assert 10 < parts.max() < 40
         # What is hidden: noise comes before what is drawn next from the same generator.
         hidden = mean_colours(x[i], parts) if fill == "superpixel" else filled(x, fill, image_generators(x, 0))[i]
@@ -60,7 +60,7 @@ def test_a_map_has_one_value_in_each_superpixel_and_finds_the_part_that_matters(
     weight[0, :, 4:8, 12:16] = 1
     found = LIME(samples=100, superpixels=36, fill="zero")(linear(weight.flatten(1), side=24), x, torch.tensor([0, 0]))
     for i in range(2):
-        parts = superpixels_of(x[i], 36)
+        parts = make_superpixels(x[i], 36)
         assert all(len(found[i, 0][parts == part].unique()) == 1 for part in parts.unique())
         touched = parts[4:8, 12:16].unique()
         best = found[i, 0].flatten().argmax()
@@ -70,7 +70,7 @@ def test_a_map_has_one_value_in_each_superpixel_and_finds_the_part_that_matters(
 def test_superpixels_do_not_depend_on_values_outside_the_range():
     x = picture()[0]
     x[:, :4, :4] = 1
-    assert torch.equal(superpixels_of(x + 0.5 * (x == 1), 20), superpixels_of(x, 20))
+    assert torch.equal(make_superpixels(x + 0.5 * (x == 1), 20), make_superpixels(x, 20))
 
 
 def test_all_classes_share_the_passes():

@@ -10,7 +10,7 @@ from tests.helpers.models import SmallNet, linear, small
 from whyfooled import Classifier, PredictionDifference, count_passes
 from whyfooled.errors import ParameterError
 from whyfooled.saliency._texture import _NUGGET, Texture
-from whyfooled.saliency.prediction_difference import windows_of
+from whyfooled.saliency.prediction_difference import list_windows
 
 
 def smooth(side=12, seed=0):
@@ -81,13 +81,13 @@ def test_a_window_may_cover_the_image():
 
 
 def test_windows_reach_from_border_to_border():
-    assert windows_of(8, 8, 0.5, 0.5) == (4, list(itertools.product([0, 2, 4], [0, 2, 4])))
-    side, windows = windows_of(11, 17, 0.3, 1.0)
+    assert list_windows(8, 8, 0.5, 0.5) == (4, list(itertools.product([0, 2, 4], [0, 2, 4])))
+    side, windows = list_windows(11, 17, 0.3, 1.0)
     assert side == 3
     assert windows == list(itertools.product([0, 3, 5, 8], [0, 3, 6, 8, 11, 14]))
-    assert windows_of(9, 9, 1.0, 0.5) == (9, [(0, 0)])
-    assert len(windows_of(224, 224, PredictionDifference.window, PredictionDifference.stride)[1]) == 169
-    assert len(windows_of(32, 32, PredictionDifference.window, PredictionDifference.stride)[1]) == 100
+    assert list_windows(9, 9, 1.0, 0.5) == (9, [(0, 0)])
+    assert len(list_windows(224, 224, PredictionDifference.window, PredictionDifference.stride)[1]) == 169
+    assert len(list_windows(32, 32, PredictionDifference.window, PredictionDifference.stride)[1]) == 100
 
 
 class Spy(nn.Module):
@@ -113,7 +113,7 @@ def test_a_pixel_has_the_mean_over_its_windows_and_samples(fill, evidence):
     found = method(Classifier(spy, size=(12, 16)), image, classes)
     assert found.shape == (1, 2, 1, 12, 16)
     whole, *changed = torch.cat(spy.seen)
-    side, windows = windows_of(12, 16, 0.4, 0.5)
+    side, windows = list_windows(12, 16, 0.4, 0.5)
     assert torch.equal(whole, image[0])
     assert len(changed) == 3 * len(windows)
     with torch.no_grad():

@@ -21,13 +21,13 @@ from whyfooled.sources import Source
 from whyfooled.tensors.randomness import normal
 from whyfooled.types import silent
 from whyfooled.universal import UAP, UPIPCA, RandomDirection, UniversalPerturbation, UPIGrad, evaluate
-from whyfooled.universal._fitting import fitting
+from whyfooled.universal._fitting import start_fitting
 from whyfooled.universal._given import as_source
 
 
 @contextmanager
 def started(classifier, source, batch_size=3, class_map=None, places=None, progress=silent, seed=0):
-    with fitting(
+    with start_fitting(
         classifier,
         source,
         Gradient(),

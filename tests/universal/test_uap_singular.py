@@ -12,7 +12,7 @@ from whyfooled import Classifier
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.universal import SingularUAP
 from whyfooled.universal._fitting import Part
-from whyfooled.universal.uap_singular import JacobianStep, layer_values
+from whyfooled.universal.uap_singular import JacobianStep, run_to_layer
 
 
 class Inplace(nn.Module):
@@ -72,7 +72,7 @@ def test_of_a_layer_too():
     # Its largest singular values lie close together, so that vectors of nearly the largest one are as good.
     classifier, given = small(side=6), images()
     found = fitted(SingularUAP(epsilon=1.0, q=2, layer="second", passes=30), classifier, given).delta
-    matrix = jacobian(lambda x: layer_values(classifier, x, "second"), given)
+    matrix = jacobian(lambda x: run_to_layer(classifier, x, "second"), given)
     sizes = torch.linalg.svdvals(matrix)
     assert 0.99 * sizes[0] < (matrix @ found.flatten().double()).norm() <= 1.00001 * sizes[0]
 
@@ -104,7 +104,7 @@ def test_one_turn_is_the_product_with_the_jacobians(layer, q):
     classifier = Classifier(Inplace().double(), size=(6, 6))
     given = images(dtype=torch.float64)
     vector = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    matrix = jacobian(lambda x: layer_values(classifier, x, layer), given)
+    matrix = jacobian(lambda x: run_to_layer(classifier, x, layer), given)
     pushed = matrix @ vector.flatten()
     sums = JacobianStep(vector, layer, q)(classifier, Part(given, torch.zeros(4).long(), 0))
     torch.testing.assert_close(sums["turned"].flatten(), matrix.T @ psi(pushed, q), rtol=1e-8, atol=1e-30)
@@ -114,9 +114,9 @@ def test_one_turn_is_the_product_with_the_jacobians(layer, q):
 def test_the_values_are_the_layers_own_and_its_last_ones():
     module = Inplace()
     classifier, given = Classifier(module, size=(6, 6)), images()
-    torch.testing.assert_close(layer_values(classifier, given.clone().requires_grad_(), "first"), module.first(given))
+    torch.testing.assert_close(run_to_layer(classifier, given.clone().requires_grad_(), "first"), module.first(given))
     once = module.twice(module.first(given).relu()).relu()
-    found = layer_values(classifier, given.clone().requires_grad_(), "twice")
+    found = run_to_layer(classifier, given.clone().requires_grad_(), "twice")
     torch.testing.assert_close(found, module.twice(once))
 
 

@@ -215,7 +215,7 @@ def test_short_slopes_count_as_much_as_long_ones():
     step = PowerStep(Gradient(), basis, 0.1, 1, 0.0, True, None)
     for size in (1, 1e-25):
         expected = F.normalize(rows, dim=1)
-        torch.testing.assert_close(step._product(size * rows.view(5, 1, 8, 8)), basis @ expected.T @ expected)
+        torch.testing.assert_close(step._multiply(size * rows.view(5, 1, 8, 8)), basis @ expected.T @ expected)
 
 
 @pytest.mark.parametrize("samples", [1, 4])

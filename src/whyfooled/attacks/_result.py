@@ -99,7 +99,7 @@ class AttackResult:
         clean_logits = classifier.logits(clean)
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
-        return _verified(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
+        return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
 
     def __repr__(self) -> str:
         reached, n = int(self.success.sum()), len(self.success)
@@ -213,12 +213,10 @@ def run_attack(
     """
     problem = Problem.of(classifier, images, goal, mask, box)
     clean_logits, attempt = attempt_open(adapt(attack), problem, progress)
-    return _verified(classifier, problem.images, clean_logits, problem.goal, attempt).to(images.device)
+    return _verify(classifier, problem.images, clean_logits, problem.goal, attempt).to(images.device)
 
 
-def _verified(
-    classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: Goal, attempt: Attempt
-) -> AttackResult:
+def _verify(classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: Goal, attempt: Attempt) -> AttackResult:
     attempted = attempt.images.detach()
     logits = classifier.logits(attempted)
     success = goal.reached(logits)

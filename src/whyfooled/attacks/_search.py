@@ -104,11 +104,11 @@ def minimise(
     total = settings.rounds * settings.steps
     for number in range(settings.rounds):
 
-        def report(step: int, before: int = number * settings.steps) -> None:
+        def progress_of_round(step: int, before: int = number * settings.steps) -> None:
             progress(before + step, total, "attack")
 
         ended, succeeded, evaluations = _round(
-            problem, settings, begin(problem, start), weights.now, best, penalty, size, report
+            problem, settings, begin(problem, start), weights.now, best, penalty, size, progress_of_round
         )
         spent += evaluations
         weights = weights.after(succeeded)
@@ -125,7 +125,7 @@ def _round(
     best: Best,
     penalty: Measure,
     size: Measure,
-    report: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go down for fixed weights; return where each image ended, whether it succeeded, and its evaluations."""
     ended = descent.point.clone()
@@ -156,7 +156,7 @@ def _round(
                     break
                 if not moving.all():
                     active, here, descent = active[moving], here.select(moving), descent.select(moving)
-        report(step)
+        progress(step)
     return ended, succeeded, evaluations
 
 

@@ -58,7 +58,7 @@ class Adapted(Attack):
                 f"got an attack of another kind, {self.attack!r}."
             )
         model = self.model or problem.classifier
-        with _as_it_was(model), count_passes(model) as passes:
+        with _preserve_model(model), count_passes(model) as passes:
             made = self.make(problem)
         if not isinstance(made, Tensor):
             raise ModelError(f"The attack must return a tensor of images; got {type(made).__name__}.")
@@ -96,22 +96,22 @@ def adapt(attack: Any, *, epsilon: float | None = None) -> Attack:
     ParameterError
         If it is no attack, or `epsilon` is missing or of no use.
     """
-    kind = _kind(attack)
+    kind = _tell_kind(attack)
     if kind is None:
         fix = f"Make one: {attack.__name__}(...)." if isinstance(attack, type) else ""
         raise bad_parameter("attack", "must be an attack, or a callable (model, x, y) -> x_adv", repr(attack), fix)
     if kind == "foolbox":
-        return _foolbox(attack, epsilon)
+        return _adapt_foolbox(attack, epsilon)
     if epsilon is not None:
         raise bad_parameter(
             "epsilon", "is for attacks of Foolbox; any other attack has its radius among its own parameters", epsilon
         )
     if isinstance(attack, Attack):
         return attack
-    return {"torchattacks": _torchattacks, "art": _art, "function": _function}[kind](attack)
+    return {"torchattacks": _adapt_torchattacks, "art": _adapt_art, "function": _adapt_function}[kind](attack)
 
 
-def _kind(attack: object) -> str | None:
+def _tell_kind(attack: object) -> str | None:
     """Tell whose attack it is by its base class, so that no library need be imported; None if it is no attack."""
     if isinstance(attack, type):
         return None
@@ -127,7 +127,7 @@ def _kind(attack: object) -> str | None:
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
+def _preserve_model(model: nn.Module) -> Iterator[None]:
     """Give a model its modes and its parameters' gradients back, whatever another library does with them."""
     modes = {part: part.training for part in model.modules()}
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
@@ -140,7 +140,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _foolbox(attack: Any, epsilon: float | None) -> Adapted:
+def _adapt_foolbox(attack: Any, epsilon: float | None) -> Adapted:
     foolbox = import_module("foolbox")
     largest = getattr(attack.distance, "p", None) == float("inf")
     if epsilon is not None:
@@ -162,10 +162,10 @@ def _foolbox(attack: Any, epsilon: float | None) -> Adapted:
     return Adapted(attack, make)
 
 
-def _torchattacks(attack: Any) -> Adapted:
+def _adapt_torchattacks(attack: Any) -> Adapted:
     def make(problem: Problem) -> Any:
         device = problem.images.device if attack.device is None else attack.device
-        with _modes_as_they_were(attack):
+        with _preserve_modes(attack):
             if isinstance(problem.goal, Targeted):
                 try:
                     attack.set_mode_targeted_by_label(quiet=True)
@@ -179,7 +179,7 @@ def _torchattacks(attack: Any) -> Adapted:
 
 
 @contextmanager
-def _modes_as_they_were(attack: Any) -> Iterator[None]:
+def _preserve_modes(attack: Any) -> Iterator[None]:
     """Give a torchattacks attack, and those inside it, their modes back."""
     names = ("attack_mode", "targeted", "_target_map_function")
     every = (attack, *attack._attacks.values())
@@ -192,7 +192,7 @@ def _modes_as_they_were(attack: Any) -> Iterator[None]:
                 setattr(member, name, value)
 
 
-def _art(attack: Any) -> Adapted:
+def _adapt_art(attack: Any) -> Adapted:
     can_aim = "targeted" in attack.attack_params
 
     def make(problem: Problem) -> Any:
@@ -214,7 +214,7 @@ def _art(attack: Any) -> Adapted:
     return Adapted(attack, make, wrapper if isinstance(wrapper, nn.Module) else None)
 
 
-def _function(attack: Callable[..., Any]) -> Adapted:
+def _adapt_function(attack: Callable[..., Any]) -> Adapted:
     try:
         names = list(inspect.signature(attack).parameters)
     except ValueError:  # built-in callables have none

@@ -91,7 +91,7 @@ def load_adversaries(folder: str | Path) -> Adversaries:
         If it is no such folder, or holds no image yet.
     """
     folder = Path(folder)
-    parameters = _run(folder)
+    parameters = _read_run(folder)
     if parameters is None:
         raise ImageError(
             f"{folder} is not a folder of adversarial images: it has no readable {RUN_FILE}. "
@@ -105,10 +105,10 @@ def load_adversaries(folder: str | Path) -> Adversaries:
 
 def is_run(folder: Path) -> bool:
     """Tell whether ``whyfooled attack`` wrote a folder."""
-    return _run(folder) is not None
+    return _read_run(folder) is not None
 
 
-def _run(folder: Path) -> dict[str, Any] | None:
+def _read_run(folder: Path) -> dict[str, Any] | None:
     try:
         parameters = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -130,7 +130,7 @@ def write_left_out(folder: Path, name: str, reason: str, photograph: str) -> Non
     adversary_file(folder, name).unlink(missing_ok=True)
 
 
-def left_out(folder: Path, name: str, photograph: str) -> str | None:
+def read_left_out(folder: Path, name: str, photograph: str) -> str | None:
     """Return why a photograph was left out; None if it was not, or was another photograph then."""
     try:
         record = json.loads((folder / f"{name}{LEFT_OUT}").read_text())

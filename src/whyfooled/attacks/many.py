@@ -23,8 +23,8 @@ from whyfooled.attacks.adversaries import (
     Adversaries,
     adversary_file,
     is_finished,
-    left_out,
     read_adversary,
+    read_left_out,
     write_adversary,
     write_left_out,
 )
@@ -142,26 +142,28 @@ def attack_files(
     claim(folder / RUN_FILE, run, begun=begun)
     tally = _Tally(len(files), report)
     errors: dict[str, str] = {}
-    for names in _batches(list(files), batch_size):
-        errors |= _finish(classifier, attack, truth, {name: files[name] for name in names}, folder, tally)
+    for names in _split_into_batches(list(files), batch_size):
+        errors |= _finish_batch(classifier, attack, truth, {name: files[name] for name in names}, folder, tally)
     if len(errors) == len(files):
         name, reason = next(iter(errors.items()))
         raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
     done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
-    write_whole(folder / TABLE_FILE, _table(classifier, done.names, tally.rows, errors).to_csv(index=False).encode())
+    write_whole(
+        folder / TABLE_FILE, _make_table(classifier, done.names, tally.rows, errors).to_csv(index=False).encode()
+    )
     return done, errors
 
 
-def _finish(
+def _finish_batch(
     classifier: Classifier, attack: Any, truth: _Truth, batch: Mapping[str, Path], folder: Path, tally: _Tally
 ) -> dict[str, str]:
     """Attack a batch, unless all of it is finished; return the reasons of those left out."""
-    contents = {name: _content(path) for name, path in batch.items()}
-    errors = {name: reason for name in batch if (reason := left_out(folder, name, contents[name])) is not None}
+    contents = {name: _digest_content(path) for name, path in batch.items()}
+    errors = {name: reason for name in batch if (reason := read_left_out(folder, name, contents[name])) is not None}
     if not all(name in errors or is_finished(folder, name, contents[name]) for name in batch):
-        photographs, errors = _read(classifier, batch)
+        photographs, errors = _read_photographs(classifier, batch)
         if photographs:
-            results, failed = _attack(attack, truth, photographs, tally.within(len(batch)))
+            results, failed = _attack_batch(attack, truth, photographs, tally.within(len(batch)))
             errors |= failed
             for name, (result, true) in results.items():
                 write_adversary(folder, name, result, true, contents[name])
@@ -171,7 +173,7 @@ def _finish(
     return errors
 
 
-def _content(path: Path) -> str:
+def _digest_content(path: Path) -> str:
     """Return a digest of a file's content; of nothing if it cannot be read."""
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
@@ -179,11 +181,11 @@ def _content(path: Path) -> str:
         return ""
 
 
-def _batches(names: list[str], size: int) -> Iterator[list[str]]:
+def _split_into_batches(names: list[str], size: int) -> Iterator[list[str]]:
     return (names[start : start + size] for start in range(0, len(names), size))
 
 
-def _read(classifier: Classifier, files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_photographs(classifier: Classifier, files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
     read: dict[str, Tensor] = {}
     unreadable: dict[str, str] = {}
     for name, path in files.items():
@@ -221,16 +223,16 @@ class _Truth:
         if self.target is not None and self.target not in TARGET_CHOICES:
             self.classifier.class_index(self.target, argument="target")
 
-    def classes(self, names: Sequence[str], images: Tensor) -> Classes:
+    def find_classes(self, names: Sequence[str], images: Tensor) -> Classes:
         """Return (n,) what each photograph shows."""
         true = self.classifier.predict(images).clone()
         for number, name in enumerate(names):
-            label = self._label(name)
+            label = self._find_label(name)
             if label is not None:
                 true[number] = self.classifier.class_index(label, argument="label")
         return true
 
-    def goal(self, images: Tensor, true: Classes) -> Goal:
+    def make_goal(self, images: Tensor, true: Classes) -> Goal:
         """Return what is to be reached, given what the images show."""
         if self.target is None:
             return Untargeted(true)
@@ -241,7 +243,7 @@ class _Truth:
             raise ImageError("The target must be another class than the true one.")
         return Targeted(torch.full_like(true, aim))
 
-    def _label(self, name: str) -> str | int | None:
+    def _find_label(self, name: str) -> str | int | None:
         if not isinstance(self.labels, Mapping):
             return self.labels
         label = self.labels.get(name, self.labels.get(Path(name).name))
@@ -250,7 +252,7 @@ class _Truth:
         return label
 
 
-def _attack(
+def _attack_batch(
     attack: Any, truth: _Truth, photographs: Mapping[str, Tensor], progress: Callable[[int, int, str], None]
 ) -> tuple[dict[str, tuple[AttackResult, int]], dict[str, str]]:
     """Attack a batch; if one of it cannot be attacked, each on its own, so that the others are not lost.
@@ -260,15 +262,15 @@ def _attack(
     names = list(photographs)
     images = torch.cat(list(photographs.values()))
     try:
-        true = truth.classes(names, images)
-        result = run_attack(attack, truth.classifier, images, truth.goal(images, true), progress=progress)
+        true = truth.find_classes(names, images)
+        result = run_attack(attack, truth.classifier, images, truth.make_goal(images, true), progress=progress)
     except WhyfooledError as error:
         if len(names) == 1:
             return {}, {names[0]: str(error)}
         results: dict[str, tuple[AttackResult, int]] = {}
         errors: dict[str, str] = {}
         for name in names:
-            attacked, failed = _attack(attack, truth, {name: photographs[name]}, progress)
+            attacked, failed = _attack_batch(attack, truth, {name: photographs[name]}, progress)
             results |= attacked
             errors |= failed
         return results, errors
@@ -277,10 +279,10 @@ def _attack(
 
 
 class _Tally:
-    """Counts what is finished, and reports it. Lives inside one run."""
+    """Counts what is finished, and says so. Lives inside one run."""
 
-    def __init__(self, total: int, report: Callable[[Standing], None]) -> None:
-        self.total, self.report = total, report
+    def __init__(self, total: int, progress: Callable[[Standing], None]) -> None:
+        self.total, self.progress = total, progress
         self.done = self.attacked = 0
         self.sizes: list[float] = []
         self.rows: list[pd.DataFrame] = []
@@ -300,10 +302,10 @@ class _Tally:
 
     def _say(self, done: float) -> None:
         middle = median(self.sizes) if self.sizes else None
-        self.report(Standing(done, self.total, self.attacked, len(self.sizes), middle))
+        self.progress(Standing(done, self.total, self.attacked, len(self.sizes), middle))
 
 
-def _table(
+def _make_table(
     classifier: Classifier, names: Sequence[str], frames: Sequence[pd.DataFrame], errors: Mapping[str, str]
 ) -> pd.DataFrame:
     rows = pd.concat(frames, ignore_index=True)

@@ -72,17 +72,17 @@ class PGD(Attack):
         for restart in range(self.restarts):
             here = problem.select(active)
 
-            def report(done: int, total: int, doing: str, before: int = restart) -> None:
+            def progress_of_restart(done: int, total: int, doing: str, before: int = restart) -> None:
                 progress(before * total + done, self.restarts * total, doing)
 
             attempt = step_in_ball(
                 here,
-                start=self._start(here, [generators[i] for i in active.tolist()]),
+                start=self._choose_start(here, [generators[i] for i in active.tolist()]),
                 epsilon=self.epsilon,
                 step_size=2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size,
                 steps=self.steps,
                 ball=self.ball,
-                progress=report,
+                progress=progress_of_restart,
             )
             ended[active] = attempt.images
             forwards[active] += attempt.forwards
@@ -97,7 +97,7 @@ class PGD(Attack):
                 break
         return Attempt(ended, forwards, backwards)
 
-    def _start(self, problem: Problem, generators: list[torch.Generator]) -> Tensor:
+    def _choose_start(self, problem: Problem, generators: list[torch.Generator]) -> Tensor:
         images = problem.images
         if self.ball == "linf":
             return problem.clamp(images + self.epsilon * (2 * uniform(images, generators) - 1))

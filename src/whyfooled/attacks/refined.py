@@ -106,7 +106,7 @@ class Refined(Attack):
         changed = (plain.images != images).flatten(1).any(1).nonzero()[:, 0]
         if len(changed):
             here = problem.select(changed)
-            region, *spent = self._region(here, plain.images.detach()[changed])
+            region, *spent = self._choose_region(here, plain.images.detach()[changed])
             forwards[changed] += spent[0]
             backwards[changed] += spent[1]
             within = here.within(region)
@@ -119,9 +119,9 @@ class Refined(Attack):
                 backwards[places] += again.backwards
         return Attempt(images, forwards, backwards)
 
-    def _region(self, problem: Problem, attempted: Images) -> tuple[Region, Counts, Counts]:
+    def _choose_region(self, problem: Problem, attempted: Images) -> tuple[Region, Counts, Counts]:
         """Choose the region; with (n,) the passes that it took, forwards and backwards."""
-        pair = (problem.classifier, problem.images, attempted, *_classes(problem, attempted))
+        pair = (problem.classifier, problem.images, attempted, *_find_classes(problem, attempted))
         if self.where == "cam":
             with count_passes(problem.classifier) as passes:
                 region = cam_region(*pair, keep=self.keep, cam=self.cam)
@@ -138,7 +138,7 @@ class Refined(Attack):
         return region, 2 + touched, torch.zeros_like(touched)
 
 
-def _classes(problem: Problem, attempted: Images) -> tuple[Classes, Classes]:
+def _find_classes(problem: Problem, attempted: Images) -> tuple[Classes, Classes]:
     """Return (n,) the true classes and (n,) the targets; takes one forward pass.
 
     The true class is the one that the classifier gives the clean image, where the goal does not say it; the target the

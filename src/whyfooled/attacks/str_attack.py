@@ -109,9 +109,9 @@ class StrAttack(Attack):
             return self.tau * grid.norms(delta).sum(1) + self.gamma * delta.flatten(1).square().sum(1)
 
         attempt = minimise(problem, self._settings, begin=begin, penalty=penalty, size=penalty, progress=progress)
-        return self._refined(problem, attempt) if self.refine else attempt
+        return self._refine(problem, attempt) if self.refine else attempt
 
-    def _refined(self, problem: Problem, attempt: Attempt) -> Attempt:
+    def _refine(self, problem: Problem, attempt: Attempt) -> Attempt:
         delta = attempt.images - problem.images
         done = (delta != 0).flatten(1).any(1).nonzero()[:, 0]
         if not len(done):
@@ -120,14 +120,14 @@ class StrAttack(Attack):
         within = problem.select(done).within(support)
         refined = FMN(steps=_REFINING_STEPS, confidence=self.confidence).attempt(within)
         images, forwards, backwards = attempt.images.clone(), attempt.forwards.clone(), attempt.backwards.clone()
-        shorter = _closer(refined.images - within.images, delta[done])
+        shorter = _is_closer(refined.images - within.images, delta[done])
         images[done] = torch.where(shorter, refined.images, images[done])
         forwards[done] += refined.forwards
         backwards[done] += refined.backwards
         return Attempt(images, forwards, backwards)
 
 
-def _closer(refined: Tensor, before: Tensor) -> Tensor:
+def _is_closer(refined: Tensor, before: Tensor) -> Tensor:
     """Tell (n,1,1,1) where a refined perturbation is an example and shorter than it was before."""
     size = refined.flatten(1).norm(dim=1)
     shorter: Tensor = (size > 0) & (size < before.flatten(1).norm(dim=1))

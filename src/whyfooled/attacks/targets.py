@@ -61,7 +61,7 @@ def choose_targets(
     return Targeted(TARGET_CHOICES[how](logits, taken, images, seed))
 
 
-def _random(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
+def _draw_random(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
     chosen = torch.zeros(len(images), dtype=torch.int64)
     for number, (free, generator) in enumerate(zip((~taken).cpu(), image_generators(images, seed), strict=True)):
         classes = free.nonzero()[:, 0]
@@ -69,17 +69,17 @@ def _random(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
     return chosen.to(images.device)
 
 
-def _least_likely(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
+def _find_least_likely(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
     return logits.masked_fill(taken, float("inf")).argmin(1)
 
 
-def _runner_up(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
+def _find_runner_up(logits: Tensor, taken: Tensor, images: Tensor, seed: int) -> Tensor:
     return logits.masked_fill(taken, float("-inf")).argmax(1)
 
 
 TARGET_CHOICES: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
-    "random": _random,
-    "least-likely": _least_likely,
-    "runner-up": _runner_up,
+    "random": _draw_random,
+    "least-likely": _find_least_likely,
+    "runner-up": _find_runner_up,
 }
 """The ways to choose a target, by name."""

@@ -78,10 +78,10 @@ def read_weights(path: Path) -> Weights:
         raise ModelError(
             f"The weights file {path} must hold a state dict, tensors by name; got {type(state).__name__}."
         )
-    return Weights(path, state, _class_names(path, about))
+    return Weights(path, state, _read_class_names(path, about))
 
 
-def _class_names(path: Path, about: dict[str, str]) -> tuple[str, ...] | None:
+def _read_class_names(path: Path, about: dict[str, str]) -> tuple[str, ...] | None:
     try:
         names = json.loads(about.get(_KEY, "{}")).get("class_names")
     except (ValueError, AttributeError):
@@ -105,8 +105,8 @@ def load_weights(module: nn.Module, weights: Weights, but_head: bool = False) ->
         If they do not fit.
     """
     expected = module.state_dict()
-    state = _without_prefix(weights.state, expected.keys())
-    wrong = _misshapen(expected, state)
+    state = _strip_prefix(weights.state, expected.keys())
+    wrong = _find_misshapen(expected, state)
     if but_head:
         state, wrong = state | {key: expected[key] for key in wrong}, []
     # How many batches a normalisation saw in training changes nothing here, and many files leave it out.
@@ -115,19 +115,23 @@ def load_weights(module: nn.Module, weights: Weights, but_head: bool = False) ->
     state = {key: value for key, value in state.items() if key in expected or not key.startswith(("aux", "AuxLogits."))}
     unknown = sorted(state.keys() - expected.keys())
     if missing or unknown or wrong:
-        parts = [_some("missing", missing), _some("not in the model", unknown), _some("of another shape", wrong)]
+        parts = [
+            _list_some("missing", missing),
+            _list_some("not in the model", unknown),
+            _list_some("of another shape", wrong),
+        ]
         raise ModelError(f"The weights in {weights.path} do not fit the model: {'; '.join(filter(None, parts))}.")
     module.load_state_dict(expected | state)
 
 
-def head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
+def count_head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
     """Tell the numbers of classes of the model's head and of the weights', if they differ in that and nothing else.
 
     That is seen from the tensors of other shapes: all have the same two numbers of rows, and rows of the same shape.
     """
     expected = module.state_dict()
-    state = _without_prefix(weights.state, expected.keys())
-    shapes = [(expected[key].shape, state[key].shape) for key in _misshapen(expected, state)]
+    state = _strip_prefix(weights.state, expected.keys())
+    shapes = [(expected[key].shape, state[key].shape) for key in _find_misshapen(expected, state)]
     rows = {(mine[:1], theirs[:1]) for mine, theirs in shapes}
     if len(rows) != 1 or any(mine[1:] != theirs[1:] for mine, theirs in shapes):
         return None
@@ -138,23 +142,23 @@ def head_classes(module: nn.Module, weights: Weights) -> tuple[int, int] | None:
 def replace_head(module: nn.Module, fresh: nn.Module) -> None:
     """Put into a model those of another one's layers whose tensors have other shapes: its head, for other classes."""
     wanted = fresh.state_dict()
-    for key in _misshapen(module.state_dict(), wanted):
+    for key in _find_misshapen(module.state_dict(), wanted):
         path = key.rpartition(".")[0]
         module.set_submodule(path, fresh.get_submodule(path))
 
 
-def _misshapen(expected: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+def _find_misshapen(expected: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
     return sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
 
 
-def _some(what: str, keys: list[str], most: int = 3) -> str:
+def _list_some(what: str, keys: list[str], most: int = 3) -> str:
     if not keys:
         return ""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return f"{len(keys)} tensors {what} ({', '.join(keys[:most])}{more})"
 
 
-def _without_prefix(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+def _strip_prefix(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
     """Take off what DataParallel and torch.compile put before every name, once or both, unless the model has it too."""
     for prefix in ("_orig_mod.", "module.", "_orig_mod."):
         if state and not any(key in expected for key in state) and all(key.startswith(prefix) for key in state):

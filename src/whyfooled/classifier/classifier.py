@@ -63,7 +63,7 @@ class Fit:
         height, width = self.size
         if self.squash:
             return photograph.resize((width, height), _INTERPOLATION[self.interpolation])
-        resized, (left, top) = self._geometry(photograph.size)
+        resized, (left, top) = self._find_geometry(photograph.size)
         if resized[0] * resized[1] > MOST_PIXELS:
             raise ImageError(
                 f"The photograph, {photograph.width} × {photograph.height} pixels, would need "
@@ -78,10 +78,10 @@ class Fit:
         if self.squash:
             return 0.0, 0.0, 1.0, 1.0
         height, width = self.size
-        resized, (left, top) = self._geometry(size)
+        resized, (left, top) = self._find_geometry(size)
         return left / resized[0], top / resized[1], (left + width) / resized[0], (top + height) / resized[1]
 
-    def _geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _find_geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the width and height that a photograph is resized to, and the left and top of what is cut out."""
         height, width = self.size
         # In whole numbers, and rounded as torchvision's Resize and CenterCrop do: half a pixel moves every pixel.
@@ -288,9 +288,9 @@ class Classifier(nn.Module):
             if not 0 <= index < (count or index + 1):
                 raise bad_parameter(argument, f"must be a class index from 0 to {count - 1}, or a class name", index)
             return index
-        return self._named_class(text, argument)
+        return self._find_named_class(text, argument)
 
-    def _named_class(self, text: str, argument: str) -> int:
+    def _find_named_class(self, text: str, argument: str) -> int:
         if self.class_names is None:
             raise bad_parameter(argument, "must be a class index, because this model has no class names", repr(text))
         wanted = text.lower()

@@ -74,7 +74,7 @@ def list_layers(classifier: Classifier) -> list[Layer]:
             layers[name] = Layer(name, type(part).__name__, tuple(output.shape[1:]))
 
     blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size)
-    with watched(layers_of(classifier.module, None), see):
+    with watch_layers(find_layers(classifier.module, None), see):
         classifier.logits(blank)
     return list(layers.values())
 
@@ -112,11 +112,11 @@ def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument:
             "No layer of this model gives an output (n, units, height, width) with more than one place, so it has no "
             "units to look at."
         )
-    chosen = {layer.name for name in names for layer in _matching(name, known, argument)}
+    chosen = {layer.name for name in names for layer in _match_layers(name, known, argument)}
     return tuple(layer for layer in known if layer.name in chosen)
 
 
-def _matching(name: str, known: Sequence[Layer], argument: str) -> list[Layer]:
+def _match_layers(name: str, known: Sequence[Layer], argument: str) -> list[Layer]:
     spatial = [layer for layer in known if layer.spatial]
     if name == LAST_STAGE:
         # What a module is the last part of finishes after it, so this is the outermost.
@@ -143,7 +143,7 @@ def _fits(name: str, pattern: str) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-def layers_of(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
+def find_layers(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
     """Return the layer of that name, or all, by name; raise `ParameterError` if there is none of that name."""
     layers = {name: part for name, part in module.named_modules() if name}
     if layer is None:
@@ -154,7 +154,7 @@ def layers_of(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def watched(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
+def watch_layers(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
     """Tell of each of these layers, in the order in which they finish, when it gave a tensor; no hook stays behind."""
 
     def hook_of(name: str) -> Any:
@@ -189,8 +189,8 @@ def activations(classifier: Classifier, layers: Sequence[Layer], images: Images)
         # A copy: the next layer may work in place.
         outputs[name] = output.clone(memory_format=torch.contiguous_format)
 
-    parts = {name: part for layer in layers for name, part in layers_of(classifier.module, layer.name).items()}
-    with watched(parts, see):
+    parts = {name: part for layer in layers for name, part in find_layers(classifier.module, layer.name).items()}
+    with watch_layers(parts, see):
         classifier.logits(images)
     for name in parts:
         output = outputs.get(name)

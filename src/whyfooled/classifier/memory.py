@@ -21,12 +21,12 @@ COPIES = 4
 def batch_size_for(classifier: Classifier) -> int:
     """Choose how many images to work on together: as many as fit; on a CPU not more than its caches are good for."""
     on_gpu = classifier.device.type == "cuda"
-    needed = COPIES * max(1, kept_by_a_forward_pass(classifier))
-    fitting = int(SHARE * _free_memory(classifier.device) // needed)
+    needed = COPIES * max(1, measure_forward_memory(classifier))
+    fitting = int(SHARE * _find_free_memory(classifier.device) // needed)
     return max(1, min(fitting, MOST_ON_GPU if on_gpu else MOST_ON_CPU))
 
 
-def kept_by_a_forward_pass(classifier: Classifier) -> int:
+def measure_forward_memory(classifier: Classifier) -> int:
     """Return how many bytes a forward pass of one image keeps for its backward pass, the weights not counted."""
     weights = {parameter.data_ptr() for parameter in classifier.module.parameters()}
     kept: dict[int, int] = {}
@@ -46,7 +46,7 @@ def kept_by_a_forward_pass(classifier: Classifier) -> int:
     return sum(kept.values())
 
 
-def _free_memory(device: torch.device) -> int:
+def _find_free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     with contextlib.suppress(OSError, StopIteration, ValueError):

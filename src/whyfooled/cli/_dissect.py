@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
-from whyfooled.cli._progress import stages
+from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")]
@@ -74,20 +74,20 @@ def dissect(
 
     from whyfooled.classifier.layers import LAST_STAGE
     from whyfooled.images import output_folder
-    from whyfooled.running.engines import Model as Loading
+    from whyfooled.running.engines import ModelRecipe
     from whyfooled.tensors.randomness import choose
     from whyfooled.units import dissect as dissect_units
     from whyfooled.units import dissection_summary, open_concepts
-    from whyfooled.units.dissection.page import summary_text, write_files
+    from whyfooled.units.dissection.page import write_files, write_summary
 
     with output_folder(output) as staging, plain_warnings():
         annotated = open_concepts(concepts, colours)
         if count is not None:
             annotated = annotated.only(choose(len(annotated), count, seed))
-        with stages(quiet) as report:
-            report(0, 1, "loading")
-            classifier = Loading(model, weights, seed).load(device)
-            report(1, 1, "loading")
+        with show_stages(quiet) as progress:
+            progress(0, 1, "loading")
+            classifier = ModelRecipe(model, weights, seed).load(device)
+            progress(1, 1, "loading")
             if squash:
                 classifier.fit = replace(classifier.fit, squash=True)
             dissection = dissect_units(
@@ -99,13 +99,13 @@ def dissect(
                 permutations=permutations,
                 batch_size=batch_size,
                 seed=seed,
-                progress=report,
+                progress=progress,
             )
-            report(0, 1, "page")
+            progress(0, 1, "page")
             write_files(dissection, staging)
-            report(1, 1, "page")
+            progress(1, 1, "page")
     if not quiet:
-        print(summary_text(dissection, dissection_summary(dissection)))
+        print(write_summary(dissection, dissection_summary(dissection)))
         print(
             f"Written: {output}: index.html, figure.png, units.csv, units.parquet, overlaps.parquet, summary.md, "
             "summary.tex"
@@ -143,10 +143,10 @@ def layers(
     import pandas as pd
 
     from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, list_layers
-    from whyfooled.running.engines import Model as Loading
+    from whyfooled.running.engines import ModelRecipe
 
     with plain_warnings():
-        classifier = Loading(model, weights, seed).load(device)
+        classifier = ModelRecipe(model, weights, seed).load(device)
         known = list_layers(classifier)
         # Without any, a list of those that there are is what helps.
         last = choose_layers(classifier, LAST_STAGE) if not every or any(one.spatial for one in known) else ()

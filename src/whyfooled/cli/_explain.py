@@ -21,7 +21,7 @@ from whyfooled.cli._app import (
     plain_warnings,
     say,
 )
-from whyfooled.cli._progress import stages
+from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
 _STARTED = time.perf_counter()
@@ -108,11 +108,11 @@ def explain(
         photograph: Any = image
         if image is None or not is_tensor_file(image):
             photograph = example_photograph() if image is None else read_photograph(image)
-        with stages(quiet) as report:
-            report(0, 1, "loading")
+        with show_stages(quiet) as progress:
+            progress(0, 1, "loading")
             classifier = load_classifier(model, weights=weights, device=device, seed=seed)
             loading = time.perf_counter() - _STARTED
-            report(1, 1, "loading")
+            progress(1, 1, "loading")
             if weights == RANDOM:
                 say("Warning: the model is untrained, so what it sees means nothing.")
             if universal is not None and resize:
@@ -128,11 +128,11 @@ def explain(
                 trust=universal,
                 units=units,
                 seed=seed,
-                progress=report,
+                progress=progress,
             )
         explanation = replace(
             explanation,
-            parameters={**explanation.parameters, **_given(image, trust)},
+            parameters={**explanation.parameters, **_name_given_files(image, trust)},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, staging)
@@ -140,7 +140,7 @@ def explain(
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
 
 
-def _given(image: Path | None, trust: Path | None) -> dict[str, str]:
+def _name_given_files(image: Path | None, trust: Path | None) -> dict[str, str]:
     """Name the files that were given."""
     named = {"image": "the example photograph" if image is None else str(image)}
     return named if trust is None else {**named, "trust": str(trust)}

@@ -37,7 +37,7 @@ def describe_all(kind: Any, texts: bool = False) -> None:
     for name, method in available(kind).items():
         card = method.card
         console.print(f"\n  [bold cyan]{name}[/bold cyan]  {escape(card.title)}: {escape(card.summary)}")
-        given = {key: _short(value) for key, value in parameters(method).items()}
+        given = {key: _shorten(value) for key, value in parameters(method).items()}
         if texts:
             about = parameter_texts(method)
             table = Table.grid(padding=(0, 2))
@@ -55,7 +55,7 @@ def describe_all(kind: Any, texts: bool = False) -> None:
     console.print()
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     from whyfooled.registry import describe_value
 
     if not isinstance(value, float):

@@ -9,7 +9,7 @@ import typer
 
 from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
-from whyfooled.cli._progress import stages
+from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
 
@@ -62,10 +62,10 @@ def perturbation(
         if regions is not None:
             parts = read_label_map(regions)
         before, after = read_pair(clean, adversarial)
-        with stages(quiet) as report:
-            report(0, 1, "loading")
+        with show_stages(quiet) as progress:
+            progress(0, 1, "loading")
             classifier = load_classifier(model, weights=weights, device=device, seed=seed)
-            report(1, 1, "loading")
+            progress(1, 1, "loading")
             explanation = explain_perturbation(
                 classifier,
                 before,
@@ -74,7 +74,7 @@ def perturbation(
                 target=target,
                 regions=parts,
                 cam=maps,
-                progress=report,
+                progress=progress,
             )
         write_files(explanation, staging)
     if not quiet:

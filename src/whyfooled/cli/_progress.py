@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar for each stage; on a terminal only, and on stderr, so that the account can be piped."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,14 +24,14 @@ def stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
     tasks: dict[str, Any] = {}
 
-    def report(done: int, total: int, doing: str) -> None:
+    def show(done: int, total: int, doing: str) -> None:
         bars.start()
         if doing not in tasks:
             tasks[doing] = bars.add_task(doing, total=total)
         bars.update(tasks[doing], completed=done, total=total)
 
     try:
-        yield report
+        yield show
         for task in tasks.values():
             # Work that ended early is done too.
             bars.update(task, completed=bars.tasks[task].total)
@@ -41,11 +41,11 @@ def stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 
 
 @contextmanager
-def fitting(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+def show_fit(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Show one bar for all steps of a kind: of ``"step 3 of 20"`` and the like."""
-    with stages(quiet) as bars:
+    with show_stages(quiet) as bars:
 
-        def report(done: int, total: int, doing: str) -> None:
+        def show(done: int, total: int, doing: str) -> None:
             numbered = _NUMBERED.fullmatch(doing)
             if numbered is None:
                 bars(done, total, doing)
@@ -53,7 +53,7 @@ def fitting(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
             before, steps = int(numbered[2]) - 1, int(numbered[3])
             bars(before * _FINE + _FINE * done // total, steps * _FINE, numbered[1])
 
-        yield report
+        yield show
 
 
 _NUMBERED = re.compile(r"(\w+) (\d+) of (\d+)")
@@ -62,7 +62,7 @@ _FINE = 100
 
 
 @contextmanager
-def standing(quiet: bool) -> Iterator[Callable[[Any], None]]:
+def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
     """Show a bar with the success rate and the median norm so far; on a terminal only, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -72,7 +72,7 @@ def standing(quiet: bool) -> Iterator[Callable[[Any], None]]:
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
 
-        def report(standing: Any) -> None:
+        def show(standing: Any) -> None:
             text = f"{int(standing.done)} of {standing.total}"
             if standing.attacked:
                 text += f", {standing.fooled / standing.attacked:.0%} fooled"
@@ -80,11 +80,11 @@ def standing(quiet: bool) -> Iterator[Callable[[Any], None]]:
                 text += f", median l2 {standing.median_l2:.3g}"
             bar.update(task, completed=standing.done, total=standing.total, description=text)
 
-        yield report
+        yield show
 
 
 @contextmanager
-def studying(quiet: bool) -> Iterator[Callable[[Any], None]]:
+def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
     """Show a bar with the images done, the rate, the time left and the study's headline number so far."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -94,21 +94,21 @@ def studying(quiet: bool) -> Iterator[Callable[[Any], None]]:
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
 
-        def report(progress: Any) -> None:
+        def show(progress: Any) -> None:
             text = f"{progress.done} of {progress.total} images"
             if progress.doing:
                 text = f"{progress.doing}: {text}"
             if progress.rate:
                 left = (progress.total - progress.done) / progress.rate
-                text += f", {progress.rate:.2g}/s, {_duration(left)} left"
+                text += f", {progress.rate:.2g}/s, {_write_duration(left)} left"
             if progress.value is not None:
                 text += f", {progress.headline} {progress.value:.3f}"
             bar.update(task, completed=progress.done, total=progress.total, description=text)
 
-        yield report
+        yield show
 
 
-def _duration(seconds: float) -> str:
+def _write_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -9,7 +9,7 @@ import typer
 
 from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, plain_warnings, say
 from whyfooled.cli._methods import describe_all
-from whyfooled.cli._progress import studying
+from whyfooled.cli._progress import show_study
 from whyfooled.errors import bad_parameter
 
 
@@ -76,14 +76,14 @@ def study(
     from whyfooled.registry import parse
     from whyfooled.studies import run_study
 
-    made = parse("studies", name, _overrides(name, attack, target, methods))
+    made = parse("studies", name, _collect_overrides(name, attack, target, methods))
     if not all(images):
         raise bad_parameter("--images", "must say where the images come from", "''")
     folder = output or Path("runs") / made.card.name
     if (attack or target) and any(is_run(Path(place)) for place in images):
         given = "--attack" if attack else "--target"
         raise bad_parameter(given, "has no place here: the images are saved adversarial ones", attack or target)
-    with plain_warnings(), studying(quiet) as report:
+    with plain_warnings(), show_study(quiet) as progress:
         result = run_study(
             made,
             images[0] if len(images) == 1 else images,
@@ -100,7 +100,7 @@ def study(
             engine=engine,
             address=address,
             device=device,
-            report=report,
+            report=progress,
         )
     failures = result.about["failures"]
     if failures:
@@ -110,7 +110,7 @@ def study(
         print(f"Written: {folder}: figure.png, figure.pdf, summary.md, summary.tex, table.parquet, study.json")
 
 
-def _overrides(name: str, attack: str | None, target: str | None, methods: str | None) -> dict[str, object]:
+def _collect_overrides(name: str, attack: str | None, target: str | None, methods: str | None) -> dict[str, object]:
     """Return the options that were given, as parameters of the study."""
     from whyfooled.registry import available, parameters, split_list
 

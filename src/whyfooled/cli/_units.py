@@ -9,7 +9,7 @@ import typer
 
 from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
-from whyfooled.cli._progress import stages
+from whyfooled.cli._progress import show_stages
 
 units = typer.Typer(no_args_is_help=True, help="What an attack does to hidden units.")
 app.add_typer(units, name="units")
@@ -40,12 +40,12 @@ def explain(
 
     with output_folder(output) as staging, plain_warnings():
         before, after = read_pair(clean, adversarial)
-        with stages(quiet) as report:
-            report(0, 1, "loading")
+        with show_stages(quiet) as progress:
+            progress(0, 1, "loading")
             classifier = load_classifier(model, weights=weights, device=device, seed=seed)
-            report(1, 1, "loading")
+            progress(1, 1, "loading")
             explanation = explain_units(
-                classifier, before, after, dissection, label=label, target=target, seed=seed, progress=report
+                classifier, before, after, dissection, label=label, target=target, seed=seed, progress=progress
             )
         write_files(explanation, staging)
     if not quiet:

@@ -10,7 +10,7 @@ import typer
 
 from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
 from whyfooled.cli._methods import describe_all
-from whyfooled.cli._progress import fitting
+from whyfooled.cli._progress import show_fit
 from whyfooled.errors import bad_parameter
 
 universal = typer.Typer(no_args_is_help=True, help="One perturbation that breaks the saliency maps of most images.")
@@ -83,13 +83,13 @@ def fit(
     if show:
         describe_all("universal", texts=True)
         return
-    place = _one_place(images)
+    place = _require_images(images)
     if output.suffix != ".safetensors":
         raise bad_parameter("--output", "must be a .safetensors file", output)
 
     from whyfooled.images import check_output_file
     from whyfooled.registry import parse, with_seed
-    from whyfooled.running.engines import Model as Loading
+    from whyfooled.running.engines import ModelRecipe
     from whyfooled.sources import open_source
 
     options = {"epsilon": epsilon, "ball": ball, "scale": scale}
@@ -97,11 +97,11 @@ def fit(
     made = with_seed(parse("universal", method, overrides, argument="--method"), seed)
     maps = with_seed(parse("saliency", saliency, argument="--saliency"), seed)
     check_output_file(output)
-    with plain_warnings(), fitting(quiet) as report:
+    with plain_warnings(), show_fit(quiet) as progress:
         source = open_source(place, labels)
-        report(0, 1, "loading")
-        classifier = Loading(model, weights, seed).load(device)
-        report(1, 1, "loading")
+        progress(0, 1, "loading")
+        classifier = ModelRecipe(model, weights, seed).load(device)
+        progress(1, 1, "loading")
         perturbation = made.fit(
             classifier,
             source,
@@ -111,19 +111,19 @@ def fit(
             engine=engine,
             address=address,
             threads=threads,
-            progress=report,
+            progress=progress,
         )
         perturbation.save(output)
     if not quiet:
-        from whyfooled.universal.account import fit_account
+        from whyfooled.universal.account import write_fit_account
 
-        print(fit_account(perturbation))
+        print(write_fit_account(perturbation))
         print(f"\nWritten: {output}. To see what it does to other images: whyfooled universal test {output} --images …")
 
 
 @universal.command("test")
 @interruptible("Stopped. Nothing was written.")
-def evaluation(
+def evaluate_perturbation(
     perturbation: Annotated[Path, typer.Argument(help="The .safetensors file of a universal perturbation.")],
     images: Images = None,
     saliency: Annotated[
@@ -145,14 +145,14 @@ def evaluation(
     quiet: Quiet = False,
 ) -> None:
     """Measure what a universal perturbation does to images that it was not fitted to, beside what chance does."""
-    place = _one_place(images)
+    place = _require_images(images)
 
     from whyfooled.images import output_folder
     from whyfooled.registry import parse, with_seed
-    from whyfooled.running.engines import Model as Loading
+    from whyfooled.running.engines import ModelRecipe
     from whyfooled.sources import open_source
     from whyfooled.universal import UniversalPerturbation, evaluate
-    from whyfooled.universal.account import evaluation_remarks, evaluation_summary
+    from whyfooled.universal.account import write_evaluation_remarks, write_evaluation_summary
     from whyfooled.universal.files import TITLE, write_test
 
     folder: Any = nullcontext() if output is None else output_folder(output, replaced=())
@@ -160,15 +160,15 @@ def evaluation(
         given = UniversalPerturbation.load(perturbation)
         maps = with_seed(parse("saliency", saliency or given.saliency or "gradient", argument="--saliency"), seed)
         source = open_source(place, labels)
-        with fitting(quiet) as report:
-            report(0, 1, "loading")
-            classifier = Loading(model, weights, seed).load(device)
-            report(1, 1, "loading")
+        with show_fit(quiet) as progress:
+            progress(0, 1, "loading")
+            classifier = ModelRecipe(model, weights, seed).load(device)
+            progress(1, 1, "loading")
             tested = given.resized(classifier.size) if resize else given
             evaluation = evaluate(
-                classifier, tested, source, maps, count=count, seed=seed, batch_size=batch_size, progress=report
+                classifier, tested, source, maps, count=count, seed=seed, batch_size=batch_size, progress=progress
             )
-        summary = evaluation_summary(evaluation, evaluation_remarks(given, evaluation, classifier, source))
+        summary = write_evaluation_summary(evaluation, write_evaluation_remarks(given, evaluation, classifier, source))
         if staging is not None:
             write_test(evaluation, summary, staging, (f"{perturbation}, seed {seed}.",))
     if not quiet:
@@ -177,7 +177,7 @@ def evaluation(
             print(f"Written: {output}: table.parquet, table.csv, summary.md, summary.tex, figure.png")
 
 
-def _one_place(images: list[str] | None) -> Any:
+def _require_images(images: list[str] | None) -> Any:
     """Return what `open_source` opens."""
     if not images or not all(images):
         fix = "To see what it takes: whyfooled study --list."

@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 from whyfooled.drawing.words import percent
 
 
-def template(package: str, name: str) -> jinja2.Template:
+def load_template(package: str, name: str) -> jinja2.Template:
     """Load a template of a package, whose own templates come before those that all pages share."""
     environment = jinja2.Environment(
         autoescape=True,
@@ -26,14 +26,14 @@ def template(package: str, name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def data_uri(picture: PILImage.Image) -> str:
+def write_data_uri(picture: PILImage.Image) -> str:
     """Write a picture into a page, without loss."""
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", lossless=True, quality=60, method=3)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def notebook_frame(page: str) -> str:
+def wrap_for_notebook(page: str) -> str:
     """Wrap a page in a frame, so that its styles and a notebook's do not mix."""
     source = html.escape(page, quote=True)
     style = "width:100%;height:900px;border:1px solid #8886"

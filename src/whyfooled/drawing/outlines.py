@@ -19,18 +19,18 @@ _SLACK = 0.15
 _ROUNDS = 6
 
 
-def box_of(size: tuple[int, int]) -> tuple[int, int]:
+def choose_box(size: tuple[int, int]) -> tuple[int, int]:
     """Return the height and width that paths are drawn in, over a picture of this height and width."""
     height, width = size
     return round(BOX * height / max(size)), round(BOX * width / max(size))
 
 
-def enlarged(excess: Float[Tensor, "n h w"], size: Sequence[int]) -> Float[Tensor, "n p q"]:
+def enlarge(excess: Float[Tensor, "n h w"], size: Sequence[int]) -> Float[Tensor, "n p q"]:
     """Enlarge maps, less their units' thresholds, as a dissection does: bilinearly, pixel centres matched."""
     return F.interpolate(excess.float().unsqueeze(0), size=tuple(size), mode="bilinear", align_corners=False)[0]
 
 
-def level_outlines(excess: Float[Tensor, "n h w"], box: tuple[int, int]) -> list[str]:
+def outline_levels(excess: Float[Tensor, "n h w"], box: tuple[int, int]) -> list[str]:
     """Outline where maps, less their units' thresholds and enlarged bilinearly, are above 0: as a dissection counts.
 
     Parameters
@@ -46,8 +46,8 @@ def level_outlines(excess: Float[Tensor, "n h w"], box: tuple[int, int]) -> list
         For each map the ``d`` of an SVG path, every part of it closed; "" where nothing is above 0.
     """
     size = [side * -(-GRID // max(excess.shape[1:])) for side in excess.shape[1:]]
-    pairs = zip(enlarged(excess, size), _active(excess), strict=True)
-    return [_path(one.numpy(), box) if active else "" for one, active in pairs]
+    pairs = zip(enlarge(excess, size), _active(excess), strict=True)
+    return [_write_path(one.numpy(), box) if active else "" for one, active in pairs]
 
 
 def _active(excess: Tensor) -> list[bool]:
@@ -55,7 +55,7 @@ def _active(excess: Tensor) -> list[bool]:
     return active
 
 
-def mask_outline(mask: Bool[Tensor, "h w"], box: tuple[int, int]) -> str:
+def outline_mask(mask: Bool[Tensor, "h w"], box: tuple[int, int]) -> str:
     """Outline a mask, at the precision of `GRID`: "" for one that is empty, or full."""
     if not mask.any() or mask.all():
         return ""
@@ -63,10 +63,10 @@ def mask_outline(mask: Bool[Tensor, "h w"], box: tuple[int, int]) -> str:
     if longer > GRID:
         size = [max(1, round(side * GRID / longer)) for side in mask.shape]
         mask = F.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0] >= 0.5
-    return _path(mask.float().numpy() * 2 - 1, box)
+    return _write_path(mask.float().numpy() * 2 - 1, box)
 
 
-def _path(values: np.ndarray, box: tuple[int, int]) -> str:
+def _write_path(values: np.ndarray, box: tuple[int, int]) -> str:
     """Write the contours of the level 0 as an SVG path."""
     # A frame that falls to the same below 0 closes contours at the picture's edge, and exactly there.
     framed = np.pad(values, 1, mode="edge")
@@ -75,13 +75,13 @@ def _path(values: np.ndarray, box: tuple[int, int]) -> str:
     scale = np.array(box) / values.shape
     parts = []
     for contour in find_contours(framed, 0.0):
-        corners = np.rint((_thinned(contour[:-1]) - 0.5) * scale).astype(int)
+        corners = np.rint((_thin(contour[:-1]) - 0.5) * scale).astype(int)
         if len(corners) > 2:
             parts.append(_written(corners))
     return "".join(parts)
 
 
-def _thinned(points: np.ndarray) -> np.ndarray:
+def _thin(points: np.ndarray) -> np.ndarray:
     """Leave out points of a closed line that lie almost on the line between their neighbours."""
     for number in range(_ROUNDS):
         if len(points) < 5:

@@ -47,7 +47,7 @@ def scale_of(maps: Tensor) -> Scale:
     return Scale(end or 1.0, bool((saliency < 0).any()))
 
 
-def map_picture(saliency: Image, scale: Scale) -> PILImage.Image:
+def draw_map(saliency: Image, scale: Scale) -> PILImage.Image:
     """Draw a saliency map (c,h,w), summed over its channels."""
     return scaled_picture(saliency.sum(0).double() / scale.end, scale)
 
@@ -72,6 +72,6 @@ def magnification(delta: Image) -> float:
     return max(1.0, math.floor(exact / step) * step)
 
 
-def delta_picture(delta: Image, factor: float) -> PILImage.Image:
+def draw_delta(delta: Image, factor: float) -> PILImage.Image:
     """Draw a perturbation magnified around mid-grey."""
     return to_picture(torch.clamp(0.5 + factor * delta, 0, 1))

@@ -19,7 +19,7 @@ from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import bad_parameter
 from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.registry import describe, parse, with_seed
-from whyfooled.types import Image, Images, Outcome, Progress
+from whyfooled.types import Image, Images, Outcome, Progress, silent
 
 SUSPICIOUS_CHANGE = 0.1
 """Mean absolute change of a value above which two images are hardly an adversarial pair. [ours]"""
@@ -53,7 +53,7 @@ class CaseFields(TypedDict):
     outcome: Outcome
 
 
-def case_fields(classifier: Classifier, case: Case) -> CaseFields:
+def collect_case_fields(classifier: Classifier, case: Case) -> CaseFields:
     """Return what every explanation of a case holds, on the CPU."""
     return {
         "clean": case.clean[0].cpu(),
@@ -67,7 +67,7 @@ def case_fields(classifier: Classifier, case: Case) -> CaseFields:
     }
 
 
-def case_parameters(classifier: Classifier, image: object, case: Case) -> dict[str, Any]:
+def collect_case_parameters(classifier: Classifier, image: object, case: Case) -> dict[str, Any]:
     """Return which model and which images a case is of: what it takes to have it again."""
     return {
         "model": classifier.name,
@@ -78,7 +78,7 @@ def case_parameters(classifier: Classifier, image: object, case: Case) -> dict[s
     }
 
 
-def clean_image(
+def read_clean_image(
     classifier: Classifier,
     image: str | Path | PILImage.Image | Images,
     adversarial: str | Path | Images | None = None,
@@ -93,7 +93,7 @@ def clean_image(
     if isinstance(image, (str, Path)):
         image = read_photograph(image)
     if not isinstance(image, PILImage.Image):
-        return _of_input_size(classifier, "image", image)
+        return _check_input_size(classifier, "image", image)
     fitted = classifier.prepare(image)
     if adversarial is None or (image.height, image.width) != classifier.size:
         return fitted
@@ -101,11 +101,11 @@ def clean_image(
     with warnings.catch_warnings():
         # What is wrong with the other image is said when it is explained.
         warnings.simplefilter("ignore")
-        other = _made_elsewhere(classifier, adversarial)
+        other = _read_made_elsewhere(classifier, adversarial)
     return as_it_is if (as_it_is - other).norm() < (fitted - other).norm() else fitted
 
 
-def _of_input_size(classifier: Classifier, argument: str, image: Images) -> Images:
+def _check_input_size(classifier: Classifier, argument: str, image: Images) -> Images:
     expected = (1, *_input_shape(classifier))
     if tuple(image.shape) != expected:
         rule = f"must be one image of the classifier's input size, {expected}"
@@ -117,17 +117,38 @@ def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
     return (classifier.mean.shape[1], *classifier.size)
 
 
-def attacked(
+def make_case(
     classifier: Classifier,
     clean: Images,
-    attack: Any,
-    adversarial: str | Path | Images | None,
-    label: str | int | None,
-    target: str | int | None,
-    seed: int,
-    progress: Progress,
+    *,
+    attack: Any = None,
+    adversarial: str | Path | Images | None = None,
+    label: str | int | None = None,
+    target: str | int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> Case:
-    """Say which classes the explanation is about, and get the adversarial image."""
+    """Attack an image, or take what an attack made of it elsewhere, and say which two classes the case is about.
+
+    Parameters
+    ----------
+    classifier
+        The classifier to fool.
+    clean
+        (1,c,h,w) The image before the attack.
+    attack
+        What attacks it, unless `adversarial` is given; `CarliniWagner` if None.
+    adversarial
+        The image after an attack that was run elsewhere, or its file.
+    label
+        The true class (name or index); the class predicted on the clean image if None.
+    target
+        The class that the attack is to reach (name or index); any wrong one if None.
+    seed
+        Seed of the attack.
+    progress
+        Called with the steps done, the steps in all, and what is being done.
+    """
     clean_logits = classifier.logits(clean)
     count = clean_logits.shape[1]
     seen = int(clean_logits.argmax())
@@ -143,20 +164,22 @@ def attacked(
         "target": None if aim is None else classifier.class_name(aim),
     }
     if adversarial is not None:
-        result = AttackResult.from_images(classifier, clean, _made_elsewhere(classifier, adversarial), goal)
+        result = AttackResult.from_images(classifier, clean, _read_made_elsewhere(classifier, adversarial), goal)
         given["adversarial"] = str(adversarial) if isinstance(adversarial, (str, Path)) else "given as a tensor"
     elif seen != true:
         result = AttackResult.from_images(classifier, clean, clean, goal)
         given["attack"] = None
     else:
-        chosen = _chosen_attack(attack, seed)
+        chosen = _choose_attack(attack, seed)
         result = run_attack(chosen, classifier, clean, goal, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
-        given["attack_parameters"] = _parameters(chosen)
-    return _case(classifier, result, true, aim, given)
+        given["attack_parameters"] = _describe_parameters(chosen)
+    return _build_case(classifier, result, true, aim, given)
 
 
-def _case(classifier: Classifier, result: AttackResult, true: int, aim: int | None, given: dict[str, Any]) -> Case:
+def _build_case(
+    classifier: Classifier, result: AttackResult, true: int, aim: int | None, given: dict[str, Any]
+) -> Case:
     seen, now = int(result.clean_logits.argmax()), int(result.predictions)
     outcome: Outcome = "fooled" if result.success[0] else "failed"
     if seen != true and torch.equal(result.attempted, result.clean):
@@ -175,11 +198,11 @@ def _case(classifier: Classifier, result: AttackResult, true: int, aim: int | No
         wrong=wrong,
         outcome=outcome,
         parameters=given,
-        notes=tuple(_case_notes(classifier, result, true, aim, outcome, "adversarial" in given)),
+        notes=tuple(_write_notes(classifier, result, true, aim, outcome, "adversarial" in given)),
     )
 
 
-def _case_notes(
+def _write_notes(
     classifier: Classifier, result: AttackResult, true: int, aim: int | None, outcome: Outcome, made_elsewhere: bool
 ) -> Iterator[str]:
     name = classifier.class_name
@@ -209,17 +232,17 @@ def _case_notes(
         )
 
 
-def _made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) -> Images:
+def _read_made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) -> Images:
     if isinstance(adversarial, (str, Path)):
         adversarial = read_adversarial(adversarial, _input_shape(classifier))
-    return _of_input_size(classifier, "adversarial", adversarial)
+    return _check_input_size(classifier, "adversarial", adversarial)
 
 
-def _parameters(attack: Any) -> dict[str, Any]:
+def _describe_parameters(attack: Any) -> dict[str, Any]:
     described = is_dataclass(attack) and not isinstance(attack, type) and hasattr(attack, "card")
     return asdict(attack) if described else {}
 
 
-def _chosen_attack(attack: Any, seed: int) -> Any:
+def _choose_attack(attack: Any, seed: int) -> Any:
     chosen = CarliniWagner() if attack is None else parse("attacks", attack) if isinstance(attack, str) else attack
     return with_seed(chosen, seed)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from whyfooled.drawing.html import notebook_frame
+from whyfooled.drawing.html import wrap_for_notebook
 from whyfooled.explanations.explained import Explained
-from whyfooled.explanations.report.account import account
+from whyfooled.explanations.report.account import write_account
 from whyfooled.explanations.report.folder import write_files
 from whyfooled.explanations.report.numbers import collect_numbers
-from whyfooled.explanations.report.page import page
+from whyfooled.explanations.report.page import write_page
 from whyfooled.images import output_folder
 from whyfooled.perturbation.effect import Effect
 from whyfooled.saliency.evidence import Evidence
@@ -28,7 +28,7 @@ class _Reported(Explained, ABC):
 
     def summary(self) -> str:
         """Return a short account in plain text."""
-        return account(self.to_dict())
+        return write_account(self.to_dict())
 
     def save(self, folder: str | Path) -> Path:
         """Write ``report.html``, pictures, tables, tensors, and every number in a JSON file; all or nothing.
@@ -43,7 +43,7 @@ class _Reported(Explained, ABC):
         return Path(folder)
 
     def _repr_html_(self) -> str:
-        return notebook_frame(page(self, self.to_dict()))
+        return wrap_for_notebook(write_page(self, self.to_dict()))
 
 
 @final

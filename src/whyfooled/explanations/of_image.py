@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError
-from whyfooled.explanations.case import Case, attacked, case_fields, case_parameters, clean_image
+from whyfooled.explanations.case import Case, collect_case_fields, collect_case_parameters, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
@@ -95,36 +95,45 @@ def explain(
     """
     if attack is not None and adversarial is not None:
         raise ParameterError("`attack` and `adversarial` exclude each other: the image is attacked, or was. Give one.")
-    universal = _universal(classifier, trust)
+    universal = _open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     stages = Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        clean = clean_image(classifier, image, adversarial)
+        clean = read_clean_image(classifier, image, adversarial)
         with stages.stage("attack"):
-            case = attacked(classifier, clean, attack, adversarial, label, target, seed, progress)
-        shown, remarks = _evidence(classifier, case, methods, seed, stages)
+            case = make_case(
+                classifier,
+                clean,
+                attack=attack,
+                adversarial=adversarial,
+                label=label,
+                target=target,
+                seed=seed,
+                progress=progress,
+            )
+        shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
-        effect = _effect(classifier, case, stages)
-        moved = None if dissection is None else _units(classifier, case, dissection, seed, stages)
-        recovery = _recovery(classifier, case, [headline, *evidence], seed, stages)
+        effect = _find_effect(classifier, case, stages)
+        moved = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
+        recovery = _measure_recovery(classifier, case, [headline, *evidence], seed, stages)
         trusted = (
             None
             if universal is None
-            else _trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
+            else _find_trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
         )
     notes = [*case.notes, *remarks]
     notes += [note for part in (effect, moved, trusted) if part is not None for note in part.notes]
     notes += pass_on(caught)
     return Explanation(
-        **case_fields(classifier, case),
+        **collect_case_fields(classifier, case),
         headline=headline,
         evidence=tuple(evidence),
         recovery=tuple(recovery),
         effect=effect,
         notes=tuple(dict.fromkeys(notes)),
         parameters={
-            **case_parameters(classifier, image, case),
+            **collect_case_parameters(classifier, image, case),
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
             "methods": [headline.method, *(one.method for one in evidence)],
@@ -141,7 +150,7 @@ def explain(
 _DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())
 
 
-def _evidence(
+def _compute_evidence(
     classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
 ) -> tuple[list[tuple[Any, Evidence]], list[str]]:
     """Compute the maps of every method, the headline's first; methods with the same base share its passes."""
@@ -163,20 +172,20 @@ def _evidence(
             if isinstance(maps, MethodError):
                 if methods is not None and method in chosen:
                     raise maps
-                notes.append(_why_skipped(method, maps, first))
+                notes.append(_say_why_skipped(method, maps, first))
                 if method != first:
                     continue
                 method, maps = next(maps_of([Enhanced(base=Gradient())]))
                 if isinstance(maps, MethodError):
                     raise maps
-            notes += _leak(classifier, case, method, maps)
+            notes += _note_leak(classifier, case, method, maps)
             texts = (describe(method), title(method), method.card.summary)
             evidence.append((method, Evidence(*texts, isinstance(method, Enhanced), maps.cpu())))
         stages.progress(1, 1, "saliency maps")
     return evidence, notes
 
 
-def _leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iterator[str]:
+def _note_leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iterator[str]:
     """Say how much of the wrong class's logit its map on the adversarial image has, if it is meant to have all."""
     share = float(maps[1, 0].double().sum() / case.logits[case.wrong])
     if method.card.conserves and abs(share - 1) > 0.01:
@@ -186,20 +195,22 @@ def _leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iter
         )
 
 
-def _why_skipped(method: Any, error: MethodError, first: Any) -> str:
+def _say_why_skipped(method: Any, error: MethodError, first: Any) -> str:
     if method != first:
         return f"{title(method)} is not shown. {error}"
     return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
-def _effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
+def _find_effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
     if torch.equal(case.clean, case.adversarial):
         return None
     with stages.stage("regions"):
         return find_effect(classifier, case.clean, case.adversarial, case.true, case.wrong, progress=stages.progress)
 
 
-def _units(classifier: Classifier, case: Case, dissection: Dissection, seed: int, stages: Stages) -> UnitChanges | None:
+def _find_unit_changes(
+    classifier: Classifier, case: Case, dissection: Dissection, seed: int, stages: Stages
+) -> UnitChanges | None:
     if torch.equal(case.clean, case.adversarial):
         return None
     with stages.stage("units"):
@@ -215,7 +226,7 @@ def _units(classifier: Classifier, case: Case, dissection: Dissection, seed: int
         )
 
 
-def _universal(
+def _open_universal(
     classifier: Classifier, trust: UniversalPerturbation | str | Path | None
 ) -> UniversalPerturbation | None:
     """Read a universal perturbation, and check its size before any work is done."""
@@ -225,7 +236,7 @@ def _universal(
     return perturbation
 
 
-def _trust(
+def _find_trust(
     classifier: Classifier,
     case: Case,
     perturbation: UniversalPerturbation,
@@ -253,7 +264,7 @@ def _trust(
         )
 
 
-def _recovery(
+def _measure_recovery(
     classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: Stages
 ) -> list[RecoveryCurves]:
     """Perturb the adversarial image in the order of every map, of the perturbation's size, and at random."""

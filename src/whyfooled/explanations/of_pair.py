@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image as PILImage
 
 from whyfooled.classifier import Classifier
-from whyfooled.explanations.case import attacked, case_fields, case_parameters, clean_image
+from whyfooled.explanations.case import collect_case_fields, collect_case_parameters, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
@@ -66,9 +66,9 @@ def explain_perturbation(
     stages = Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        before = clean_image(classifier, clean, adversarial)
+        before = read_clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
-            case = attacked(classifier, before, None, adversarial, label, target, 0, progress)
+            case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
         with stages.stage("regions"):
             maps = parse("saliency", cam, argument="cam") if isinstance(cam, str) else cam
             effect = find_effect(
@@ -82,11 +82,11 @@ def explain_perturbation(
                 progress=progress,
             )
     return PerturbationExplanation(
-        **case_fields(classifier, case),
+        **collect_case_fields(classifier, case),
         effect=effect,
         notes=tuple(dict.fromkeys([*case.notes, *effect.notes, *pass_on(caught)])),
         parameters={
-            **case_parameters(classifier, clean, case),
+            **collect_case_parameters(classifier, clean, case),
             "regions": effect.regions,
             "versions": versions(),
         },
@@ -143,9 +143,9 @@ def explain_units(
     stages = Stages(classifier, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        before = clean_image(classifier, clean, adversarial)
+        before = read_clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
-            case = attacked(classifier, before, None, adversarial, label, target, seed, progress)
+            case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
         with stages.stage("units"):
             changes = find_unit_changes(
                 classifier,
@@ -159,11 +159,11 @@ def explain_units(
                 progress=progress,
             )
     return UnitsExplanation(
-        **case_fields(classifier, case),
+        **collect_case_fields(classifier, case),
         units=changes,
         notes=tuple(dict.fromkeys([*case.notes, *changes.notes, *pass_on(caught)])),
         parameters={
-            **case_parameters(classifier, clean, case),
+            **collect_case_parameters(classifier, clean, case),
             "dissection": str(dissection),
             "draws": draws,
             "seed": seed,

@@ -41,14 +41,14 @@ def read_label_map(path: str | Path) -> Int[Tensor, "h w"]:
         except (OSError, ValueError, EOFError) as error:
             raise ImageError(f"{path} cannot be read as a label map: {error}.") from None
     else:
-        values = np.asarray(read_picture(path, lambda picture: _whole(path, picture)))
+        values = np.asarray(read_picture(path, lambda picture: _check_whole(path, picture)))
     if values.ndim != 2 or values.dtype.kind not in "iub":
         content = f"{values.dtype} of the shape {values.shape}"
         raise ImageError(f"{path} must hold a whole number for every pixel, (height, width); found {content}.")
     return torch.from_numpy(values.astype(np.int64))
 
 
-def _whole(path: Path, picture: PILImage.Image) -> PILImage.Image:
+def _check_whole(path: Path, picture: PILImage.Image) -> PILImage.Image:
     if picture.mode not in _WHOLE_NUMBERS or picture.format == "JPEG":
         content = "a JPEG, which changes them" if picture.format == "JPEG" else f"a picture of the mode {picture.mode}"
         raise ImageError(

@@ -107,7 +107,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 def _to_rgb(path: Path, image: PILImage.Image) -> PILImage.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep_grey(path, image)
+        return _convert_deep_grey(path, image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = PILImage.new("RGBA", image.size, (255, 255, 255, 255))
@@ -115,7 +115,7 @@ def _to_rgb(path: Path, image: PILImage.Image) -> PILImage.Image:
     return image.convert("RGB")
 
 
-def _from_deep_grey(path: Path, image: PILImage.Image) -> PILImage.Image:
+def _convert_deep_grey(path: Path, image: PILImage.Image) -> PILImage.Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ImageError(f"{path} has {image.mode} pixels of no known range; save it with 8 or 16 bits a channel.")

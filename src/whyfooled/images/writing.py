@@ -49,14 +49,14 @@ def check_output_file(path: Path) -> None:
         if path.is_dir():
             raise OutputError(f"The output path {path} is a folder; give a file.")
         # Under its own name, which may be too long, and a little more, as what is written is called at first.
-        with tempfile.NamedTemporaryFile(prefix=path.name, dir=_nearest(path.absolute().parent)):
+        with tempfile.NamedTemporaryFile(prefix=path.name, dir=_find_nearest(path.absolute().parent)):
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"The file {path} cannot be written: {reason}.") from None
 
 
-def _nearest(folder: Path) -> Path:
+def _find_nearest(folder: Path) -> Path:
     """Return the folder, or the nearest above it that exists: its permissions are tried, and no other folder made."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
@@ -85,7 +85,7 @@ def output_folder(folder: str | Path, replaced: Sequence[str] = ("pictures",)) -
                 f"The output folder {target} has a folder '{lost[0]}' that is no report's, for no page is beside it. "
                 "The new report's would replace it: give another folder."
             )
-        staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=_nearest(target.absolute())))
+        staging = Path(tempfile.mkdtemp(prefix=".whyfooled-", dir=_find_nearest(target.absolute())))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"The output folder {target} cannot be written: {reason}.") from None

@@ -122,28 +122,28 @@ def cam_region(
     if not callable(cam):
         raise bad_parameter("cam", "must be a saliency method, such as GradCAM()", repr(cam))
     check_pair(classifier, clean, adversarial, true, target)
-    parts = [_largest(cam(classifier, *pair), keep) for pair in ((clean, true), (adversarial, target))]
+    parts = [_mark_largest(cam(classifier, *pair), keep) for pair in ((clean, true), (adversarial, target))]
     return parts[0] | parts[1]
 
 
 def sensitive_region(region_effects: Sensitivity, keep: float) -> Region:
     """Return (n,1,h,w) the pixels of the regions with the largest scores, of those that have an effect."""
-    return _pixels(region_effects, _most_sensitive(region_effects, keep))
+    return _mark_pixels(region_effects, _find_most_sensitive(region_effects, keep))
 
 
 def random_region(region_effects: Sensitivity, clean: Images, keep: float, seed: int) -> Region:
     """Return (n,1,h,w) the pixels of as many regions as `sensitive_region` takes, drawn from all of an image's."""
-    counts = _most_sensitive(region_effects, keep).sum(1).tolist()
+    counts = _find_most_sensitive(region_effects, keep).sum(1).tolist()
     chosen = torch.zeros_like(region_effects.touched)
     for row, sizes, count, generator in zip(
         chosen, region_effects.sizes.cpu(), counts, image_generators(clean, seed), strict=True
     ):
         there = sizes.nonzero()[:, 0]
         row[there[torch.randperm(len(there), generator=generator)[:count]].to(row.device)] = True
-    return _pixels(region_effects, chosen)
+    return _mark_pixels(region_effects, chosen)
 
 
-def _most_sensitive(region_effects: Sensitivity, keep: float) -> Bool[Tensor, "n r"]:
+def _find_most_sensitive(region_effects: Sensitivity, keep: float) -> Bool[Tensor, "n r"]:
     check_keep(keep)
     wanted = _share_of((region_effects.sizes > 0).sum(1), keep)
     places = region_effects.score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -154,11 +154,11 @@ def _share_of(counts: Int[Tensor, " n"], keep: float) -> Int[Tensor, " n"]:
     return (keep * counts.double()).round().long().clamp_min(1)
 
 
-def _pixels(region_effects: Sensitivity, chosen: Bool[Tensor, "n r"]) -> Region:
+def _mark_pixels(region_effects: Sensitivity, chosen: Bool[Tensor, "n r"]) -> Region:
     return region_effects.on_image(chosen).unsqueeze(1)
 
 
-def _largest(maps: Maps, keep: float) -> Region:
+def _mark_largest(maps: Maps, keep: float) -> Region:
     """Tell where a map has its largest values; nowhere, if it is the same everywhere and so points at no place."""
     flat = maps.sum(1).flatten(1)
     varied = flat.amax(1) > flat.amin(1)

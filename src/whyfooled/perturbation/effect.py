@@ -86,14 +86,14 @@ def find_effect(
     t0, t = (torch.tensor([index], device=clean.device) for index in (true, wrong))
     exact = sensitivity(classifier, clean, adversarial, t0, t, parts, progress=progress)
     first = sensitivity(classifier, clean, adversarial, t0, t, exact.labels, method="gradient")
-    cams = _cams(classifier, clean, adversarial, true, wrong, GradCAM() if cam is None else cam)
+    cams = _compute_cams(classifier, clean, adversarial, true, wrong, GradCAM() if cam is None else cam)
     notes = []
     if isinstance(cams, MethodError):
         if cam is not None:
             raise cams
         notes.append(f"Regions are drawn on the image itself, without class activation maps. {cams}")
     return Effect(
-        regions=_in_words(parts, exact),
+        regions=_describe_regions(parts, exact),
         sensitivity=exact.to("cpu"),
         first_order=first.to("cpu"),
         cams=cams if isinstance(cams, Evidence) else None,
@@ -101,7 +101,7 @@ def find_effect(
     )
 
 
-def _cams(
+def _compute_cams(
     classifier: Classifier, clean: Images, adversarial: Images, true: int, wrong: int, cam: Any
 ) -> Evidence | MethodError:
     images = torch.cat([clean, adversarial])
@@ -112,7 +112,7 @@ def _cams(
     return Evidence(describe(method), title(method), method.card.summary, isinstance(method, Enhanced), maps.cpu())
 
 
-def _in_words(regions: Regions, sensitivity: Sensitivity) -> str:
+def _describe_regions(regions: Regions, sensitivity: Sensitivity) -> str:
     if isinstance(regions, Tensor):
         return "regions of its label map"
     if isinstance(regions, Superpixels):
@@ -122,7 +122,7 @@ def _in_words(regions: Regions, sensitivity: Sensitivity) -> str:
     return f"cells of {side} × {side} pixels"
 
 
-def effect_tensors(effect: Effect) -> Iterator[tuple[str, Tensor]]:
+def name_effect_tensors(effect: Effect) -> Iterator[tuple[str, Tensor]]:
     """Name the tensors of an effect: the region of every pixel, and one number for each region."""
     sensitivity = effect.sensitivity
     yield "regions/labels", sensitivity.labels[0]

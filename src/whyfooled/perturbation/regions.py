@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from whyfooled.errors import at_least, bad_parameter
-from whyfooled.saliency.lime import superpixels_of
+from whyfooled.saliency.lime import make_superpixels
 from whyfooled.types import Images
 
 Labels = Int[Tensor, "n h w"]
@@ -80,7 +80,7 @@ class Superpixels:
             raise bad_parameter("count", f"must be at most {most} superpixels for these images", self.count, fix)
         labels = torch.zeros_like(images[:, 0], dtype=torch.int64)
         for number, image in enumerate(images):
-            labels[number] = superpixels_of(image, self.count)
+            labels[number] = make_superpixels(image, self.count)
         return labels
 
 

@@ -62,13 +62,15 @@ class Crew(Protocol[Task, Result]):
 class Engine(Protocol):
     """Puts workers to work."""
 
-    def start(self, work: Work[Task, Result], model: Model, most: int) -> AbstractContextManager[Crew[Task, Result]]:
+    def start(
+        self, work: Work[Task, Result], model: ModelRecipe, most: int
+    ) -> AbstractContextManager[Crew[Task, Result]]:
         """Start at most so many workers; they are gone when the ``with`` block ends."""
 
 
 @final
 @dataclass(frozen=True)
-class Model:
+class ModelRecipe:
     """How a worker gets the classifier: by name, so that weights are read where they are used, or as it is."""
 
     name: str | Classifier
@@ -109,7 +111,7 @@ class Local:
     threads: int
 
     @contextlib.contextmanager
-    def start(self, work: Work[Task, Result], model: Model, most: int) -> Iterator[Crew[Task, Result]]:
+    def start(self, work: Work[Task, Result], model: ModelRecipe, most: int) -> Iterator[Crew[Task, Result]]:
         """Yield this process as the only worker."""
         yield _Alone(work, self.classifier, self.threads)
 
@@ -148,7 +150,7 @@ class Ray:
     threads: int
 
     @contextlib.contextmanager
-    def start(self, work: Work[Task, Result], model: Model, most: int) -> Iterator[Crew[Task, Result]]:
+    def start(self, work: Work[Task, Result], model: ModelRecipe, most: int) -> Iterator[Crew[Task, Result]]:
         """Yield the workers of a cluster."""
         ray = _import_ray()
         with _connected(ray, self.address), contextlib.closing(_Crew(ray, work, model, self.threads, most)) as crew:
@@ -219,7 +221,7 @@ def _threads(count: int) -> Iterator[None]:
 class _Worker:
     """Lives on the cluster: loads the model once, works on shards."""
 
-    def __init__(self, work: Work[Any, Any], model: Model, threads: int, gpu: bool) -> None:
+    def __init__(self, work: Work[Any, Any], model: ModelRecipe, threads: int, gpu: bool) -> None:
         torch.set_num_threads(threads)
         self.work, self.model, self.device = work, model, "cuda" if gpu else "cpu"
 
@@ -235,7 +237,7 @@ class _Worker:
 class _Crew(Generic[Task, Result]):
     """The workers of one run, and what each is doing."""
 
-    def __init__(self, ray: Any, work: Work[Task, Result], model: Model, threads: int, most: int) -> None:
+    def __init__(self, ray: Any, work: Work[Task, Result], model: ModelRecipe, threads: int, most: int) -> None:
         self.ray, self.work = ray, work
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))

@@ -40,7 +40,7 @@ def claim(path: Path, run: Mapping[str, Any], *, begun: bool) -> None:
             differing = [key for key in now if before.get(key) != now[key]]
             if differing and begun:
                 raise OutputError(
-                    f"{folder} holds another run: {_difference(before, now, differing[0])}. "
+                    f"{folder} holds another run: {_describe_difference(before, now, differing[0])}. "
                     "Give another folder, or delete this one."
                 )
             if not differing:
@@ -51,7 +51,7 @@ def claim(path: Path, run: Mapping[str, Any], *, begun: bool) -> None:
         raise OutputError(f"The output folder {folder} cannot be used: {reason}.") from None
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
+def _describe_difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
     if key == "images":
         new, gone = (sorted(set(one) - set(other)) for one, other in ((now[key], before[key]), (before[key], now[key])))
         which = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "their order is another"

@@ -11,6 +11,6 @@ Baseline = Literal["zero", "mean", "blur"]
 BASELINES: tuple[Baseline, ...] = ("zero", "mean", "blur")
 
 
-def baselines(images: Images, baseline: Baseline) -> Images:
+def make_baselines(images: Images, baseline: Baseline) -> Images:
     """Make (n,c,h,w) each image's baseline: black, its mean colour, or itself blurred (σ = 5 % of its shorter side)."""
     return filled(images, baseline)

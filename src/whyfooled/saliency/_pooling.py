@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from whyfooled.classifier import Classifier
-from whyfooled.classifier.layers import is_spatial, layers_of, watched
+from whyfooled.classifier.layers import find_layers, is_spatial, watch_layers
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.calls import tensors_in
@@ -35,7 +35,7 @@ class PooledLinear(NamedTuple):
 
 
 @torch.no_grad()
-def pooled_linear(classifier: Classifier, images: Images, layer: str | None, card: Card) -> PooledLinear:
+def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None, card: Card) -> PooledLinear:
     """Run one forward pass, and take its last steps apart.
 
     Parameters
@@ -56,9 +56,9 @@ def pooled_linear(classifier: Classifier, images: Images, layer: str | None, car
     MethodError
         If the logits are computed in another way.
     """
-    layers_of(classifier.module, layer)
+    find_layers(classifier.module, layer)
     seen, leaving = _Seen(layer), _LeavingCalls()
-    with watched(layers_of(classifier.module, None), seen.see), leaving:
+    with watch_layers(find_layers(classifier.module, None), seen.see), leaving:
         logits = ruled_logits(classifier, images.detach(), None)
     head = next((head for head in reversed(seen.heads) if _gives(head, logits)), None)
     if head is None:
@@ -69,7 +69,9 @@ def pooled_linear(classifier: Classifier, images: Images, layer: str | None, car
     candidates = ([] if seen.spatial is None else [seen.spatial]) + ([] if layer else leaving.inputs)
     features = next((one for one in reversed(candidates) if _is_mean(head.values, one)), None)
     if features is None:
-        raise MethodError(f"{card.title} does not work on this model: {_why_not(head, candidates, layer)}. {_ADVICE}")
+        raise MethodError(
+            f"{card.title} does not work on this model: {_say_why_not(head, candidates, layer)}. {_ADVICE}"
+        )
     return PooledLinear(logits, features, head.layer.weight.flatten(1))
 
 
@@ -151,7 +153,7 @@ def _close(first: Tensor, second: Tensor, scale: Tensor) -> bool:
     return bool(((first - second).abs() <= _ROUNDING * torch.finfo(second.dtype).eps * scale).all())
 
 
-def _why_not(head: _Head, candidates: list[Tensor], layer: str | None) -> str:
+def _say_why_not(head: _Head, candidates: list[Tensor], layer: str | None) -> str:
     takes = f"the logits come from {head.name!r}, which takes {head.values.shape[1]} numbers that are not the mean of"
     if layer is not None:
         if not candidates:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.classifier.layers import layers_of, watched
+from whyfooled.classifier.layers import find_layers, watch_layers
 from whyfooled.registry import Card
-from whyfooled.saliency._pooling import pooled_linear
+from whyfooled.saliency._pooling import find_pooled_linear
 from whyfooled.saliency._spatial import at_image_size, choose_spatial
 from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, ruled_logits
 from whyfooled.saliency.guided import GuidedBackprop
@@ -59,7 +59,7 @@ class CAM:
             If the logits are not a linear layer of the mean of a spatial layer's channels, or of the named one's.
         """
         check_pairs(images, classes)
-        logits, features, weight = pooled_linear(classifier, images, self.layer, self.card)
+        logits, features, weight = find_pooled_linear(classifier, images, self.layer, self.card)
         check_classes(classes, logits)
         chosen = weight.detach()[classes.long().to(weight.device)]
         with torch.autocast(features.device.type, enabled=False):
@@ -203,7 +203,7 @@ def _layer_gradients(
         outputs.append((name, output))
 
     with torch.enable_grad():
-        with watched(layers_of(classifier.module, method.layer), keep):
+        with watch_layers(find_layers(classifier.module, method.layer), keep):
             logits = ruled_logits(classifier, images.detach().clone().requires_grad_(), None)
         activation = choose_spatial(outputs, method.layer, method.card)
         gradients = logit_gradients(logits, classes, activation)

@@ -11,7 +11,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, one_of
 from whyfooled.registry import Card
-from whyfooled.saliency._baselines import BASELINES, Baseline, baselines
+from whyfooled.saliency._baselines import BASELINES, Baseline, make_baselines
 from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, plain_logits, warn_of_empty
 from whyfooled.saliency.backward.graph import uncompiled
 from whyfooled.saliency.backward.rescale import RecordedInputs, RescaledCalls
@@ -56,7 +56,7 @@ class DeepLIFT:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
         check_pairs(images, classes)
         images = images.detach()
-        start = baselines(images, self.baseline)
+        start = make_baselines(images, self.baseline)
         references = RecordedInputs()
         with torch.no_grad(), uncompiled(), references:
             before = plain_logits(classifier, start.clone())

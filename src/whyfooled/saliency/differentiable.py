@@ -28,7 +28,7 @@ def differentiable(method: Callable[..., Any]) -> TypeGuard[DifferentiableMethod
 
     They can if its call takes `create_graph`, and its base method's, where it has one, does too.
     """
-    return _culprit(method) is None
+    return _find_culprit(method) is None
 
 
 def check_differentiable(method: Callable[..., Any]) -> DifferentiableMethod:
@@ -41,7 +41,7 @@ def check_differentiable(method: Callable[..., Any]) -> DifferentiableMethod:
     """
     if differentiable(method):
         return method
-    culprit = _culprit(method)
+    culprit = _find_culprit(method)
     because = "" if culprit is method else f" because those of {describe_value(culprit)} cannot"
     can = ", ".join(name for name, known in available("saliency").items() if _takes_graph(known.__call__))
     raise MethodError(
@@ -49,12 +49,12 @@ def check_differentiable(method: Callable[..., Any]) -> DifferentiableMethod:
     )
 
 
-def _culprit(method: Callable[..., Any]) -> Callable[..., Any] | None:
+def _find_culprit(method: Callable[..., Any]) -> Callable[..., Any] | None:
     """Return the method, or the one it is based on, whose call has no `create_graph`; None if each has."""
     if not _takes_graph(method):
         return method
     base = getattr(method, "base", None)
-    return None if base is None else _culprit(base)
+    return None if base is None else _find_culprit(base)
 
 
 def _takes_graph(call: Callable[..., Any]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.errors import at_least, one_of
 from whyfooled.registry import Card
-from whyfooled.saliency._baselines import BASELINES, Baseline, baselines
+from whyfooled.saliency._baselines import BASELINES, Baseline, make_baselines
 from whyfooled.saliency._samples import chunks, for_each_sample
 from whyfooled.saliency.backward.gradients import check_pairs, quiet_gradients, warn_of_empty
 from whyfooled.types import Images, ManyClasses, ManyMaps
@@ -63,7 +63,7 @@ class IntegratedGradients:
         """
         check_pairs(images, classes)
         images = images if create_graph else images.detach()
-        start = baselines(images, self.baseline)
+        start = make_baselines(images, self.baseline)
         way = images - start
         gradients = _mean_gradients(classifier, start, way, classes, self.steps, create_graph)
         warn_of_empty(gradients)

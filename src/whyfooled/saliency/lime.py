@@ -83,8 +83,8 @@ class LIME:
         check_pairs(images, classes)
         columns = classes.reshape(len(classes), -1).long()
         generators = image_generators(images, self.seed)
-        parts = [superpixels_of(image, self.superpixels) for image in images]
-        hidden = self._hidden(images, parts, generators)
+        parts = [make_superpixels(image, self.superpixels) for image in images]
+        hidden = self._hide(images, parts, generators)
         present = [
             torch.rand(self.samples, int(part.max()) + 1, generator=generator) < 0.5
             for part, generator in zip(parts, generators, strict=True)
@@ -109,13 +109,13 @@ class LIME:
         )
         return maps.view(*classes.shape, 1, *images.shape[-2:])
 
-    def _hidden(self, images: Images, parts: list[Tensor], generators: list[torch.Generator]) -> Images:
+    def _hide(self, images: Images, parts: list[Tensor], generators: list[torch.Generator]) -> Images:
         if self.fill != "superpixel":
             return filled(images, self.fill, generators)
         return torch.stack([mean_colours(image, part) for image, part in zip(images, parts, strict=True)])
 
 
-def superpixels_of(image: Image, superpixels: int) -> Int[Tensor, "h w"]:
+def make_superpixels(image: Image, superpixels: int) -> Int[Tensor, "h w"]:
     """Part an image into about so many superpixels, numbered from 0."""
     # Imported here, because it takes a second and no other method needs it.
     from skimage.segmentation import slic

@@ -97,7 +97,7 @@ class MeaningfulPerturbation:
         images = images.detach()
         columns = classes.reshape(len(classes), -1)
         # One image at a time: Adam's steps make much of the rounding, which depends on the size of a batch.
-        masks = torch.cat([self._masks(classifier, images[i : i + 1], columns[i]) for i in range(len(images))])
+        masks = torch.cat([self._find_masks(classifier, images[i : i + 1], columns[i]) for i in range(len(images))])
         if not (masks < 1).flatten(1).any(1).all():
             warnings.warn(
                 "An image has nothing whose deletion lowers the logit by as much as it costs. Its map is empty; with "
@@ -107,7 +107,7 @@ class MeaningfulPerturbation:
             )
         return (1 - _enlarged(masks, images.shape[-2:])).view(*classes.shape, 1, *images.shape[-2:])
 
-    def _masks(self, classifier: Classifier, image: Images, classes: Tensor) -> Tensor:
+    def _find_masks(self, classifier: Classifier, image: Images, classes: Tensor) -> Tensor:
         """Find the masks (k,1,rows,columns) of k classes of one image (1,c,h,w)."""
         generators = image_generators(image, self.seed)
         reference = filled(image, self.fill, generators)
@@ -115,10 +115,12 @@ class MeaningfulPerturbation:
         reach = round(self.jitter * min(image.shape[-2:]))
         shifts = torch.randint(2 * reach + 1, (self.steps, 2), generator=generators[0]).tolist()
         both = F.pad(torch.cat([image, reference]), (reach,) * 4, mode="replicate")
-        masks = [self._mask(classifier, both, shifts, image.shape[-2:], index, scale) for index in classes.tolist()]
+        masks = [
+            self._find_mask(classifier, both, shifts, image.shape[-2:], index, scale) for index in classes.tolist()
+        ]
         return torch.cat(masks)
 
-    def _mask(
+    def _find_mask(
         self,
         classifier: Classifier,
         both: Tensor,
@@ -135,13 +137,13 @@ class MeaningfulPerturbation:
             leaf = mask.requires_grad_()
             with torch.enable_grad():
                 logits = plain_logits(classifier, reference + _enlarged(leaf, size) * (image - reference))
-                (slope,) = torch.autograd.grad(logits[0, index] / scale + self._cost(leaf), leaf)
+                (slope,) = torch.autograd.grad(logits[0, index] / scale + self._compute_cost(leaf), leaf)
             moments = moments.after(slope)
             mean, deviation = moments.direction(step + 1)
             mask = (mask.detach() - self.learning_rate * mean / deviation).clamp(0, 1)
         return mask
 
-    def _cost(self, mask: Tensor) -> Tensor:
+    def _compute_cost(self, mask: Tensor) -> Tensor:
         """Compute what a mask costs: the share that it deletes, and its roughness."""
         roughness = sum(mask.diff(dim=side).abs().pow(self.beta).sum() for side in (-2, -1))
         return self.l1 * (1 - mask).mean() + self.tv * roughness / mask.numel()

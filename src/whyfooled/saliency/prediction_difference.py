@@ -93,13 +93,13 @@ class PredictionDifference:
         columns = classes.reshape(len(classes), -1).long()
         whole = classifier.logits(images)
         check_classes(classes, whole)
-        side, windows = windows_of(images.shape[-2], images.shape[-1], self.window, self.stride)
-        answers = torch.cat(list(self._answers(classifier, images, side, windows)))
+        side, windows = list_windows(images.shape[-2], images.shape[-1], self.window, self.stride)
+        answers = torch.cat(list(self._compute_answers(classifier, images, side, windows)))
         values = difference(whole, answers.view(self.samples, len(windows), *whole.shape), self.evidence)
-        maps = _spread(values.gather(2, columns.expand(len(windows), -1, -1)), side, windows, images)
+        maps = _spread_over_pixels(values.gather(2, columns.expand(len(windows), -1, -1)), side, windows, images)
         return maps.view(*classes.shape, 1, *images.shape[-2:])
 
-    def _answers(
+    def _compute_answers(
         self, classifier: Classifier, images: Images, side: int, windows: list[tuple[int, int]]
     ) -> Iterator[Tensor]:
         """Give the logits (s,n,m) with the content of windows replaced: of every window in order, once a sample."""
@@ -114,12 +114,12 @@ class PredictionDifference:
                         if self.fill == "conditional":
                             patch = textures[i].sample(top, left, side, fields[i], generator)
                         else:
-                            patch = _elsewhere(images[i], side, generator)
+                            patch = _take_elsewhere(images[i], side, generator)
                         replaced[number, i, :, top : top + side, left : left + side] = patch.to(images)
                 yield classifier.logits(replaced.flatten(0, 1)).view(len(replaced), len(images), -1)
 
 
-def windows_of(height: int, width: int, window: float, stride: float) -> tuple[int, list[tuple[int, int]]]:
+def list_windows(height: int, width: int, window: float, stride: float) -> tuple[int, list[tuple[int, int]]]:
     """Return the windows' side, in pixels, and the top and left of each: evenly spaced, from border to border."""
     side = max(1, round(window * min(height, width)))
     step = max(1, floor(stride * side + 0.5))
@@ -130,7 +130,7 @@ def windows_of(height: int, width: int, window: float, stride: float) -> tuple[i
     return side, list(product(*starts))
 
 
-def _elsewhere(image: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def _take_elsewhere(image: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """Take the content of a window at random."""
     top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in image.shape[-2:])
     return image[:, top : top + side, left : left + side]
@@ -150,7 +150,7 @@ def _log_odds(log_p: Tensor) -> Tensor:
     return log_p - (-log_p.expm1()).log()
 
 
-def _spread(values: Tensor, side: int, windows: list[tuple[int, int]], images: Images) -> Tensor:
+def _spread_over_pixels(values: Tensor, side: int, windows: list[tuple[int, int]], images: Images) -> Tensor:
     """Give every pixel the mean over the windows that it lies in: (windows,n,k) -> (n,k,h,w)."""
     total = values.new_zeros(*values.shape[1:], *images.shape[-2:])
     count = torch.zeros_like(total[0, 0])

@@ -55,19 +55,19 @@ def open_photographs(places: Sequence[str | Path], labels: Path | None, title: s
 def open_tree(place: str, title: str) -> Source:
     """List a folder that has a folder for each class: their names, sorted, are the class names."""
     root = existing_folder(place)
-    classes = class_folders(root)
+    classes = list_class_folders(root)
     if not classes:
         raise ImageError(f"{root} has no folder for a class in it. For photographs without labels, give it as {place}.")
-    names, shown = photographs_by_class(root, classes)
+    names, shown = list_photographs_by_class(root, classes)
     return Source(title, names, shown, PhotographReader(root, names), tuple(folder.name for folder in classes))
 
 
-def class_folders(root: Path) -> list[Path]:
+def list_class_folders(root: Path) -> list[Path]:
     """List the folders in a folder, sorted by name, hidden ones left out."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def photographs_by_class(
+def list_photographs_by_class(
     root: Path, folders: Sequence[Path], classes: Sequence[int] | None = None
 ) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     """List the photographs in each class's folder: their paths below `root`, and their labels.

@@ -66,7 +66,7 @@ def match_labels(labels: Mapping[str, tuple[str, ...]], folder: Path, names: Seq
     WhyfooledWarning
         If labels belong to no photograph.
     """
-    keys = [_key(labels, folder / name) for name in names]
+    keys = [_find_key(labels, folder / name) for name in names]
     unlabelled = [name for name, key in zip(names, keys, strict=True) if key is None]
     if unlabelled:
         raise bad_parameter(
@@ -92,7 +92,7 @@ def match_labels(labels: Mapping[str, tuple[str, ...]], folder: Path, names: Seq
     return [labels[key] for key in keys if key is not None]
 
 
-def _key(labels: Mapping[str, tuple[str, ...]], path: Path) -> str | None:
+def _find_key(labels: Mapping[str, tuple[str, ...]], path: Path) -> str | None:
     """Find a photograph's key, the longest first: the whole path, without its first folder, and so on."""
     ends = (PurePath(*path.parts[start:]).as_posix() for start in range(len(path.parts)))
     return next((end for end in ends if end in labels), None)

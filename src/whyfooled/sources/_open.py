@@ -110,7 +110,7 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
     """
     places = [place] if isinstance(place, str | Path) else list(place)
     title = ", ".join(map(str, places))
-    kinds = [_kind(one) for one in places]
+    kinds = [_split_kind(one) for one in places]
     rest = [rest for _, rest in kinds]
     other = next((kind for kind, _ in kinds if kind != "photographs"), None)
     if other is None:
@@ -129,10 +129,10 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
 
 def takes_labels(place: str | Path) -> bool:
     """Tell whether a place holds photographs, whose labels a CSV file may give; other sources have their own."""
-    return _kind(place)[0] == "photographs"
+    return _split_kind(place)[0] == "photographs"
 
 
-def _kind(place: str | Path) -> tuple[str, str]:
+def _split_kind(place: str | Path) -> tuple[str, str]:
     """Tell a source's kind, and what follows the prefix."""
     text = str(place)
     prefix, colon, rest = text.partition(":")

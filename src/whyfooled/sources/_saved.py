@@ -68,13 +68,13 @@ def open_saved(places: Sequence[str], title: str) -> Source:
     clean image. Attacks of one name are told apart by the names of their folders.
     """
     runs = [load_adversaries(Path(place).absolute()) for place in places]
-    names = _common(runs)
-    folders = dict(zip(_titles(runs), (run.folder for run in runs), strict=True))
-    shown = tuple(_labels([run.folder for run in runs], name) for name in names)
+    names = _list_common(runs)
+    folders = dict(zip(_name_runs(runs), (run.folder for run in runs), strict=True))
+    shown = tuple(_find_labels([run.folder for run in runs], name) for name in names)
     return Source(title, names, shown, AdversaryReader(folders, names), attacks=tuple(folders))
 
 
-def _titles(runs: Sequence[Adversaries]) -> list[str]:
+def _name_runs(runs: Sequence[Adversaries]) -> list[str]:
     """Name each run by its attack; by its folder too, where another run is of the same attack."""
     attacks = [str(run.parameters.get("attack", "saved")) for run in runs]
     titles = [
@@ -88,7 +88,7 @@ def _titles(runs: Sequence[Adversaries]) -> list[str]:
     return titles
 
 
-def _common(runs: Sequence[Adversaries]) -> tuple[str, ...]:
+def _list_common(runs: Sequence[Adversaries]) -> tuple[str, ...]:
     """Name the photographs that are in all runs; warn of the others."""
     sets = [set(run.names) for run in runs]
     common, every = set.intersection(*sets), set.union(*sets)
@@ -109,7 +109,7 @@ def _common(runs: Sequence[Adversaries]) -> tuple[str, ...]:
     return tuple(name for name in runs[0].names if name in common)
 
 
-def _labels(folders: Sequence[Path], name: str) -> tuple[int, ...]:
+def _find_labels(folders: Sequence[Path], name: str) -> tuple[int, ...]:
     """Find what a photograph shows; empty if a file is damaged."""
     try:
         classes = {folder: read_true_class(adversary_file(folder, name)) for folder in folders}

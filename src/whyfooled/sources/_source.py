@@ -161,7 +161,7 @@ class Source:
         for name, labels in zip(self.names, self.all_labels, strict=True):
             digest.update(json.dumps([name, labels]).encode())
         for path in self.reader.files():
-            digest.update(f"{_mark(path)} ".encode())
+            digest.update(f"{_fingerprint(path)} ".encode())
         return digest.hexdigest()
 
 
@@ -180,7 +180,7 @@ class _Some:
         return self.reader.files()
 
 
-def _mark(path: Path) -> str:
+def _fingerprint(path: Path) -> str:
     """Tell a file from another of its name, without reading what may be large."""
     try:
         if path.suffix == ".npz":

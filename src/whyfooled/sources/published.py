@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from whyfooled.errors import ImageError, did_you_mean
 from whyfooled.images import photographs_below
 from whyfooled.images.folders import existing_folder
-from whyfooled.sources._files import PhotographReader, class_folders, photographs_by_class
+from whyfooled.sources._files import PhotographReader, list_class_folders, list_photographs_by_class
 from whyfooled.sources._source import Source
 
 VOC_CLASSES = (
@@ -64,7 +64,7 @@ def open_imagenet(place: str, title: str) -> Source:
     root = root / "val" if (root / "val").is_dir() else root
     synsets = imagenet_synsets()
     index = {synset: number for number, synset in enumerate(synsets)}
-    folders = class_folders(root)
+    folders = list_class_folders(root)
     if folders:
         unknown = next((folder.name for folder in folders if folder.name not in index), None)
         if unknown is not None:
@@ -72,7 +72,7 @@ def open_imagenet(place: str, title: str) -> Source:
                 f"{root / unknown} is not named by one of ImageNet's 1000 synsets, such as n01440764. "
                 f"{did_you_mean(unknown, synsets)}".rstrip()
             )
-        names, shown = photographs_by_class(root, folders, [index[folder.name] for folder in folders])
+        names, shown = list_photographs_by_class(root, folders, [index[folder.name] for folder in folders])
     else:
         names = tuple(path.name for path in photographs_below(root))
         if not names:
@@ -112,16 +112,16 @@ def open_tiny_imagenet(place: str, title: str) -> Source:
     ``words.txt``.
     """
     root = existing_folder(place)
-    synsets = tuple(sorted(lines_of(root / "wnids.txt", "Tiny ImageNet")))
+    synsets = tuple(sorted(read_lines(root / "wnids.txt", "Tiny ImageNet")))
     index = {synset: number for number, synset in enumerate(synsets)}
-    rows = [line.split("\t") for line in lines_of(root / "val" / "val_annotations.txt", "Tiny ImageNet")]
+    rows = [line.split("\t") for line in read_lines(root / "val" / "val_annotations.txt", "Tiny ImageNet")]
     strange = next((row for row in rows if len(row) < 2 or row[1] not in index), None)
     if strange is not None or not rows:
         raise ImageError(
             f"{root}/val/val_annotations.txt must have an image and one of wnids.txt in every line; "
             f"got {'nothing' if strange is None else repr(' '.join(strange))}."
         )
-    words = dict(line.partition("\t")[::2] for line in lines_of(root / "words.txt", "Tiny ImageNet"))
+    words = dict(line.partition("\t")[::2] for line in read_lines(root / "words.txt", "Tiny ImageNet"))
     names = tuple(row[0] for row in rows)
     return Source(
         title,
@@ -148,13 +148,13 @@ def _open_voc(place: str, title: str, part: str) -> Source:
 
     Objects marked ``difficult`` do not count, as in the challenge's own scores: an image of nothing else has no label.
     """
-    root, numbers = voc_part(place, "Main", part)
+    root, numbers = find_voc_part(place, "Main", part)
     names = tuple(f"{number}.jpg" for number in numbers)
-    shown = tuple(_voc_labels(root / "Annotations" / f"{number}.xml") for number in numbers)
+    shown = tuple(_read_voc_labels(root / "Annotations" / f"{number}.xml") for number in numbers)
     return Source(title, names, shown, PhotographReader(root / "JPEGImages", names), VOC_CLASSES)
 
 
-def voc_part(place: str, task: str, part: str) -> tuple[Path, list[str]]:
+def find_voc_part(place: str, task: str, part: str) -> tuple[Path, list[str]]:
     """Return the folder of PASCAL VOC 2012, and the numbers of the images of one part for one task.
 
     Raises
@@ -165,13 +165,13 @@ def voc_part(place: str, task: str, part: str) -> tuple[Path, list[str]]:
     root = existing_folder(place)
     root = next((root / below for below in ("VOCdevkit/VOC2012", "VOC2012") if (root / below).is_dir()), root)
     listing = root / "ImageSets" / task / f"{part}.txt"
-    numbers = lines_of(listing, "PASCAL VOC 2012")
+    numbers = read_lines(listing, "PASCAL VOC 2012")
     if not numbers:
         raise ImageError(f"{listing} names no image.")
     return root, numbers
 
 
-def _voc_labels(path: Path) -> tuple[int, ...]:
+def _read_voc_labels(path: Path) -> tuple[int, ...]:
     try:
         objects = ElementTree.parse(path).findall("object")
         plain = {found.findtext("name", "").strip() for found in objects if found.findtext("difficult", "0") != "1"}
@@ -180,7 +180,7 @@ def _voc_labels(path: Path) -> tuple[int, ...]:
         raise ImageError(f"{path} cannot be read as an annotation of PASCAL VOC: {error}.") from None
 
 
-def lines_of(path: Path, data_set: str) -> list[str]:
+def read_lines(path: Path, data_set: str) -> list[str]:
     """Read the lines of a file that are not blank; `ImageError` says which data set it is a part of."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

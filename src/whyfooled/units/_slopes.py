@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.classifier.layers import Layer, is_spatial, layers_of, watched
+from whyfooled.classifier.layers import Layer, find_layers, is_spatial, watch_layers
 from whyfooled.errors import ModelError
 from whyfooled.saliency.backward.gradients import ruled_logits
 from whyfooled.types import Classes, Images
@@ -41,7 +41,9 @@ class PairThrough:
     unused: tuple[str, ...]
 
 
-def through_layers(classifier: Classifier, layers: Sequence[Layer], images: Images, classes: Classes) -> PairThrough:
+def differentiate_layers(
+    classifier: Classifier, layers: Sequence[Layer], images: Images, classes: Classes
+) -> PairThrough:
     """Send two images through a classifier, and differentiate (k,) classes' logits with respect to layers' outputs.
 
     It takes a forward pass for each image and a partial backward pass for each image and class; no parameter's gradient
@@ -64,9 +66,9 @@ def through_layers(classifier: Classifier, layers: Sequence[Layer], images: Imag
         if output.requires_grad:
             edges[name] = get_gradient_edge(output)
 
-    parts = {name: part for one in layers for name, part in layers_of(classifier.module, one.name).items()}
+    parts = {name: part for one in layers for name, part in find_layers(classifier.module, one.name).items()}
     with torch.enable_grad():
-        with watched(parts, see):
+        with watch_layers(parts, see):
             logits = ruled_logits(classifier, images.detach().clone().requires_grad_(), None)
         _check(layers, maps)
         check_classes(classes, logits)
@@ -81,12 +83,12 @@ def through_layers(classifier: Classifier, layers: Sequence[Layer], images: Imag
     return PairThrough(
         logits=chosen.detach().double(),
         maps=maps,
-        slopes={name: _stacked(slopes[name], maps[name], len(classes)) for name in maps},
+        slopes={name: _stack(slopes[name], maps[name], len(classes)) for name in maps},
         unused=tuple(name for name in maps if all(slope is None for slope in slopes[name])),
     )
 
 
-def _stacked(slopes: Sequence[Tensor | None], maps: Tensor, classes: int) -> Tensor:
+def _stack(slopes: Sequence[Tensor | None], maps: Tensor, classes: int) -> Tensor:
     there = [torch.zeros_like(maps) if slope is None else slope for slope in slopes]
     return torch.stack(there or [torch.zeros_like(maps)] * classes)
 

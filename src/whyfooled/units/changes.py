@@ -19,9 +19,9 @@ from whyfooled.errors import ParameterError, at_least, bad_parameter
 from whyfooled.perturbation.sensitivity import check_pair
 from whyfooled.tensors.randomness import add_noise
 from whyfooled.types import Images, Progress, silent
-from whyfooled.units._slopes import PairThrough, through_layers
+from whyfooled.units._slopes import PairThrough, differentiate_layers
 from whyfooled.units._spread import clean_std
-from whyfooled.units.concept_changes import ConceptChange, concept_changes
+from whyfooled.units.concept_changes import ConceptChange, find_concept_changes
 from whyfooled.units.dissection.dissection import Dissection, load_dissection
 from whyfooled.units.dissection.results import DissectedLayer
 
@@ -259,7 +259,7 @@ def find_unit_changes(
     check_pair(classifier, clean, adversarial, classes[:1], classes[1:])
     check_dissection(classifier, dissection)
     layers = [one.layer for one in dissection.layers]
-    through = through_layers(classifier, layers, torch.cat([clean, adversarial]), classes)
+    through = differentiate_layers(classifier, layers, torch.cat([clean, adversarial]), classes)
     l2 = float((adversarial - clean).double().norm())
     chance: list[dict[str, Tensor]] = []
     for number in range(draws):
@@ -268,13 +268,13 @@ def find_unit_changes(
         chance.append({name: _distance(through.maps[name][0], moved[name][0]) for name in moved})
     progress(2 + draws, 2 + draws, "units")
     layer_changes = tuple(
-        _layer_changes(dissection, dissected, through, torch.stack([own[dissected.layer.name] for own in chance]))
+        _find_layer_changes(dissection, dissected, through, torch.stack([own[dissected.layer.name] for own in chance]))
         for dissected in dissection.layers
     )
     change = (through.logits[1] - through.logits[0]).cpu()
     names = (classifier.class_name(true), classifier.class_name(wrong))
     return UnitChanges(
-        dissection, layer_changes, change, l2, tuple(_notes(layer_changes, change, through.unused, names))
+        dissection, layer_changes, change, l2, tuple(_write_notes(layer_changes, change, through.unused, names))
     )
 
 
@@ -298,7 +298,7 @@ def _over(values: Tensor, std: Tensor) -> Tensor:
     return over.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
 
 
-def _layer_changes(
+def _find_layer_changes(
     dissection: Dissection, dissected: DissectedLayer, through: PairThrough, chance: Tensor
 ) -> LayerChanges:
     name = dissected.layer.name
@@ -327,11 +327,11 @@ def _layer_changes(
         held=held,
         effect=effect,
         nonlinearity=(apart / lengths).nan_to_num(nan=0.0).cpu(),
-        concepts=tuple(concept_changes(dissection, dissected, mean_change, held, effect)),
+        concepts=tuple(find_concept_changes(dissection, dissected, mean_change, held, effect)),
     )
 
 
-def _notes(
+def _write_notes(
     layers: tuple[LayerChanges, ...], change: Tensor, unused: tuple[str, ...], names: tuple[str, str]
 ) -> Iterator[str]:
     for name in unused:
@@ -359,7 +359,7 @@ def _notes(
         yield f"No unit of {' or '.join(bare)} detects a concept, so nothing can be said of concepts there."
 
 
-def unit_tensors(changes: UnitChanges) -> Iterator[tuple[str, Tensor]]:
+def name_unit_tensors(changes: UnitChanges) -> Iterator[tuple[str, Tensor]]:
     """Name the tensors: for each layer the two images' activation maps, and numbers for each unit."""
     for layer in changes.layers:
         yield f"units/{layer.name}/maps", layer.maps

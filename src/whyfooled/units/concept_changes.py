@@ -51,7 +51,7 @@ class ConceptChange:
         return self.wrong_effect > 0
 
 
-def concept_changes(
+def find_concept_changes(
     dissection: Dissection, dissected: DissectedLayer, mean_change: Tensor, held: Tensor, effect: Tensor
 ) -> Iterator[ConceptChange]:
     """Add up the detectors of each concept."""

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_classifier
-from whyfooled.classifier.layers import LAST_STAGE, choose_layers, watched
+from whyfooled.classifier.layers import LAST_STAGE, choose_layers, watch_layers
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
 from whyfooled.saliency.backward.graph import is_scripted
 
@@ -65,7 +65,7 @@ def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tenso
         raise ParameterError("`units` must name at least one layer, with some of its units.")
     _check_plain(classifier.module)
     known = {layer.name: layer for layer in choose_layers(classifier, list(units), "units")}
-    before = dict(_masks(classifier.module))
+    before = dict(_find_masks(classifier.module))
     masks: dict[str, Mask] = {}
     for given, chosen in units.items():
         # The last stage is the last that finishes, so the last of those chosen.
@@ -84,13 +84,13 @@ def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tenso
 
 def without(classifier: Classifier, masks: Mapping[str, Mask]) -> Classifier:
     """Make the classifier of `mask_units` from masks that are known to fit, without a pass."""
-    module = _sharing_copy(classifier.module)
+    module = _copy_sharing_memory(classifier.module)
     for name, mask in masks.items():
         _mask_layer(module.get_submodule(name), mask.to(classifier.device))
-    base = classifier.name.removesuffix(_suffix(classifier.module))
+    base = classifier.name.removesuffix(_describe_masks(classifier.module))
     mean, std = (tensor.flatten().tolist() for tensor in (classifier.mean, classifier.std))
     masked = Classifier(
-        module, mean, std, class_names=classifier.class_names, name=base + _suffix(module), fit=classifier.fit
+        module, mean, std, class_names=classifier.class_names, name=base + _describe_masks(module), fit=classifier.fit
     )
     return masked.to(classifier.device)
 
@@ -100,23 +100,23 @@ def _as_mask(units: Sequence[int] | Tensor, count: int, layer: str) -> Mask:
     try:
         chosen = torch.as_tensor(units).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _brief(units)) from None
+        raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _shorten(units)) from None
     if chosen.ndim != 1 or not len(chosen):
-        raise bad_parameter("units", f"must list at least one unit of {layer!r}", _brief(units))
+        raise bad_parameter("units", f"must list at least one unit of {layer!r}", _shorten(units))
     if chosen.dtype == torch.bool:
         if len(chosen) != count or not chosen.any():
             rule = f"of truth values must have one for each of the {count} units of {layer!r}, and not all false"
-            raise bad_parameter("units", rule, _brief(units))
+            raise bad_parameter("units", rule, _shorten(units))
         return chosen
     if chosen.is_floating_point() or chosen.is_complex():
-        raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _brief(units))
+        raise bad_parameter("units", f"must be whole numbers, for {layer!r} too", _shorten(units))
     if int(chosen.min()) < 0 or int(chosen.max()) >= count:
         rule = f"must be from 0 to {count - 1} for {layer!r}"
         raise bad_parameter("units", rule, int(chosen.min()) if int(chosen.min()) < 0 else int(chosen.max()))
     return torch.zeros(count, dtype=torch.bool).index_fill(0, chosen.long(), True)
 
 
-def _brief(units: Sequence[int] | Tensor) -> str:
+def _shorten(units: Sequence[int] | Tensor) -> str:
     text = str(units.tolist() if isinstance(units, Tensor) else units)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -131,16 +131,16 @@ def _check_plain(module: nn.Module) -> None:
         raise ModelError("The model is compiled, where units cannot be masked. Mask them first, and compile then.")
 
 
-def _sharing_copy(module: nn.Module) -> nn.Module:
+def _copy_sharing_memory(module: nn.Module) -> nn.Module:
     """Copy a module and its parts, hooks and modes included, but no tensor: all of them share the originals' memory."""
     try:
-        return copy.deepcopy(module, _sharing_tensors(module))
+        return copy.deepcopy(module, _make_sharing_tensors(module))
     except Exception as error:  # whatever a part of someone else's model stumbles over
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"The model cannot be copied, so its units cannot be masked: {reason}") from error
 
 
-def _sharing_tensors(module: nn.Module) -> dict[int, Any]:
+def _make_sharing_tensors(module: nn.Module) -> dict[int, Any]:
     """Return for each tensor of a module, by its id, another one in the same memory."""
     # Not the tensor itself: it would be moved, or given a gradient, for both.
     sharing: dict[int, Any] = {}
@@ -187,16 +187,16 @@ def _is_masked(part: nn.Module) -> bool:
     return any(name == BUFFER for name, _ in part.named_buffers(recurse=False))
 
 
-def _masks(module: nn.Module) -> Iterator[tuple[str, Mask]]:
+def _find_masks(module: nn.Module) -> Iterator[tuple[str, Mask]]:
     """Yield the masked layers of a module, with their masks."""
     for name, part in module.named_modules():
         if _is_masked(part):
             yield name, part.get_buffer(BUFFER)
 
 
-def _suffix(module: nn.Module) -> str:
+def _describe_masks(module: nn.Module) -> str:
     """Say what is masked in a module; nothing if nothing is."""
-    counts = {name: (int(mask.sum()), len(mask)) for name, mask in _masks(module)}
+    counts = {name: (int(mask.sum()), len(mask)) for name, mask in _find_masks(module)}
     if not counts:
         return ""
     masked, among = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
@@ -211,7 +211,7 @@ def _check_masked(masked: Classifier, masks: Mapping[str, Mask]) -> None:
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         zero[name] = not output[:, masks[name].to(output.device)].any()
 
-    with watched({name: masked.module.get_submodule(name) for name in masks}, see):
+    with watch_layers({name: masked.module.get_submodule(name) for name in masks}, see):
         masked.logits(masked.mean.new_zeros(1, masked.channels, *masked.size))
     missing = [name for name in masks if not zero.get(name, False)]
     if missing:

@@ -67,10 +67,10 @@ def pair_moves(
 ) -> dict[str, PairMoves]:
     """Measure a batch of pairs, by the layers' names; it takes two forward passes a pair."""
     before, after = activations(classifier, layers, clean), activations(classifier, layers, adversarial)
-    return {layer.name: _moves(before[layer.name].double(), after[layer.name].double()) for layer in layers}
+    return {layer.name: _measure_moves(before[layer.name].double(), after[layer.name].double()) for layer in layers}
 
 
-def _moves(before: Tensor, after: Tensor) -> PairMoves:
+def _measure_moves(before: Tensor, after: Tensor) -> PairMoves:
     per_unit = ((after - before).flatten(2).norm(dim=2), before.mean((2, 3)), before.square().mean((2, 3)))
     return PairMoves(*(one.cpu() for one in per_unit))
 

@@ -17,7 +17,7 @@ AIMED: tuple[str, ...] = ("target", "region")
 """The objectives that need to be told where to go."""
 
 
-def measure_of(objective: Objective, clean: Interpretations, share: float, targets: Tensor | None) -> Measure:
+def make_measure(objective: Objective, clean: Interpretations, share: float, targets: Tensor | None) -> Measure:
     """Make the measure that an objective makes large.
 
     Parameters

@@ -26,7 +26,7 @@ class Effect(Protocol):
         ...
 
 
-def best_of(fit: Fitting, deltas: Sequence[Image], effect: Effect, name: str) -> Image:
+def choose_best(fit: Fitting, deltas: Sequence[Image], effect: Effect, name: str) -> Image:
     """Return the perturbation with the most effect on the fitting images, of these and their opposites.
 
     Its effect and that of its opposite go into the history under a name, and which of `deltas` it is.

@@ -14,7 +14,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ImageError, MethodError
 from whyfooled.images import content_digest
-from whyfooled.running.engines import Crew, Engine, Model
+from whyfooled.running.engines import Crew, Engine, ModelRecipe
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.tensors.randomness import image_generators
@@ -180,7 +180,7 @@ class Fitting:
         self.steps += 1
         tasks = {
             number: _Shard(shard, _Add(step, tuple(self.classes[place] for place in shard), self.step_seed))
-            for number, shard in enumerate(self._shards(chosen))
+            for number, shard in enumerate(self._split_into_shards(chosen))
         }
         sums: dict[str, Tensor] = {}
         for partial_sums in self._in_order(tasks, doing):
@@ -213,7 +213,7 @@ class Fitting:
         ImageError
             If an image cannot be read, or none is classified as what it shows.
         """
-        tasks = {number: _Shard(own, _Look(class_map)) for number, own in enumerate(self._shards(places))}
+        tasks = {number: _Shard(own, _Look(class_map)) for number, own in enumerate(self._split_into_shards(places))}
         seen = [one for found in self._in_order(tasks, "look") for one in found]
         used = {place: one for place, one in zip(places, seen, strict=True) if one.shows is not None}
         if not used:
@@ -221,7 +221,7 @@ class Fitting:
         self.classes = {place: int(one.shows) for place, one in used.items() if one.shows is not None}
         self.digests = frozenset(digest for one in used.values() for digest in one.digests)
 
-    def _shards(self, places: Sequence[int]) -> list[Sequence[int]]:
+    def _split_into_shards(self, places: Sequence[int]) -> list[Sequence[int]]:
         return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
 
     def _in_order(self, tasks: Mapping[int, _Shard], doing: str) -> Iterator[Any]:
@@ -241,7 +241,7 @@ class Fitting:
 
 
 @contextmanager
-def fitting(
+def start_fitting(
     classifier: Classifier,
     source: Source,
     saliency: DifferentiableMethod,
@@ -256,13 +256,13 @@ def fitting(
     """Start the workers, look at all images, and yield what a method fits with."""
     shape = (classifier.channels, *classifier.size)
     most = -(-len(places) // batch_size)
-    with engine.start(FitWork(source), Model(classifier), most) as crew:
+    with engine.start(FitWork(source), ModelRecipe(classifier), most) as crew:
         fit = Fitting(crew, shape, saliency, batch_size, seed, progress)
         fit.look(source, places, class_map)
         yield fit
 
 
-def flat(beta: float | None) -> MethodError:
+def make_flat_error(beta: float | None) -> MethodError:
     """Make the error for maps without a slope to follow: with ReLUs, the trap of piecewise linearity.
 
     Parameters

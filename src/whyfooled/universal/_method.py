@@ -22,7 +22,7 @@ from whyfooled.sources import class_map
 from whyfooled.tensors.balls import Ball, check_epsilon, farthest, inside
 from whyfooled.tensors.randomness import choose
 from whyfooled.types import Image, Progress, silent
-from whyfooled.universal._fitting import Fitting, fitting
+from whyfooled.universal._fitting import Fitting, start_fitting
 from whyfooled.universal._given import Given, as_source
 from whyfooled.universal._perturbation import UniversalPerturbation
 
@@ -130,7 +130,7 @@ class UniversalMethod(ABC):
         at_least("batch_size", size, 1)
         cores = torch.get_num_threads() if threads is None else threads
         workers = choose_engine(engine, address, classifier, cores)
-        with fitting(
+        with start_fitting(
             classifier,
             images,
             method,

@@ -16,18 +16,18 @@ SHOWN = 3
 """How many unreadable images are named."""
 
 
-def fit_account(perturbation: UniversalPerturbation) -> str:
+def write_fit_account(perturbation: UniversalPerturbation) -> str:
     """Say what a perturbation is, what it was fitted to, how the fit went and what it cost, one sentence a line."""
     saliency, model = perturbation.saliency, perturbation.model
     epsilon, passes = perturbation.epsilon, perturbation.passes
     broken = f"to move the maps of {saliency} of {model}" if saliency else f"on {model}"
     lines = [
-        f"{perturbation.method}: one perturbation of {_shape(perturbation)} values for all images.",
+        f"{perturbation.method}: one perturbation of {_write_shape(perturbation)} values for all images.",
         f"Its size: {perturbation.size_text()}. It was kept in the {_BALLS[perturbation.ball]} ball of radius "
         f"{epsilon:.4g} for values from 0 to 1, which is {255 * epsilon:.4g} for values from 0 to 255.",
-        f"Fitted {broken}, on {perturbation.images} images; {_left_out(perturbation.wrong)}.",
+        f"Fitted {broken}, on {perturbation.images} images; {_write_left_out(perturbation.wrong)}.",
         *(["It is 0 everywhere: no perturbation was found."] if not perturbation.linf else []),
-        *_history(perturbation),
+        *_write_history(perturbation),
         f"{passes.forwards} forward and {passes.backwards} backward passes, of one image each.",
     ]
     return "\n".join(lines)
@@ -36,32 +36,32 @@ def fit_account(perturbation: UniversalPerturbation) -> str:
 _BALLS = {"l2": "l2", "linf": "l-infinity"}
 
 
-def _left_out(misclassified: int) -> str:
+def _write_left_out(misclassified: int) -> str:
     return f"{misclassified} left out, because the classifier gets them wrong" if misclassified else "none left out"
 
 
-def _shape(perturbation: UniversalPerturbation) -> str:
+def _write_shape(perturbation: UniversalPerturbation) -> str:
     return " x ".join(map(str, perturbation.delta.shape))
 
 
-def _history(perturbation: UniversalPerturbation) -> Iterator[str]:
+def _write_history(perturbation: UniversalPerturbation) -> Iterator[str]:
     """Say how each number went from the first step that has it to the last."""
     for names, steps in groupby(perturbation.history, key=tuple):
         first, *others = steps
         last = others[-1] if others else first
         shown = [name for name in names if first[name] or last[name]]
         if shown and others:
-            parts = ", ".join(f"{_words(name)} {first[name]:.3g} -> {last[name]:.3g}" for name in shown)
+            parts = ", ".join(f"{_name_in_words(name)} {first[name]:.3g} -> {last[name]:.3g}" for name in shown)
             yield f"From the first to the last of {len(others) + 1} steps: {parts}."
         elif shown:
-            yield f"At the end: {', '.join(f'{_words(name)} {first[name]:.3g}' for name in shown)}."
+            yield f"At the end: {', '.join(f'{_name_in_words(name)} {first[name]:.3g}' for name in shown)}."
 
 
-def _words(name: str) -> str:
+def _name_in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def evaluation_summary(evaluation: Evaluation, remarks: tuple[str, ...] = ()) -> Summary:
+def write_evaluation_summary(evaluation: Evaluation, remarks: tuple[str, ...] = ()) -> Summary:
     """Write up a test: what was found, what must be known to believe it, and the table.
 
     Parameters
@@ -71,19 +71,19 @@ def evaluation_summary(evaluation: Evaluation, remarks: tuple[str, ...] = ()) ->
     remarks
         What else must be known, in sentences.
     """
-    clipped = _dissimilarity(evaluation, clipped=True)
+    clipped = _write_dissimilarity(evaluation, clipped=True)
     sentences = [
-        _dissimilarity(evaluation, clipped=False),
-        _fooled(evaluation),
+        _write_dissimilarity(evaluation, clipped=False),
+        _write_fooling(evaluation),
         f"Clipped, the values brought back to [0, 1] as a picture's must be: {clipped}",
-        *_images(evaluation),
-        *_doubts(evaluation),
+        *_write_images(evaluation),
+        *_write_doubts(evaluation),
         *remarks,
     ]
     return Summary(tuple(sentences), (evaluation.summary_table(),))
 
 
-def evaluation_remarks(
+def write_evaluation_remarks(
     given: UniversalPerturbation, evaluation: Evaluation, classifier: Classifier, source: Source
 ) -> tuple[str, ...]:
     """Say what must be known of where a perturbation comes from and where it was tested.
@@ -111,7 +111,7 @@ def evaluation_remarks(
     return tuple(said)
 
 
-def _dissimilarity(evaluation: Evaluation, *, clipped: bool) -> str:
+def _write_dissimilarity(evaluation: Evaluation, *, clipped: bool) -> str:
     """Say how much further than by chance the maps move, and whether that is more than luck."""
     ours, chance = (evaluation.intervals(name, clipped=clipped)["dissimilarity"] for name in ("universal", "random"))
     if not ours.count:
@@ -119,11 +119,11 @@ def _dissimilarity(evaluation: Evaluation, *, clipped: bool) -> str:
     gain = evaluation.gain(clipped=clipped)
     return (
         f"D is {ours.mean:.3f}, and {chance.mean:.3f} under random directions of the same norm: "
-        f"{_more(gain)} (paired by image, difference {gain.format(sign=True)})."
+        f"{_judge_gain(gain)} (paired by image, difference {gain.format(sign=True)})."
     )
 
 
-def _more(gain: Interval) -> str:
+def _judge_gain(gain: Interval) -> str:
     if gain.count < 2:
         return "one image cannot say whether by more than luck"
     if gain.low > 0:
@@ -131,7 +131,7 @@ def _more(gain: Interval) -> str:
     return "the maps move less than by chance" if gain.high < 0 else "no difference that is more than luck"
 
 
-def _fooled(evaluation: Evaluation) -> str:
+def _write_fooling(evaluation: Evaluation) -> str:
     ours, chance = (evaluation.intervals(name)["fooled"] for name in ("universal", "random"))
     return (
         f"The prediction changes on {percent(ours.mean)} of the images (random directions: {percent(chance.mean)}); "
@@ -139,8 +139,8 @@ def _fooled(evaluation: Evaluation) -> str:
     )
 
 
-def _images(evaluation: Evaluation) -> Iterator[str]:
-    yield f"Images tested: {evaluation.count}; {_left_out(evaluation.wrong)}."
+def _write_images(evaluation: Evaluation) -> Iterator[str]:
+    yield f"Images tested: {evaluation.count}; {_write_left_out(evaluation.wrong)}."
     empty = evaluation.count - evaluation.intervals()["dissimilarity"].count
     if empty:
         yield f"Images whose map is empty, so that only their predictions count: {empty}."
@@ -149,7 +149,7 @@ def _images(evaluation: Evaluation) -> Iterator[str]:
         yield f"Images that could not be used: {len(evaluation.unreadable)}, such as {some}"
 
 
-def _doubts(evaluation: Evaluation) -> Iterator[str]:
+def _write_doubts(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.perturbation.fitted_to is None:
         yield "It is not known which images the perturbation was fitted to; if these are among them, the test flatters."
     if evaluation.count < FEWEST:

@@ -81,12 +81,12 @@ def changes(
         many pixels the centre of mass moves. NaN where a map is empty; D only where the first is.
     """
     before = interpret(saliency, classifier, images, classes) if clean is None else clean
-    measured = map_changes(before, interpret(saliency, classifier, moved, classes), share)
+    measured = compare_maps(before, interpret(saliency, classifier, moved, classes), share)
     measured["fooled"] = (classifier.predict(moved) != classes).double()
     return {name: measured[name] for name in MEASURES}
 
 
-def map_changes(before: Interpretations, after: Interpretations, share: float = TOP) -> dict[str, PerImage]:
+def compare_maps(before: Interpretations, after: Interpretations, share: float = TOP) -> dict[str, PerImage]:
     """Compare (n,h,w) interpretations: what `changes` measures, but for the predictions."""
     first, second = before.unsqueeze(1), after.unsqueeze(1)
     empty = ~(before.flatten(1).any(1) & after.flatten(1).any(1))
@@ -151,12 +151,12 @@ class Evaluation:
 
     def intervals(self, perturbation: str = UNIVERSAL, *, clipped: bool = False) -> dict[str, Interval]:
         """Return the mean of each of `MEASURES` over images, with 95 % bootstrap intervals."""
-        values = torch.from_numpy(self._of(perturbation, clipped)[list(MEASURES)].to_numpy(copy=True))
+        values = torch.from_numpy(self._select(perturbation, clipped)[list(MEASURES)].to_numpy(copy=True))
         return dict(zip(MEASURES, bootstrap_means(values), strict=True))
 
     def gain(self, *, clipped: bool = False) -> Interval:
         """Return how much larger D is than under a random direction of the same norm, paired by image."""
-        both = [self._of(name, clipped)["dissimilarity"].to_numpy(copy=True) for name in (UNIVERSAL, RANDOM)]
+        both = [self._select(name, clipped)["dissimilarity"].to_numpy(copy=True) for name in (UNIVERSAL, RANDOM)]
         return bootstrap_difference(torch.stack([torch.from_numpy(one) for one in both], dim=1))
 
     def summary_table(self) -> SummaryTable:
@@ -173,7 +173,7 @@ class Evaluation:
         )
         return SummaryTable(caption, ("perturbation", "values", *MEASURES.values()), rows)
 
-    def _of(self, perturbation: str, clipped: bool) -> pd.DataFrame:
+    def _select(self, perturbation: str, clipped: bool) -> pd.DataFrame:
         return self.table[(self.table["perturbation"] == perturbation) & (self.table["clipped"] == clipped)]
 
 
@@ -307,7 +307,7 @@ def _measure(
     chosen = torch.tensor(right, device=images.device)
     images, classes = images[chosen], given[chosen]
     clean = interpret(saliency, classifier, images, classes)
-    for name, moved in _perturbed(perturbation, images, seed):
+    for name, moved in _perturb(perturbation, images, seed):
         for clipped in (False, True):
             now = moved.clamp(0, 1) if clipped else moved
             measured = changes(saliency, classifier, images, classes, now, clean=clean)
@@ -322,6 +322,6 @@ def _measure(
                 }
 
 
-def _perturbed(perturbation: UniversalPerturbation, images: Images, seed: int) -> Iterator[tuple[str, Tensor]]:
+def _perturb(perturbation: UniversalPerturbation, images: Images, seed: int) -> Iterator[tuple[str, Tensor]]:
     yield UNIVERSAL, perturbation.apply(images, clip=False)
     yield RANDOM, random_like(perturbation, images, seed)

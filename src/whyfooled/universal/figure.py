@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.pictures import delta_picture, magnification
+from whyfooled.drawing.pictures import draw_delta, magnification
 from whyfooled.drawing.style import COLOURS, plain_panel, plain_text
 from whyfooled.universal import Evaluation
 
@@ -13,18 +13,18 @@ _BARS = (("universal", COLOURS[0]), ("random", "#868e96"))
 _PANELS = {"dissimilarity": "D: how far the maps move", "fooled": "fooling rate"}
 
 
-def universal_figure(evaluation: Evaluation) -> Figure:
+def draw_evaluation(evaluation: Evaluation) -> Figure:
     """Draw the perturbation, magnified, and bars of D and of the fooling rate, with their intervals."""
     figure = Figure(figsize=(9.4, 3.6), layout="constrained")
     picture, *panels = figure.subplots(1, 1 + len(_PANELS), width_ratios=[1.1, *[1] * len(_PANELS)])
     delta = evaluation.perturbation.delta
     factor = magnification(delta)
     # Of five channels or two there is no picture in colour.
-    picture.imshow(delta_picture(delta if len(delta) in (1, 3) else delta.mean(0, keepdim=True), factor))
+    picture.imshow(draw_delta(delta if len(delta) in (1, 3) else delta.mean(0, keepdim=True), factor))
     picture.set_axis_off()
     picture.set_title(f"perturbation × {factor:.3g}", fontsize=10)
     for panel, (measure, title) in zip(panels, _PANELS.items(), strict=True):
-        _bars(panel, evaluation, measure)
+        _draw_bars(panel, evaluation, measure)
         panel.set_title(title, fontsize=10)
     panels[-1].set_ylim(0, 1.08)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -35,7 +35,7 @@ def universal_figure(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _bars(panel: Axes, evaluation: Evaluation, measure: str) -> None:
+def _draw_bars(panel: Axes, evaluation: Evaluation, measure: str) -> None:
     """Draw a bar for each perturbation, not clipped and clipped, its mean written above."""
     for number, (name, colour) in enumerate(_BARS):
         for place, clipped in enumerate((False, True)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from whyfooled.drawing.style import as_png
 from whyfooled.drawing.summary import Summary
 from whyfooled.universal import Evaluation
-from whyfooled.universal.figure import universal_figure
+from whyfooled.universal.figure import draw_evaluation
 
 TITLE = "Test of a universal perturbation"
 
@@ -33,4 +33,4 @@ def write_test(evaluation: Evaluation, summary: Summary, folder: Path, remarks: 
     (folder / "summary.md").write_text(summary.markdown(TITLE), encoding="utf-8", errors="backslashreplace")
     latex = summary.latex("universal", remarks)
     (folder / "summary.tex").write_text(latex, encoding="utf-8", errors="backslashreplace")
-    (folder / "figure.png").write_bytes(as_png(universal_figure(evaluation)))
+    (folder / "figure.png").write_bytes(as_png(draw_evaluation(evaluation)))

@@ -69,12 +69,12 @@ def slopes(
     with smoothed(beta), quiet():
         maps = saliency(classifier, inputs, classes, create_graph=True)
     apart = measure(clean, interpretation(maps))
-    gradients = _differentiated(apart.sum(), inputs)
+    gradients = _differentiate(apart.sum(), inputs)
     there = gradients.flatten(1).isfinite().all(1)
     return gradients.nan_to_num(0) * there.view(-1, 1, 1, 1), apart.detach()
 
 
-def _differentiated(total: Tensor, inputs: Images) -> Images:
+def _differentiate(total: Tensor, inputs: Images) -> Images:
     try:
         (gradients,) = torch.autograd.grad(total, inputs)
     except RuntimeError as error:

@@ -18,8 +18,8 @@ from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.tensors.balls import Ball, farthest, inside
 from whyfooled.tensors.randomness import image_generators, normal, uniform
 from whyfooled.types import Classes, Images
-from whyfooled.universal._aims import AIMED, OBJECTIVES, Objective, measure_of
-from whyfooled.universal._fitting import flat
+from whyfooled.universal._aims import AIMED, OBJECTIVES, Objective, make_measure
+from whyfooled.universal._fitting import make_flat_error
 from whyfooled.universal._losses import log_odds_against, loss_slopes
 from whyfooled.universal._method import check_scaled
 from whyfooled.universal.maps import check_beta, interpret, slopes, smoothed
@@ -161,10 +161,10 @@ class InterpretationAttack:
         clean = interpret(method, classifier, images, classes)
         with smoothed(self.beta):
             smooth = interpret(method, classifier, images, classes)
-        measure = measure_of(self.objective, clean, self.share, target_maps)
+        measure = make_measure(self.objective, clean, self.share, target_maps)
         label = classifier.predict(images)
         ended, best = images.clone(), measure(clean, clean)
-        point, speed = self._start(images), torch.zeros_like(images)
+        point, speed = self._draw_start(images), torch.zeros_like(images)
         for step in range(self.steps + 1):
             reached = measure(clean, interpret(method, classifier, point, classes))
             kept = classifier.predict(point) == label
@@ -174,24 +174,24 @@ class InterpretationAttack:
                 break
             slope = slopes(method, classifier, point, classes, smooth, self.beta, measure)[0]
             if step == 0 and not (slope.flatten(1).any(1) | best.isnan()).all():
-                raise flat(self.beta)
+                raise make_flat_error(self.beta)
             speed = self.momentum * speed + farthest(slope, 1, "l2")
             way = speed
             if self.keep_label and not kept.all():
                 back = -loss_slopes(classifier, point, label, log_odds_against)[0]
                 way = torch.where(kept.view(-1, 1, 1, 1), speed, back)
             rate = self.step_size * (1 - step / self.steps)
-            point = self._allowed(images, point + rate * farthest(way, self.radius, self.ball))
+            point = self._bring_back(images, point + rate * farthest(way, self.radius, self.ball))
         return ended
 
-    def _start(self, images: Images) -> Images:
+    def _draw_start(self, images: Images) -> Images:
         """Draw a point of the ball for each image: uniformly in l-infinity, on the surface of the l2 ball."""
         generators = image_generators(images, self.seed)
         if self.ball == "linf":
-            return self._allowed(images, images + self.radius * (2 * uniform(images, generators) - 1))
-        return self._allowed(images, images + farthest(normal(images, generators), self.radius, "l2"))
+            return self._bring_back(images, images + self.radius * (2 * uniform(images, generators) - 1))
+        return self._bring_back(images, images + farthest(normal(images, generators), self.radius, "l2"))
 
-    def _allowed(self, images: Images, moved: Images) -> Images:
+    def _bring_back(self, images: Images, moved: Images) -> Images:
         """Bring moved images back into the ball and, with `clip`, into [0, 1], which holds the ball's centre."""
         kept = images + inside(moved - images, self.radius, self.ball)
         return kept.clamp(0, 1) if self.clip else kept

@@ -19,7 +19,7 @@ from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Image, Images, Progress, silent
 from whyfooled.universal import UniversalPerturbation
 from whyfooled.universal.dissimilarity import Interpretations, interpretation
-from whyfooled.universal.evaluation import map_changes, random_like
+from whyfooled.universal.evaluation import compare_maps, random_like
 from whyfooled.universal.maps import quiet
 
 DRAWS = 10
@@ -150,7 +150,7 @@ def find_trust(
     images = torch.cat([clean, *moved])
     logits = torch.cat([classifier.logits(some) for some in torch.split(images, _AT_ONCE)])
     with quiet():
-        maps = _interpretations(classifier, images, seen, contrast, methods, progress)
+        maps = _compute_interpretations(classifier, images, seen, contrast, methods, progress)
     return Trust(
         perturbation=perturbation,
         delta=(moved[0] - clean)[0].cpu(),
@@ -159,12 +159,12 @@ def find_trust(
         clean_logits=logits[0].cpu(),
         logits=logits[1].cpu(),
         stays=(logits[2:].argmax(1) == seen).cpu(),
-        methods=tuple(_moved(method, own) for method, own in zip(methods, maps, strict=True)),
-        notes=tuple(_notes(classifier, clean, perturbation, digests)),
+        methods=tuple(_compare_maps(method, own) for method, own in zip(methods, maps, strict=True)),
+        notes=tuple(_write_notes(classifier, clean, perturbation, digests)),
     )
 
 
-def _interpretations(
+def _compute_interpretations(
     classifier: Classifier, images: Images, seen: int, contrast: int, methods: Sequence[Any], progress: Progress
 ) -> list[Float[Tensor, "n h w"]]:
     """Compute the interpretations of every method, a few images at once; methods with the same base share passes."""
@@ -180,9 +180,9 @@ def _interpretations(
     return [torch.cat(parts) for parts in interpretations]
 
 
-def _moved(method: Any, maps: Interpretations) -> MapTrust:
+def _compare_maps(method: Any, maps: Interpretations) -> MapTrust:
     """Compare a method's maps with the first, the clean image's."""
-    changes = map_changes(maps[:1].expand(len(maps) - 1, -1, -1), maps[1:])
+    changes = compare_maps(maps[:1].expand(len(maps) - 1, -1, -1), maps[1:])
     return MapTrust(
         method=describe(method),
         title=title(method),
@@ -193,7 +193,7 @@ def _moved(method: Any, maps: Interpretations) -> MapTrust:
     )
 
 
-def _notes(
+def _write_notes(
     classifier: Classifier, clean: Images, perturbation: UniversalPerturbation, digests: Collection[str]
 ) -> Iterator[str]:
     transfer = perturbation.transfer_note(classifier)
@@ -209,7 +209,7 @@ def _notes(
         )
 
 
-def trust_tensors(trust: Trust) -> Iterator[tuple[str, Tensor]]:
+def name_trust_tensors(trust: Trust) -> Iterator[tuple[str, Tensor]]:
     """Name the tensors: what was added, and each method's three interpretations."""
     yield "trust/delta", trust.delta
     for map_trust in trust.methods:

@@ -64,13 +64,13 @@ class UAP(UniversalMethod):
         super().__post_init__()
         if self.clip is not None:
             positive("clip", self.clip)
-        self._pace()
+        self._make_pace()
 
     def find(self, fit: Fitting) -> Image:
         """Ascend from a random direction."""
-        return ascend(self, fit, self._pace(), lambda at: LossStep(at, self.clip))
+        return ascend(self, fit, self._make_pace(), lambda at: LossStep(at, self.clip))
 
-    def _pace(self) -> Pace:
+    def _make_pace(self) -> Pace:
         return Pace(self.passes, self.images_per_step, self.step_size, self.momentum)
 
 

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.classifier.layers import layers_of, watched
+from whyfooled.classifier.layers import find_layers, watch_layers
 from whyfooled.errors import MethodError, at_least
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import plain_logits
 from whyfooled.saliency.backward.graph import plain_attention
 from whyfooled.types import Image, Images
-from whyfooled.universal._choice import Doubt, best_of
+from whyfooled.universal._choice import Doubt, choose_best
 from whyfooled.universal._fitting import Fitting, Part
 from whyfooled.universal._method import UniversalMethod
 
@@ -82,7 +82,7 @@ class SingularUAP(UniversalMethod):
             before, vector = vector, self._unit(sums["turned"])
             agreement = float(F.cosine_similarity(before.flatten(), vector.flatten(), dim=0))
             fit.history.append({"size": float(sums["size"]) ** (1 / self.q), "agreement": agreement})
-        return best_of(fit, [self.largest(vector.float())], Doubt(), "probability of other classes")
+        return choose_best(fit, [self.largest(vector.float())], Doubt(), "probability of other classes")
 
     def _unit(self, direction: Tensor) -> Tensor:
         return direction.sign() if self.ball == "linf" else direction / direction.norm()
@@ -104,7 +104,7 @@ class JacobianStep:
         """Add them up."""
         inputs = part.images.clone().requires_grad_()
         with plain_attention():
-            values = layer_values(classifier, inputs, self.layer)
+            values = run_to_layer(classifier, inputs, self.layer)
         pushed = _push(values, inputs, self.vector.to(inputs).expand_as(inputs))
         # Powers of 9 leave single precision soon; only their ratios are in it.
         largest = pushed.abs().max().clamp_min(torch.finfo(pushed.dtype).tiny)
@@ -125,7 +125,7 @@ def _push(values: Tensor, inputs: Images, vectors: Images) -> Tensor:
     return pushed
 
 
-def layer_values(classifier: Classifier, images: Images, layer: str) -> Tensor:
+def run_to_layer(classifier: Classifier, images: Images, layer: str) -> Tensor:
     """Run the classifier, and return (n,…) the values of a layer, or the logits if its name is "", with their graph.
 
     Raises
@@ -139,7 +139,9 @@ def layer_values(classifier: Classifier, images: Images, layer: str) -> Tensor:
         return plain_logits(classifier, images)
     seen: list[Tensor] = []
     # Copied, because what follows may work on it in place.
-    with watched(layers_of(classifier.module, layer), lambda name, part, given, output: seen.append(output.clone())):
+    with watch_layers(
+        find_layers(classifier.module, layer), lambda name, part, given, output: seen.append(output.clone())
+    ):
         plain_logits(classifier, images)
     if not seen or not seen[-1].requires_grad or seen[-1].ndim < 2 or len(seen[-1]) != len(images):
         raise MethodError(

@@ -15,7 +15,7 @@ from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.tensors.randomness import normal
 from whyfooled.types import Image
 from whyfooled.universal._ascent import Pace, ascend
-from whyfooled.universal._fitting import Fitting, Part, flat
+from whyfooled.universal._fitting import Fitting, Part, make_flat_error
 from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._method import UniversalMethod
 from whyfooled.universal.maps import check_beta, interpret, slopes, smoothed
@@ -73,7 +73,7 @@ class UPIGrad(UniversalMethod):
         super().__post_init__()
         at_least("penalty", self.penalty, 0)
         at_least("noise", self.noise, 0)
-        self._pace()
+        self._make_pace()
         check_beta(self.beta)
 
     def find(self, fit: Fitting) -> Image:
@@ -82,12 +82,12 @@ class UPIGrad(UniversalMethod):
         return ascend(
             self,
             fit,
-            self._pace(),
+            self._make_pace(),
             lambda at: AscentStep(fit.saliency, at, sigma, self.penalty, self.beta),
-            lambda: flat(self.beta),
+            lambda: make_flat_error(self.beta),
         )
 
-    def _pace(self) -> Pace:
+    def _make_pace(self) -> Pace:
         return Pace(self.passes, self.images_per_step, self.step_size, self.momentum)
 
 

@@ -16,8 +16,8 @@ from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.tensors.randomness import normal
 from whyfooled.types import Image
-from whyfooled.universal._choice import MapsMoved, best_of
-from whyfooled.universal._fitting import Fitting, Part, flat
+from whyfooled.universal._choice import MapsMoved, choose_best
+from whyfooled.universal._fitting import Fitting, Part, make_flat_error
 from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._method import UniversalMethod
 from whyfooled.universal.maps import check_beta, interpret, slopes, smoothed
@@ -92,22 +92,22 @@ class UPIPCA(UniversalMethod):
         """Turn random vectors towards the top singular vectors, and choose the sign of the first."""
         generator = torch.Generator().manual_seed(self.seed)
         wide = torch.Size(fit.shape).numel()
-        basis = _orthonormal(torch.randn(min(self.vectors, wide), wide, generator=generator, dtype=torch.float64))
+        basis = _orthonormalise(torch.randn(min(self.vectors, wide), wide, generator=generator, dtype=torch.float64))
         sigma = self.noise_size(self.noise, fit.shape)
         for number in range(self.passes):
             step = PowerStep(fit.saliency, basis.float(), sigma, self.samples, self.contrast, self.normalise, self.beta)
             sums = fit.total(step, doing=f"pass {number + 1} of {self.passes}")
             if not sums["promoted"].any():
-                raise flat(self.beta)
+                raise make_flat_error(self.beta)
             before = basis[0]
             product = (sums["promoted"] - self.contrast * sums["restrained"]) / len(fit.classes)
             values, rotation = torch.linalg.eigh(basis @ product.T)
             # Indefinite with a contrast: shifted, so that the largest eigenvalue is the one of largest size too.
             turned = rotation.T @ (product + max(0.0, -float(values[0])) * basis)
-            basis = _orthonormal(turned.flip(0))
+            basis = _orthonormalise(turned.flip(0))
             fit.history.append({"eigenvalue": float(values[-1]), "agreement": float((basis[0] @ before).abs())})
         tried = [self.largest(vector.view(fit.shape).float()) for vector in (basis[:1] if self.contrast else basis)]
-        return best_of(fit, tried, MapsMoved(fit.saliency), "dissimilarity")
+        return choose_best(fit, tried, MapsMoved(fit.saliency), "dissimilarity")
 
 
 @final
@@ -132,12 +132,12 @@ class PowerStep:
         for _ in range(self.samples):
             noisy = part.images + self.sigma * normal(part.images, generators)
             rows += slopes(self.saliency, classifier, noisy, part.classes, clean, self.beta)[0] / self.samples
-        sums = {"promoted": self._product(rows), "restrained": torch.zeros((), dtype=torch.float64)}
+        sums = {"promoted": self._multiply(rows), "restrained": torch.zeros((), dtype=torch.float64)}
         if self.contrast:
-            sums["restrained"] = self._product(loss_slopes(classifier, part.images, part.classes)[0])
+            sums["restrained"] = self._multiply(loss_slopes(classifier, part.images, part.classes)[0])
         return sums
 
-    def _product(self, slopes: Tensor) -> Tensor:
+    def _multiply(self, slopes: Tensor) -> Tensor:
         rows = slopes.flatten(1)
         if self.normalise:
             # In double precision: in single, the squares of short rows are 0.
@@ -146,7 +146,7 @@ class PowerStep:
         return (basis @ rows.T) @ rows
 
 
-def _orthonormal(rows: Tensor) -> Tensor:
+def _orthonormalise(rows: Tensor) -> Tensor:
     """Make (k,p) rows orthonormal, each in the span of itself and those before it."""
     basis: Tensor = torch.linalg.qr(rows.T).Q
     return basis.T

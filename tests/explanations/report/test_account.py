@@ -2,7 +2,7 @@
 
 import pytest
 
-from whyfooled.explanations.report.account import _removed
+from whyfooled.explanations.report.account import _write_recovery
 
 
 def found(evidence, chance, spread):
@@ -29,4 +29,4 @@ def found(evidence, chance, spread):
     ],
 )
 def test_a_difference_counts_when_random_orders_differ_less(evidence, chance, spread, verdict):
-    assert verdict in _removed(found(evidence, chance, spread))
+    assert verdict in _write_recovery(found(evidence, chance, spread))

@@ -9,9 +9,9 @@ import torch
 from tests.helpers.models import linear
 from whyfooled.drawing.pictures import Scale
 from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.effect import effect_numbers, effect_sentences
-from whyfooled.explanations.report.effect_figure import effect_figure
-from whyfooled.explanations.report.region_picture import PALETTES, region_picture
+from whyfooled.explanations.report.effect import collect_effect_numbers, write_effect_sentences
+from whyfooled.explanations.report.effect_figure import draw_effect
+from whyfooled.explanations.report.region_picture import PALETTES, draw_regions
 from whyfooled.perturbation import Grid, Superpixels, sensitivity
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.saliency.evidence import Evidence
@@ -33,7 +33,7 @@ def known(drops, gains, cams=None):
     found = sensitivity(classifier, clean, adversarial, TRUE, WRONG, Grid(cell))
     effect = Effect("cells of 4 × 4 pixels", found, found, cams, ())
     logits = torch.cat([classifier.logits(clean), classifier.logits(adversarial)])
-    return effect, effect_numbers(effect, (adversarial - clean)[0], logits, 0, 1)
+    return effect, collect_effect_numbers(effect, (adversarial - clean)[0], logits, 0, 1)
 
 
 def test_the_numbers_are_those_of_a_known_effect():
@@ -87,7 +87,7 @@ def test_the_numbers_are_those_of_a_known_effect():
 )
 def test_a_sentence_says_what_most_of_the_effect_is_where_and_how_few_regions_carry_it(drops, gains, sentence):
     end = " of it." if "%" in sentence else "."
-    assert effect_sentences(known(drops, gains)[1], "oak", "elm") == [sentence + end]
+    assert write_effect_sentences(known(drops, gains)[1], "oak", "elm") == [sentence + end]
 
 
 def test_a_sentence_says_how_the_perturbation_lies_to_the_maps():
@@ -99,7 +99,7 @@ def test_a_sentence_says_how_the_perturbation_lies_to_the_maps():
     at = found["cam"]["interpretability"]["true"]["quantile"].index(0.5)
     assert found["cam"]["interpretability"]["true"]["score"][at] == pytest.approx(1 / 3)
     assert found["cam"]["interpretability"]["true"]["chance"][at] == pytest.approx(1 / 3)
-    said = effect_sentences(found, "oak", "elm")[1]
+    said = write_effect_sentences(found, "oak", "elm")[1]
     shares = re.findall(r"(\d+) %", said)
     at = found["cam"]["interpretability"]["true"]["quantile"].index(0.3)
     expected = [100 * found["cam"]["interpretability"][cls]["score"][at] for cls in ("true", "wrong")]
@@ -110,10 +110,10 @@ def test_a_sentence_says_how_the_perturbation_lies_to_the_maps():
 
 def test_a_sentence_says_if_the_regions_together_do_something_else():
     _, found = known([1] * 9, [1] * 9)
-    assert len(effect_sentences(found, "oak", "elm")) == 1
+    assert len(write_effect_sentences(found, "oak", "elm")) == 1
     found["sum_over_regions"] = {"true": -3.0, "wrong": 2.4}
     assert found["logit_change"] == {"true": pytest.approx(-9), "wrong": pytest.approx(9)}
-    said = effect_sentences(found, "oak", "elm")[1]
+    said = write_effect_sentences(found, "oak", "elm")[1]
     assert said.startswith("Taken out one at a time, the regions account for 30 % of what the whole perturbation")
 
 
@@ -121,7 +121,7 @@ def test_regions_have_the_colours_of_their_kinds_and_inert_ones_none():
     effect, _ = known(drops=[4, 1, 0, 0, 0, 0, 0, 0, 0], gains=[0, 1, 3, 0, 0, 0, 0, 0, 0])
     grey = torch.full((3, 12, 12), 0.25)
     drawn = {
-        name: np.asarray(region_picture(effect.sensitivity, grey, None, None, palette)).astype(int)
+        name: np.asarray(draw_regions(effect.sensitivity, grey, None, None, palette)).astype(int)
         for name, palette in PALETTES.items()
     }
     paper = drawn["paper"]
@@ -146,14 +146,14 @@ def test_the_map_is_drawn_below_the_regions():
     cam[0, 8:, 8:] = 1
     grey = torch.full((3, 12, 12), 0.5)
     picture = np.asarray(
-        region_picture(effect.sensitivity, grey, cam, Scale(1.0, False), PALETTES["colour-blind"])
+        draw_regions(effect.sensitivity, grey, cam, Scale(1.0, False), PALETTES["colour-blind"])
     ).astype(int)
     assert picture[10, 10].min() > picture[6, 6].max() + 100
 
 
 def test_the_figure_is_of_one_ink_and_shows_the_carriers():
     effect, _ = known([4, 1, 0, 0, 0, 0, 0, 0, 0], [1, 1, 3, 0, 0, 0, 0, 0, 0])
-    figure = effect_figure(effect.sensitivity, "oak $1 & $2", "elm", ink=INK)
+    figure = draw_effect(effect.sensitivity, "oak $1 & $2", "elm", ink=INK)
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert texts == ["2 carry 80 %"]
     drawing = as_svg(figure)

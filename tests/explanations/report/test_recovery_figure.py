@@ -1,7 +1,7 @@
 """The figure of a recovery in a page."""
 
 from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.recovery_figure import recovery_figure
+from whyfooled.explanations.report.recovery_figure import draw_recovery
 
 
 def test_the_figure_takes_on_the_colour_of_the_text_around_it():
@@ -14,8 +14,8 @@ def test_the_figure_takes_on_the_colour_of_the_text_around_it():
             {"title": "Random", "orders": 5, "fills": fills},
         ],
     }
-    drawing = as_svg(recovery_figure(found, ink=INK))
+    drawing = as_svg(draw_recovery(found, ink=INK))
     assert drawing.startswith("<svg")
     assert "currentColor" in drawing
     assert "#010203" not in drawing
-    assert drawing == as_svg(recovery_figure(found, ink=INK))
+    assert drawing == as_svg(draw_recovery(found, ink=INK))

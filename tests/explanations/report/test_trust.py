@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from whyfooled.explanations.report.trust import trust_numbers, trust_sentences, verdict
-from whyfooled.explanations.report.trust_view import trust_pictures, trust_view
+from whyfooled.explanations.report.trust import collect_trust_numbers, write_trust_sentences, write_verdict
+from whyfooled.explanations.report.trust_view import draw_trust_pictures, prepare_trust
 from whyfooled.universal import UniversalPerturbation
 from whyfooled.universal.trust import MapTrust, Trust
 
@@ -43,8 +43,8 @@ NAMES = ("ash", "oak", "elm")
 
 
 def said(*arguments, **more):
-    found = trust_numbers(known(*arguments, **more), NAMES)
-    return verdict(found["methods"][0], found)
+    found = collect_trust_numbers(known(*arguments, **more), NAMES)
+    return write_verdict(found["methods"][0], found)
 
 
 @pytest.mark.parametrize(
@@ -103,18 +103,18 @@ def test_an_empty_map_has_no_verdict():
 
 
 def test_sentences_name_the_class_its_probabilities_and_the_random_directions():
-    first, second = trust_sentences(trust_numbers(known(0.3, [0.6]), NAMES))
+    first, second = write_trust_sentences(collect_trust_numbers(known(0.3, [0.6]), NAMES))
     assert first == (
         "Under the universal perturbation (l2 0.6928) the prediction stays oak (86.7 %, then 84.4 %); "
         "it stays under 2 of 3 random directions of the same norm."
     )
     assert second.startswith("Gradient: the map keeps 30 %")
-    first, _ = trust_sentences(trust_numbers(known(0.3, [0.6], logits=(5.0, 3.0, 1.0)), NAMES))
+    first, _ = write_trust_sentences(collect_trust_numbers(known(0.3, [0.6], logits=(5.0, 3.0, 1.0)), NAMES))
     assert "the prediction changes, from oak (86.7 %) to ash (86.7 %), so the maps may well move too" in first
 
 
 def test_numbers_are_plain():
-    found = trust_numbers(known(0.3, [0.6, float("nan"), 0.7]), NAMES)
+    found = collect_trust_numbers(known(0.3, [0.6, float("nan"), 0.7]), NAMES)
     (one,) = found["methods"]
     assert one["random"]["top_overlap"] == {"mean": pytest.approx(0.65), "low": 0.6, "high": 0.7}
     assert one["universal"]["structural_similarity"] is None
@@ -128,11 +128,11 @@ def test_maps_are_drawn_on_one_scale():
     trust = known(0.3, [0.6])
     trust.methods[0].maps[1, 0, 0] = 0.5
     trust.methods[0].maps[1, 3, 3] = 0.5
-    found = trust_numbers(trust, NAMES)
-    pictures = trust_pictures(trust, found)
+    found = collect_trust_numbers(trust, NAMES)
+    pictures = draw_trust_pictures(trust, found)
     corners = [pictures[f"trust-gradient-{under}"].getpixel((0, 0)) for under in ("clean", "universal", "random")]
     assert corners[0] == corners[2]
     assert sum(corners[0]) > sum(corners[1])
-    view = trust_view(trust, torch.full((3, 4, 4), 0.5), found)
+    view = prepare_trust(trust, torch.full((3, 4, 4), 0.5), found)
     assert view["rows"][0]["high"] == "16"
     assert view["rows"][0]["cells"][0] == (0.5, 0.5)

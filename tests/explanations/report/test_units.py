@@ -10,8 +10,14 @@ import torch.nn.functional as F
 from tests.helpers.models import small
 from tests.helpers.unit_pairs import LAST, a_pair, detecting, dissection_of, pooled
 from whyfooled.drawing.words import finite, listed
-from whyfooled.explanations.report.units import falling, rising, unit_numbers
-from whyfooled.explanations.report.units_view import _drawn, active_area, outline_picture, unit_pictures, unit_view
+from whyfooled.explanations.report.units import collect_unit_numbers, list_falling, list_rising
+from whyfooled.explanations.report.units_view import (
+    _choose_pictured,
+    draw_outline,
+    draw_unit_pictures,
+    find_active_area,
+    prepare_units,
+)
 from whyfooled.units.changes import find_unit_changes
 
 
@@ -23,7 +29,7 @@ def changes():
 
 
 def test_numbers_are_those_of_the_changes_the_unit_that_moved_most_first(changes):
-    found = unit_numbers(changes)
+    found = collect_unit_numbers(changes)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["logit_change"] == dict(zip(("true", "wrong"), changes.logit_change.tolist(), strict=True))
     layer, one = found["layers"][1], changes.layers[1]
@@ -60,18 +66,18 @@ def test_what_json_cannot_write_is_none(changes):
         chance=one.chance * still,
         concepts=(endless,),
     )
-    (layer,) = unit_numbers(replace(changes, layers=(made,)))["layers"]
+    (layer,) = collect_unit_numbers(replace(changes, layers=(made,)))["layers"]
     assert layer["concepts"][0]["mean_change"] is None
     assert (layer["not_ranked"], layer["not_ranked_moving"], layer["beyond_chance"]["moving"]) == (2, 1, 2)
     made = replace(made, distance=0 * one.distance, chance=0 * one.chance)
-    (layer,) = unit_numbers(replace(changes, layers=(made,)))["layers"]
+    (layer,) = collect_unit_numbers(replace(changes, layers=(made,)))["layers"]
     assert (layer["beyond_chance"]["moving"], layer["beyond_chance"]["share"]) == (0, None)
 
 
 def test_ten_units_are_listed():
     classifier = small()
     changes = find_unit_changes(classifier, dissection_of(classifier, "second"), *a_pair(), 2, 0)
-    (layer,) = unit_numbers(changes)["layers"]
+    (layer,) = collect_unit_numbers(changes)["layers"]
     assert (layer["units"], layer["not_ranked"]) == (16, 0)
     assert [unit["unit"] for unit in layer["top"]] == changes.layers[0].ranked[:10].tolist()
 
@@ -92,8 +98,8 @@ def concept(name, true, wrong, held=1.0):
 def test_concepts_that_fall_and_rise_come_with_the_largest_first():
     concepts = [concept("sky", -1, 2), concept("road", -3, 3), concept("sea", -9, -1, held=-1), concept("tree", 1, 1)]
     own = {"concepts": concepts}
-    assert [one["concept"] for one in falling(own)] == ["road", "sky"]
-    assert [one["concept"] for one in rising(own)] == ["road", "sky", "tree"]
+    assert [one["concept"] for one in list_falling(own)] == ["road", "sky"]
+    assert [one["concept"] for one in list_rising(own)] == ["road", "sky", "tree"]
 
 
 def test_names_are_listed_as_in_a_sentence():
@@ -111,31 +117,31 @@ def test_names_are_listed_as_in_a_sentence():
 def test_areas_are_those_above_the_threshold_after_enlarging():
     excess = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
     enlarged = F.interpolate(excess[None, None], (224, 224), mode="bilinear", align_corners=False)[0, 0]
-    assert torch.equal(active_area(excess, (224, 224)), enlarged > 0)
+    assert torch.equal(find_active_area(excess, (224, 224)), enlarged > 0)
     # Small images are drawn a whole number of times as large.
-    assert active_area(excess, (16, 32)).shape == (224, 448)
-    assert active_area(excess, (300, 400)).shape == (300, 400)
-    assert not active_area(-torch.ones(3, 3), (32, 32)).any()
+    assert find_active_area(excess, (16, 32)).shape == (224, 448)
+    assert find_active_area(excess, (300, 400)).shape == (300, 400)
+    assert not find_active_area(-torch.ones(3, 3), (32, 32)).any()
 
 
 def test_an_outline_is_white_inside_and_black_outside():
     inside = torch.zeros(160, 160, dtype=torch.bool)
     inside[40:120, 40:] = True
-    picture = outline_picture(inside)
+    picture = draw_outline(inside)
     white, black, clear = (255, 255, 255, 255), (0, 0, 0, 255), (0, 0, 0, 0)
     down = [picture.getpixel((80, row)) for row in range(36, 44)]
     assert down == [clear, clear, black, black, white, white, clear, clear]
     # An area that goes on to the picture's edge is open there.
     assert picture.getpixel((159, 80)) == clear
-    assert outline_picture(torch.zeros_like(inside)).getextrema() == ((0, 0),) * 4
-    assert outline_picture(torch.ones_like(inside)).getextrema() == ((0, 0),) * 4
+    assert draw_outline(torch.zeros_like(inside)).getextrema() == ((0, 0),) * 4
+    assert draw_outline(torch.ones_like(inside)).getextrema() == ((0, 0),) * 4
 
 
 def test_pictures_and_bars_are_those_of_the_first(changes):
-    found = unit_numbers(changes)
+    found = collect_unit_numbers(changes)
     clean, adversarial = (one[0] for one in a_pair())
-    view = unit_view(changes, found, (16, 16))
-    pictures = unit_pictures(changes, found, {"clean": clean, "adversarial": adversarial})
+    view = prepare_units(changes, found, (16, 16))
+    pictures = draw_unit_pictures(changes, found, {"clean": clean, "adversarial": adversarial})
     names = [name for name in pictures if name.startswith("units-body_3-")]
     assert {image.rpartition("-")[2] for image in names} == {"clean", "adversarial"}
     assert 2 <= len(names) <= 8
@@ -145,19 +151,19 @@ def test_pictures_and_bars_are_those_of_the_first(changes):
 
 
 def test_only_the_largest_bars_are_shown(changes):
-    found = unit_numbers(changes)
+    found = collect_unit_numbers(changes)
     found["layers"][1]["concepts"] = [concept(f"c{number}", -1.0 - number, 1.0 + number) for number in range(11)]
-    view = unit_view(changes, found, (16, 16))["layers"][1]
+    view = prepare_units(changes, found, (16, 16))["layers"][1]
     for bars in (view["falling"], view["rising"]):
         assert [row["facts"]["concept"] for row in bars["rows"]] == [f"c{number}" for number in range(10, 2, -1)]
         assert bars["more"] == 3
 
 
 def test_a_full_bar_is_the_whole_change_of_the_logit(changes):
-    found = unit_numbers(changes)
+    found = collect_unit_numbers(changes)
     found["logit_change"] = {"true": -4.0, "wrong": 0.0}
     found["layers"][1]["concepts"] = [concept("a", -8.0, 1.0), concept("b", -1.0, 2.0)]
-    view = unit_view(changes, found, (16, 16))["layers"][1]
+    view = prepare_units(changes, found, (16, 16))["layers"][1]
     assert [row["length"] for row in view["falling"]["rows"]] == [1, 0.25]
     assert [row["length"] for row in view["rising"]["rows"]] == [1, 1]
 
@@ -167,7 +173,7 @@ def test_units_that_are_active_are_drawn_half_of_them_detectors():
         return {"unit": number, "active": {"clean": active, "adversarial": 0.0}, "relative": relative}
 
     def drawn(top, detectors):
-        return [one["unit"] for one in _drawn({"top": top, "top_detectors": detectors})]
+        return [one["unit"] for one in _choose_pictured({"top": top, "top_detectors": detectors})]
 
     top = [unit(number, 0.1 * (number != 2), 20.0 - number) for number in range(8)]
     detectors = [top[1], unit(8, 0.0, 5.0), unit(9, 0.1, 4.0), unit(10, 0.1, 3.0)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from whyfooled.explanations.report.units_account import unit_sentences
+from whyfooled.explanations.report.units_account import write_unit_sentences
 
 CHANGE = {"true": -4.0, "wrong": 5.0}
 
@@ -24,7 +24,7 @@ def layer(name, *concepts, detectors=4, units=20, moving=10):
 
 
 def told(*layers, change=CHANGE):
-    return unit_sentences({"layers": list(layers), "logit_change": change}, "oak", "elm")
+    return write_unit_sentences({"layers": list(layers), "logit_change": change}, "oak", "elm")
 
 
 def said(*layers, change=CHANGE):

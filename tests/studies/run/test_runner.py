@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.helpers.models import small
 from tests.helpers.small_studies import Brightness, write_images
 from whyfooled import Classifier, Fit
-from whyfooled.classifier.memory import batch_size_for, kept_by_a_forward_pass
+from whyfooled.classifier.memory import batch_size_for, measure_forward_memory
 from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, WhyfooledWarning
 from whyfooled.images import write_whole
 from whyfooled.sources import open_source
@@ -330,13 +330,13 @@ def test_a_partial_file_of_a_killed_process_is_no_shard(images, tmp_path):
 
 def test_memory_decides_how_many_images_are_measured_together(monkeypatch):
     classifier = small(side=32)
-    kept = kept_by_a_forward_pass(classifier)
+    kept = measure_forward_memory(classifier)
     # Two ReLU outputs, two inputs of convolutions (one of them the first ReLU's output), the pooled features.
     values = 3 * 32 * 32 + 12 * 32 * 32 + 16 * 16 * 16
     assert 4 * values <= kept <= 4 * 2 * values
-    monkeypatch.setattr("whyfooled.classifier.memory._free_memory", lambda device: 16 * 3 * kept)
+    monkeypatch.setattr("whyfooled.classifier.memory._find_free_memory", lambda device: 16 * 3 * kept)
     assert batch_size_for(classifier) == 3
-    monkeypatch.setattr("whyfooled.classifier.memory._free_memory", lambda device: 1)
+    monkeypatch.setattr("whyfooled.classifier.memory._find_free_memory", lambda device: 1)
     assert batch_size_for(classifier) == 1
     monkeypatch.undo()
     assert batch_size_for(classifier) == 8

@@ -132,11 +132,11 @@ def test_combinations_of_labels_are_told_apart_in_either_way(few, monkeypatch):
 
 def test_counts_stay_exact_where_single_precision_is_not():
     tally = _tally.Tally(1, (0,), 1, torch.device("cpu"))
-    labels = _tally.label_codes(torch.zeros(1, 1, 1, dtype=torch.int64), (), (0,))
+    labels = _tally.encode_labels(torch.zeros(1, 1, 1, dtype=torch.int64), (), (0,))
     tally.both += 2**24
     tally.active += 2**25
     one = torch.zeros(1, dtype=torch.int32)
-    tally.add(_tally.code_counts(one, one, labels, 1), labels)
+    tally.add(_tally.count_codes(one, one, labels, 1), labels)
     assert int(tally.both) == 2**24 + 1
     assert int(tally.union(torch.tensor([2**26 + 1]))) == 2**25 + 1 + 2**26 + 1 - (2**24 + 1)
     assert int(labels.summed(torch.tensor([[2**53 - 1]]))) == 2**53 - 1

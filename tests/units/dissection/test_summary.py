@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.helpers.made_dissections import made_dissection, made_layer
-from whyfooled.units.dissection.summary import detectors_by_chance, dissection_summary, in_reach
+from whyfooled.units.dissection.summary import count_detectors_by_chance, dissection_summary, find_concepts_in_reach
 
 
 def layer_of(both, union, null=(), **more):
@@ -36,7 +36,7 @@ def dissection():
 
 
 def test_chance_is_counted_as_the_detectors_are(dissection):
-    chance = detectors_by_chance(dissection.layers[0], 0.04)
+    chance = count_detectors_by_chance(dissection.layers[0], 0.04)
     assert chance.observed == 2
     assert chance.counts.tolist() == [2, 1, 3, 0]
     assert chance.mean == 1.5
@@ -119,7 +119,7 @@ def test_concepts_out_of_reach_are_those_that_no_overlap_could_bring_above_the_c
     both = torch.tensor([[0, 0, 0, 0, 0], [30, 30, 10, 1, 0]])
     one = layer_of(both.tolist(), (active + area - both).tolist())
     # The largest IoU there can be: 30/1000, 30/100, 10/30, 1/30.
-    assert in_reach(one, area, 0.04).tolist() == [False, True, True, False, False]
+    assert find_concepts_in_reach(one, area, 0.04).tolist() == [False, True, True, False, False]
     # The second unit reaches it, and no other could do better.
     assert one.iou[1, :4].tolist() == pytest.approx([0.03, 0.3, 1 / 3, 1 / 30])
     dissection = dataclasses.replace(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from whyfooled.drawing.words import percent
-from whyfooled.explanations.report.effect import effect_sentences
-from whyfooled.explanations.report.trust import trust_sentences
-from whyfooled.explanations.report.units_account import unit_sentences
+from whyfooled.explanations.report.effect import write_effect_sentences
+from whyfooled.explanations.report.trust import write_trust_sentences
+from whyfooled.explanations.report.units_account import write_unit_sentences
 
 SAME = 0.9
 """Cosine from which two maps are called nearly the same. [ours]"""
@@ -23,26 +23,26 @@ NOTICEABLE = 0.01
 """Difference of two mean probabilities from which one is called better. [ours]"""
 
 
-def account(numbers: dict[str, Any]) -> str:
+def write_account(numbers: dict[str, Any]) -> str:
     """Write the notes, which say what to know before believing the rest, and then the account, a sentence a line."""
-    return "\n".join([*(f"Note: {note}" for note in numbers["notes"]), *sentences(numbers)])
+    return "\n".join([*(f"Note: {note}" for note in numbers["notes"]), *write_sentences(numbers)])
 
 
-def sentences(numbers: dict[str, Any]) -> list[str]:
+def write_sentences(numbers: dict[str, Any]) -> list[str]:
     """Write the account: what was seen, what was added, what it does, which evidence changed, what removing it does."""
     effect, units = numbers["effect"], numbers.get("units")
     names = (numbers["true"]["name"], numbers["wrong"]["name"])
     return [
-        _seen(numbers),
-        *_added(numbers),
-        *([] if effect is None else effect_sentences(effect, *names)),
-        *([] if units is None else unit_sentences(units, *names)),
-        *([*_changed(numbers), _removed(numbers)] if "headline" in numbers else []),
-        *(trust_sentences(numbers["trust"]) if "trust" in numbers else []),
+        _write_predictions(numbers),
+        *_write_perturbation(numbers),
+        *([] if effect is None else write_effect_sentences(effect, *names)),
+        *([] if units is None else write_unit_sentences(units, *names)),
+        *([*_write_evidence(numbers), _write_recovery(numbers)] if "headline" in numbers else []),
+        *(write_trust_sentences(numbers["trust"]) if "trust" in numbers else []),
     ]
 
 
-def _seen(numbers: dict[str, Any]) -> str:
+def _write_predictions(numbers: dict[str, Any]) -> str:
     before, after = numbers["predictions"]["clean"][0], numbers["predictions"]["adversarial"][0]
     was = f"{before['name']} ({percent(before['probability'])})"
     now = f"{after['name']} ({percent(after['probability'])})"
@@ -56,7 +56,7 @@ def _seen(numbers: dict[str, Any]) -> str:
     return f"The model saw {was} and now sees {now}{unsure}."
 
 
-def _added(numbers: dict[str, Any]) -> list[str]:
+def _write_perturbation(numbers: dict[str, Any]) -> list[str]:
     delta = numbers["perturbation"]
     if delta["linf"] == 0:
         return []
@@ -67,7 +67,7 @@ def _added(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
-def _changed(numbers: dict[str, Any]) -> list[str]:
+def _write_evidence(numbers: dict[str, Any]) -> list[str]:
     headline, wrong, true = numbers["headline"], numbers["wrong"]["name"], numbers["true"]["name"]
     where = (
         f"Half of the evidence for {wrong} against {true} lies on {percent(headline['pixels_with_half'])} of the pixels"
@@ -76,20 +76,21 @@ def _changed(numbers: dict[str, Any]) -> list[str]:
     if numbers["outcome"] == "already wrong":
         return [f"{where} {by}."]
     cosine = headline["cosine_clean_to_adversarial"]
+    likeness = {cls: _write_likeness(value) for cls, value in cosine.items()}
     return [
         f"{where} {by}.",
-        f"Against the clean image, this evidence is {_alike(cosine['wrong'])} (cosine {cosine['wrong']:.2f}), and "
-        f"that for {true} against {wrong} is {_alike(cosine['true'])} ({cosine['true']:.2f}).",
+        f"Against the clean image, this evidence is {likeness['wrong']} (cosine {cosine['wrong']:.2f}), and "
+        f"that for {true} against {wrong} is {likeness['true']} ({cosine['true']:.2f}).",
     ]
 
 
-def _alike(cosine: float) -> str:
+def _write_likeness(cosine: float) -> str:
     if cosine >= SAME:
         return "nearly the same"
     return "partly the same" if cosine >= ELSEWHERE else "in other places"
 
 
-def _removed(numbers: dict[str, Any]) -> str:
+def _write_recovery(numbers: dict[str, Any]) -> str:
     """Say what blackening the evidence does, over the whole curve: the best point of one is a lucky one."""
     evidence, chance = numbers["recovery"][0]["fills"]["zero"], numbers["recovery"][-1]["fills"]["zero"]
     wrong, true = numbers["wrong"]["name"], numbers["true"]["name"]

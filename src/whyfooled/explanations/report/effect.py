@@ -28,7 +28,7 @@ MOSTLY_HALF = 2 / 3
 """The same for half of the image. [ours]"""
 
 
-def effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wrong: int) -> dict[str, Any]:
+def collect_effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wrong: int) -> dict[str, Any]:
     """Collect everything that a report says of an effect in figures.
 
     Parameters
@@ -58,7 +58,7 @@ def effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wron
         "true_drop": float(sensitivity.true_drop.sum()),
         "target_gain": float(sensitivity.target_gain.sum()),
         "suppression_share": holds if holds == holds else None,
-        "place": _place(sensitivity.on_image(_density(sensitivity, holds))[0]),
+        "place": _find_place(sensitivity.on_image(_density(sensitivity, holds))[0]),
         "logit_change": {
             "true": float(logits[1, true] - logits[0, true]),
             "wrong": float(logits[1, wrong] - logits[0, wrong]),
@@ -77,7 +77,7 @@ def effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wron
             for code, kind in enumerate(KINDS)
         },
         "first_order_rank_correlation": _share(sensitivity.rank_correlation(effect.first_order)[0]),
-        "cam": None if effect.cams is None else _cam_numbers(effect.cams, delta),
+        "cam": None if effect.cams is None else _collect_cam_numbers(effect.cams, delta),
     }
 
 
@@ -91,7 +91,7 @@ def _density(sensitivity: Sensitivity, holds: float) -> Tensor:
     return (sensitivity.true_drop if not holds < 0.5 else sensitivity.target_gain) / sensitivity.sizes.clamp_min(1)
 
 
-def _cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
+def _collect_cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
     maps = {"true": cams.maps[0, 1:], "wrong": cams.maps[1, :1]}
     curves = {cls: interpretability_curve(delta.unsqueeze(0), cam, QUANTILES) for cls, cam in maps.items()}
     scale = scale_of(cams.maps)
@@ -115,7 +115,7 @@ def _cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 
-def _place(density: Tensor) -> str | None:
+def _find_place(density: Tensor) -> str | None:
     """Say where most of a map (h,w) of values that are at least 0 lies; None where it is spread out, or 0."""
     total = float(density.sum())
     if total <= 0:
@@ -138,7 +138,7 @@ def _place(density: Tensor) -> str | None:
     return name if share >= MOSTLY_HALF else None
 
 
-def effect_sentences(numbers: dict[str, Any], true: str, wrong: str) -> list[str]:
+def write_effect_sentences(numbers: dict[str, Any], true: str, wrong: str) -> list[str]:
     """Say what most of the effect is and where, how few regions carry it, and how it lies to the maps."""
     regions, share = numbers["regions"], numbers["suppression_share"]
     if share is None:
@@ -150,10 +150,10 @@ def effect_sentences(numbers: dict[str, Any], true: str, wrong: str) -> list[str
         f"{100 * how_much:.0f} % of the effect {what}{where}; {few} of {regions['count']} regions "
         f"{'carries' if few == 1 else 'carry'} {100 * CARRIED:.0f} % of it."
     )
-    return [sentence, *_together(numbers), *_on_the_maps(numbers["cam"], true, wrong)]
+    return [sentence, *_write_interaction(numbers), *_write_overlap_with_maps(numbers["cam"], true, wrong)]
 
 
-def _together(numbers: dict[str, Any]) -> list[str]:
+def _write_interaction(numbers: dict[str, Any]) -> list[str]:
     """Say how much of the logits' change the regions account for one by one, if that is far from all of it."""
     changes, parts = numbers["logit_change"], numbers["sum_over_regions"]
     whole = changes["wrong"] - changes["true"]
@@ -165,7 +165,7 @@ def _together(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
-def _on_the_maps(cam: dict[str, Any] | None, true: str, wrong: str) -> list[str]:
+def _write_overlap_with_maps(cam: dict[str, Any] | None, true: str, wrong: str) -> list[str]:
     if cam is None:
         return []
     shares = []

@@ -15,7 +15,7 @@ _LONGEST = 40
 """Letters of a class's name in the legend: a longer one would leave no room for the panels."""
 
 
-def effect_figure(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "black") -> Figure:
+def draw_effect(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "black") -> Figure:
     """Draw both effects of every touched region, and below them the promotion-suppression ratio with its ±1 lines.
 
     Parameters
@@ -33,8 +33,10 @@ def effect_figure(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "b
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
     edges = torch.arange(len(order) + 1) + 0.5
     gain, drop = sensitivity.target_gain[0][order], sensitivity.true_drop[0][order]
-    above.stairs(gain, edges, fill=True, color=KIND_COLOURS["promotion"], label=_label("lifts ", wrong))
-    above.stairs(-drop, edges, fill=True, color=KIND_COLOURS["suppression"], label=_label("holds ", true, " down"))
+    above.stairs(gain, edges, fill=True, color=KIND_COLOURS["promotion"], label=_write_label("lifts ", wrong))
+    above.stairs(
+        -drop, edges, fill=True, color=KIND_COLOURS["suppression"], label=_write_label("holds ", true, " down")
+    )
     above.axhline(0, color=ink, linewidth=0.8)
     carriers = int(sensitivity.carriers())
     for panel in (above, below):
@@ -62,6 +64,6 @@ def effect_figure(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "b
     return figure
 
 
-def _label(before: str, name: str, after: str = "") -> str:
+def _write_label(before: str, name: str, after: str = "") -> str:
     short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
     return plain_text(f"{before}{short}{after}")

@@ -6,12 +6,12 @@ from typing import Any
 
 from PIL import Image as PILImage
 
-from whyfooled.drawing.html import data_uri
+from whyfooled.drawing.html import write_data_uri
 from whyfooled.drawing.pictures import Scale
 from whyfooled.drawing.style import INK, as_png, as_svg
-from whyfooled.explanations.report.effect_figure import effect_figure
-from whyfooled.explanations.report.evidence_view import CLASSES, map_pictures, maps_row
-from whyfooled.explanations.report.region_picture import PALETTES, ramp_picture, region_picture
+from whyfooled.explanations.report.effect_figure import draw_effect
+from whyfooled.explanations.report.evidence_view import CLASSES, draw_maps, prepare_maps
+from whyfooled.explanations.report.region_picture import PALETTES, draw_ramp, draw_regions
 from whyfooled.perturbation.effect import Effect
 from whyfooled.types import Image
 
@@ -19,7 +19,7 @@ _SHOWN = (("clean", "true"), ("adversarial", "wrong"))
 """What the regions are drawn on: each image, and the map of the class that it is given (Xu et al. 2019, fig. 1)."""
 
 
-def effect_view(effect: Effect, numbers: dict[str, Any], images: dict[str, Image]) -> dict[str, Any]:
+def prepare_effect(effect: Effect, numbers: dict[str, Any], images: dict[str, Image]) -> dict[str, Any]:
     """Prepare what a page shows of an effect.
 
     Parameters
@@ -33,30 +33,30 @@ def effect_view(effect: Effect, numbers: dict[str, Any], images: dict[str, Image
     """
     facts = numbers["effect"]
     names = (numbers["true"]["name"], numbers["wrong"]["name"])
-    pictures = _region_pictures(effect, facts, images)
+    pictures = _draw_regions(effect, facts, images)
     end = None if effect.cams is None else facts["cam"]["scale"]["end"]
     return {
         "palettes": [
             {
                 "name": name,
-                "ramp": None if end is None else data_uri(ramp_picture(palette)),
+                "ramp": None if end is None else write_data_uri(draw_ramp(palette)),
                 "high": "" if end is None else f"{end:.2g}",
                 "kinds": [
                     {"name": kind, "colour": palette.of(kind), "colour_name": called}
                     for kind, called in zip(("suppression", "promotion", "balanced"), palette.names, strict=True)
                 ],
                 "pictures": [
-                    {"image": image, "of": cls, "uri": data_uri(pictures[name, image])} for image, cls in _SHOWN
+                    {"image": image, "of": cls, "uri": write_data_uri(pictures[name, image])} for image, cls in _SHOWN
                 ],
             }
             for name, palette in PALETTES.items()
         ],
-        "figure": as_svg(effect_figure(effect.sensitivity, *names, ink=INK)),
-        "row": None if effect.cams is None else maps_row(effect.cams, facts["cam"]),
+        "figure": as_svg(draw_effect(effect.sensitivity, *names, ink=INK)),
+        "row": None if effect.cams is None else prepare_maps(effect.cams, facts["cam"]),
     }
 
 
-def _region_pictures(
+def _draw_regions(
     effect: Effect, facts: dict[str, Any], images: dict[str, Image]
 ) -> dict[tuple[str, str], PILImage.Image]:
     """Draw the regions, by palette and image."""
@@ -65,18 +65,18 @@ def _region_pictures(
         cam = None if effect.cams is None else effect.cams.maps[number, CLASSES.index(cls)]
         scale = None if cam is None else Scale(**facts["cam"]["scale"])
         for name, palette in PALETTES.items():
-            pictures[name, image] = region_picture(effect.sensitivity, images[image], cam, scale, palette)
+            pictures[name, image] = draw_regions(effect.sensitivity, images[image], cam, scale, palette)
     return pictures
 
 
-def effect_pictures(effect: Effect, facts: dict[str, Any], images: dict[str, Image]) -> dict[str, PILImage.Image]:
+def draw_effect_pictures(effect: Effect, facts: dict[str, Any], images: dict[str, Image]) -> dict[str, PILImage.Image]:
     """Draw the regions in every palette and the class activation maps, by the names of their files."""
     regions = {
-        f"regions-{image}-{name}": picture for (name, image), picture in _region_pictures(effect, facts, images).items()
+        f"regions-{image}-{name}": picture for (name, image), picture in _draw_regions(effect, facts, images).items()
     }
-    return regions if effect.cams is None else regions | map_pictures(effect.cams, facts["cam"])
+    return regions if effect.cams is None else regions | draw_maps(effect.cams, facts["cam"])
 
 
-def effect_png(effect: Effect, numbers: dict[str, Any]) -> bytes:
+def draw_effect_png(effect: Effect, numbers: dict[str, Any]) -> bytes:
     """Draw the figure of the effect over the regions as PNG."""
-    return as_png(effect_figure(effect.sensitivity, numbers["true"]["name"], numbers["wrong"]["name"]))
+    return as_png(draw_effect(effect.sensitivity, numbers["true"]["name"], numbers["wrong"]["name"]))

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from PIL import Image as PILImage
 
-from whyfooled.drawing.html import data_uri
-from whyfooled.drawing.pictures import Scale, map_picture
+from whyfooled.drawing.html import write_data_uri
+from whyfooled.drawing.pictures import Scale, draw_map
 from whyfooled.explanations.explained import Explained
 from whyfooled.saliency.evidence import Evidence
 
@@ -16,64 +16,64 @@ IMAGES = ("clean", "adversarial")
 CLASSES = ("wrong", "true")
 
 
-def maps_row(evidence: Evidence, facts: dict[str, Any]) -> dict[str, Any]:
+def prepare_maps(evidence: Evidence, facts: dict[str, Any]) -> dict[str, Any]:
     """Prepare one method's four maps, on one scale."""
     scale = Scale(**facts["scale"])
     ramp = torch.linspace(-1 if scale.signed else 0, 1, 128).view(1, 1, -1) * scale.end
     return {
         "facts": facts,
         "maps": [
-            {"image": image, "of": cls, "uri": data_uri(map_picture(evidence.maps[i, k], scale))}
+            {"image": image, "of": cls, "uri": write_data_uri(draw_map(evidence.maps[i, k], scale))}
             for i, image in enumerate(IMAGES)
             for k, cls in enumerate(CLASSES)
         ],
-        "ramp": data_uri(map_picture(ramp, scale)),
+        "ramp": write_data_uri(draw_map(ramp, scale)),
         "low": f"{-scale.end:.2g}" if scale.signed else "0",
         "high": f"{scale.end:.2g}",
     }
 
 
-def map_pictures(evidence: Evidence, facts: dict[str, Any]) -> dict[str, PILImage.Image]:
+def draw_maps(evidence: Evidence, facts: dict[str, Any]) -> dict[str, PILImage.Image]:
     """Draw one method's four maps, on one scale, by the names of their files."""
     scale = Scale(**facts["scale"])
     return {
-        f"{file_name(evidence.method)}-{image}-{cls}": map_picture(evidence.maps[i, k], scale)
+        f"{make_file_name(evidence.method)}-{image}-{cls}": draw_map(evidence.maps[i, k], scale)
         for i, image in enumerate(IMAGES)
         for k, cls in enumerate(CLASSES)
     }
 
 
-def file_name(method: str) -> str:
+def make_file_name(method: str) -> str:
     """Turn a method's name with parameters into something every file system takes."""
     return "".join(c if c.isalnum() or c == "-" else "_" for c in method).strip("_")
 
 
-def evidence_view(explained: Explained, numbers: dict[str, Any]) -> list[dict[str, Any]]:
+def prepare_evidence(explained: Explained, numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """Prepare every method's four maps, the headline's first."""
-    return [maps_row(evidence, facts) for evidence, facts in _with_facts(explained, numbers)]
+    return [prepare_maps(evidence, facts) for evidence, facts in _pair_with_numbers(explained, numbers)]
 
 
-def evidence_pictures(explained: Explained, numbers: dict[str, Any]) -> dict[str, PILImage.Image]:
+def draw_evidence(explained: Explained, numbers: dict[str, Any]) -> dict[str, PILImage.Image]:
     """Draw every method's four maps, by the names of their files."""
     return {
         name: picture
-        for evidence, facts in _with_facts(explained, numbers)
-        for name, picture in map_pictures(evidence, facts).items()
+        for evidence, facts in _pair_with_numbers(explained, numbers)
+        for name, picture in draw_maps(evidence, facts).items()
     }
 
 
-def all_evidence(explained: Explained) -> tuple[Evidence, ...]:
+def list_evidence(explained: Explained) -> tuple[Evidence, ...]:
     """Return every method's maps, the headline's first; none if there are none."""
     return () if explained.headline is None else (explained.headline, *explained.evidence)
 
 
-def _with_facts(explained: Explained, numbers: dict[str, Any]) -> list[tuple[Evidence, dict[str, Any]]]:
+def _pair_with_numbers(explained: Explained, numbers: dict[str, Any]) -> list[tuple[Evidence, dict[str, Any]]]:
     """Pair every method's maps with their figures."""
     facts = [numbers["headline"], *numbers["evidence"]] if "headline" in numbers else []
-    return list(zip(all_evidence(explained), facts, strict=True))
+    return list(zip(list_evidence(explained), facts, strict=True))
 
 
-def glance(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+def prepare_glance(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """Put each method's recovery beside its other figures, the references last."""
     if "headline" not in numbers:
         return []

@@ -9,21 +9,21 @@ from typing import Any
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.drawing.pictures import delta_picture
+from whyfooled.drawing.pictures import draw_delta
 from whyfooled.drawing.style import as_png
 from whyfooled.explanations.explained import Explained
-from whyfooled.explanations.report.effect_view import effect_pictures, effect_png
-from whyfooled.explanations.report.evidence_view import CLASSES, IMAGES, all_evidence, evidence_pictures
+from whyfooled.explanations.report.effect_view import draw_effect_pictures, draw_effect_png
+from whyfooled.explanations.report.evidence_view import CLASSES, IMAGES, draw_evidence, list_evidence
 from whyfooled.explanations.report.numbers import collect_numbers
-from whyfooled.explanations.report.page import page
-from whyfooled.explanations.report.recovery_figure import recovery_figure
-from whyfooled.explanations.report.trust_view import trust_pictures
-from whyfooled.explanations.report.units_view import unit_pictures
+from whyfooled.explanations.report.page import write_page
+from whyfooled.explanations.report.recovery_figure import draw_recovery
+from whyfooled.explanations.report.trust_view import draw_trust_pictures
+from whyfooled.explanations.report.units_view import draw_unit_pictures
 from whyfooled.images import to_picture, write_tensors
-from whyfooled.perturbation.effect import effect_tensors
+from whyfooled.perturbation.effect import name_effect_tensors
 from whyfooled.saliency.evidence import Evidence
-from whyfooled.units.changes import unit_tensors
-from whyfooled.universal.trust import trust_tensors
+from whyfooled.units.changes import name_unit_tensors
+from whyfooled.universal.trust import name_trust_tensors
 
 
 def write_files(explained: Explained, folder: Path) -> None:
@@ -37,50 +37,50 @@ def write_files(explained: Explained, folder: Path) -> None:
         (folder / "units.csv").write_text(explained.units.to_frame().to_csv(index=False), encoding="utf-8")
     text = json.dumps(numbers, indent=2, ensure_ascii=False)
     (folder / f"{explained.kind}.json").write_text(f"{text}\n", encoding="utf-8")
-    (folder / "report.html").write_text(page(explained, numbers), encoding="utf-8")
+    (folder / "report.html").write_text(write_page(explained, numbers), encoding="utf-8")
     about = {"model": explained.parameters["model"], "whyfooled": explained.parameters["versions"]["whyfooled"]}
-    write_tensors(folder / "tensors.safetensors", tensors(explained), about)
+    write_tensors(folder / "tensors.safetensors", collect_tensors(explained), about)
 
 
 def _write_pictures(explained: Explained, numbers: dict[str, Any], folder: Path) -> None:
     folder.mkdir()
-    for name, picture in pictures(explained, numbers).items():
+    for name, picture in draw_pictures(explained, numbers).items():
         picture.save(folder / f"{name}.png")
     if explained.effect is not None:
-        (folder / "regions.png").write_bytes(effect_png(explained.effect, numbers))
+        (folder / "regions.png").write_bytes(draw_effect_png(explained.effect, numbers))
     if explained.recovery:
-        (folder / "recovery.png").write_bytes(as_png(recovery_figure(numbers)))
+        (folder / "recovery.png").write_bytes(as_png(draw_recovery(numbers)))
 
 
-def pictures(explained: Explained, numbers: dict[str, Any]) -> dict[str, PILImage.Image]:
+def draw_pictures(explained: Explained, numbers: dict[str, Any]) -> dict[str, PILImage.Image]:
     """Draw the images, the perturbation and every section's pictures, by the names of their files."""
     images = {"clean": explained.clean, "adversarial": explained.adversarial}
     drawn = {name: to_picture(image) for name, image in images.items()}
-    drawn["delta"] = delta_picture(explained.delta, numbers["perturbation"]["magnification"])
+    drawn["delta"] = draw_delta(explained.delta, numbers["perturbation"]["magnification"])
     if explained.effect is not None:
-        drawn |= effect_pictures(explained.effect, numbers["effect"], images)
+        drawn |= draw_effect_pictures(explained.effect, numbers["effect"], images)
     if explained.units is not None:
-        drawn |= unit_pictures(explained.units, numbers["units"], images)
+        drawn |= draw_unit_pictures(explained.units, numbers["units"], images)
     if explained.trust is not None:
-        drawn |= trust_pictures(explained.trust, numbers["trust"])
-    return drawn | evidence_pictures(explained, numbers)
+        drawn |= draw_trust_pictures(explained.trust, numbers["trust"])
+    return drawn | draw_evidence(explained, numbers)
 
 
-def tensors(explained: Explained) -> dict[str, Tensor]:
+def collect_tensors(explained: Explained) -> dict[str, Tensor]:
     """Return images, perturbation and every section's tensors, by the names that ``tensors.safetensors`` gives them."""
     named = {"clean": explained.clean, "adversarial": explained.adversarial, "delta": explained.delta}
     effect = explained.effect
     if effect is not None:
-        named |= effect_tensors(effect)
-        named |= {} if effect.cams is None else _map_tensors(effect.cams)
+        named |= name_effect_tensors(effect)
+        named |= {} if effect.cams is None else _name_map_tensors(effect.cams)
     if explained.units is not None:
-        named |= unit_tensors(explained.units)
-    for evidence in all_evidence(explained):
-        named |= _map_tensors(evidence)
-    return named if explained.trust is None else named | dict(trust_tensors(explained.trust))
+        named |= name_unit_tensors(explained.units)
+    for evidence in list_evidence(explained):
+        named |= _name_map_tensors(evidence)
+    return named if explained.trust is None else named | dict(name_trust_tensors(explained.trust))
 
 
-def _map_tensors(evidence: Evidence) -> dict[str, Tensor]:
+def _name_map_tensors(evidence: Evidence) -> dict[str, Tensor]:
     """Return one method's four maps, by their names."""
     return {
         f"maps/{evidence.method}/{image}/{cls}": evidence.maps[i, k]

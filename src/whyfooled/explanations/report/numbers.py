@@ -10,9 +10,9 @@ from torch import Tensor
 
 from whyfooled.drawing.pictures import magnification, scale_of
 from whyfooled.explanations.explained import Explained
-from whyfooled.explanations.report.effect import effect_numbers
-from whyfooled.explanations.report.trust import trust_numbers
-from whyfooled.explanations.report.units import unit_numbers
+from whyfooled.explanations.report.effect import collect_effect_numbers
+from whyfooled.explanations.report.trust import collect_trust_numbers
+from whyfooled.explanations.report.units import collect_unit_numbers
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.recovery import RecoveryCurves
 from whyfooled.tensors.balls import l0
@@ -30,36 +30,36 @@ def collect_numbers(explained: Explained) -> dict[str, Any]:
     logits = torch.stack([explained.clean_logits, explained.logits])
     return {
         "outcome": explained.outcome,
-        "true": _class(explained, explained.true),
-        "wrong": _class(explained, explained.wrong),
+        "true": _describe_class(explained, explained.true),
+        "wrong": _describe_class(explained, explained.wrong),
         "predictions": {
-            "clean": _top(explained, explained.clean_logits),
-            "adversarial": _top(explained, explained.logits),
+            "clean": _list_top_classes(explained, explained.clean_logits),
+            "adversarial": _list_top_classes(explained, explained.logits),
         },
-        "perturbation": _perturbation(explained.delta),
+        "perturbation": _measure_perturbation(explained.delta),
         "effect": None
         if effect is None
-        else effect_numbers(effect, explained.delta, logits, explained.true, explained.wrong),
-        **({} if units is None else {"units": unit_numbers(units)}),
+        else collect_effect_numbers(effect, explained.delta, logits, explained.true, explained.wrong),
+        **({} if units is None else {"units": collect_unit_numbers(units)}),
         "notes": list(explained.notes),
         "parameters": dict(explained.parameters),
         "seconds": {stage: round(seconds, 3) for stage, seconds in explained.seconds.items()},
         "seconds_in_all": round(sum(explained.seconds.values()), 3),
         "passes": {stage: asdict(passes) for stage, passes in explained.passes.items()},
-        **({} if explained.headline is None else _maps(explained, explained.headline)),
-        **({} if trust is None else {"trust": trust_numbers(trust, explained.names)}),
+        **({} if explained.headline is None else _collect_maps(explained, explained.headline)),
+        **({} if trust is None else {"trust": collect_trust_numbers(trust, explained.names)}),
     }
 
 
-def _maps(explained: Explained, headline: Evidence) -> dict[str, Any]:
+def _collect_maps(explained: Explained, headline: Evidence) -> dict[str, Any]:
     return {
-        "headline": _evidence(explained.delta, headline),
-        "evidence": [_evidence(explained.delta, evidence) for evidence in explained.evidence],
-        "recovery": [_recovery(recovery) for recovery in explained.recovery],
+        "headline": _describe_evidence(explained.delta, headline),
+        "evidence": [_describe_evidence(explained.delta, evidence) for evidence in explained.evidence],
+        "recovery": [_describe_recovery(recovery) for recovery in explained.recovery],
     }
 
 
-def _class(explained: Explained, index: int) -> dict[str, Any]:
+def _describe_class(explained: Explained, index: int) -> dict[str, Any]:
     clean, adversarial = explained.clean_logits, explained.logits
     return {
         "index": index,
@@ -69,7 +69,7 @@ def _class(explained: Explained, index: int) -> dict[str, Any]:
     }
 
 
-def _top(explained: Explained, logits: Tensor) -> list[dict[str, Any]]:
+def _list_top_classes(explained: Explained, logits: Tensor) -> list[dict[str, Any]]:
     """List the classes with the largest logits, and the two that the explanation is about wherever they are."""
     probabilities = logits.softmax(0)
     strongest = logits.topk(min(TOP, len(logits))).indices.tolist()
@@ -85,7 +85,7 @@ def _top(explained: Explained, logits: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def _perturbation(delta: Tensor) -> dict[str, Any]:
+def _measure_perturbation(delta: Tensor) -> dict[str, Any]:
     return {
         "l0": int(l0(delta.unsqueeze(0))),
         "l1": float(delta.abs().sum()),
@@ -96,7 +96,7 @@ def _perturbation(delta: Tensor) -> dict[str, Any]:
     }
 
 
-def _evidence(delta: Tensor, evidence: Evidence) -> dict[str, Any]:
+def _describe_evidence(delta: Tensor, evidence: Evidence) -> dict[str, Any]:
     wrong, true = evidence.similarity()
     return {
         "method": evidence.method,
@@ -132,7 +132,7 @@ def _energy_in_top(delta: Tensor, maps: Tensor, share: float) -> float:
     return float(energy[top].sum() / total)
 
 
-def _recovery(recovery: RecoveryCurves) -> dict[str, Any]:
+def _describe_recovery(recovery: RecoveryCurves) -> dict[str, Any]:
     fills = {}
     for fill, curve in recovery.curves.items():
         probability = curve.probability.double()

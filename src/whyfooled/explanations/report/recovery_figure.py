@@ -13,14 +13,14 @@ from whyfooled.drawing.style import COLOURS, DASHES, plain_panel
 _FILL_TITLES = {"zero": "black", "mean": "image mean", "noise": "uniform noise", "blur": "blurred"}
 
 
-def recovery_figure(numbers: dict[str, Any], ink: str = "black") -> Figure:
+def draw_recovery(numbers: dict[str, Any], ink: str = "black") -> Figure:
     """Draw the probability of the true class over the share of perturbed pixels, one panel for each fill."""
     curves = numbers["recovery"]
     fills = list(curves[0]["fills"])
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True).flatten()
     for panel, fill in zip(axes, fills, strict=True):
-        _panel(panel, [(one["title"], one["orders"], one["fills"][fill]) for one in curves], numbers, ink)
+        _draw_panel(panel, [(one["title"], one["orders"], one["fills"][fill]) for one in curves], numbers, ink)
         panel.set_title(f"pixels become {_FILL_TITLES.get(fill, fill)}", fontsize=10, color=ink)
     for panel in axes[::2]:
         # A class may be called anything, dollar signs included.
@@ -32,7 +32,7 @@ def recovery_figure(numbers: dict[str, Any], ink: str = "black") -> Figure:
     return figure
 
 
-def _panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], numbers: dict[str, Any], ink: str) -> None:
+def _draw_panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], numbers: dict[str, Any], ink: str) -> None:
     start = numbers["true"]["probability"]["adversarial"]
     for number, (title, orders, curve) in enumerate(curves):
         share = [0.0, *curve["fraction"]]

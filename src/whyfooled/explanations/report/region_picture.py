@@ -59,7 +59,7 @@ _FAINTEST, _STRONGEST = 0.3, 0.95
 """How opaque the weakest and the strongest regions are."""
 
 
-def region_picture(
+def draw_regions(
     sensitivity: Sensitivity, image: Image, cam: Map | None, scale: Scale | None, palette: Palette
 ) -> PILImage.Image:
     """Draw the regions that are not inert over an image (c,h,w) and its class activation map (1,h,w), if there is one.
@@ -75,7 +75,7 @@ def region_picture(
     kinds, scores = sensitivity.on_image(sensitivity.kind)[0], sensitivity.on_image(sensitivity.score)[0]
     strength = (scores / scores.max().clamp_min(1e-12)).sqrt()
     opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * strength
-    edge = _edges(sensitivity.labels[0])
+    edge = _find_edges(sensitivity.labels[0])
     picture = below
     for kind in ("suppression", "promotion", "balanced"):
         inside = kinds == KINDS.index(kind)
@@ -85,13 +85,13 @@ def region_picture(
     return PILImage.fromarray((picture * 255).round().to(torch.uint8).numpy())
 
 
-def ramp_picture(palette: Palette) -> PILImage.Image:
+def draw_ramp(palette: Palette) -> PILImage.Image:
     """Draw the colours of the map below the regions, from 0 to the end of its scale."""
     values = torch.linspace(0, 1, 128).expand(1, -1)
     return PILImage.fromarray(matplotlib.colormaps[palette.cam](values.numpy(), bytes=True)[..., :3].copy())
 
 
-def _edges(labels: Tensor) -> Tensor:
+def _find_edges(labels: Tensor) -> Tensor:
     """Tell (h,w) which pixels have one of another region at their right or below them."""
     edge = torch.zeros_like(labels, dtype=torch.bool)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]

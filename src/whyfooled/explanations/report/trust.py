@@ -20,7 +20,7 @@ SHOWN = ("dissimilarity", "top_overlap", "rank_correlation", "structural_similar
 """The measures that the page lists."""
 
 
-def trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
+def collect_trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
     """Collect everything that a report says of a universal perturbation in figures.
 
     Parameters
@@ -51,34 +51,37 @@ def trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
         "prediction": {"index": now, "name": names[now], "probability": float(after[now])},
         "stays": now == trust.seen,
         "random": {"draws": len(trust.stays), "stay": int(trust.stays.sum())},
-        "methods": [_method_numbers(one) for one in trust.methods],
+        "methods": [_collect_method_numbers(one) for one in trust.methods],
     }
 
 
-def _method_numbers(map_trust: MapTrust) -> dict[str, Any]:
+def _collect_method_numbers(map_trust: MapTrust) -> dict[str, Any]:
     return {
         "method": map_trust.method,
         "title": map_trust.title,
         "contrastive": map_trust.contrastive,
         "universal": {name: finite(value) for name, value in map_trust.universal.items()},
-        "random": {name: _spread(values) for name, values in map_trust.random.items()},
+        "random": {name: _summarise(values) for name, values in map_trust.random.items()},
         "scale": asdict(scale_of(map_trust.maps.unsqueeze(1))),
     }
 
 
-def _spread(values: Tensor) -> dict[str, float | None]:
+def _summarise(values: Tensor) -> dict[str, float | None]:
     there = values[~values.isnan()].double()
     if not len(there):
         return {"mean": None, "low": None, "high": None}
     return {"mean": float(there.mean()), "low": float(there.min()), "high": float(there.max())}
 
 
-def trust_sentences(numbers: Mapping[str, Any]) -> list[str]:
+def write_trust_sentences(numbers: Mapping[str, Any]) -> list[str]:
     """Say what becomes of the prediction, and how much of each method's map stays."""
-    return [_prediction(numbers), *(f"{one['title']}: {verdict(one, numbers)}" for one in numbers["methods"])]
+    return [
+        _write_prediction(numbers),
+        *(f"{one['title']}: {write_verdict(one, numbers)}" for one in numbers["methods"]),
+    ]
 
 
-def _prediction(numbers: Mapping[str, Any]) -> str:
+def _write_prediction(numbers: Mapping[str, Any]) -> str:
     cls, now, random = numbers["class"], numbers["prediction"], numbers["random"]
     was = percent(cls["probability"]["clean"])
     what = f"the prediction stays {cls['name']} ({was}, then {percent(now['probability'])})"
@@ -93,7 +96,7 @@ def _prediction(numbers: Mapping[str, Any]) -> str:
     )
 
 
-def verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
+def write_verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     """Say in a sentence how much of a method's map stays, and what follows.
 
     A share is called smaller than by chance if it is smaller than under every random direction.
@@ -109,8 +112,8 @@ def verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     if kept is None or chance["mean"] is None:
         return "the map is empty before or after, so nothing can be said."
     beyond, few = kept < chance["low"], kept < FEW
-    spread = f"{100 * chance['low']:.0f} to {_whole(chance['high'])}"
-    by_chance = f"under random noise of equal size {_whole(chance['mean'])}, {spread} from draw to draw"
+    spread = f"{100 * chance['low']:.0f} to {_write_percent(chance['high'])}"
+    by_chance = f"under random noise of equal size {_write_percent(chance['mean'])}, {spread} from draw to draw"
     if not numbers["stays"] and few:
         end = ", but the prediction changes, so this alone says nothing against the map"
     elif not numbers["stays"]:
@@ -124,14 +127,14 @@ def verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
         end = ", fewer than under any noise, but most of what it shows stays"
     else:
         end = ": most of what it shows stays, and the universal perturbation does no more than chance"
-    return f"the map keeps {_whole(kept)} of its top pixels ({by_chance}){end}."
+    return f"the map keeps {_write_percent(kept)} of its top pixels ({by_chance}){end}."
 
 
-def _whole(share: float) -> str:
+def _write_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def trust_headings() -> list[str]:
+def list_trust_headings() -> list[str]:
     """Name the measures that the page lists."""
     return [MEASURES[name] for name in SHOWN]
 

@@ -21,7 +21,7 @@ TOP_DETECTORS = 5
 CLASSES = ("true", "wrong")
 
 
-def unit_numbers(changes: UnitChanges) -> dict[str, Any]:
+def collect_unit_numbers(changes: UnitChanges) -> dict[str, Any]:
     """Collect what a report says of the units in figures; infinite values and those that are not known are None."""
     dissection = changes.dissection
     return {
@@ -33,27 +33,27 @@ def unit_numbers(changes: UnitChanges) -> dict[str, Any]:
         },
         "l2": changes.l2,
         "rule": {"nonlinearity": BENT, "amiss": AMISS},
-        "logit_change": _pair(changes.logit_change),
-        "layers": [_layer(changes, one) for one in changes.layers],
+        "logit_change": _by_class(changes.logit_change),
+        "layers": [_collect_layer(changes, one) for one in changes.layers],
     }
 
 
-def _pair(values: Tensor) -> dict[str, float | None]:
+def _by_class(values: Tensor) -> dict[str, float | None]:
     return {cls: finite(float(value)) for cls, value in zip(CLASSES, values, strict=True)}
 
 
-def _layer(changes: UnitChanges, layer: LayerChanges) -> dict[str, Any]:
+def _collect_layer(changes: UnitChanges, layer: LayerChanges) -> dict[str, Any]:
     ranked, draws = layer.ranked, len(layer.chance)
     detectors = layer.dissected.detectors(changes.dissection.cutoff)
     return {
         "layer": layer.name,
         "units": len(layer.distance),
         "detectors": int(detectors.sum()),
-        "accounted": _pair(layer.accounted),
-        "completeness": _pair(changes.completeness(layer)),
-        "nonlinearity": _pair(layer.nonlinearity),
+        "accounted": _by_class(layer.accounted),
+        "completeness": _by_class(changes.completeness(layer)),
+        "nonlinearity": _by_class(layer.nonlinearity),
         "rough": dict(zip(CLASSES, changes.rough(layer).tolist(), strict=True)),
-        "carried": _pair(layer.effect[:, detectors].sum(1)),
+        "carried": _by_class(layer.effect[:, detectors].sum(1)),
         "beyond_chance": {
             "moving": int(layer.moving.sum()),
             "share": finite(layer.beyond_share),
@@ -62,13 +62,15 @@ def _layer(changes: UnitChanges, layer: LayerChanges) -> dict[str, Any]:
         },
         "not_ranked": len(layer.distance) - len(ranked),
         "not_ranked_moving": int((layer.moving & (layer.std == 0)).sum()),
-        "top": [_unit(changes, layer, unit) for unit in ranked[:TOP_UNITS].tolist()],
-        "top_detectors": [_unit(changes, layer, unit) for unit in ranked[detectors[ranked]][:TOP_DETECTORS].tolist()],
-        "concepts": [_concept(own) for own in layer.concepts],
+        "top": [_collect_unit(changes, layer, unit) for unit in ranked[:TOP_UNITS].tolist()],
+        "top_detectors": [
+            _collect_unit(changes, layer, unit) for unit in ranked[detectors[ranked]][:TOP_DETECTORS].tolist()
+        ],
+        "concepts": [_collect_concept(own) for own in layer.concepts],
     }
 
 
-def _unit(changes: UnitChanges, layer: LayerChanges, unit: int) -> dict[str, Any]:
+def _collect_unit(changes: UnitChanges, layer: LayerChanges, unit: int) -> dict[str, Any]:
     dissection, best = changes.dissection, int(layer.dissected.best[unit])
     chance = layer.relative_chance[:, unit]
     return {
@@ -81,11 +83,11 @@ def _unit(changes: UnitChanges, layer: LayerChanges, unit: int) -> dict[str, Any
         "chance": {"mean": float(chance.mean()), "low": float(chance.min()), "high": float(chance.max())},
         "mean_change": float(layer.mean_change[unit]),
         "active": {"clean": float(layer.active[0, unit]), "adversarial": float(layer.active[1, unit])},
-        "effect": _pair(layer.effect[:, unit]),
+        "effect": _by_class(layer.effect[:, unit]),
     }
 
 
-def _concept(concept: ConceptChange) -> dict[str, Any]:
+def _collect_concept(concept: ConceptChange) -> dict[str, Any]:
     return {
         **asdict(concept),
         "mean_change": finite(concept.mean_change),
@@ -94,11 +96,11 @@ def _concept(concept: ConceptChange) -> dict[str, Any]:
     }
 
 
-def falling(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_falling(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the concepts whose contribution to the true class falls, the largest effect on its logit first."""
     return sorted((one for one in layer["concepts"] if one["falls"]), key=lambda one: one["true_effect"])
 
 
-def rising(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_rising(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the concepts whose contribution to the wrong class rises, the largest effect on its logit first."""
     return sorted((one for one in layer["concepts"] if one["rises"]), key=lambda one: -one["wrong_effect"])

@@ -11,7 +11,7 @@ MOST_OF_IT = 0.5
 """Share of what all detectors carry above which one concept is said to be most of it. [ours]"""
 
 
-def unit_sentences(numbers: Mapping[str, Any], true: str, wrong: str) -> list[str]:
+def write_unit_sentences(numbers: Mapping[str, Any], true: str, wrong: str) -> list[str]:
     """Say how much of two logits' change detectors carry, in the layer where that is most, and what moves by chance.
 
     What detectors carry is the sum of all their effects, whichever way these go. In which layer it is most, and which
@@ -21,9 +21,12 @@ def unit_sentences(numbers: Mapping[str, Any], true: str, wrong: str) -> list[st
     detecting = [one for one in numbers["layers"] if one["concepts"]]
     if not detecting:
         names = " or ".join(one["layer"] for one in numbers["layers"])
-        return [f"No hidden unit of {names} detects a concept.", _moved(numbers["layers"][-1])]
+        return [f"No hidden unit of {names} detects a concept.", _write_changed_units(numbers["layers"][-1])]
     layer = max(detecting, key=lambda one: _towards(one["carried"], change))
-    return [f"{_carried(layer, change, {'true': true, 'wrong': wrong})}, {_most(layer, change)}.", _moved(layer)]
+    return [
+        f"{_write_carried(layer, change, {'true': true, 'wrong': wrong})}, {_write_most(layer, change)}.",
+        _write_changed_units(layer),
+    ]
 
 
 def _towards(effect: Mapping[str, float], change: Mapping[str, float]) -> float:
@@ -32,7 +35,7 @@ def _towards(effect: Mapping[str, float], change: Mapping[str, float]) -> float:
     return towards if change["wrong"] >= change["true"] else -towards
 
 
-def _carried(layer: Mapping[str, Any], change: Mapping[str, float], names: Mapping[str, str]) -> str:
+def _write_carried(layer: Mapping[str, Any], change: Mapping[str, float], names: Mapping[str, str]) -> str:
     """Say how many units are detectors, and how much of both logits' change they carry together."""
     count, share = layer["detectors"], layer["detectors"] / layer["units"]
     detect, carry, their = ("detects", "carries", "its") if count == 1 else ("detect", "carry", "their")
@@ -42,15 +45,15 @@ def _carried(layer: Mapping[str, Any], change: Mapping[str, float], names: Mappi
         if change[cls]:
             carried = layer["carried"][cls] / change[cls]
             less = f", less than {their} share" if round(100 * carried) < round(100 * share) else ""
-            part += f" ({_whole(carried)}{less})"
+            part += f" ({_write_percent(carried)}{less})"
         parts.append(part)
     return (
-        f"In {layer['layer']} the {count} of {layer['units']} units ({_whole(share)}) that {detect} a concept {carry} "
-        f"{parts[0]} and {parts[1]}"
+        f"In {layer['layer']} the {count} of {layer['units']} units ({_write_percent(share)}) that {detect} a concept "
+        f"{carry} {parts[0]} and {parts[1]}"
     )
 
 
-def _most(layer: Mapping[str, Any], change: Mapping[str, float]) -> str:
+def _write_most(layer: Mapping[str, Any], change: Mapping[str, float]) -> str:
     """Name the one or two concepts whose detectors carry most."""
     concepts = [({"true": one["true_effect"], "wrong": one["wrong_effect"]}, one) for one in layer["concepts"]]
     concepts.sort(key=lambda pair: -abs(_towards(pair[0], change)))
@@ -64,7 +67,7 @@ def _most(layer: Mapping[str, Any], change: Mapping[str, float]) -> str:
     return f"the largest parts {named[0]} and {named[1]}"
 
 
-def _moved(layer: Mapping[str, Any]) -> str:
+def _write_changed_units(layer: Mapping[str, Any]) -> str:
     """Say how many units move, and how many of them further than by chance."""
     beyond = layer["beyond_chance"]
     if not beyond["moving"]:
@@ -72,11 +75,11 @@ def _moved(layer: Mapping[str, Any]) -> str:
     every = beyond["moving"] == layer["units"]
     moving = f"All {layer['units']}" if every else f"{beyond['moving']} of the {layer['units']}"
     return (
-        f"{moving} units of {layer['layer']} move{'' if every else ' at all'}, {_whole(beyond['share'])} "
+        f"{moving} units of {layer['layer']} move{'' if every else ' at all'}, {_write_percent(beyond['share'])} "
         f"of these further than under any of {beyond['draws']} random perturbations of equal length (by chance "
-        f"{_whole(beyond['chance'])})."
+        f"{_write_percent(beyond['chance'])})."
     )
 
 
-def _whole(share: float) -> str:
+def _write_percent(share: float) -> str:
     return f"{round(100 * share)} %"

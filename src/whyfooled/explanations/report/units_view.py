@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.drawing.html import data_uri
-from whyfooled.drawing.outlines import enlarged
-from whyfooled.explanations.report.evidence_view import IMAGES, file_name
-from whyfooled.explanations.report.units import falling, rising
+from whyfooled.drawing.html import write_data_uri
+from whyfooled.drawing.outlines import enlarge
+from whyfooled.explanations.report.evidence_view import IMAGES, make_file_name
+from whyfooled.explanations.report.units import list_falling, list_rising
 from whyfooled.images import to_picture
 from whyfooled.types import Image
 from whyfooled.units.changes import LayerChanges, UnitChanges
@@ -31,7 +31,9 @@ _WIDTH = 80
 """How often a line's width, white or black, fits into the shorter side."""
 
 
-def unit_view(changes: UnitChanges, numbers: Mapping[str, Any], size: tuple[int, int] | torch.Size) -> dict[str, Any]:
+def prepare_units(
+    changes: UnitChanges, numbers: Mapping[str, Any], size: tuple[int, int] | torch.Size
+) -> dict[str, Any]:
     """Prepare what a page shows of the units.
 
     Parameters
@@ -49,18 +51,18 @@ def unit_view(changes: UnitChanges, numbers: Mapping[str, Any], size: tuple[int,
             {
                 "facts": facts,
                 "pictured": [
-                    {"facts": unit, "image": image, "uri": data_uri(outline_picture(inside))}
-                    for unit, image, inside in _pictured(layer, facts, size)
+                    {"facts": unit, "image": image, "uri": write_data_uri(draw_outline(inside))}
+                    for unit, image, inside in _list_pictured(layer, facts, size)
                 ],
-                "falling": _bars(falling(facts), "true_effect", numbers["logit_change"]["true"]),
-                "rising": _bars(rising(facts), "wrong_effect", numbers["logit_change"]["wrong"]),
+                "falling": _prepare_bars(list_falling(facts), "true_effect", numbers["logit_change"]["true"]),
+                "rising": _prepare_bars(list_rising(facts), "wrong_effect", numbers["logit_change"]["wrong"]),
             }
             for layer, facts in zip(changes.layers, numbers["layers"], strict=True)
         ],
     }
 
 
-def _bars(concepts: list[dict[str, Any]], effect: str, change: float) -> dict[str, Any]:
+def _prepare_bars(concepts: list[dict[str, Any]], effect: str, change: float) -> dict[str, Any]:
     """Prepare bars: an effect as large as the logit's change, or larger, is as long as there is room."""
     shown = concepts[:MOST_CONCEPTS]
     # Where the logit does not change at all, each effect is undone by others.
@@ -73,31 +75,31 @@ def _bars(concepts: list[dict[str, Any]], effect: str, change: float) -> dict[st
     }
 
 
-def unit_pictures(
+def draw_unit_pictures(
     changes: UnitChanges, numbers: Mapping[str, Any], images: Mapping[str, Image]
 ) -> dict[str, PILImage.Image]:
     """Draw the areas in which units are active over both images, by the names of their files."""
     pictures = {}
     size = images["clean"].shape[1:]
     for layer, facts in zip(changes.layers, numbers["layers"], strict=True):
-        for unit, image, inside in _pictured(layer, facts, size):
-            outline = outline_picture(inside)
+        for unit, image, inside in _list_pictured(layer, facts, size):
+            outline = draw_outline(inside)
             picture = to_picture(images[image]).resize(outline.size, PILImage.Resampling.BICUBIC).convert("RGB")
             picture.paste(outline, mask=outline)
-            pictures[f"units-{file_name(layer.name)}-{unit['unit']}-{image}"] = picture
+            pictures[f"units-{make_file_name(layer.name)}-{unit['unit']}-{image}"] = picture
     return pictures
 
 
-def _pictured(
+def _list_pictured(
     layer: LayerChanges, facts: Mapping[str, Any], size: tuple[int, int] | torch.Size
 ) -> Iterator[tuple[dict[str, Any], str, Bool[Tensor, "h w"]]]:
     """Go over the units to be drawn and both images, with the pixels at which the unit is active."""
-    for unit in _drawn(facts):
+    for unit in _choose_pictured(facts):
         for image, maps in zip(IMAGES, layer.maps, strict=True):
-            yield unit, image, active_area(maps[unit["unit"]] - layer.dissected.threshold[unit["unit"]], size)
+            yield unit, image, find_active_area(maps[unit["unit"]] - layer.dissected.threshold[unit["unit"]], size)
 
 
-def _drawn(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _choose_pictured(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Choose units that are active somewhere in either image: those that moved most, and detectors among them."""
     top, detectors = (
         [unit for unit in facts[which] if any(unit["active"].values())] for which in ("top", "top_detectors")
@@ -106,7 +108,7 @@ def _drawn(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(kept[:PICTURED], key=lambda unit: -unit["relative"])
 
 
-def active_area(excess: Float[Tensor, "h w"], size: tuple[int, int] | torch.Size) -> Bool[Tensor, "p q"]:
+def find_active_area(excess: Float[Tensor, "h w"], size: tuple[int, int] | torch.Size) -> Bool[Tensor, "p q"]:
     """Tell where a map, less its unit's threshold and enlarged bilinearly, is above 0: as a dissection counts.
 
     Parameters
@@ -123,17 +125,17 @@ def active_area(excess: Float[Tensor, "h w"], size: tuple[int, int] | torch.Size
     """
     height, width = size
     times = -(-_SIDE // min(height, width))
-    return enlarged(excess.unsqueeze(0), (times * height, times * width))[0] > 0
+    return enlarge(excess.unsqueeze(0), (times * height, times * width))[0] > 0
 
 
-def outline_picture(inside: Bool[Tensor, "h w"]) -> PILImage.Image:
+def draw_outline(inside: Bool[Tensor, "h w"]) -> PILImage.Image:
     """Draw the edge of an area, white on its inner side and black on the outer one; all else is transparent."""
     width = max(1, min(inside.shape) // _WIDTH)
-    white, black = inside & _grown(~inside, width), ~inside & _grown(inside, width)
+    white, black = inside & _grow(~inside, width), ~inside & _grow(inside, width)
     colour = torch.where(white, 255, 0).to(torch.uint8)
     alpha = torch.where(white | black, 255, 0).to(torch.uint8)
     return PILImage.fromarray(torch.stack([colour, colour, colour, alpha], dim=2).numpy(), "RGBA")
 
 
-def _grown(area: Tensor, by: int) -> Tensor:
+def _grow(area: Tensor, by: int) -> Tensor:
     return F.max_pool2d(area[None, None].float(), 2 * by + 1, stride=1, padding=by)[0, 0] > 0

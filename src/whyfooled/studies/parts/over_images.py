@@ -92,3 +92,19 @@ def check_some_method(table: Table, references: Sequence[str] = ()) -> None:
     methods = set(table.read(["method"])["method"].dropna()) - set(references)
     if not methods:
         raise ImageError(f"No saliency method could be measured. {table.errors()['error'].iloc[0]}")
+
+
+def by_image(rows: pd.DataFrame, column: str, values: str) -> tuple[list[str], Tensor]:
+    """Spread rows out: what `Spread.of` does, for studies that do not use it yet."""
+    spread = Spread.of(rows, column, values, 0)
+    return list(spread.entries), spread.values
+
+
+def means(entries: Sequence[str], values: Tensor, seed: int) -> dict[str, Interval]:
+    """Take the mean over images of each column, with its interval."""
+    return Spread(tuple(entries), values, seed).means
+
+
+def differences(entries: Sequence[str], values: Tensor, best: str, seed: int) -> dict[str, Interval]:
+    """Take the mean over images of each column minus the best one's, image by image."""
+    return Spread(tuple(entries), values, seed).minus(best)

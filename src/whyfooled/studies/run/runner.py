@@ -19,7 +19,7 @@ from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, check_seed
 from whyfooled.images import write_whole
 from whyfooled.registry import describe, parameters, parse, with_seed
-from whyfooled.running.engines import Engine, Model, choose_engine
+from whyfooled.running.engines import Engine, ModelRecipe, choose_engine
 from whyfooled.running.provenance import versions
 from whyfooled.running.runs import claim
 from whyfooled.sources import Source, class_map, open_source
@@ -169,7 +169,7 @@ def run_study(
     made = with_seed(made, seed)
     source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
     _check_attacks(made, source)
-    recipe = Model(model, weights, seed)
+    recipe = ModelRecipe(model, weights, seed)
     classifier = recipe.load(device)
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
@@ -273,7 +273,7 @@ def _begun(folder: Path) -> bool:
 
 
 def _measure(
-    job: Job, model: Model, engine: Engine, folder: Path, report: Callable[[Progress], None]
+    job: Job, model: ModelRecipe, engine: Engine, folder: Path, report: Callable[[Progress], None]
 ) -> list[Mapping[str, Any]]:
     """Measure the shards that are not there yet, write each as it is finished, and return what is kept beside all."""
     clock = _Clock(job, report)

@@ -63,17 +63,17 @@ def open_broden(place: str, title: str) -> Concepts:
         has another size or other labels than these files say.
     """
     root = existing_folder(place)
-    labels = _labels(root / "label.csv")
-    categories = _categories(root / "category.csv")
+    labels = _read_labels(root / "label.csv")
+    categories = _read_categories(root / "category.csv")
     names: list[str] = []
     category_of: list[int] = []
     concepts: list[dict[int, int]] = []
     for number, category in enumerate(categories):
-        members = _members(root / f"c_{category}.csv", labels)
+        members = _read_members(root / f"c_{category}.csv", labels)
         concepts.append({label: len(names) + place for place, label in enumerate(members)})
         names += [labels[label] for label in members]
         category_of += [number] * len(members)
-    rows = _rows(root, categories, concepts)
+    rows = _read_index(root, categories, concepts)
     reader = BrodenReader(root, rows, categories, tuple(concepts))
     return Concepts(title, tuple(row.image for row in rows), tuple(names), tuple(category_of), categories, reader)
 
@@ -103,7 +103,7 @@ class BrodenReader:
     def read(self, index: int) -> Annotated:
         """Read one image with all its label maps."""
         row, image = self.rows[index], self.picture(index)
-        maps = [self._map(category, name, row.map_size) for category, name in row.maps]
+        maps = [self._read_map(category, name, row.map_size) for category, name in row.maps]
         nothing = torch.empty(0, *row.map_size, dtype=torch.int64)
         return Annotated(row.image, image, torch.stack(maps) if maps else nothing, row.whole, row.categories)
 
@@ -115,9 +115,9 @@ class BrodenReader:
         _check_size(path, (image.height, image.width), row.size)
         return image
 
-    def _map(self, category: int, name: str, size: tuple[int, int]) -> Int[Tensor, "h w"]:
+    def _read_map(self, category: int, name: str, size: tuple[int, int]) -> Int[Tensor, "h w"]:
         path = self.root / _IMAGES / name
-        pixels = np.array(read_picture(path, lambda picture: _coloured(path, picture)))
+        pixels = np.array(read_picture(path, lambda picture: _convert_colours(path, picture)))
         # Promoted first: 256 · green does not fit into 8 bits.
         red, green = torch.from_numpy(pixels).long().unbind(-1)[:2]
         values = red + 256 * green
@@ -141,7 +141,7 @@ class BrodenReader:
             yield from (self.root / _IMAGES / name for _, name in row.maps)
 
 
-def _coloured(path: Path, picture: PILImage.Image) -> PILImage.Image:
+def _convert_colours(path: Path, picture: PILImage.Image) -> PILImage.Image:
     if picture.mode not in ("RGB", "RGBA"):
         raise ImageError(f"{path} must have labels in red and green; got a picture of the mode {picture.mode}.")
     return picture.copy()
@@ -154,7 +154,7 @@ def _check_size(path: Path, given: tuple[int, int], size: tuple[int, int]) -> No
         )
 
 
-def _labels(path: Path) -> dict[int, str]:
+def _read_labels(path: Path) -> dict[int, str]:
     """Read all labels' names by their numbers."""
     damage = Damage(path)
     names: dict[int, str] = {}
@@ -172,7 +172,7 @@ def _labels(path: Path) -> dict[int, str]:
     return names
 
 
-def _categories(path: Path) -> tuple[str, ...]:
+def _read_categories(path: Path) -> tuple[str, ...]:
     damage = Damage(path)
     categories: list[str] = []
     for line, row in read_rows(path, ("name",), damage):
@@ -183,7 +183,7 @@ def _categories(path: Path) -> tuple[str, ...]:
     return tuple(categories)
 
 
-def _members(path: Path, labels: Mapping[int, str]) -> list[int]:
+def _read_members(path: Path, labels: Mapping[int, str]) -> list[int]:
     """Read which labels a category has."""
     damage = Damage(path)
     numbers: dict[int, int] = {}
@@ -203,18 +203,18 @@ def _members(path: Path, labels: Mapping[int, str]) -> list[int]:
     return list(numbers)
 
 
-def _rows(root: Path, categories: tuple[str, ...], concepts: Sequence[Mapping[int, int]]) -> tuple[_Row, ...]:
+def _read_index(root: Path, categories: tuple[str, ...], concepts: Sequence[Mapping[int, int]]) -> tuple[_Row, ...]:
     """Read the index; no picture is opened."""
     path = root / "index.csv"
     damage = Damage(path)
-    there = _finder(root / _IMAGES)
+    there = _make_finder(root / _IMAGES)
     lines: dict[str, int] = {}
     rows = []
     for line, values in read_rows(path, ("image", *_SIZES, *categories), damage):
         strange = [name for name in values if name not in ("image", "split", *_SIZES, *categories)]
         if strange:
             raise ImageError(f"{path} must have columns for the categories of category.csv; got {strange[0]!r}, too.")
-        row, reasons = _row(values, categories, concepts, there)
+        row, reasons = _read_row(values, categories, concepts, there)
         if row.image in lines:
             reasons.append(f"image {row.image} is on line {lines[row.image]} already")
         for reason in reasons:
@@ -225,7 +225,7 @@ def _rows(root: Path, categories: tuple[str, ...], concepts: Sequence[Mapping[in
     return tuple(rows)
 
 
-def _row(
+def _read_row(
     values: Mapping[str, str],
     categories: Sequence[str],
     concepts: Sequence[Mapping[int, int]],
@@ -244,7 +244,7 @@ def _row(
         cell = [part.strip() for part in values[category].split(";") if part.strip()]
         annotated += [number] if cell else []
         for part in cell:
-            annotation = _part(part, concepts[number], there)
+            annotation = _read_part(part, concepts[number], there)
             if isinstance(annotation, str):
                 maps.append((number, annotation))
             elif annotation is None:
@@ -256,7 +256,7 @@ def _row(
     return _Row(image, (sizes[0], sizes[1]), (sizes[2], sizes[3]), tuple(maps), once, tuple(annotated)), wrong
 
 
-def _part(text: str, concepts: Mapping[int, int], there: Callable[[str], bool]) -> int | str | None:
+def _read_part(text: str, concepts: Mapping[int, int], there: Callable[[str], bool]) -> int | str | None:
     """Return a concept or `NOTHING` for a number, the file of a label map, or None for what is neither."""
     label = whole_number(text)
     if label is not None:
@@ -264,7 +264,7 @@ def _part(text: str, concepts: Mapping[int, int], there: Callable[[str], bool]) 
     return text if text.lower().endswith(".png") and there(text) else None
 
 
-def _finder(root: Path) -> Callable[[str], bool]:
+def _make_finder(root: Path) -> Callable[[str], bool]:
     """Return what tells whether a file is below a folder: folders are listed once, which is quicker than to ask."""
     listed: dict[str, set[str]] = {}
 

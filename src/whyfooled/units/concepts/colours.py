@@ -103,7 +103,7 @@ def name_colours(picture: PILImage.Image) -> Int[Tensor, "h w"]:
     Tensor
         (h,w) Indices into `COLOURS`, int64, on the CPU.
     """
-    hue, lightness, chroma = _oklab(torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.uint8)))
+    hue, lightness, chroma = _to_oklab(torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.uint8)))
     colours = torch.zeros(hue.shape, dtype=torch.int64)
     for area in _AREAS:
         inside = torch.ones(hue.shape, dtype=torch.bool)
@@ -113,7 +113,9 @@ def name_colours(picture: PILImage.Image) -> Int[Tensor, "h w"]:
     return colours
 
 
-def _oklab(pixels: UInt8[Tensor, "h w 3"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+def _to_oklab(
+    pixels: UInt8[Tensor, "h w 3"],
+) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Return hue (degrees, from −42 up to 318), lightness (0 to 1) and chroma (0 to about 0.32)."""
     levels = torch.arange(256) / 255
     # Of the 256 levels and not of every pixel: powers take long.
@@ -167,7 +169,7 @@ class _WithColours:
 
     def read(self, index: int) -> Annotated:
         annotated = self.reader.read(index)
-        colours = name_colours(_resized(annotated.image, *annotated.maps.shape[:0:-1])) + self.first
+        colours = name_colours(_resize(annotated.image, *annotated.maps.shape[:0:-1])) + self.first
         return replace(
             annotated,
             maps=torch.cat([annotated.maps, colours[None].to(annotated.maps.dtype)]),
@@ -231,13 +233,13 @@ class _Photographs:
         picture = self.picture(index)
         scale = min(1, self.longest / max(picture.size))
         width, height = (max(1, round(scale * side)) for side in picture.size)
-        maps = name_colours(_resized(picture, width, height))[None]
+        maps = name_colours(_resize(picture, width, height))[None]
         return Annotated(self.source.name(index), picture, maps, (), (0,))
 
     def files(self) -> Iterable[Path]:
         return self.source.reader.files()
 
 
-def _resized(picture: PILImage.Image, width: int, height: int) -> PILImage.Image:
+def _resize(picture: PILImage.Image, width: int, height: int) -> PILImage.Image:
     same = picture.size == (width, height)
     return picture if same else picture.convert("RGB").resize((width, height), PILImage.Resampling.BILINEAR)

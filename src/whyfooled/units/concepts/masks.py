@@ -53,19 +53,19 @@ def open_masks(place: str, title: str) -> Concepts:
     names = Path(parts[2]).expanduser().absolute()
     if not is_file(names):
         raise ImageError(f"There is no file {names} with the labels' names.")
-    labels = Labels.of(_named(names), str(names))
+    labels = Labels.of(_read_names(names), str(names))
     return PairedReader(images, maps, pair_up(images, maps), labels, (names,)).open(title)
 
 
-def _named(path: Path) -> list[tuple[int, str, str]]:
+def _read_names(path: Path) -> list[tuple[int, str, str]]:
     """Read which label has which name, empty if it says that nothing is shown, and which category."""
-    rows = _from_table(path) if path.suffix.lower() == ".csv" else _from_lines(path)
+    rows = _read_table(path) if path.suffix.lower() == ".csv" else _read_lines(path)
     if len(rows) > MOST_LABELS:
         raise ImageError(f"{path} must name at most {MOST_LABELS} labels; got {len(rows)}.")
     return [(label, "" if name.lower() in _NO_CONCEPT else name, category) for label, name, category in rows]
 
 
-def _from_lines(path: Path) -> list[tuple[int, str, str]]:
+def _read_lines(path: Path) -> list[tuple[int, str, str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -73,7 +73,7 @@ def _from_lines(path: Path) -> list[tuple[int, str, str]]:
     return [(label, line.strip(), CATEGORY) for label, line in enumerate(lines)]
 
 
-def _from_table(path: Path) -> list[tuple[int, str, str]]:
+def _read_table(path: Path) -> list[tuple[int, str, str]]:
     damage = Damage(path)
     names: dict[tuple[int, str], str] = {}
     for line, row in read_rows(path, ("label", "name"), damage):

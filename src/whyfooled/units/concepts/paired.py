@@ -153,7 +153,7 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
         If there are none, one is left over, or two have the same path without the suffix.
     """
     by_stem = [
-        _by_stem(folder, suffixes, what)
+        _list_by_stem(folder, suffixes, what)
         for folder, suffixes, what in (
             (images, PHOTOGRAPH_SUFFIXES, "images"),
             (maps, (*PHOTOGRAPH_SUFFIXES, ".npy"), "label maps"),
@@ -172,7 +172,7 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
     return tuple((by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0]))
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, str]:
+def _list_by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, str]:
     """List files by their paths without the suffix; raise `ImageError` if two have the same, or there is none."""
     files: dict[str, str] = {}
     for path in sorted(folder.glob("**/*")):

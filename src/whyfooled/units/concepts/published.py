@@ -8,7 +8,7 @@ from pathlib import Path
 from whyfooled.errors import ImageError
 from whyfooled.images import is_folder
 from whyfooled.images.folders import existing_folder
-from whyfooled.sources.published import VOC_CLASSES, lines_of, voc_part
+from whyfooled.sources.published import VOC_CLASSES, find_voc_part, read_lines
 from whyfooled.units.concepts.concepts import Concepts
 from whyfooled.units.concepts.paired import CATEGORY, Labels, PairedReader, pair_up
 
@@ -31,7 +31,7 @@ def open_voc2012_segmentation_train(place: str, title: str) -> Concepts:
 
 
 def _open_voc(place: str, title: str, part: str) -> Concepts:
-    root, numbers = voc_part(place, "Segmentation", part)
+    root, numbers = find_voc_part(place, "Segmentation", part)
     labels = Labels.of([(label, name, CATEGORY) for label, name in enumerate(("", *VOC_CLASSES))], "PASCAL VOC 2012")
     pairs = tuple((f"{number}.jpg", f"{number}.png") for number in numbers)
     return PairedReader(root / "JPEGImages", root / "SegmentationClass", pairs, labels).open(title)
@@ -55,11 +55,11 @@ def open_coco_stuff_train(place: str, title: str) -> Concepts:
 
 def _open_coco_stuff(place: str, title: str, part: str) -> Concepts:
     root = existing_folder(place)
-    images = _first_folder([root / "images" / part, root / part], "images")
-    maps = _first_folder([root / folder / part for folder in _MAPS], "label maps")
+    images = _find_first_folder([root / "images" / part, root / part], "images")
+    maps = _find_first_folder([root / folder / part for folder in _MAPS], "label maps")
     listing = root / "labels.txt"
     rows = []
-    for line in lines_of(listing, "COCO-Stuff"):
+    for line in read_lines(listing, "COCO-Stuff"):
         match = re.fullmatch(r"([0-9]{1,3}):\s*(.+)", line)
         if match is None:
             raise ImageError(f"{listing} must have lines such as '1: person'; got {line!r}.")
@@ -69,7 +69,7 @@ def _open_coco_stuff(place: str, title: str, part: str) -> Concepts:
     return PairedReader(images, maps, pair_up(images, maps), Labels.of(rows, str(listing)), (listing,)).open(title)
 
 
-def _first_folder(folders: list[Path], what: str) -> Path:
+def _find_first_folder(folders: list[Path], what: str) -> Path:
     first = next((folder for folder in folders if is_folder(folder)), None)
     if first is None:
         places = " or ".join(map(str, folders))

@@ -120,7 +120,7 @@ def dissect(
             "concepts, in the part of the images that the classifier sees."
         )
     return Dissection(
-        layers=tuple(_dissected(layer, surveys[layer.name], counts) for layer in chosen),
+        layers=tuple(_make_layer(layer, surveys[layer.name], counts) for layer in chosen),
         concepts=concepts.names,
         category_of=concepts.category_of,
         categories=concepts.categories,
@@ -140,7 +140,7 @@ def dissect(
             "seed": seed,
             "versions": versions(),
         },
-        notes=tuple(_notes(concepts, surveys, counts, permutations)),
+        notes=tuple(_write_notes(concepts, surveys, counts, permutations)),
         seconds=stages.seconds,
         passes=Passes(sum(one.forwards for one in stages.passes.values())),
         source=concepts,
@@ -149,7 +149,7 @@ def dissect(
     )
 
 
-def _dissected(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer:
+def _make_layer(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer:
     tally = counts.tallies[layer.name]
     null = [permuted.iou(counts.area).amax(1) for permuted in counts.permuted[layer.name]]
     return DissectedLayer(
@@ -171,7 +171,7 @@ def _dissected(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer
     )
 
 
-def _notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, permutations: int) -> Iterator[str]:
+def _write_notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, permutations: int) -> Iterator[str]:
     if counts.seen < 0.995:
         yield (
             f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "

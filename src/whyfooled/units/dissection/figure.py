@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from whyfooled.drawing.style import COLOURS, plain_panel, plain_text
 from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
-from whyfooled.units.dissection.summary import detectors_by_chance
+from whyfooled.units.dissection.summary import count_detectors_by_chance
 
 MOST_LAYERS = 12
 MOST_CONCEPTS = 40
@@ -21,40 +21,40 @@ _LONGEST = 28
 """How many letters of a name are written."""
 
 
-def category_colours(categories: tuple[str, ...]) -> dict[str, str]:
+def choose_colours(categories: tuple[str, ...]) -> dict[str, str]:
     """Give each category a colour."""
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(categories)}
 
 
-def _label(name: str) -> str:
+def _shorten(name: str) -> str:
     """Shorten a name that would leave its panel no room."""
     return plain_text(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…")
 
 
-def dissection_figure(dissection: DissectionRecord, ink: str = "black") -> Figure:
+def draw_dissection(dissection: DissectionRecord, ink: str = "black") -> Figure:
     """Draw a row for each layer: its detectors beside chance's, and its units by the concept that they detect."""
     layers = dissection.layers[-MOST_LAYERS:]
-    colours = category_colours(dissection.categories)
+    colours = choose_colours(dissection.categories)
     figure = Figure(figsize=(11.0, 2.7 * len(layers) + 0.5), layout="constrained")
     panels = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[1, 7])
     for (left, right), dissected in zip(panels, layers, strict=True):
-        _chance_panel(left, dissection, dissected, ink)
-        _concept_panel(right, dissection, dissected, colours, ink)
-    used = {dissection.categories[of] for one in layers for of in _categories_of(dissection, one)}
-    handles = [Patch(color=colour, label=_label(name)) for name, colour in colours.items() if name in used]
+        _draw_chance(left, dissection, dissected, ink)
+        _draw_concepts(right, dissection, dissected, colours, ink)
+    used = {dissection.categories[of] for one in layers for of in _list_categories(dissection, one)}
+    handles = [Patch(color=colour, label=_shorten(name)) for name, colour in colours.items() if name in used]
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=min(8, len(handles)), frameon=False,
                       fontsize=9, labelcolor=ink)  # fmt: skip
     return figure
 
 
-def _categories_of(dissection: DissectionRecord, dissected: DissectedLayer) -> list[int]:
+def _list_categories(dissection: DissectionRecord, dissected: DissectedLayer) -> list[int]:
     return [dissection.category_of[index] for index in dissected.best[dissected.detectors(dissection.cutoff)].tolist()]
 
 
-def _chance_panel(panel: Axes, dissection: DissectionRecord, dissected: DissectedLayer, ink: str) -> None:
+def _draw_chance(panel: Axes, dissection: DissectionRecord, dissected: DissectedLayer, ink: str) -> None:
     """Draw a bar for the layer's detectors and one for chance's, with their range."""
-    chance = detectors_by_chance(dissected, dissection.cutoff)
+    chance = count_detectors_by_chance(dissected, dissection.cutoff)
     bars = [(float(chance.observed), f"{chance.observed}", ink)]
     if len(chance.counts):
         bars.append((chance.mean, f"{chance.mean:.1f}", _CHANCE))
@@ -74,7 +74,7 @@ def _chance_panel(panel: Axes, dissection: DissectionRecord, dissected: Dissecte
     panel.tick_params(axis="y", labelsize=8)
 
 
-def _concept_panel(
+def _draw_concepts(
     panel: Axes, dissection: DissectionRecord, dissected: DissectedLayer, colours: dict[str, str], ink: str
 ) -> None:
     """Draw a bar for each concept, the categories one after the other, each by how many units detect it."""
@@ -85,7 +85,7 @@ def _concept_panel(
         panel.bar(place, count, width=0.8, color=colours[dissection.categories[dissection.category_of[concept]]])
     plain_panel(panel, ink)
     panel.grid(visible=False, axis="x")
-    names = [_label(dissection.concepts[concept]) for concept, _ in bars]
+    names = [_shorten(dissection.concepts[concept]) for concept, _ in bars]
     panel.set_xticks(range(len(bars)), names, fontsize=8, rotation=90)
     # So that few bars are no wider than many.
     panel.set_xlim(-0.7, max(len(bars), 24) - 0.3)

@@ -15,8 +15,8 @@ from whyfooled.classifier.layers import Layer, activations
 from whyfooled.images import to_tensor
 from whyfooled.types import Progress
 from whyfooled.units.concepts import Concepts
-from whyfooled.units.dissection.tally import Labels, Spread, Tally, active_pixels, code_counts, label_codes
-from whyfooled.units.dissection.thresholds import Largest, Moments, TopImages, by_unit, ranks, shares_of_units
+from whyfooled.units.dissection.tally import Labels, Spread, Tally, count_codes, encode_labels, find_active_pixels
+from whyfooled.units.dissection.thresholds import Largest, Moments, TopImages, arrange_by_unit, ranks, share_units_out
 
 
 @final
@@ -65,15 +65,15 @@ def survey(images: AnnotatedRun, top: float, most: int) -> dict[str, Survey]:
     moments = {layer.name: Moments() for layer in images.layers}
     tops = {layer.name: TopImages(layer, most) for layer in images.layers}
     parts_of: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in images.layers}
-    for turn, units in enumerate(shares_of_units(images.layers, keep)):
+    for turn, units in enumerate(share_units_out(images.layers, keep)):
         largest = {name: Largest(keep[name]) for name in units}
         for places, maps in images.maps("thresholds"):
             for name, layer_maps in maps.items():
                 if turn == 0:
-                    moments[name].add(by_unit(layer_maps))
+                    moments[name].add(arrange_by_unit(layer_maps))
                     tops[name].add(places, layer_maps)
                 if name in units:
-                    largest[name].add(by_unit(layer_maps[:, units[name]]))
+                    largest[name].add(arrange_by_unit(layer_maps[:, units[name]]))
         for name, values in largest.items():
             parts_of[name].append(values.threshold())
     surveys = {}
@@ -139,7 +139,7 @@ def count(
         for place in group:
             annotated = concepts[place]
             image, cut = annotated.fitted(images.classifier.fit, images.classifier.channels)
-            own_labels = label_codes(cut.to(device), annotated.whole, annotated.categories)
+            own_labels = encode_labels(cut.to(device), annotated.whole, annotated.categories)
             area[own_labels.concepts] += own_labels.area()
             seen, whole = seen + own_labels.codes.numel(), whole + annotated.maps.shape[1] * annotated.maps.shape[2]
             fitted.append(image)
@@ -150,7 +150,7 @@ def count(
                 for number, excess in enumerate(maps - surveys[name].threshold.view(1, -1, 1, 1), start):
                     # Its own annotation first, then those that permutations give it.
                     given = [labels[(number + shift) % len(labels)] for shift in range(1 + permutations)]
-                    counted = _overlap(excess, given)
+                    counted = _count_overlaps(excess, given)
                     shared, *_ = [
                         tally.add(counts, of) for tally, counts, of in zip(tallies[name], counted, given, strict=True)
                     ]
@@ -166,12 +166,12 @@ def count(
     )
 
 
-def _overlap(excess: Float[Tensor, "u h w"], labels: Sequence[Labels]) -> list[Int[Tensor, "u k"]]:
+def _count_overlaps(excess: Float[Tensor, "u h w"], labels: Sequence[Labels]) -> list[Int[Tensor, "u k"]]:
     """Count one image's active pixels by the labels of several."""
     overlaps = [torch.zeros(len(excess), len(own.shown), dtype=torch.int64, device=excess.device) for own in labels]
     for size in {own.codes.shape for own in labels}:
-        for unit, pixel in active_pixels(excess, (size[0], size[1])):
+        for unit, pixel in find_active_pixels(excess, (size[0], size[1])):
             for counts, annotation in zip(overlaps, labels, strict=True):
                 if annotation.codes.shape == size:
-                    counts += code_counts(unit, pixel, annotation, len(excess))
+                    counts += count_codes(unit, pixel, annotation, len(excess))
     return overlaps

@@ -12,7 +12,7 @@ import torch
 from PIL import Image as PILImage
 
 from whyfooled.classifier import Fit
-from whyfooled.drawing.outlines import box_of, level_outlines, mask_outline
+from whyfooled.drawing.outlines import choose_box, outline_levels, outline_mask
 from whyfooled.images import to_picture
 from whyfooled.units.concepts import Annotated, Concepts
 from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
@@ -59,16 +59,16 @@ def draw_pictures(dissection: DissectionRecord, folder: Path) -> Pictures:
     ImageError
         If an image can no longer be read.
     """
-    best = _best_concepts(dissection)
+    best = _find_best_concepts(dissection)
     # Without the images, their shape is as good as that of the maps.
     shape = dissection.layers[-1].layer.shape[-2:] if dissection.fit is None else dissection.fit.size
-    box = box_of((shape[0], shape[1]))
+    box = choose_box((shape[0], shape[1]))
     files: dict[int, str] = {}
     masks: dict[str, str] = {}
     if dissection.source is not None and dissection.fit is not None:
         folder.mkdir()
         for index in sorted(best):
-            picture, outlines = _looked_at(dissection.source, dissection.fit, dissection.channels, index, best, box)
+            picture, outlines = _draw_image(dissection.source, dissection.fit, dissection.channels, index, best, box)
             picture.save(folder / f"{index}.webp", quality=80, method=4)
             files[index] = f"{folder.name}/{index}.webp"
             masks |= outlines
@@ -77,11 +77,11 @@ def draw_pictures(dissection: DissectionRecord, folder: Path) -> Pictures:
         names={index: dissection.images[index] for index in sorted(best)},
         files=files,
         masks=masks,
-        outlines=[_outlines(one, box) for one in dissection.layers],
+        outlines=[_outline_units(one, box) for one in dissection.layers],
     )
 
 
-def _best_concepts(dissection: DissectionRecord) -> dict[int, set[int]]:
+def _find_best_concepts(dissection: DissectionRecord) -> dict[int, set[int]]:
     """Return, for each top image, the best concepts of the units whose top image it is."""
     concepts_of: dict[int, set[int]] = defaultdict(set)
     for dissected in dissection.layers:
@@ -94,7 +94,7 @@ def _best_concepts(dissection: DissectionRecord) -> dict[int, set[int]]:
     return concepts_of
 
 
-def _looked_at(
+def _draw_image(
     source: Concepts, fit: Fit, channels: int, index: int, best: Mapping[int, set[int]], box: tuple[int, int]
 ) -> tuple[PILImage.Image, dict[str, str]]:
     """Read an image: a thumbnail of what the classifier saw of it, and outlines of what it shows of some concepts."""
@@ -102,15 +102,15 @@ def _looked_at(
     image, maps = annotated.fitted(fit, channels)
     picture = to_picture(image)
     picture.thumbnail((SIDE, SIDE), PILImage.Resampling.LANCZOS)
-    masks = {f"{index}:{concept}": mask_outline((maps == concept).any(0), box) for concept in sorted(best[index])}
+    masks = {f"{index}:{concept}": outline_mask((maps == concept).any(0), box) for concept in sorted(best[index])}
     return picture, {key: path for key, path in masks.items() if path}
 
 
-def _outlines(dissected: DissectedLayer, box: tuple[int, int]) -> list[list[str]]:
+def _outline_units(dissected: DissectedLayer, box: tuple[int, int]) -> list[list[str]]:
     """Outline the active areas in every unit's top images."""
     excess = dissected.top_maps - dissected.threshold.to(dissected.top_maps)[:, None, None, None]
     units, most = excess.shape[:2]
     # Of none there are no top images.
     excess = torch.where((dissected.top_images >= 0)[:, :, None, None], excess, -1)
-    paths = [path for part in torch.split(excess.flatten(0, 1), _AT_ONCE) for path in level_outlines(part, box)]
+    paths = [path for part in torch.split(excess.flatten(0, 1), _AT_ONCE) for path in outline_levels(part, box)]
     return [paths[unit * most : (unit + 1) * most] for unit in range(units)]

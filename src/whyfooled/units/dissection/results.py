@@ -182,9 +182,9 @@ class DissectionRecord(ABC):
         its best IoU, with whatever concept, over the permutations, and ``p`` says in how many of them it is as large,
         see `DissectedLayer.p_value`; ``active_images`` and ``in_one_image`` say how few images that rests on.
         """
-        return pd.concat([self._frame(one) for one in self.layers], ignore_index=True)
+        return pd.concat([self._tabulate(one) for one in self.layers], ignore_index=True)
 
-    def _frame(self, dissected: DissectedLayer) -> pd.DataFrame:
+    def _tabulate(self, dissected: DissectedLayer) -> pd.DataFrame:
         best = dissected.best.tolist()
         concept = [self.concepts[index] if index >= 0 else None for index in best]
         category = [self.categories[self.category_of[index]] if index >= 0 else None for index in best]

@@ -62,7 +62,7 @@ def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Pat
         "passes": {"forwards": dissection.passes.forwards, "backwards": dissection.passes.backwards},
         "findings": list(summary.sentences),
         "results": summary.plain(),
-        "layers": [_layer(one, dissection.cutoff) for one in dissection.layers],
+        "layers": [_describe_layer(one, dissection.cutoff) for one in dissection.layers],
         "concepts": list(dissection.concepts),
         "category_of": list(dissection.category_of),
         "categories": list(dissection.categories),
@@ -73,7 +73,7 @@ def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Pat
     (folder / DISSECTION_FILE).write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
-def _layer(dissected: DissectedLayer, cutoff: float) -> dict[str, Any]:
+def _describe_layer(dissected: DissectedLayer, cutoff: float) -> dict[str, Any]:
     return {
         "name": dissected.layer.name,
         "kind": dissected.layer.kind,
@@ -92,10 +92,10 @@ def _digest(content: bytes) -> str:
 def read_dissection(folder: str | Path, kind: type[Saved]) -> Saved:
     """Read what `write_dissection` wrote, as an object of the given kind."""
     folder = Path(folder)
-    about = _about(folder)
+    about = _read_about(folder)
     check_format(folder, "dissection", about["format"], _VERSION, "whyfooled dissect")
     try:
-        dissection = kind(**_fields(about, _tensors(folder / TENSORS_FILE, about["tensors_digest"])))
+        dissection = kind(**_collect_fields(about, _read_tensors(folder / TENSORS_FILE, about["tensors_digest"])))
         _check(dissection)
         return dissection
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
@@ -105,11 +105,13 @@ def read_dissection(folder: str | Path, kind: type[Saved]) -> Saved:
         ) from None
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / DISSECTION_FILE
     if not is_file(path):
         if is_file(folder):
-            raise ImageError(f"{folder} is a file. Give the folder that `whyfooled dissect` wrote{_folder_of(folder)}.")
+            raise ImageError(
+                f"{folder} is a file. Give the folder that `whyfooled dissect` wrote{_name_folder(folder)}."
+            )
         raise ImageError(f"{folder} holds no dissection: it has no {DISSECTION_FILE}. Make one: whyfooled dissect.")
     try:
         about = json.loads(path.read_bytes())
@@ -121,12 +123,12 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _folder_of(path: Path) -> str:
+def _name_folder(path: Path) -> str:
     """Name the dissection's folder that a file is in, if it is in one."""
     return next((f": {folder}" for folder in path.parents if is_file(folder / DISSECTION_FILE)), "")
 
 
-def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
+def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     content = path.read_bytes()
     if _digest(content) != digest:
         raise ValueError
@@ -150,7 +152,7 @@ def _check(dissection: DissectionRecord) -> None:
         raise ValueError
 
 
-def _fields(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _collect_fields(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "layers": tuple(
             DissectedLayer(

@@ -60,12 +60,12 @@ class Chance:
         return f"{self.mean:.1f} ({int(self.counts.min())} to {int(self.counts.max())})"
 
 
-def detectors_by_chance(layer: DissectedLayer, cutoff: float) -> Chance:
+def count_detectors_by_chance(layer: DissectedLayer, cutoff: float) -> Chance:
     """Count a layer's detectors at a cutoff, and those of each permutation at the same one."""
     return Chance(int(layer.detectors(cutoff).sum()), (layer.null_iou > cutoff).sum(1))
 
 
-def in_reach(layer: DissectedLayer, area: Int[Tensor, " c"], cutoff: float) -> Bool[Tensor, " c"]:
+def find_concepts_in_reach(layer: DissectedLayer, area: Int[Tensor, " c"], cutoff: float) -> Bool[Tensor, " c"]:
     """Tell which concepts some unit of a layer is active on enough pixels, and not on too many, to detect.
 
     Of A active pixels and L that show the concept, IoU is at most ``min(A, L) / max(A, L)``. A unit that is active on
@@ -79,11 +79,11 @@ def in_reach(layer: DissectedLayer, area: Int[Tensor, " c"], cutoff: float) -> B
 
 def dissection_summary(dissection: DissectionRecord) -> Summary:
     """Write up a dissection: what was found, what must be known to believe it, and tables."""
-    tables = (_by_layer(dissection), _by_category(dissection), _strongest(dissection))
-    return Summary(tuple(_sentences(dissection)), tuple(table for table in tables if table.rows))
+    tables = (_tabulate_layers(dissection), _tabulate_categories(dissection), _tabulate_strongest(dissection))
+    return Summary(tuple(_write_sentences(dissection)), tuple(table for table in tables if table.rows))
 
 
-def _sentences(dissection: DissectionRecord) -> Iterator[str]:
+def _write_sentences(dissection: DissectionRecord) -> Iterator[str]:
     shown, units = int((dissection.area > 0).sum()), sum(one.layer.units for one in dissection.layers)
     yield (
         f"{dissection.parameters.get('model', '')}: {_count(units, 'unit')} of "
@@ -93,18 +93,18 @@ def _sentences(dissection: DissectionRecord) -> Iterator[str]:
     )
     ranked = sorted(dissection.layers, key=lambda one: -int(one.detectors(dissection.cutoff).sum()))
     told = dissection.layers if len(ranked) <= _LAYERS else ranked[:_LAYERS]
-    yield from (_layer_sentence(dissection, one) for one in told)
+    yield from (_write_layer_sentence(dissection, one) for one in told)
     if len(told) < len(ranked):
         yield f"These {len(told)} layers have the most detectors; the table has all {len(ranked)}."
-    yield from _on_chance(dissection)
-    yield from _on_few_images(dissection)
-    yield from _on_reach(dissection)
-    yield from _on_silent(dissection)
+    yield from _write_on_chance(dissection)
+    yield from _write_on_few_images(dissection)
+    yield from _write_on_reach(dissection)
+    yield from _write_on_silent(dissection)
     yield from dissection.notes
 
 
-def _layer_sentence(dissection: DissectionRecord, dissected: DissectedLayer) -> str:
-    chance = detectors_by_chance(dissected, dissection.cutoff)
+def _write_layer_sentence(dissection: DissectionRecord, dissected: DissectedLayer) -> str:
+    chance = count_detectors_by_chance(dissected, dissection.cutoff)
     detected = dissected.best[dissected.detectors(dissection.cutoff)]
     text = f"{dissected.layer.name}: {chance.observed} of {_count(dissected.layer.units, 'unit')} detect a concept"
     text += f" (IoU above {dissection.cutoff:g})"
@@ -120,7 +120,7 @@ def _layer_sentence(dissection: DissectionRecord, dissected: DissectedLayer) -> 
     return f"{text}. {above} of them have a larger IoU than in any permutation." if len(detected) else f"{text}."
 
 
-def _on_chance(dissection: DissectionRecord) -> Iterator[str]:
+def _write_on_chance(dissection: DissectionRecord) -> Iterator[str]:
     permutations = len(dissection.layers[0].null_iou)
     if not permutations:
         yield "There were no permutations, so nothing here says how many detectors chance gives."
@@ -129,16 +129,16 @@ def _on_chance(dissection: DissectionRecord) -> Iterator[str]:
         f"By chance: the annotations are dealt to other images, {_count(permutations, 'time')}, and the detectors "
         f"counted again: mean, and range. p cannot be below {1 / (1 + permutations):.3f} then."
     )
-    chances = {one.layer.name: detectors_by_chance(one, dissection.cutoff) for one in dissection.layers}
+    chances = {one.layer.name: count_detectors_by_chance(one, dissection.cutoff) for one in dissection.layers}
     many = [name for name, one in chances.items() if one.observed and one.mean >= MUCH * one.observed]
     if many:
         yield (
-            f"Chance alone gives at least half as many detectors in {_listed(many)}: to be active where in a picture "
-            "such things mostly are is enough there. Which of them do is not known: look at each unit's own p."
+            f"Chance alone gives at least half as many detectors in {_list_names(many)}: to be active where in a "
+            "picture such things mostly are is enough there. Which of them do is not known: look at each unit's own p."
         )
 
 
-def _on_few_images(dissection: DissectionRecord) -> Iterator[str]:
+def _write_on_few_images(dissection: DissectionRecord) -> Iterator[str]:
     alone = torch.cat([one.in_one_image[one.detectors(dissection.cutoff)] > 0.5 for one in dissection.layers])
     if len(alone) and float(alone.double().mean()) >= FEW:
         yield (
@@ -147,45 +147,48 @@ def _on_few_images(dissection: DissectionRecord) -> Iterator[str]:
         )
 
 
-def _on_reach(dissection: DissectionRecord) -> Iterator[str]:
-    reached = torch.stack([in_reach(one, dissection.area, dissection.cutoff) for one in dissection.layers]).any(0)
+def _write_on_reach(dissection: DissectionRecord) -> Iterator[str]:
+    reached = torch.stack(
+        [find_concepts_in_reach(one, dissection.area, dissection.cutoff) for one in dissection.layers]
+    ).any(0)
     missed = ((dissection.area > 0) & ~reached).nonzero()[:, 0]
     if len(missed):
         largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
         yield (
-            f"No unit here can detect {_listed([dissection.concepts[index] for index in largest])}, whatever it does: "
-            "units are active on far fewer, or far more, pixels than show it, so the IoU stays under the cutoff."
+            f"No unit here can detect {_list_names([dissection.concepts[index] for index in largest])}, whatever it "
+            "does: units are active on far fewer, or far more, pixels than show it, so the IoU stays under the cutoff."
         )
 
 
-def _on_silent(dissection: DissectionRecord) -> Iterator[str]:
+def _write_on_silent(dissection: DissectionRecord) -> Iterator[str]:
     dead = sum(int(one.dead.sum()) for one in dissection.layers)
-    never = sum(int(_never_active(one).sum()) for one in dissection.layers)
+    never = sum(int(_find_never_active(one).sum()) for one in dissection.layers)
     if dead:
         yield f"{_count(dead, 'unit')} gave the same everywhere, in all images (dead)."
     if never:
         yield f"{_count(never, 'unit')} gave the largest activation too often to exceed a threshold (never active)."
 
 
-def _never_active(dissected: DissectedLayer) -> Bool[Tensor, " u"]:
+def _find_never_active(dissected: DissectedLayer) -> Bool[Tensor, " u"]:
     return (dissected.above == 0) & ~dissected.dead
 
 
-def _by_layer(dissection: DissectionRecord) -> SummaryTable:
+def _tabulate_layers(dissection: DissectionRecord) -> SummaryTable:
     rows = []
     for dissected in dissection.layers:
-        chance, detectors = detectors_by_chance(dissected, dissection.cutoff), dissected.detectors(dissection.cutoff)
+        chance = count_detectors_by_chance(dissected, dissection.cutoff)
+        detectors = dissected.detectors(dissection.cutoff)
         rows.append(
             (
                 dissected.layer.name,
                 dissected.layer.units,
                 int(dissected.dead.sum()),
-                int(_never_active(dissected).sum()),
+                int(_find_never_active(dissected).sum()),
                 chance.observed,
                 chance.text(),
                 chance.p_value,
                 len(torch.unique(dissected.best[detectors])),
-                int(in_reach(dissected, dissection.area, dissection.cutoff).sum()),
+                int(find_concepts_in_reach(dissected, dissection.area, dissection.cutoff).sum()),
                 float(dissected.best_iou[detectors].mean()),
                 float(dissected.best_iou.mean()),
                 float(dissected.null_iou.double().mean()),
@@ -199,13 +202,13 @@ def _by_layer(dissection: DissectionRecord) -> SummaryTable:
     return SummaryTable(caption, (*headings, "IoU of detectors", "IoU of all units", "by chance, of all"), rows)
 
 
-def _by_category(dissection: DissectionRecord) -> SummaryTable:
+def _tabulate_categories(dissection: DissectionRecord) -> SummaryTable:
     category_of = torch.tensor(dissection.category_of)
     rows: list[tuple[Cell, ...]] = []
     for dissected in dissection.layers:
         detectors = dissected.detectors(dissection.cutoff)
         best, iou = dissected.best[detectors], dissected.best_iou[detectors]
-        reach = in_reach(dissected, dissection.area, dissection.cutoff)
+        reach = find_concepts_in_reach(dissected, dissection.area, dissection.cutoff)
         for number, name in enumerate(dissection.categories):
             of = category_of == number
             mine = of[best]
@@ -217,7 +220,7 @@ def _by_category(dissection: DissectionRecord) -> SummaryTable:
     return SummaryTable("Concepts that some unit detects, by category, and the units that do.", columns, rows)
 
 
-def _strongest(dissection: DissectionRecord) -> SummaryTable:
+def _tabulate_strongest(dissection: DissectionRecord) -> SummaryTable:
     frame = dissection.to_frame()
     frame = frame[frame["detector"]].sort_values("iou", ascending=False, kind="stable").head(_STRONGEST)
     columns = ["layer", "unit", "concept", "category", "iou", "chance_iou", "p", "active_images", "in_one_image"]
@@ -231,7 +234,7 @@ def _strongest(dissection: DissectionRecord) -> SummaryTable:
     return SummaryTable(caption, headings, rows)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     rest = len(names) - _NAMED
     if rest > 0:
         return f"{', '.join(names[:_NAMED])} and {rest} more"

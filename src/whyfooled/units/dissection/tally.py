@@ -49,7 +49,7 @@ class Labels:
         return (counts.double() @ self.shown.double()).long()
 
 
-def label_codes(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Sequence[int]) -> Labels:
+def encode_labels(maps: Int[Tensor, "m h w"], whole: Sequence[int], categories: Sequence[int]) -> Labels:
     """Write label maps as codes; a pixel that several maps give the same concept shows it once."""
     codes = torch.zeros(maps.shape[1:], dtype=torch.int32, device=maps.device)
     # What each code stands for, one row for each map so far.
@@ -74,7 +74,7 @@ def _compact(values: Int[Tensor, "h w"]) -> tuple[Int[Tensor, " k"], Int[Tensor,
     return there.nonzero()[:, 0], places.index_select(0, values.flatten().int()).view(values.shape)
 
 
-def active_pixels(
+def find_active_pixels(
     excess: Float[Tensor, "u h w"], size: tuple[int, int]
 ) -> Iterator[tuple[Int[Tensor, " e"], Int[Tensor, " e"]]]:
     """Tell which pixels each unit is active in, as pairs of unit and pixel (int32), some at a time.
@@ -138,7 +138,7 @@ def _tiles(places: int, pixels: int, like: Tensor) -> _Tiles:
     return _Tiles(corners.to(like.device), start.to(like.device), fraction.to(like))
 
 
-def code_counts(unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Labels, units: int) -> Int[Tensor, "u k"]:
+def count_codes(unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Labels, units: int) -> Int[Tensor, "u k"]:
     """Count each unit's active pixels by their combination of labels."""
     codes = len(labels.shown)
     # With 32 bits this is twenty times faster than with 64.
@@ -167,7 +167,7 @@ class Tally:
         self.active = torch.zeros(units, categories, dtype=torch.int64, device=device)
 
     def add(self, counts: Int[Tensor, "u k"], labels: Labels) -> Int[Tensor, "u c"]:
-        """Add what `code_counts` found in an image; return the pixels that units share with the image's concepts."""
+        """Add what `count_codes` found in an image; return the pixels that units share with the image's concepts."""
         shared = labels.summed(counts)
         self.both[:, labels.concepts] += shared
         self.active[:, list(labels.categories)] += counts.sum(1, keepdim=True)

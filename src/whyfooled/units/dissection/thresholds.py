@@ -128,7 +128,7 @@ class TopImages:
         self.maps = torch.cat([self.maps, unit_maps], 1)[rows, chosen]
 
 
-def shares_of_units(layers: Sequence[Layer], keep: Mapping[str, int]) -> Iterator[dict[str, slice]]:
+def share_units_out(layers: Sequence[Layer], keep: Mapping[str, int]) -> Iterator[dict[str, slice]]:
     """Deal the units out to passes, so that what one pass holds stays within `BUDGET`; one unit is there at least."""
     free, taken = BUDGET, dict[str, slice]()
     for layer in layers:
@@ -144,6 +144,6 @@ def shares_of_units(layers: Sequence[Layer], keep: Mapping[str, int]) -> Iterato
     yield taken
 
 
-def by_unit(maps: Float[Tensor, "n u h w"]) -> Float[Tensor, "u m"]:
+def arrange_by_unit(maps: Float[Tensor, "n u h w"]) -> Float[Tensor, "u m"]:
     """Put all activations of a unit in one row."""
     return maps.transpose(0, 1).flatten(1)
