@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
@@ -17,7 +18,10 @@ SIDE = 16
 
 
 class Planted(nn.Module):
-    """Gives image number i (all its pixels have the value i) the i-th of some activation maps, in every layer."""
+    """Gives image number i (all its pixels have the value i) the i-th of some activation maps, in every layer.
+
+    What is looked up is nowhere in the image; so nothing is added to it, from where each place should be.
+    """
 
     def __init__(self, **layers: Tensor) -> None:
         super().__init__()
@@ -28,9 +32,13 @@ class Planted(nn.Module):
 
     def forward(self, x):
         numbers = (x.mean((1, 2, 3)) * 255).round().long()
-        found = [getattr(self, name)(getattr(self, f"{name}_maps")[numbers]) for name in self.names]
+        found = [getattr(self, name)(self.looked_up(name, numbers, x)) for name in self.names]
         # Never what looks like probabilities.
         return torch.stack([one.mean((1, 2, 3)) for one in found * 2], 1).clamp(min=0) - 1
+
+    def looked_up(self, name, numbers, x):
+        maps = getattr(self, f"{name}_maps")[numbers]
+        return maps + 0 * F.adaptive_avg_pool2d(x[:, :1], maps.shape[-2:])
 
 
 def planted(**layers: Tensor) -> Classifier:

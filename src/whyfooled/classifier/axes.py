@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from whyfooled.classifier.origins import NEAR, Origin, narrowed
+from whyfooled.classifier.origins import NEAR, Origin, drop_repeats
 
 
 @final
@@ -47,8 +47,8 @@ class Axes:
         Tokens without a place are left out.
         """
         if self.tokens:
-            placed = output.index_select(self.rows, self._token_numbers(output)).movedim(self.channels, 1)
-            return placed.unflatten(2, self.size(()))
+            placed: Tensor = output.index_select(self.rows, self._token_numbers(output)).movedim(self.channels, 1)
+            return placed.reshape(*placed.shape[:2], *self.size(()))
         turned = output.flip(self.reversed) if self.reversed else output
         return turned if self._is_plain else turned.permute(0, self.channels, self.rows, self.columns)
 
@@ -89,6 +89,9 @@ def read_axes(origin: Origin, shape: tuple[int, ...]) -> Axes | str:
         Of the output, with the images' axis.
     """
     rows, columns = origin
+    if 0 in shape and len(shape) == 4:
+        # Of no images, nothing can be taken for something else.
+        return CHANNELS_FIRST
     if rows is None or columns is None:
         return "values of no place in particular"
     down, across = _along(rows), _along(columns)
@@ -112,7 +115,7 @@ def _along(coordinate: Tensor) -> tuple[int, Tensor] | None:
 
     Along the others it may differ by less than half a step, as where channels of two branches were put together.
     """
-    values = narrowed(coordinate)
+    values = drop_repeats(coordinate)
     for axis, length in enumerate(values.shape):
         if length > 1:
             profile = values.movedim(axis, 0).flatten(1).nanmean(1)
@@ -142,7 +145,7 @@ def _tokens_on_grid(rows: Tensor, columns: Tensor) -> tuple[tuple[int, ...], ...
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Number the different values from 0, the smallest first."""
+    """Return the place of each value among the different ones, the smallest first."""
     ordered, order = values.sort()
     steps = (ordered.diff(prepend=ordered[:1]) > NEAR).cumsum(0)
     return torch.zeros_like(order).index_copy(0, order, steps)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.classifier.layers import find_layers, watch_layers
+from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency._pooling import find_pooled_linear
-from whyfooled.saliency._spatial import at_image_size, choose_spatial
+from whyfooled.saliency._spatial import WatchedPass, at_image_size
 from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, ruled_logits
 from whyfooled.saliency.guided import GuidedBackprop
 from whyfooled.types import Images, ManyClasses, ManyMaps
@@ -197,18 +197,26 @@ def _layer_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's output (n,d,h,w), or (n,1,d,h,w) for classes (n,k), and the logits' gradients there."""
     check_pairs(images, classes)
-    outputs: list[tuple[str, Tensor]] = []
-
-    def keep(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        outputs.append((name, output))
-
+    leaf = images.detach().clone().requires_grad_()
+    passed = WatchedPass(leaf)
     with torch.enable_grad():
-        with watch_layers(find_layers(classifier.module, method.layer), keep):
-            logits = ruled_logits(classifier, images.detach().clone().requires_grad_(), None)
-        activation = choose_spatial(outputs, method.layer, method.card)
-        gradients = logit_gradients(logits, classes, activation)
-    activation = activation.detach()
-    return activation.unsqueeze(1) if classes.ndim == 2 else activation, gradients
+        with passed.watching(classifier, method.layer):
+            logits = ruled_logits(classifier, leaf, None, whole_way=False)
+        value, axes, edge = passed.choose(logits, method.layer, method.card)
+        gradients = logit_gradients(logits, classes, edge)
+    activation = axes.to_grid(value)
+    if classes.ndim == 1:
+        slopes = axes.to_grid(gradients)
+    else:
+        slopes = axes.to_grid(gradients.flatten(0, 1))
+        slopes = slopes.view(*gradients.shape[:2], *slopes.shape[1:])
+    if axes.tokens and not slopes.any():
+        raise MethodError(
+            f"{method.card.title} needs a layer whose places the logits depend on; after {method.layer!r} they depend "
+            f"on none of its {slopes.shape[-2]} × {slopes.shape[-1]}, only on tokens that have no place, such as a "
+            f"class token. Name an earlier layer with {method.card.name}(layer=...)."
+        )
+    return activation.unsqueeze(1) if classes.ndim == 2 else activation, slopes
 
 
 def _positive_sum(weighted: Tensor, images: Images) -> ManyMaps:

@@ -7,9 +7,11 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
-from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
+from whyfooled.classifier.dependence import check_dependence
+from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning, bad_parameter
 from whyfooled.saliency.backward.graph import plain_attention, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
@@ -119,40 +121,58 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
         raise ParameterError(f"`classes` {rule}; got {tuple(classes.shape)}.")
 
 
-def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> Logits:
+def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None, *, whole_way: bool = True) -> Logits:
     """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
     with relu_rule(rule) if rule is not None else uncompiled() as calls:
-        logits = plain_logits(classifier, images)
+        logits = plain_logits(classifier, images, whole_way=whole_way)
     if calls is not None:
         check_rule_held(classifier.module, logits, images, calls)
     return logits
 
 
-def plain_logits(classifier: Classifier, images: Images) -> Logits:
-    """Run a forward pass in full precision, and check that the logits are finite and depend on the images."""
+def plain_logits(classifier: Classifier, images: Images, *, whole_way: bool = True) -> Logits:
+    """Run a forward pass in full precision, and check that the logits are finite and depend on the images.
+
+    Where gradients are taken from a layer on, not the `whole_way`, it may be cut off between the images and the layer.
+    """
     with torch.autocast(images.device.type, enabled=False):
         logits: Tensor = classifier(images)
     check_finite(logits)
-    if images.requires_grad and logits.grad_fn is None:
-        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    if images.requires_grad and (whole_way or logits.grad_fn is None):
+        check_dependence(logits, images)
     report_logits(classifier.module, logits, images)
     return logits
 
 
-def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor, *, create_graph: bool = False) -> Tensor:
-    """Differentiate the classes' logits with respect to anything they were computed from, (n,…) -> (n,…) or (n,k,…)."""
+def logit_gradients(
+    logits: Logits, classes: ManyClasses, inputs: Tensor | GradientEdge, *, create_graph: bool = False
+) -> Tensor:
+    """Differentiate the classes' logits with respect to anything they were computed from, (n,…) -> (n,…) or (n,k,…).
+
+    That is a tensor, or the place in the graph where it was made.
+    """
     check_classes(classes, logits)
     columns = classes.long().to(logits.device)
     columns = columns.unsqueeze(1) if classes.ndim == 1 else columns
     chosen = logits.gather(1, columns)
     last = chosen.shape[1] - 1
-    gradients = [
-        torch.autograd.grad(
-            chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph
-        )[0]
-        for k in range(chosen.shape[1])
-    ]
-    if create_graph:
+    gradients: list[Tensor] = []
+    for k in range(chosen.shape[1]):
+        (gradient,) = torch.autograd.grad(
+            chosen[:, k].sum(),
+            inputs,
+            retain_graph=create_graph or k < last,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+        if gradient is None:
+            # A view that is written into has another place in the graph from then on.
+            raise MethodError(
+                "The model writes into this layer's output, which is a view of another tensor, so that no gradient "
+                "leads back to what it was before. Take another layer."
+            )
+        gradients.append(gradient)
+    if create_graph and isinstance(inputs, Tensor):
         # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
         gradients = [gradient + 0 * inputs for gradient in gradients]
     return gradients[0] if classes.ndim == 1 else torch.stack(gradients, dim=1)

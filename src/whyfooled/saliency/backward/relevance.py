@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from whyfooled.classifier import Classifier, check_finite
-from whyfooled.errors import MethodError, ModelError
+from whyfooled.classifier.dependence import check_dependence
+from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.calls import (
     CONVOLUTIONS,
     LAYERS,
@@ -251,8 +252,7 @@ def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
     with torch.enable_grad(), autocast, uncompiled(), RelevanceCalls(rules, leaf) as calls:
         logits: Tensor = classifier(leaf)
     check_finite(logits)
-    if logits.grad_fn is None:
-        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    check_dependence(logits, leaf)
     _check_rules_held(classifier.module, logits, calls)
     return Trace(leaf, logits)
 

@@ -171,7 +171,7 @@ class NeuronMasking(Study):
         passes = Passes()
         for layer in ranked.layers:
             for one in self._masks(layer, ranked, batch.seed):
-                masked = without(classifier, {layer.name: one.mask})
+                masked = without(classifier, {layer: one.mask})
                 with count_passes(masked) as spent:
                     found += self._masked(masked, some, {name: results[name] for name in one.attacks}, one)
                 passes = Passes(passes.forwards + spent.forwards, passes.backwards + spent.backwards)

@@ -1,0 +1,35 @@
+"""Whether what a model gives depends on what it was given by operations that have a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from whyfooled.errors import ModelError
+
+
+def check_dependence(logits: Tensor, images: Tensor) -> None:
+    """Raise `ModelError` unless a path of operations that have a gradient leads from the images to the logits."""
+    if not is_differentiable(logits, images):
+        raise ModelError(
+            "The model's logits do not depend on the images by operations that have a gradient: something on the way "
+            "cuts it off, such as torch.no_grad() or detach() around a frozen part, NumPy, or rounding."
+        )
+
+
+def is_differentiable(output: Tensor, inputs: Tensor) -> bool:
+    """Tell whether the graph behind a tensor leads back to another, which requires a gradient."""
+    # What the inputs were computed from is not asked for.
+    goal, seen, waiting = inputs.grad_fn, set[Any](), [output.grad_fn]
+    if output is inputs:
+        return inputs.requires_grad
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node is goal if goal is not None else getattr(node, "variable", None) is inputs:
+            return True
+        seen.add(node)
+        waiting.extend(following for following, _ in node.next_functions)
+    return False
