@@ -17,11 +17,13 @@ from whyfooled.units.concepts import Annotated, Concepts
 SIDE = 16
 
 
-class Planted(nn.Module):
-    """Gives image number i (all its pixels have the value i) the i-th of some activation maps, in every layer.
+def placed(maps: Tensor, x: Tensor) -> Tensor:
+    """Return maps that were looked up, and are nowhere in the images, with nothing added from where they should be."""
+    return maps + 0 * F.adaptive_avg_pool2d(x[:, :1], maps.shape[-2:])
 
-    What is looked up is nowhere in the image; so nothing is added to it, from where each place should be.
-    """
+
+class Planted(nn.Module):
+    """Gives image number i (all its pixels have the value i) the i-th of some activation maps, in every layer."""
 
     def __init__(self, **layers: Tensor) -> None:
         super().__init__()
@@ -32,13 +34,9 @@ class Planted(nn.Module):
 
     def forward(self, x):
         numbers = (x.mean((1, 2, 3)) * 255).round().long()
-        found = [getattr(self, name)(self.looked_up(name, numbers, x)) for name in self.names]
+        found = [getattr(self, name)(placed(getattr(self, f"{name}_maps")[numbers], x)) for name in self.names]
         # Never what looks like probabilities.
         return torch.stack([one.mean((1, 2, 3)) for one in found * 2], 1).clamp(min=0) - 1
-
-    def looked_up(self, name, numbers, x):
-        maps = getattr(self, f"{name}_maps")[numbers]
-        return maps + 0 * F.adaptive_avg_pool2d(x[:, :1], maps.shape[-2:])
 
 
 def planted(**layers: Tensor) -> Classifier:

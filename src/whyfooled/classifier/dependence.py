@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from whyfooled.errors import ModelError
+from whyfooled.errors import MethodError, ModelError
 
 
 def check_dependence(logits: Tensor, images: Tensor) -> None:
     """Raise `ModelError` unless a path of operations that have a gradient leads from the images to the logits."""
+    check_recording()
     if not is_differentiable(logits, images):
         raise ModelError(
             "The model's logits do not depend on the images by operations that have a gradient: something on the way "
             "cuts it off, such as torch.no_grad() or detach() around a frozen part, NumPy, or rounding."
+        )
+
+
+def check_recording() -> None:
+    """Raise `MethodError` where PyTorch records nothing that a gradient could be taken of, whatever one asks for."""
+    if torch.is_inference_mode_enabled():
+        raise MethodError(
+            "Gradients cannot be taken inside torch.inference_mode(). Leave it; inside torch.no_grad() they can."
         )
 
 

@@ -110,8 +110,13 @@ def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
 
 def check_pairs(images: Images, classes: ManyClasses) -> None:
     """Raise `ParameterError` unless the images are in single or double precision and there are classes for each."""
+    if not isinstance(images, Tensor):
+        fix = "Make a tensor of them: torch.as_tensor(images)."
+        raise bad_parameter("images", "must be a tensor", type(images).__name__, fix)
     if images.dtype not in (torch.float32, torch.float64):
         fix = "The maps of two classes are nearly equal, so their difference needs the precision."
+        if not images.is_floating_point():
+            fix = "Values are in [0, 1]: images.float() / 255."
         raise bad_parameter("images", "must be float32 or float64", images.dtype, fix)
     if not isinstance(classes, Tensor):
         fix = "Make a tensor of them: torch.tensor([...])."

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from whyfooled.classifier import Classifier, check_finite
-from whyfooled.classifier.dependence import check_dependence
+from whyfooled.classifier.dependence import check_dependence, check_recording
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.calls import (
     CONVOLUTIONS,
@@ -246,6 +246,7 @@ def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
     ModelError
         If the logits are not finite, or do not depend on the images.
     """
+    check_recording()
     # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
     leaf = images.detach().clone().requires_grad_()
     autocast = torch.autocast(images.device.type, enabled=False)
@@ -258,6 +259,7 @@ def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
 
 
 _TITLES = {
+    "TransposedConvolution": "a transposed convolution",
     "Silu": "SiLU",
     "Gelu": "GELU",
     "NativeLayerNorm": "layer norm",
