@@ -9,14 +9,12 @@ attention) is nowhere in particular. The pass itself is as it would be otherwise
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 Coordinate = Tensor | None
 """For each value of a tensor its row, or its column, on the CPU; NaN where it is nowhere, None if all values are.
@@ -41,9 +39,7 @@ class Origin(NamedTuple):
 NOWHERE = Origin(None, None)
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """A call of an operation, with what it gave, and where tensors come from."""
 
     func: Any
@@ -72,6 +68,8 @@ Rule = Callable[[Call, int], Sequence[Coordinate]]
 def follow(call: Call) -> list[Origin]:
     """Return where the outputs of a call come from."""
     rule = _find_rule(call.func)
+    if rule is not _slide and all(call.origin(each) is NOWHERE for each in tensors_among(call.args)):
+        return [NOWHERE] * len(call.outputs)
     if rule is None:
         # What writes into a tensor, in a way that is not known, leaves it where it was.
         stay = call.func._schema.is_mutable
@@ -82,8 +80,19 @@ def follow(call: Call) -> list[Origin]:
 
 
 def tensors_among(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors; those without plain memory, as sparse ones, have no values to follow."""
-    return (value for value in values if isinstance(value, Tensor) and value.layout is torch.strided)
+    """Yield the tensors whose values can be followed, those in lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if has_memory(value):
+                yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_among(value)
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Tell whether a tensor is values in memory: not sparse, not nested, not one of `torch.func`'s."""
+    plain = tensor.layout is torch.strided and not tensor.is_nested
+    return plain and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _apply(rule: Rule, call: Call, way: int) -> Sequence[Coordinate]:
@@ -103,7 +112,15 @@ def _find_rule(func: Any) -> Rule | None:
         return _merge
     if "scaled_dot_product" in name:
         return _attend
-    return _move if func.is_view else None
+    if func.is_view:
+        return _move
+    return None if func.namespace == "aten" else _trust
+
+
+def _trust(call: Call, way: int) -> Sequence[Coordinate]:
+    """Of another library's operation: where what it takes is, if it gives as many values in the same shape."""
+    coordinate = call.coordinate(0, way)
+    return [coordinate if coordinate is not None and coordinate.shape == call.outputs[0].shape else None]
 
 
 def _merge(call: Call, way: int) -> Sequence[Coordinate]:
@@ -129,8 +146,14 @@ def _move(call: Call, way: int) -> Sequence[Coordinate]:
     coordinate = call.coordinate(0, way)
     if coordinate is None:
         return []
-    rest, named = tree_map_only(Tensor, Tensor.cpu, (call.args[1:], call.kwargs))
-    return [each if each.is_floating_point() else None for each in tree_leaves(call.func(coordinate, *rest, **named))]
+    moved = call.func(coordinate, *map(_bring_to_cpu, call.args[1:]), **call.kwargs)
+    return [each if each.is_floating_point() else None for each in tensors_among([moved])]
+
+
+def _bring_to_cpu(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_bring_to_cpu(each) for each in value]
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _reshape(call: Call, way: int) -> Sequence[Coordinate]:
@@ -240,38 +263,45 @@ def _attend(call: Call, way: int) -> Sequence[Coordinate]:
 
 def _slide(call: Call, way: int) -> Sequence[Coordinate]:
     """Of convolutions, poolings and resizings: where the middle of each window is."""
-    taken, output = call.args[0], call.outputs[0]
-    coordinate = call.coordinate(0, way)
+    output, coordinate = call.outputs[0], call.coordinate(0, way)
     sides = 2 if "2d" in call.func._schema.name else output.ndim - 2
-    axis = way - 2
-    if sides == 2 and coordinate is None and output.shape[axis] > 1:
-        # Of a single row, or of what comes from nowhere, rows are where they are by what the operation means.
-        if taken.shape[axis] > 1 and any(each is not None for each in call.origin(taken)):
-            return []
-        places = (torch.arange(output.shape[axis]) + 0.5) * call.pixels[way] / output.shape[axis] - 0.5
-        return [(places.view(-1, 1) if way == 0 else places).expand(output.shape)]
     if coordinate is None:
-        return []
-    coordinate = _average(coordinate, -sides - 1)
+        return [_start_anew(call, way)] if sides == 2 else []
+    middles = _average(coordinate, -sides - 1)
     for side in range(-sides, 0):
-        places = _find_middles(call, sides, side, coordinate.shape[side], output.shape[side])
-        if not torch.equal(places, torch.arange(coordinate.shape[side])):
-            low, high = (_take(coordinate, side, whole.long()) for whole in (places.floor(), places.ceil()))
+        places = _find_middles(call, sides, side, middles.shape[side], output.shape[side])
+        if places is not None:
+            low, high = (_take(middles, side, whole.long()) for whole in (places.floor(), places.ceil()))
             fraction = (places - places.floor()).view(-1, *(1,) * (-side - 1))
-            coordinate = low + fraction * (high - low)
-    return [_drop_if_everywhere(coordinate.expand(output.shape))]
+            middles = low + fraction * (high - low)
+    return [_drop_if_everywhere(middles.expand(output.shape))]
 
 
-def _find_middles(call: Call, sides: int, side: int, before: int, after: int) -> Tensor:
-    """Return (after,) where the middles of windows along a side are, from 0 to before − 1."""
+def _start_anew(call: Call, way: int) -> Coordinate:
+    """Return the rows, or columns, that an operation in two dimensions makes of a single one, or of what is nowhere."""
+    axis, shape = way - 2, call.outputs[0].shape
+    if shape[axis] == 1 or (
+        call.args[0].shape[axis] > 1 and any(each is not None for each in call.origin(call.args[0]))
+    ):
+        return None
+    places = (torch.arange(shape[axis]) + 0.5) * call.pixels[way] / shape[axis] - 0.5
+    return (places.view(-1, 1) if way == 0 else places).expand(shape)
+
+
+def _find_middles(call: Call, sides: int, side: int, before: int, after: int) -> Tensor | None:
+    """Return (after,) where the middles of windows along a side are, from 0 to before − 1; None if they stay."""
     stride, padding, dilation = (call.argument(name) for name in ("stride", "padding", "dilation"))
     kernel = call.args[1].shape[-sides:] if call.argument("weight") is not None else call.argument("kernel_size")
     if not kernel or padding is None or call.argument("transposed"):
+        if before == after:
+            return None
         # Windows side by side, as many as there are values.
         return ((torch.arange(after) + 0.5) * before / after - 0.5).clamp(0, before - 1)
     long, step, margin, apart = (
         values[side % len(values)] for values in (kernel, stride or kernel, padding, dilation or [1])
     )
+    if before == after and step == 1 and 2 * margin == (long - 1) * apart:
+        return None
     middles: Tensor = (torch.arange(after) * step - margin + (long - 1) * apart / 2).clamp(0, before - 1)
     return middles
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from whyfooled.classifier.origins import NOWHERE, Call, Origin, follow, tensors_among
+from whyfooled.classifier.origins import NOWHERE, Call, Origin, follow, has_memory, tensors_among
 
 
 class Seen(NamedTuple):
@@ -19,6 +18,10 @@ class Seen(NamedTuple):
 
     origin: Origin
     step: int
+
+
+NOTHING = Seen(NOWHERE, -1)
+"""What is known of a tensor that was not seen."""
 
 
 @final
@@ -35,7 +38,12 @@ class Moment:
 
     def __init__(self, tensor: Tensor, seen: Seen) -> None:
         self.tensor, self.seen = tensor, seen
-        self.value = tensor.detach()
+        self.copy: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """What it was then, without its graph."""
+        return self.tensor.detach() if self.copy is None else self.copy
 
 
 @final
@@ -60,7 +68,7 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._origins: dict[int, dict[Any, Origin]] = {}
         self._parents: list[set[int]] = []
         self._tidy_at = 1000
-        self._watched: dict[int, list[Moment]] = {}
+        self._held: dict[int, list[Moment]] = {}
         rows = torch.arange(height, dtype=torch.float32).view(-1, 1).expand(images.shape)
         columns = torch.arange(width, dtype=torch.float32).expand(images.shape)
         self._note_step([images], [])
@@ -68,6 +76,8 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def look(self, tensor: Tensor) -> Seen:
         """Return what is known of a tensor now."""
+        if not has_memory(tensor):
+            return NOTHING
         return Seen(self._find_origin(tensor), self._find_step(tensor))
 
     def find_ancestors(self, tensor: Tensor) -> set[int]:
@@ -83,19 +93,20 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def hold(self, tensor: Tensor) -> Moment:
         """Hold on to a tensor as it is now: a copy is made as soon as something is about to write into it."""
         moment = Moment(tensor, self.look(tensor))
-        self._watched.setdefault(_find_storage(tensor), []).append(moment)
+        if has_memory(tensor):
+            self._held.setdefault(_find_storage(tensor), []).append(moment)
         return moment
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        if self._watched and func._schema.is_mutable:
+        writes = func._schema.is_mutable
+        if self._held and writes:
             self._copy_before(func, args, named)
         result = func(*args, **named)
-        outputs = [result] if isinstance(result, Tensor) else list(tensors_among(tree_leaves(result)))
-        given = list(tensors_among(tree_leaves((args, named))))
-        self._note_step(outputs, given, writes=func._schema.is_mutable)
+        outputs = list(tensors_among([result]))
+        self._note_step(outputs, tensors_among((*args, *named.values())), writes=writes)
         origins = follow(Call(func, args, named, outputs, self._find_origin, self._pixels))
         for output, origin in zip(outputs, origins, strict=True):
             self._note_origin(output, origin)
@@ -109,11 +120,11 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Note what was made of what; by storage, so that what is written into a part is in the whole."""
         before = {_find_storage(tensor): self._find_step(tensor) for tensor in given}
         made = {_find_storage(output): output for output in outputs}
-        new = [output for storage, output in made.items() if writes or storage not in before]
+        new = {storage: output for storage, output in made.items() if writes or storage not in before}
         if new:
             self._parents.append(set(before.values()))
-        for output in new:
-            self._storages[_find_storage(output)] = _refer_weakly(output), len(self._parents) - 1
+        for storage, output in new.items():
+            self._storages[storage] = _refer_weakly(output), len(self._parents) - 1
         if len(self._storages) > self._tidy_at:
             self._tidy()
 
@@ -125,17 +136,23 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _tidy(self) -> None:
         """Forget what is gone."""
-        self._storages = {storage: known for storage, known in self._storages.items() if not known[0].expired()}  # type: ignore[no-untyped-call]
-        self._origins = {storage: known for storage, known in self._origins.items() if storage in self._storages}
+        gone = [
+            storage
+            for storage, (reference, _) in self._storages.items()
+            if reference.expired()  # type: ignore[no-untyped-call]
+        ]
+        for storage in gone:
+            del self._storages[storage]
+            self._origins.pop(storage, None)
         self._tidy_at = 2 * len(self._storages) + 1000
 
     def _copy_before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for place, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 given = args[place] if place < len(args) else kwargs.get(argument.name)
-                for written in tensors_among(tree_leaves(given)):
-                    for moment in self._watched.pop(_find_storage(written), []):
-                        moment.value = moment.tensor.detach().clone()
+                for written in tensors_among([given]):
+                    for moment in self._held.pop(_find_storage(written), []):
+                        moment.copy = moment.tensor.detach().clone()
 
 
 def _refer_weakly(tensor: Tensor) -> StorageWeakRef:

@@ -7,7 +7,9 @@ shape) is then the identity.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes, read_axes
 from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
-from whyfooled.classifier.tracing import PassTrace, Seen
+from whyfooled.classifier.tracing import NOTHING, PassTrace, Seen
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.calls import tensors_in
@@ -59,25 +61,63 @@ def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None
         If the logits are computed in another way.
     """
     find_layers(classifier.module, layer)
-    given = images.detach()
-    trace = PassTrace(given)
-    seen, leaving = _SeenLayers(layer, trace), _LeavingCalls(trace)
-    with watch_layers(find_layers(classifier.module, None), seen.see), leaving, trace:
-        logits = ruled_logits(classifier, given, None)
+    choices = _CHOICES.setdefault(classifier.module, {})
+    key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
+    if key in choices:
+        logits, seen, candidates = _watch(classifier, images, layer, None)
+        again = _take_known(choices[key], seen, candidates, logits)
+        if again is not None:
+            return again
+    logits, seen, candidates = _watch(classifier, images, layer, PassTrace)
     head = next((head for head in reversed(seen.heads) if _gives(head, logits)), None)
     if head is None:
         raise MethodError(
             f"{card.title} needs logits that a linear layer computes from the mean of a spatial layer's channels; the "
             f"logits of this model are not the output of a linear layer. {_ADVICE}"
         )
-    candidates = ([] if seen.last is None else [seen.last]) + ([] if layer else leaving.inputs)
-    grids = [grid for candidate in candidates if (grid := candidate.to_grid(layer)) is not None]
-    features = next((grid for grid in reversed(grids) if _is_mean(head.values, grid)), None)
-    if features is None:
-        raise MethodError(
-            f"{card.title} does not work on this model: {_say_why_not(head, grids, seen.last, layer)}. {_ADVICE}"
-        )
-    return PooledLinear(logits, features, head.layer.weight.flatten(1))
+    grids = {place: grid for place, each in enumerate(candidates) if (grid := each.to_grid(layer)) is not None}
+    place = next((place for place in reversed(grids) if _is_mean(head.values, grids[place])), None)
+    if place is None:
+        why = _say_why_not(head, list(grids.values()), seen.last, layer)
+        raise MethodError(f"{card.title} does not work on this model: {why}. {_ADVICE}")
+    if len(logits):
+        choices[key] = _Choice(place, candidates[place].tensor.shape[1:], cast(Axes, candidates[place].axes))
+    return PooledLinear(logits, grids[place], head.layer.weight.flatten(1))
+
+
+class _Choice(NamedTuple):
+    """Which candidate is what the linear layer takes the mean of, its shape for one image, and its axes."""
+
+    place: int
+    shape: tuple[int, ...]
+    axes: Axes
+
+
+_CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
+
+
+def _watch(
+    classifier: Classifier, images: Images, layer: str | None, tracing: type[PassTrace] | None
+) -> tuple[Logits, _SeenLayers, list[_Candidate]]:
+    """Run a forward pass; return the logits, what layers show, and what may be the features, the last ones last."""
+    given = images.detach()
+    trace = None if tracing is None else tracing(given)
+    seen, leaving = _SeenLayers(layer, trace), _LeavingCalls(trace)
+    with watch_layers(find_layers(classifier.module, None), seen.see), leaving, trace or nullcontext():
+        logits = ruled_logits(classifier, given, None)
+    return logits, seen, ([] if seen.last is None else [seen.last]) + ([] if layer else leaving.inputs)
+
+
+def _take_known(
+    choice: _Choice, seen: _SeenLayers, candidates: list[_Candidate], logits: Logits
+) -> PooledLinear | None:
+    """Take the features that were found before; None if they are not what they were."""
+    head = next((head for head in reversed(seen.heads) if _gives(head, logits)), None)
+    tensor = candidates[choice.place].tensor if choice.place < len(candidates) else None
+    if head is None or tensor is None or tensor.shape[1:] != choice.shape:
+        return None
+    features = choice.axes.to_grid(tensor)
+    return PooledLinear(logits, features, head.layer.weight.flatten(1)) if _is_mean(head.values, features) else None
 
 
 _ADVICE = "Use gradcam, which needs no such layers."
@@ -102,6 +142,11 @@ class _Candidate(NamedTuple):
     tensor: Tensor
     seen: Seen
 
+    @classmethod
+    def of(cls, tensor: Tensor, trace: PassTrace | None) -> _Candidate:
+        """Note a tensor, and where its values come from if that is followed."""
+        return cls(tensor, NOTHING if trace is None else trace.look(tensor))
+
     @property
     def axes(self) -> Axes | str:
         """Which of its axes are channels and places, or what it is in place of that."""
@@ -118,7 +163,7 @@ class _Candidate(NamedTuple):
 class _SeenLayers:
     """What layers show in a forward pass: calls of linear layers, and the last output of one, or any, with places."""
 
-    def __init__(self, layer: str | None, trace: PassTrace) -> None:
+    def __init__(self, layer: str | None, trace: PassTrace | None) -> None:
         self.layer, self.trace = layer, trace
         self.heads: list[_Head] = []
         self.last: _Candidate | None = None
@@ -128,7 +173,7 @@ class _SeenLayers:
         if given and isinstance(given[0], Tensor) and _is_linear(part) and not _may_have_places(output):
             self.heads.append(_Head(name, part, given[0]))
         if name == self.layer or (self.layer is None and _may_have_places(output)):
-            self.last = _Candidate(output, self.trace.look(output))
+            self.last = _Candidate.of(output, self.trace)
 
 
 class _LeavingCalls(TorchFunctionMode):
@@ -137,7 +182,7 @@ class _LeavingCalls(TorchFunctionMode):
     A pooling is among them, however it is spelled.
     """
 
-    def __init__(self, trace: PassTrace) -> None:
+    def __init__(self, trace: PassTrace | None) -> None:
         super().__init__()
         self.trace = trace
         self.inputs: list[_Candidate] = []
@@ -148,7 +193,7 @@ class _LeavingCalls(TorchFunctionMode):
         outputs = func(*args, **(kwargs or {}))
         if isinstance(outputs, Tensor) and not _may_have_places(outputs):
             taken = filter(_may_have_places, tensors_in((args, kwargs or {})))
-            self.inputs += [_Candidate(tensor, self.trace.look(tensor)) for tensor in taken]
+            self.inputs += [_Candidate.of(tensor, self.trace) for tensor in taken]
         return outputs
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, cast, final
+from weakref import WeakKeyDictionary
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +18,84 @@ from whyfooled.classifier.layers import describe_output, find_layers, is_grid, w
 from whyfooled.classifier.tracing import Moment, PassTrace
 from whyfooled.errors import MethodError, ModelError
 from whyfooled.registry import Card
+from whyfooled.saliency.backward.gradients import ruled_logits
 from whyfooled.types import Images, Logits
+
+
+class ChosenOutput(NamedTuple):
+    """The output of a layer that maps are made of: what it was, which of its axes are which, its place in the graph."""
+
+    value: Tensor
+    axes: Axes
+    edge: GradientEdge
+
+
+def run_to_layer(classifier: Classifier, images: Images, layer: str | None, card: Card) -> tuple[Logits, ChosenOutput]:
+    """Run the classifier, and take what one layer gave: the named one, or the last that has places.
+
+    Which one that is, and which of its axes are which, is found out once for a model and a size of images.
+
+    Raises
+    ------
+    ParameterError
+        If the model has no layer of that name.
+    MethodError
+        In the name of the method, if no layer has such an output, or the named one has another.
+    ModelError
+        If the logits do not depend on what has.
+    """
+    choices = _CHOICES.setdefault(classifier.module, {})
+    key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
+    if key in choices:
+        logits, again = _run_to_known(classifier, images, choices[key])
+        if again is not None:
+            return logits, again
+    trace, outputs = PassTrace(images), list[LayerOutput]()
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        edge = get_gradient_edge(output) if output.requires_grad else None
+        outputs.append(LayerOutput(name, trace.hold(output), edge))
+
+    with watch_layers(find_layers(classifier.module, layer), see), trace:
+        logits = ruled_logits(classifier, images, None, whole_way=False)
+    steps = trace.find_ancestors(logits)
+    chosen = _choose(outputs, steps, layer, len(logits), card)
+    axes = cast(Axes, chosen.axes)
+    if len(logits):
+        run = [output for output in outputs if output.name == chosen.name].index(chosen)
+        choices[key] = _Choice(chosen.name, run, chosen.shape[1:], axes)
+    return logits, ChosenOutput(chosen.moment.value, axes, cast(GradientEdge, chosen.edge))
+
+
+class _Choice(NamedTuple):
+    """Which layer was chosen, which of its runs, the shape of its output for one image, and its axes."""
+
+    name: str
+    run: int
+    shape: tuple[int, ...]
+    axes: Axes
+
+
+_CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
+
+
+def _run_to_known(classifier: Classifier, images: Images, choice: _Choice) -> tuple[Logits, ChosenOutput | None]:
+    """Run the classifier, and take what a layer gave that was chosen before; None if it gave something else now."""
+    runs: list[tuple[Tensor, GradientEdge | None]] = []
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        # A copy: the next layer may work in place.
+        value = output.detach().clone() if len(runs) == choice.run else output.detach()
+        runs.append((value, get_gradient_edge(output) if output.requires_grad else None))
+
+    with watch_layers(find_layers(classifier.module, choice.name), see):
+        logits = ruled_logits(classifier, images, None, whole_way=False)
+    if len(runs) <= choice.run:
+        return logits, None
+    value, edge = runs[choice.run]
+    if edge is None or value.shape != (len(logits), *choice.shape):
+        return logits, None
+    return logits, ChosenOutput(value, choice.axes, edge)
 
 
 @final
@@ -43,7 +120,7 @@ class LayerOutput:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of what it gave."""
-        return tuple(self.moment.value.shape)
+        return tuple(self.moment.tensor.shape)
 
     @cached_property
     def axes(self) -> Axes | str:
@@ -64,47 +141,13 @@ class LayerOutput:
         return describe_output(self.axes, self.shape[1:])
 
 
-class ChosenOutput(NamedTuple):
-    """The output of a layer that maps are made of: what it was, which of its axes are which, its place in the graph."""
-
-    value: Tensor
-    axes: Axes
-    edge: GradientEdge
-
-
-@final
-class WatchedPass:
-    """A forward pass, and what layers gave in it."""
-
-    def __init__(self, images: Images) -> None:
-        self.trace = PassTrace(images)
-        self.outputs: list[LayerOutput] = []
-
-    @contextmanager
-    def watching(self, classifier: Classifier, layer: str | None) -> Iterator[None]:
-        """Watch one layer, or all if None, while the classifier runs."""
-        with watch_layers(find_layers(classifier.module, layer), self._see), self.trace:
-            yield
-
-    def _see(self, name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        edge = get_gradient_edge(output) if output.requires_grad else None
-        self.outputs.append(LayerOutput(name, self.trace.hold(output), edge))
-
-    def choose(self, logits: Logits, layer: str | None, card: Card) -> ChosenOutput:
-        """Choose the last output of a layer that has places and that the logits depend on.
-
-        Raises
-        ------
-        MethodError
-            In the name of the method, if no layer has such an output, or the named one has another.
-        ModelError
-            If the logits do not depend on what has.
-        """
-        outputs = [output for output in self.outputs if output.shape[:1] == logits.shape[:1]]
-        steps = self.trace.find_ancestors(logits)
-        used = [output for output in outputs if output.edge is not None and output.moment.seen.step in steps]
-        chosen = _choose_last(outputs, used, card) if layer is None else _choose_named(layer, outputs, used, card)
-        return ChosenOutput(chosen.moment.value, cast(Axes, chosen.axes), cast(GradientEdge, chosen.edge))
+def _choose(
+    outputs: Sequence[LayerOutput], steps: Container[int], layer: str | None, count: int, card: Card
+) -> LayerOutput:
+    """Choose the last output that has places and is among the steps on which the logits depend."""
+    rows = [output for output in outputs if output.shape[:1] == (count,)]
+    used = [output for output in rows if output.edge is not None and output.moment.seen.step in steps]
+    return _choose_last(rows, used, card) if layer is None else _choose_named(layer, rows, used, card)
 
 
 def _choose_last(outputs: Sequence[LayerOutput], used: Sequence[LayerOutput], card: Card) -> LayerOutput:

@@ -12,8 +12,8 @@ from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency._pooling import find_pooled_linear
-from whyfooled.saliency._spatial import WatchedPass, at_image_size
-from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, ruled_logits
+from whyfooled.saliency._spatial import at_image_size, run_to_layer
+from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients
 from whyfooled.saliency.guided import GuidedBackprop
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
@@ -198,11 +198,8 @@ def _layer_gradients(
     """Return a layer's output (n,d,h,w), or (n,1,d,h,w) for classes (n,k), and the logits' gradients there."""
     check_pairs(images, classes)
     leaf = images.detach().clone().requires_grad_()
-    passed = WatchedPass(leaf)
     with torch.enable_grad():
-        with passed.watching(classifier, method.layer):
-            logits = ruled_logits(classifier, leaf, None, whole_way=False)
-        value, axes, edge = passed.choose(logits, method.layer, method.card)
+        logits, (value, axes, edge) = run_to_layer(classifier, leaf, method.layer, method.card)
         gradients = logit_gradients(logits, classes, edge)
     activation = axes.to_grid(value)
     if classes.ndim == 1:
