@@ -94,6 +94,8 @@ def read_axes(origin: Origin, shape: tuple[int, ...]) -> Axes | str:
         return CHANNELS_FIRST
     if rows is None or columns is None:
         return "values of no place in particular"
+    if not (_goes_on(rows) and _goes_on(columns)):
+        return "a single row or column of places"
     down, across = _along(rows), _along(columns)
     if down is None or across is None or 0 in (down[0], across[0]):
         return "places along several axes, as in windows or in the weights of attention"
@@ -108,6 +110,12 @@ def read_axes(origin: Origin, shape: tuple[int, ...]) -> Axes | str:
         return "places that are out of order"
     backwards = tuple(axis for axis, runs in order.items() if runs == -1)
     return Axes(6 - row_axis - column_axis, row_axis, column_axis, backwards)
+
+
+def _goes_on(coordinate: Tensor) -> bool:
+    placed = drop_repeats(coordinate)
+    placed = placed[~placed.isnan()]
+    return len(placed) > 1 and bool(placed.max() - placed.min() > NEAR)
 
 
 def _along(coordinate: Tensor) -> tuple[int, Tensor] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,16 +31,19 @@ def check_recording() -> None:
 
 def is_differentiable(output: Tensor, inputs: Tensor) -> bool:
     """Tell whether the graph behind a tensor leads back to another, which requires a gradient."""
-    # What the inputs were computed from is not asked for.
-    goal, seen, waiting = inputs.grad_fn, set[Any](), [output.grad_fn]
     if output is inputs:
         return inputs.requires_grad
+    # A leaf is known by the node where its gradient would be kept.
+    goal = inputs.grad_fn
+    return any(node is goal if goal is not None else getattr(node, "variable", None) is inputs for node in walk(output))
+
+
+def walk(output: Tensor) -> Iterator[Any]:
+    """Go through the nodes of the graph behind a tensor, each once."""
+    seen, waiting = set[Any](), [output.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if node is goal if goal is not None else getattr(node, "variable", None) is inputs:
-            return True
-        seen.add(node)
-        waiting.extend(following for following, _ in node.next_functions)
-    return False
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(following for following, _ in node.next_functions)

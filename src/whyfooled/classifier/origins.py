@@ -311,7 +311,7 @@ _RULES: dict[str, Rule | None] = {
     **dict.fromkeys(("as_strided", "view_as_complex", "view_as_real", "_conj", "real", "imag"), None),
     **dict.fromkeys(("roll", "flip"), _turn),
     "index_select": _select,
-    **dict.fromkeys(("repeat", "gather", "index", "take", "im2col"), _move),
+    **dict.fromkeys(("repeat", "rot90", "gather", "index", "take", "im2col"), _move),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"), _move),
     **dict.fromkeys([f"{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)], _move),
     "constant_pad_nd": _pad,
@@ -327,7 +327,18 @@ _RULES: dict[str, Rule | None] = {
     **dict.fromkeys(("_native_batch_norm_legit", "_native_batch_norm_legit_no_training"), _keep),
     **dict.fromkeys(("_batch_norm_with_update", "batch_norm_elemt"), _keep),
     **dict.fromkeys(
-        ("_softmax", "_log_softmax", "_safe_softmax", "tril", "triu", "index_put", "_index_put_impl"), _keep
+        (
+            "_softmax",
+            "_log_softmax",
+            "_safe_softmax",
+            "tril",
+            "triu",
+            "slice_scatter",
+            "select_scatter",
+            "index_put",
+            "_index_put_impl",
+        ),
+        _keep,
     ),
     **dict.fromkeys(("_native_multi_head_attention", "_transformer_encoder_layer_fwd"), _keep),
     **dict.fromkeys(("rsub", "_prelu_kernel", "fill", "zero"), _merge),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, cast, final
@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes, read_axes
+from whyfooled.classifier.dependence import walk
 from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
 from whyfooled.classifier.tracing import Moment, PassTrace
 from whyfooled.errors import MethodError, ModelError
@@ -47,7 +48,7 @@ def run_to_layer(classifier: Classifier, images: Images, layer: str | None, card
     choices = _CHOICES.setdefault(classifier.module, {})
     key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
     if key in choices:
-        logits, again = _run_to_known(classifier, images, choices[key])
+        logits, again = _run_to_known(classifier, images, layer, choices[key])
         if again is not None:
             return logits, again
     trace, outputs = PassTrace(images), list[LayerOutput]()
@@ -58,20 +59,19 @@ def run_to_layer(classifier: Classifier, images: Images, layer: str | None, card
 
     with watch_layers(find_layers(classifier.module, layer), see), trace:
         logits = ruled_logits(classifier, images, None, whole_way=False)
-    steps = trace.find_ancestors(logits)
-    chosen = _choose(outputs, steps, layer, len(logits), card)
+    chosen = _choose(outputs, logits, layer, card)
     axes = cast(Axes, chosen.axes)
     if len(logits):
-        run = [output for output in outputs if output.name == chosen.name].index(chosen)
-        choices[key] = _Choice(chosen.name, run, chosen.shape[1:], axes)
+        choices[key] = _Choice(chosen.name, outputs.index(chosen), len(outputs), chosen.shape[1:], axes)
     return logits, ChosenOutput(chosen.moment.value, axes, cast(GradientEdge, chosen.edge))
 
 
 class _Choice(NamedTuple):
-    """Which layer was chosen, which of its runs, the shape of its output for one image, and its axes."""
+    """Which output was chosen, of how many that were watched, its shape for one image, and its axes."""
 
     name: str
-    run: int
+    place: int
+    outputs: int
     shape: tuple[int, ...]
     axes: Axes
 
@@ -79,22 +79,24 @@ class _Choice(NamedTuple):
 _CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
 
 
-def _run_to_known(classifier: Classifier, images: Images, choice: _Choice) -> tuple[Logits, ChosenOutput | None]:
-    """Run the classifier, and take what a layer gave that was chosen before; None if it gave something else now."""
-    runs: list[tuple[Tensor, GradientEdge | None]] = []
+def _run_to_known(
+    classifier: Classifier, images: Images, layer: str | None, choice: _Choice
+) -> tuple[Logits, ChosenOutput | None]:
+    """Run the classifier, and take the output that was chosen before; None if it goes another way now."""
+    names: list[str] = []
+    chosen: list[tuple[Tensor, GradientEdge]] = []
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        # A copy: the next layer may work in place.
-        value = output.detach().clone() if len(runs) == choice.run else output.detach()
-        runs.append((value, get_gradient_edge(output) if output.requires_grad else None))
+        names.append(name)
+        if len(names) == choice.place + 1 and name == choice.name and output.requires_grad:
+            # A copy: the next layer may work in place.
+            chosen.append((output.detach().clone(), get_gradient_edge(output)))
 
-    with watch_layers(find_layers(classifier.module, choice.name), see):
+    with watch_layers(find_layers(classifier.module, layer), see):
         logits = ruled_logits(classifier, images, None, whole_way=False)
-    if len(runs) <= choice.run:
+    if len(names) != choice.outputs or not chosen or chosen[0][0].shape != (len(logits), *choice.shape):
         return logits, None
-    value, edge = runs[choice.run]
-    if edge is None or value.shape != (len(logits), *choice.shape):
-        return logits, None
+    ((value, edge),) = chosen
     return logits, ChosenOutput(value, choice.axes, edge)
 
 
@@ -141,12 +143,11 @@ class LayerOutput:
         return describe_output(self.axes, self.shape[1:])
 
 
-def _choose(
-    outputs: Sequence[LayerOutput], steps: Container[int], layer: str | None, count: int, card: Card
-) -> LayerOutput:
-    """Choose the last output that has places and is among the steps on which the logits depend."""
-    rows = [output for output in outputs if output.shape[:1] == (count,)]
-    used = [output for output in rows if output.edge is not None and output.moment.seen.step in steps]
+def _choose(outputs: Sequence[LayerOutput], logits: Logits, layer: str | None, card: Card) -> LayerOutput:
+    """Choose the last output that has places and that the logits depend on."""
+    nodes = set(walk(logits))
+    rows = [output for output in outputs if output.shape[:1] == logits.shape[:1]]
+    used = [output for output in rows if output.edge is not None and output.edge.node in nodes]
     return _choose_last(rows, used, card) if layer is None else _choose_named(layer, rows, used, card)
 
 
@@ -187,6 +188,12 @@ def _choose_named(layer: str, outputs: Sequence[LayerOutput], used: Sequence[Lay
             f"with {card.name}(layer=...). All that there are: whyfooled layers."
         )
     if not any(output in placed for output in used):
+        if placed[-1].moment.copy is not None:
+            # A view that is written into has another place in the graph from then on.
+            raise MethodError(
+                f"{card.title} cannot take a gradient to {layer!r}: the model writes into its output, which is a view "
+                f"of another tensor. Name another layer with {card.name}(layer=...)."
+            )
         raise ModelError(_CUT_OFF.format(repr(layer)))
     return next(output for output in reversed(used) if output in placed)
 

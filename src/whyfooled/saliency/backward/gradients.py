@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.classifier.dependence import check_dependence
-from whyfooled.errors import MethodError, ParameterError, WhyfooledWarning, bad_parameter
+from whyfooled.errors import ParameterError, WhyfooledWarning, bad_parameter
 from whyfooled.saliency.backward.graph import plain_attention, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
@@ -164,18 +164,8 @@ def logit_gradients(
     gradients: list[Tensor] = []
     for k in range(chosen.shape[1]):
         (gradient,) = torch.autograd.grad(
-            chosen[:, k].sum(),
-            inputs,
-            retain_graph=create_graph or k < last,
-            create_graph=create_graph,
-            allow_unused=True,
+            chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph
         )
-        if gradient is None:
-            # A view that is written into has another place in the graph from then on.
-            raise MethodError(
-                "The model writes into this layer's output, which is a view of another tensor, so that no gradient "
-                "leads back to what it was before. Take another layer."
-            )
         gradients.append(gradient)
     if create_graph and isinstance(inputs, Tensor):
         # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
