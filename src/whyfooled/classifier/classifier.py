@@ -201,8 +201,8 @@ class Classifier(nn.Module):
             )
         if output.ndim != 2 or len(output) != len(images) or output.shape[1] < 2:
             raise ModelError(
-                f"The model must return logits of the shape (n, classes), of two classes at least, for n={len(images)} "
-                f"images; got {tuple(output.shape)}.{_ONE_LOGIT if output.shape[1:] == (1,) else ''}"
+                f"The model must return logits of the shape (n, classes) for n={len(images)} images, of two classes at "
+                f"least; got {tuple(output.shape)}.{_ONE_LOGIT if output.shape[1:] == (1,) else ''}"
             )
         return output
 

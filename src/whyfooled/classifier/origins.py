@@ -75,7 +75,7 @@ def follow(call: Call) -> list[Origin]:
         stay = call.func._schema.is_mutable
         return [call.origin(output) if stay else NOWHERE for output in call.outputs]
     rows, columns = (_apply(rule, call, way) for way in (0, 1))
-    origins = [Origin(*pair) for pair in zip_longest(rows, columns)]
+    origins = [NOWHERE if row is column is None else Origin(row, column) for row, column in zip_longest(rows, columns)]
     return [*origins, *[NOWHERE] * len(call.outputs)][: len(call.outputs)]
 
 

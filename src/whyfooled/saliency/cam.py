@@ -35,7 +35,7 @@ class CAM:
     ----------
     layer
         Name of the layer whose output is ``A`` (as in ``module.named_modules()``); if None, the last tensor whose mean
-        the linear layer takes is found in the forward pass.
+        the linear layer takes is found in the forward pass. Channels may come first or last.
     """
 
     layer: str | None = None
@@ -78,7 +78,9 @@ class GradCAM:
     Parameters
     ----------
     layer
-        Name of the layer (as in ``module.named_modules()``); the last whose output is still spatial if None.
+        Name of the layer (as in ``module.named_modules()``); the last that the logits depend on and whose output is
+        still spatial if None. Channels may come first or last: what they are is told by what the model does with the
+        image. A layer of tokens has to be named; tokens that have no place, such as a class token, are left out.
     """
 
     layer: str | None = None
@@ -100,6 +102,8 @@ class GradCAM:
             If the model has no layer of that name.
         MethodError
             If no layer is spatial, or the named one is not.
+        ModelError
+            If the logits do not depend on what the layer gives.
         """
         return _grad_cam(classifier, images, classes, self)
 
@@ -116,7 +120,7 @@ class GradCAMPlusPlus:
     Parameters
     ----------
     layer
-        Name of the layer (as in ``module.named_modules()``); the last whose output is still spatial if None.
+        Name of the layer, as for `GradCAM`.
     """
 
     layer: str | None = None
@@ -138,6 +142,8 @@ class GradCAMPlusPlus:
             If the model has no layer of that name.
         MethodError
             If no layer is spatial, or the named one is not.
+        ModelError
+            If the logits do not depend on what the layer gives.
         """
         activation, gradients = _layer_gradients(classifier, images, classes, self)
         # α is g² over a multiple of g²: divided by it, nothing underflows where gradients are small.
@@ -157,7 +163,7 @@ class GuidedGradCAM:
     Parameters
     ----------
     layer
-        Grad-CAM's layer (as in ``module.named_modules()``); the last whose output is still spatial if None.
+        Name of Grad-CAM's layer, as for `GradCAM`.
     """
 
     layer: str | None = None
@@ -179,6 +185,8 @@ class GuidedGradCAM:
             If the model has no layer of that name.
         MethodError
             If no layer is spatial, or the named one is not.
+        ModelError
+            If the logits do not depend on what the layer gives.
         """
         where = _grad_cam(classifier, images, classes, self)
         return GuidedBackprop()(classifier, images, classes) * where

@@ -88,7 +88,7 @@ def differentiate_layers(
                 slopes[name].append(slope)
     return PairThrough(
         logits=chosen.detach().double(),
-        maps={name: axes[name].to_grid(maps[name]) for name in maps},
+        maps={name: axes[name].to_grid(maps[name]).contiguous() for name in maps},
         slopes={name: _stack(slopes[name], maps[name], axes[name], len(classes)) for name in maps},
         unused=tuple(name for name in maps if all(slope is None for slope in slopes[name])),
     )
