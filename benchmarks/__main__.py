@@ -29,6 +29,12 @@ def saliency(
 
 
 @app.command()
+def intervals(repeats: Annotated[int, typer.Option(help="Simulated samples of each kind.")] = 2000) -> None:
+    """Count how often the 95 % intervals of proportions, AUROC and means hold the truth, on simulated samples."""
+    import_module("benchmarks.intervals").run(repeats)
+
+
+@app.command()
 def attacks(
     images: _Photographs,
     count: Annotated[int, typer.Option(help="Photographs, all classified correctly.")] = 16,
@@ -86,7 +92,7 @@ def universal(
     ] = None,
     model: Annotated[str | None, typer.Option(help="A classifier for them; a small network if left out.")] = None,
     weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
-    count: Annotated[int, typer.Option(help="Images that are fitted to; as many others are tested on.")] = 200,
+    count: Annotated[int, typer.Option(help="Images that are fitted to; as many others are evaluated on.")] = 200,
     repeats: Annotated[int, typer.Option(help="Timed pairs of runs; the median counts.")] = 5,
     few: Annotated[int, typer.Option(help="Images of the first fits that memory is measured on.")] = 200,
     many: Annotated[int, typer.Option(help="Images of the second.")] = 2000,

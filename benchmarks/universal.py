@@ -126,12 +126,13 @@ def _dense(classifier: Classifier, source: Source, count: int, repeats: int) -> 
         found = {"UPI-PCA": ours, "dense SVD": UniversalPerturbation(plain, EPSILON)}
         times.append((mine, other))
     found["random direction"] = RandomDirection(epsilon=EPSILON).fit(classifier, fit, threads=1)
-    tested = {name: evaluate(classifier, one, test, SALIENCY) for name, one in found.items()}
-    apart = {name: one.intervals()["dissimilarity"] for name, one in tested.items()}
+    evaluated = {name: evaluate(classifier, one, test, SALIENCY) for name, one in found.items()}
+    apart = {name: one.intervals()["dissimilarity"] for name, one in evaluated.items()}
     mean = dict(zip(found, (statistics.median(column) for column in zip(*times, strict=True)), strict=False))
     ratio = statistics.median(mine / other for mine, other in times)
     print(
-        f"\nFitted to {count} images, tested on {next(iter(tested.values())).count} others that are classified right\n"
+        f"\nFitted to {count} images, evaluated on {next(iter(evaluated.values())).count} others, which are classified "
+        "right\n"
     )
     print("| | D, held out | seconds |\n|---|---|---|")
     for name, interval in apart.items():
@@ -267,7 +268,7 @@ def _noisy(
 
 
 def _passes(classifier: Classifier, source: Source, count: int) -> None:
-    """Count the passes of each method for an image, and hold them against what they should be."""
+    """Count the passes of each method for an image, and compare them with what they should be."""
     pair = _pair(classifier, source, choose(len(source), min(count, 16), 0))
     grad = UPIGrad(epsilon=EPSILON)
     look, noisy, choice = Passes(1, 0), PCA.passes * PCA.samples, 1 + 2 * PCA.vectors

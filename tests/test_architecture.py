@@ -8,7 +8,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 SOURCE = TESTS.parent / "src" / "whyfooled"
-OTHER = {"conformance", "e2e", "examples", "helpers"}
+OTHER = {"conformance", "docs", "e2e", "examples", "helpers"}
 """The folders of tests that are no package's."""
 
 
@@ -82,3 +82,59 @@ def test_the_folders_are_those_of_the_package():
     for path in TESTS.rglob("*.py"):
         folder = path.parent.relative_to(TESTS)
         assert OTHER.intersection(folder.parts[:1]) or (SOURCE / folder).is_dir(), path
+
+
+VAGUE = {"found", "one", "own"}
+"""Names that say nothing of what they hold: for one line they will do."""
+SCOPES = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Module)
+
+
+def vague_names(source):
+    """List (line, name) of the variables with vague names that live for more than a line."""
+    lines = {}
+
+    def visit(node, scopes):
+        if isinstance(node, SCOPES):
+            scopes = [*scopes, (node, bound_in(node))]
+        name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else None
+        if name in VAGUE:
+            scope = next((scope for scope, bound in reversed(scopes) if name in bound), None)
+            lines.setdefault((scope, name), []).append(node.lineno)
+        for child in ast.iter_child_nodes(node):
+            visit(child, scopes)
+
+    visit(ast.parse(source), [])
+    return sorted((min(used), name) for (scope, name), used in lines.items() if scope and max(used) > min(used))
+
+
+def bound_in(scope):
+    """Name what a scope itself binds: parameters, and what is assigned in it but not in a scope inside."""
+    names, waiting = set(), list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        if not isinstance(node, SCOPES):
+            waiting.extend(ast.iter_child_nodes(node))
+    return names
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("found = [one for one in range(3)]", []),
+        ("found = 1\nprint(found)", [(1, "found")]),
+        ("def f(own):\n    return own", [(1, "own")]),
+        ("def f():\n    x = [\n        one\n        for one in y\n    ]", [(3, "one")]),
+        ("def f():\n    found = 1; g(found)\ndef h():\n    found = 2; g(found)", []),
+    ],
+)
+def test_every_vague_name_is_seen(source, expected):
+    assert vague_names(source) == expected
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_variable_says_what_it_holds(path):
+    assert not vague_names(path.read_text()), f"{path}: say what these hold."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 import jaxtyping
 import pytest
 
+from whyfooled import registry
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner, Refined
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
@@ -272,6 +274,8 @@ def sobel(monkeypatch) -> None:
     """Have Sobel installed by another package."""
     entry = metadata.EntryPoint("sobel", f"{__name__}:Sobel", "whyfooled.saliency")
     monkeypatch.setattr(metadata, "entry_points", lambda *, group: [entry] if group == entry.group else [])
+    # They are scanned once a process.
+    monkeypatch.setattr(registry, "_find_entry_points", registry._find_entry_points.__wrapped__)
 
 
 @pytest.mark.usefixtures("sobel")
@@ -297,3 +301,73 @@ class TestOtherPackages:
     def test_another_word_for_yes_is_refused(self):
         with pytest.raises(ParameterError, match="`absolute` must be true or false; got 'yes'"):
             parse("saliency", "sobel(absolute=yes)")
+
+
+@pytest.mark.usefixtures("unchecked_types")
+class TestHostileTexts:
+    @pytest.mark.parametrize(
+        ("text", "fragment"),
+        [
+            ("fgsm(epsilon=1e99999999)", "`epsilon` must be a number or a fraction such as 4/255; got '1e99999999'."),
+            ("fgsm(epsilon=1E+99999999)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1e-99999999)", "`epsilon` must be a number or a fraction"),
+            (f"fgsm(epsilon=1e{'9' * 5000})", "`epsilon` must be a number or a fraction"),
+            (f"fgsm(epsilon={'1' * 5000})", f"got '{'1' * 40}'… (5000 characters)."),
+            (f"fgsm(epsilon=1/{'1' * 5000})", "`epsilon` must be a number or a fraction"),
+            (f"pgd(seed={'9' * 5000})", f"`seed` must be a whole number; got '{'9' * 40}'… (5000 characters)."),
+            (f"fgsm(epsilon={' ' * 100_000}1)", "`attack` must have at most 20000 characters; got 100015."),
+            (f"fgsm{' ' * 100_000}x", "`attack` must have at most 20000 characters"),
+            (f"fgsm{' ' * 19_000}x", "must look like name or name(parameter=value, ...); got 'fgsm  "),
+            (
+                "refined(attack=" * 1000 + "fgsm" + ")" * 1000,
+                "`attack` must be nested at most 20 deep; got 'refined(at",
+            ),
+            (f"refined(attack={'[' * 21}])", "`attack` must be nested at most 20 deep"),
+            ("x" * 19_000, f"known attack; got '{'x' * 40}'… (19000 characters)."),
+            (f"fgsm({'x' * 19_000}=1)", "must be a parameter of fgsm; got 'xxx"),
+        ],
+    )
+    def test_they_are_refused_at_once_and_in_short(self, text, fragment):
+        began = time.perf_counter()
+        with pytest.raises(ParameterError) as caught:
+            parse("attacks", text)
+        assert fragment in str(caught.value)
+        assert len(str(caught.value)) < 500
+        assert time.perf_counter() - began < 5
+
+    def test_options_given_elsewhere_are_bounded_too(self):
+        for more in ({"epsilon": "1e99999999"}, {"steps": "1" * 5000}, {"steps": "1" * 30_000}, {"ball": "(" * 21}):
+            with pytest.raises(ParameterError, match=next(iter(more))):
+                parse("attacks", "bim" if "ball" not in more else "pgd", more)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("1e-300", 1e-300),
+            ("1e300", 1e300),
+            ("2e-400", 0.0),
+            ("1e-0007", 1e-7),
+            (f"0.{'3' * 98}", 1 / 3),
+            (".5", 0.5),
+        ],
+    )
+    def test_unusual_numbers_are_read_exactly(self, text, expected):
+        assert number("epsilon", text) == expected
+
+    def test_nesting_and_length_have_room(self):
+        deep = "enhanced(base=gradcam(layer=features.3), norm=max)"
+        assert parse("saliency", deep + " " * 15_000) == Enhanced(GradCAM("features.3"), "max")
+
+
+def test_what_other_packages_add_is_looked_for_once(monkeypatch):
+    looked = []
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: looked.append(group) or [])
+    registry._find_entry_points.cache_clear()
+    try:
+        for _ in range(3):
+            parse("saliency", "enhanced(base=guided)")
+            available("saliency")
+        assert sorted(looked) == sorted(set(looked))
+        assert "whyfooled.saliency" in looked
+    finally:
+        registry._find_entry_points.cache_clear()

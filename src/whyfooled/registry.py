@@ -9,6 +9,7 @@ add theirs through the entry points ``whyfooled.attacks``, ``whyfooled.saliency`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import warnings
@@ -61,7 +62,7 @@ def available(kind: Kind) -> dict[str, type[Any]]:
     home, listed = _LISTS[kind]
     ours: tuple[type[Any], ...] = getattr(import_module(home), listed)
     methods = {method.card.name: method for method in ours}
-    for entry in metadata.entry_points(group=f"whyfooled.{kind}"):
+    for entry in _find_entry_points(kind):
         try:
             method = entry.load()
             if methods.setdefault(method.card.name, method) is not method:
@@ -69,6 +70,12 @@ def available(kind: Kind) -> dict[str, type[Any]]:
         except Exception as error:  # another package's mistake must not stop this one
             warnings.warn(f"{entry.value} cannot be loaded: {error}", WhyfooledWarning, stacklevel=2)
     return methods
+
+
+@functools.cache
+def _find_entry_points(kind: Kind) -> tuple[metadata.EntryPoint, ...]:
+    # Once a process: it goes through everything that is installed.
+    return tuple(metadata.entry_points(group=f"whyfooled.{kind}"))
 
 
 _LISTS: dict[Kind, tuple[str, str]] = {
@@ -181,19 +188,45 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
     Raises
     ------
     ParameterError
-        If the name or a parameter is unknown, or a value does not fit.
+        If the name or a parameter is unknown, a value does not fit, or the text is longer or nested deeper than any
+        that makes sense.
     """
-    match = re.fullmatch(r"\s*([\w:-]+)\s*(?:\((.*)\))?\s*", text, flags=re.DOTALL)
+    _check_text(argument or _ARGUMENT[kind], text)
+    match = re.fullmatch(r"([\w:-]+)\s*(?:\((.*)\))?", text.strip(), flags=re.DOTALL)
     if match is None:
         raise bad_parameter(
-            argument or _ARGUMENT[kind], "must look like name or name(parameter=value, ...)", repr(text)
+            argument or _ARGUMENT[kind], "must look like name or name(parameter=value, ...)", _quote(text)
         )
     name, inside = match[1], match[2] or ""
     methods = available(kind)
     if name not in methods:
         fix = refused(kind).get(name) or did_you_mean(name, methods)
-        raise bad_parameter(argument or _ARGUMENT[kind], f"must be the name of a known {_NOUN[kind]}", repr(name), fix)
-    return build(kind, methods[name], dict(_pairs(name, inside)) | dict(overrides or {}))
+        raise bad_parameter(
+            argument or _ARGUMENT[kind], f"must be the name of a known {_NOUN[kind]}", _quote(name), fix
+        )
+    return build(kind, methods[name], _pairs(name, inside) | dict(overrides or {}))
+
+
+_LONGEST, _DEEPEST = 20_000, 20
+"""How many characters a method's text may have, and how deep its parentheses and brackets may be nested. [ours]"""
+_MOST_DIGITS, _LARGEST_EXPONENT = 100, 1000
+"""Of a number: what has more takes long to compute, and is no parameter of anything. [ours]"""
+
+
+def _check_text(argument: str, text: str) -> None:
+    """Raise `ParameterError` for a text that would take long, or too many calls inside one another, to read."""
+    if len(text) > _LONGEST:
+        raise bad_parameter(argument, f"must have at most {_LONGEST} characters", len(text))
+    depth = 0
+    for sign in text:
+        depth += (sign in "([") - (sign in ")]")
+        if depth > _DEEPEST:
+            raise bad_parameter(argument, f"must be nested at most {_DEEPEST} deep", _quote(text))
+
+
+def _quote(text: str, most: int = 200) -> str:
+    """Write a text as it was given, and of a long one how it begins."""
+    return repr(text) if len(text) <= most else f"{text[:40]!r}… ({len(text)} characters)"
 
 
 def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
@@ -203,7 +236,7 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
     for key in values:
         if key not in known:
             fix = did_you_mean(key, known) if known else f"{name} has no parameters."
-            raise bad_parameter(key, f"must be a parameter of {name}", repr(key), fix)
+            raise bad_parameter(key[:100], f"must be a parameter of {name}", _quote(key), fix)
     hints = get_type_hints(method)
     return method(**{key: _convert(key, value, known[key], hints[key]) for key, value in values.items()})
 
@@ -229,15 +262,15 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _pairs(name: str, inside: str) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+def _pairs(name: str, inside: str) -> dict[str, object]:
+    pairs: dict[str, object] = {}
     for part in split_list(inside):
         key, equals, value = part.partition("=")
         if not equals:
-            raise bad_parameter(name, "takes its parameters as parameter=value", repr(part))
-        if key.strip() in dict(pairs):
-            raise bad_parameter(name, "takes each parameter once", repr(part))
-        pairs.append((key.strip(), value.strip()))
+            raise bad_parameter(name, "takes its parameters as parameter=value", _quote(part))
+        if key.strip() in pairs:
+            raise bad_parameter(name, "takes each parameter once", _quote(part))
+        pairs[key.strip()] = value.strip()
     return pairs
 
 
@@ -245,6 +278,7 @@ def _convert(key: str, value: object, default: object, hint: object) -> object:
     """Turn text into a value of the parameter's type; None where the type allows it."""
     if not isinstance(value, str):
         return value
+    _check_text(key, value)
     if get_origin(hint) is tuple:
         return _convert_list(key, value, default, get_args(hint)[0])
     types = get_args(hint) or (hint,)
@@ -254,13 +288,13 @@ def _convert(key: str, value: object, default: object, hint: object) -> object:
         return parse(_kind(default), value)
     if bool in types:
         if value.lower() not in ("true", "false"):
-            raise bad_parameter(key, "must be true or false", repr(value))
+            raise bad_parameter(key, "must be true or false", _quote(value))
         return value.lower() == "true"
     if float in types:
         return number(key, value)
     if int in types:
-        if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", value):
-            raise bad_parameter(key, "must be a whole number", repr(value))
+        if not re.fullmatch(rf"[+-]?[0-9]{{1,{_MOST_DIGITS}}}", value.strip()):
+            raise bad_parameter(key, "must be a whole number", _quote(value))
         return int(value)
     return None if value.lower() == "none" else value
 
@@ -289,7 +323,11 @@ def _kind(method: object) -> Kind:
 
 def number(argument: str, text: str) -> float:
     """Read a number that may be written as a fraction, such as ``4/255``."""
+    plain = text.replace(" ", "")
+    exponent = re.search(r"[eE][+-]?0*([0-9]*)$", plain)
+    # A fraction is computed in whole numbers: of 1e99999999 they would fill the memory.
+    bounded = len(plain) <= _MOST_DIGITS and (exponent is None or int(exponent[1] or 0) <= _LARGEST_EXPONENT)
     try:
-        return float(Fraction(text.replace(" ", "")))
+        return float(Fraction(plain if bounded else ""))
     except (ValueError, ArithmeticError):
-        raise bad_parameter(argument, "must be a number or a fraction such as 4/255", repr(text)) from None
+        raise bad_parameter(argument, "must be a number or a fraction such as 4/255", _quote(text)) from None

@@ -1,6 +1,7 @@
 """Attacking many photographs: names, batches, labels, targets, errors, and going on after a stop."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -322,3 +323,13 @@ def test_folders_that_are_not_saved_sets_are_refused(photographs, tmp_path):
         path.unlink()
     with pytest.raises(ImageError, match="no adversarial image yet"):
         load_adversaries(tmp_path / "out")
+
+
+def test_labels_may_write_accents_in_the_other_form(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    for name in (f"a/{decomposed}", "b.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (9, 90, 200)).save(tmp_path / "in" / name)
+    saved, errors = run(tmp_path / "in", tmp_path / "out", labels={composed: 3, "b.png": 2})
+    assert errors == {}
+    assert [saved[f"a/{decomposed}"].goal.labels.item(), saved["b.png"].goal.labels.item()] == [3, 2]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from tests.helpers.models import small
-from whyfooled.classifier import Classifier, Fit
+from whyfooled.classifier import Classifier, Fit, check_classes
 from whyfooled.classifier.goals import Targeted, Untargeted
 from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ImageError, ModelError, ParameterError, WhyfooledWarning
@@ -55,6 +55,25 @@ class TestForward:
         module = Constant(torch.zeros(2, 4))
         Classifier(module)(IMAGES)
         assert torch.equal(module.given, IMAGES)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+    def test_the_normalisation_has_the_type_of_the_first_parameter_that_is_floating(self, dtype):
+        module = Constant(torch.zeros(2, 4))
+        module.packed = nn.Parameter(torch.zeros(3, dtype=torch.float32).to(dtype), requires_grad=False)
+        mean, std = (0.1, 0.25, 0.5), (0.5, 0.25, 2.0)
+        alone = Classifier(module, mean=mean, std=std)
+        alone(IMAGES)
+        assert torch.allclose(module.given[1, :, 3, 4], torch.tensor([0.8, 1.0, 0.0]))
+        assert alone.prepare(noise(300, 300)).max() == 1
+        module.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        assert Classifier(module, mean=mean, std=std).mean.dtype == torch.float64
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_of_a_module_of_another_precision_it_has_that(self, dtype):
+        module = small().module.to(dtype)
+        classifier = Classifier(module, mean=(0.1, 0.25, 0.5), std=(0.5, 0.25, 2.0))
+        assert (classifier.mean.dtype, classifier.std.dtype) == (dtype, dtype)
+        assert torch.equal(classifier.mean.flatten(), torch.tensor([0.1, 0.25, 0.5], dtype=dtype))
 
     def test_grey_images_go_to_a_model_with_one_channel(self):
         module = Constant(torch.zeros(2, 4))
@@ -205,6 +224,41 @@ class TestFit:
         with pytest.raises(ParameterError, match="Did you mean bicubic"):
             Fit((8, 8), interpolation="bicubc")
 
+    @pytest.mark.parametrize("size", [24, (24,), [24, 24], torch.Size([24, 24]), np.array([24, 24]), np.int64(24)])
+    def test_one_number_is_for_both_sides(self, size, monkeypatch):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        assert Fit(size) == Fit((24, 24))
+        assert hash(Fit(size)) == hash(Fit((24, 24)))
+        assert Fit(size, 30)(noise(40, 50)).size == (24, 24)
+        assert Classifier(Failing(), size=size).size == (24, 24)
+
+    @pytest.mark.parametrize(
+        "size",
+        [
+            0,
+            -3,
+            24.0,
+            (24.0, 24),
+            "24",
+            ("24", 24),
+            True,
+            (24, True),
+            None,
+            (),
+            (1, 2, 3),
+            np.array(1.5),
+            torch.ones(1),
+        ],
+    )
+    def test_anything_but_one_or_two_positive_whole_numbers_is_refused(self, size, monkeypatch):
+        # As users have it, without these tests' own check of every argument's type.
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        for make in (Fit, lambda size: Classifier(Failing(), size=size)):
+            with pytest.raises(
+                ParameterError, match=r"`size` must be two positive numbers of pixels, .* or one for both"
+            ):
+                make(size)
+
     @pytest.mark.parametrize("size", [(0, 8), (8, -1)])
     def test_an_impossible_size_is_refused(self, size):
         with pytest.raises(ParameterError, match="`size` must be two positive numbers"):
@@ -257,6 +311,30 @@ class TestClassNames:
     def test_both_cranes_of_imagenet_are_found(self, bundled):
         with pytest.raises(ParameterError, match=r"\[134, 517\]"):
             bundled.class_index("crane")
+
+    def test_an_index_may_be_written_with_a_point(self, named):
+        assert [named.class_index(index) for index in ("3.0", "3.", "003.00")] == [3] * 3
+        assert Classifier(Failing()).class_index("7.0") == 7
+
+    def test_a_class_that_is_called_like_a_number_with_a_point_is_found_by_its_name(self):
+        classifier = Classifier(Failing(), class_names=["1.0", "2.0", "0.0", "1.5"])
+        assert [classifier.class_index(name) for name in ("1.0", "2.0", "0.0", "1.5", "1", "3.0")] == [0, 1, 2, 3, 1, 3]
+
+    @pytest.mark.parametrize("index", ["5.0", "-1.0"])
+    def test_an_index_with_a_point_out_of_range_is_refused(self, named, index):
+        with pytest.raises(ParameterError, match="must be a class index from 0 to 4"):
+            named.class_index(index)
+
+    @pytest.mark.parametrize("index", ["2.5", "1e0", ".0", "nan"])
+    def test_a_fraction_is_no_index(self, named, index):
+        with pytest.raises(ParameterError, match="must be the name or the index of a class"):
+            named.class_index(index)
+
+    def test_a_number_of_thousands_of_digits_is_refused(self, named):
+        for classifier in (named, Classifier(Failing())):
+            with pytest.raises(ParameterError, match=r"must be a class index.*; got a number of 5000 digits"):
+                classifier.class_index("9" * 5000)
+        assert named.class_index("0" * 99 + "4") == 4
 
     @pytest.mark.parametrize("index", [5, -1, "5", "-1"])
     def test_an_index_out_of_range_is_refused(self, named, index):
@@ -350,6 +428,13 @@ class TestGoals:
         with pytest.raises(ParameterError, match="must be a vector of class indices"):
             kind(classes)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8])
+    def test_classes_of_another_type_are_refused_with_the_fix(self, dtype, monkeypatch):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        for kind, argument in ((Untargeted, "labels"), (Targeted, "classes")):
+            with pytest.raises(ParameterError, match=rf"{dtype}\. If that is .* convert them: {argument}\.long\(\)\."):
+                kind(torch.ones(2, dtype=dtype))
+
     @pytest.mark.parametrize("kind", [Untargeted, Targeted])
     @given(data=st.data())
     def test_the_margin_is_above_0_as_long_as_the_goal_is_not_reached(self, kind, data):
@@ -367,3 +452,17 @@ class TestGoals:
         goal = kind(torch.tensor([data.draw(st.integers(0, len(row) - 1))]))
         logits = torch.tensor([row], dtype=torch.float32)
         assert torch.equal(goal.margin(logits + shift), goal.margin(logits))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8])
+def test_classes_may_be_whole_numbers_of_any_size(dtype):
+    check_classes(torch.tensor([0, 2], dtype=dtype), LOGITS)
+    with pytest.raises(ParameterError, match="from 0 to 2; got values from 0 to 3"):
+        check_classes(torch.tensor([0, 3], dtype=dtype), LOGITS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.bool, torch.complex64])
+def test_classes_of_other_types_are_refused(dtype):
+    # 2.9 would be taken for 2, and True for 1.
+    with pytest.raises(ParameterError, match=r"whole numbers; got torch.*convert them: classes\.long\(\)"):
+        check_classes(torch.tensor([0, 1]).to(dtype), LOGITS)

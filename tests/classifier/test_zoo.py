@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -264,6 +265,19 @@ def assert_loaded(classifier: Classifier, state: dict[str, torch.Tensor]) -> Non
     assert all(torch.equal(found[key], state[key]) for key in state)
 
 
+def prefixed(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def shifted(state):
+    return {key: value + 1 for key, value in state.items()}
+
+
+def averaged(state):
+    """Give a state dict the form that torch.optim.swa_utils.AveragedModel saves."""
+    return {"n_averaged": torch.tensor(7), **prefixed("module.", state)}
+
+
 class TestWeights:
     def test_safetensors_are_loaded(self, tmp_path, tiny, state):
         save_file(state, tmp_path / "w.safetensors")
@@ -281,8 +295,31 @@ class TestWeights:
             lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
             lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
             lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+            # torchvision's training script, which keeps its options as a Namespace, and its average beside the weights.
+            lambda state: {
+                "model": state,
+                "model_ema": shifted(averaged(state)),
+                "args": Namespace(lr=0.1),
+                "epoch": 3,
+            },
+            lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}, "param_groups": []}},
+            lambda state: {"net": state, "acc": 93.1, "epoch": 3},
+            lambda state: {"state_dict": {"model": state}, "epoch": 3},
+            lambda state: {"generator": state, "epoch": 3},
+            lambda state: {"arch": "tiny", "state_dict": state, "state_dict_ema": shifted(state)},
+            lambda state: {"epoch": 3, "state_dict_ema": state},
+            # Lightning's, with a loss's own weights beside the model's; and with an average beside it.
+            lambda state: {"state_dict": prefixed("model.", state), "pytorch-lightning_version": "2.1"},
+            lambda state: {"state_dict": prefixed("net.model.", state) | {"loss.weight": torch.ones(3)}},
+            lambda state: {"state_dict": prefixed("model.", state) | prefixed("ema.module.", shifted(state))},
+            lambda state: averaged(state),
+            lambda state: {"model_ema": averaged(prefixed("module.", state))},
         ],
-        ids=["plain", "checkpoint", "parallel", "compiled", "compiled in parallel", "parallel compiled", "both"],
+        ids=[
+            *("plain", "checkpoint", "parallel", "compiled", "compiled in parallel", "parallel compiled", "both"),
+            *("torchvision", "torch's tutorial", "net", "nested", "another name", "timm", "timm's average"),
+            *("Lightning", "Lightning with a loss", "Lightning with an average", "SWA", "EMA"),
+        ],
     )
     def test_a_state_dict_is_loaded(self, tmp_path, tiny, state, wrapped):
         torch.save(wrapped(state), tmp_path / "w.pth")
@@ -440,3 +477,96 @@ def test_a_model_file_finds_its_neighbours(tmp_path):
     before = list(sys.path)
     assert load_classifier(f"{tmp_path}/mine.py:make").module.in_features == 2
     assert sys.path == before
+
+    def test_the_suffix_may_be_in_capitals(self, tmp_path, tiny, state):
+        save_file(state, tmp_path / "W.SAFETENSORS")
+        assert_loaded(load_classifier(tiny, weights=tmp_path / "W.SAFETENSORS"), state)
+
+    def test_of_two_models_in_a_file_none_is_guessed(self, tmp_path, tiny, state):
+        torch.save(prefixed("student.", state) | prefixed("teacher.", shifted(state)), tmp_path / "w.pth")
+        with pytest.raises(
+            ModelError, match=r"holds 2 models that fit: student\., teacher\.\. Save the state dict of one"
+        ):
+            load_classifier(tiny, weights=tmp_path / "w.pth")
+
+    @pytest.mark.parametrize(
+        ("content", "got"),
+        [
+            ([1, 2], "got list"),
+            ({"optimizer": {"lr": 0.1}, "epoch": 3}, "got a dict with 'optimizer', 'epoch'"),
+            ({str(number): number for number in range(9)}, "got a dict with '0', '1', '2', '3', '4' and 4 more"),
+            ({}, "got a dict with nothing in it"),
+            (torch.zeros(3), "got Tensor"),
+            (
+                {"generator": {"a": torch.zeros(1)}, "discriminator": {"a": torch.zeros(1)}},
+                "'generator', 'discriminator'",
+            ),
+        ],
+    )
+    def test_what_holds_no_state_dict_is_refused_with_what_it_holds(self, tmp_path, tiny, content, got):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(ModelError) as caught:
+            load_classifier(tiny, weights=tmp_path / "w.pth")
+        assert "must hold a state dict, tensors by name, or a dict with one under state_dict" in str(caught.value)
+        assert got in str(caught.value)
+
+    def test_a_dict_that_holds_itself_is_refused(self, tmp_path, tiny):
+        content = {}
+        content["model"] = content["state_dict"] = content
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(ModelError, match="must hold a state dict"):
+            load_classifier(tiny, weights=tmp_path / "w.pth")
+
+    @pytest.mark.parametrize(
+        "change", [lambda x: x.to("meta"), lambda x: x.flatten(1).to_sparse()], ids=["meta", "sparse"]
+    )
+    def test_tensors_that_are_not_plain_are_refused(self, tmp_path, tiny, state, change):
+        torch.save(state | {"3.weight": change(state["3.weight"])}, tmp_path / "w.pth")
+        with pytest.raises(ModelError, match=r"must hold plain tensors; 3\.weight is a"):
+            load_classifier(tiny, weights=tmp_path / "w.pth")
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "is a Git LFS pointer"),
+            (b"<!DOCTYPE html>\n<html></html>", "is a web page"),
+            (
+                b'{"weight_map": {"a": "part-1.bin"}}',
+                r"is the index of weights that are in several files \(part-1.bin\)",
+            ),
+            (b"", "is empty"),
+        ],
+        ids=["pointer", "page", "index", "empty"],
+    )
+    def test_what_is_no_file_of_weights_is_named(self, tmp_path, tiny, content, reason, suffix):
+        (tmp_path / f"w{suffix}").write_bytes(content)
+        with pytest.raises(ModelError, match=f"The weights file .* {reason}") as caught:
+            load_classifier(tiny, weights=tmp_path / f"w{suffix}")
+        assert "could run code" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+    def test_a_program_is_named(self, tmp_path, tiny):
+        torch.jit.save(torch.jit.script(nn.Linear(2, 3)), tmp_path / "w.pt")
+        with pytest.raises(
+            ModelError, match=r"is a TorchScript archive.*torch.jit.load\(FILE\).state_dict\(\)"
+        ) as caught:
+            load_classifier(tiny, weights=tmp_path / "w.pt")
+        assert "could run code" not in str(caught.value)
+
+    @pytest.mark.parametrize("content", [bytes(range(256)), b"just some words", b"\x93NUMPY"])
+    def test_other_bytes_are_no_weights(self, tmp_path, tiny, content):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(ModelError, match=r"w\.pth") as caught:
+            load_classifier(tiny, weights=tmp_path / "w.pth")
+        assert "could run code" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)
+
+    def test_what_a_pickle_holds_beside_tensors_is_named(self, tmp_path, tiny):
+        torch.save(nn.Linear(2, 3), tmp_path / "w.pth")
+        with pytest.raises(
+            ModelError, match=r"more than tensors \(torch\.nn\.modules\.linear\.Linear\), and loading"
+        ) as caught:
+            load_classifier(tiny, weights=tmp_path / "w.pth")
+        assert "weights_only" not in str(caught.value)

@@ -4,12 +4,13 @@ import dataclasses
 from copy import deepcopy
 from functools import cache
 
+import jaxtyping
 import pytest
 import torch
-from torchvision import models
 
 import whyfooled.saliency
 from tests.helpers.models import resnet20, small
+from tests.helpers.torchvision_families import build
 from whyfooled import Classifier, Enhanced, enhance, load_classifier, smooth_activations
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.registry import available, describe, parse
@@ -121,6 +122,19 @@ def test_a_class_out_of_range_is_refused(method, images):
         method(small(), images, torch.tensor([0, 1, 2, 5]))
 
 
+@METHOD
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_classes_that_are_no_whole_numbers_are_refused(method, images, dtype, monkeypatch):
+    # As users have it, without these tests' own check of every argument's type.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ParameterError) as caught:
+        method(small(), images, CLASSES.to(dtype))
+    assert str(caught.value) == (
+        f"`classes` must be class indices, whole numbers; got {dtype}. "
+        "If that is what they are, convert them: classes.long()."
+    )
+
+
 @SINGLE
 def test_several_classes_at_once_are_as_good_as_one_by_one(method, images):
     classifier = small()
@@ -207,8 +221,7 @@ def model(name):
     elif name in ("small", "resnet20"):
         classifier = {"small": small, "resnet20": resnet20}[name]()
     else:
-        torch.manual_seed(0)
-        classifier = Classifier(models.get_model(name, weights=None).eval(), (0.5,) * 3, (0.25,) * 3, (64, 64))
+        classifier = Classifier(build(name), (0.5,) * 3, (0.25,) * 3, (64, 64))
     side = {"small": 16, "resnet20": 32}.get(name, 64)
     coarse = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     return classifier, torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)

@@ -2,19 +2,18 @@
 
 import csv
 import signal
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.command_line import MODELS, killed_when, run
+from tests.helpers.command_line import MODELS, command, killed_when, run
 from whyfooled import load_adversaries
 from whyfooled.attacks import ATTACKS
-from whyfooled.cli import main
 from whyfooled.registry import parameters
 
-COMMAND = ["attack", "photographs", "--attack", "fmn(steps=20)", "--batch-size", "2", "--model", "nets.py:Slow"]
+COMMAND = ["attack", "photographs", "--attack", "fmn(steps=10)", "--batch-size", "2", "--model"]
+SLOW, QUICK = [*COMMAND, "nets.py:Slow"], [*COMMAND, "nets.py:Net"]
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def contents(folder):
 
 
 def test_a_run_that_is_killed_twice_ends_in_the_same_files(folder):
-    code, out, err = run(folder, *COMMAND, "-o", "whole")
+    code, out, err = run(folder, *SLOW, "-o", "whole")
     assert (code, err) == (0, "")
     assert "of 6 photographs reached the goal" in out
     stopped = folder / "stopped"
@@ -42,48 +41,48 @@ def test_a_run_that_is_killed_twice_ends_in_the_same_files(folder):
             folder,
             lambda count=count: len(list(stopped.glob("*.safetensors*"))) >= count,
             signal.SIGKILL,
-            *COMMAND,
+            *SLOW,
             "-o",
             "stopped",
         )
         assert code == -signal.SIGKILL
         assert not (stopped / "table.csv").exists()
-    assert run(folder, *COMMAND, "-o", "stopped")[0] == 0
+    assert run(folder, *SLOW, "-o", "stopped")[0] == 0
     assert contents(stopped) == contents(folder / "whole")
     assert len(load_adversaries(stopped)) == 6
 
 
 def test_ctrl_c_says_how_to_go_on(folder):
     code, err = killed_when(
-        folder, lambda: list((folder / "out").glob("*.safetensors")), signal.SIGINT, *COMMAND, "-o", "out"
+        folder, lambda: list((folder / "out").glob("*.safetensors")), signal.SIGINT, *SLOW, "-o", "out"
     )
     assert code == 130
     assert err.splitlines()[-1] == "Stopped. What was finished is kept: the same command goes on from there."
-    assert load_adversaries(folder / "out").parameters["attack"] == "fmn(steps=20)"
+    assert load_adversaries(folder / "out").parameters["attack"] == "fmn(steps=10)"
 
 
-def test_a_saved_image_goes_into_explain(folder):
-    assert run(folder, *COMMAND, "-o", "out", "--quiet") == (0, "", "")
+def test_a_saved_image_goes_into_explain(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert command(monkeypatch, *QUICK, "-o", "out", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
     saved = ["--adversarial", "out/0.png.safetensors", "--methods", "gradient", "-o", "explained"]
-    code, out, err = run(folder, "explain", "photographs/0.png", "--model", "nets.py:Net", *saved)
-    assert (code, err) == (0, "")
+    assert command(monkeypatch, "explain", "photographs/0.png", "--model", "nets.py:Net", *saved) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
     assert "The model saw class " in out
 
 
-def test_labels_come_from_a_csv_file(folder):
+def test_labels_come_from_a_csv_file(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
     with (folder / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("file", "label"), *((f"{number}.png", 9 % 4) for number in range(5))])
-    code, _, err = run(folder, *COMMAND, "-o", "out", "--labels", "labels.csv")
-    assert code == 0
-    assert err == "Left out: 5.png: The labels do not say what it shows.\n"
+    assert command(monkeypatch, *QUICK, "-o", "out", "--labels", "labels.csv") == 0
+    assert capsys.readouterr().err == "Left out: 5.png: The labels do not say what it shows.\n"
     assert load_adversaries(folder / "out")[:].goal.classes.tolist() == [1] * 5
 
 
 def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["whyfooled", "attack", "--list"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    assert command(monkeypatch, "attack", "--list") == 0
     listed = " ".join(capsys.readouterr().out.split())
     for method in ATTACKS:
         assert f"{method.card.name} {method.card.title}" in listed
@@ -114,11 +113,9 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["whyfooled", "attack", "--model", "nets.py:Net", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    code = command(monkeypatch, "attack", "--model", "nets.py:Net", *arguments)
     said = capsys.readouterr()
-    assert ended.value.code == 2
+    assert code == 2
     assert said.out == ""
     assert said.err.startswith("Error: ")
     assert message in said.err

@@ -1,15 +1,14 @@
 """The command line as a user runs it: in a process of its own, every mistake one sentence and exit code 2."""
 
-import contextlib
 import json
 import os
 import pickle
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.helpers.command_line import MODELS, hear_ctrl_c
-from whyfooled.cli import main
+from tests.helpers.command_line import MODELS, command, killed_when, run
+from tests.helpers.forked import CommandProcess
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +36,18 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, *arguments):
-    command = [sys.executable, "-m", "whyfooled", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+def explain(folder, output, *arguments, model="nets.py:Net"):
+    given = ["--model", model, "--attack", "bim(epsilon=0.1)", "-o", str(output), *arguments]
+    return run(folder, "explain", "cat.jpg", *given)
 
 
-def explain(folder, *arguments, model="nets.py:Net"):
-    return run(folder, "explain", "cat.jpg", "--model", model, "--attack", "bim(epsilon=0.1)", "-o", "out", *arguments)
+@pytest.fixture(scope="module")
+def explained(folder, tmp_path_factory):
+    """Explain the photograph; return where the report is, what was printed, and what was said beside it."""
+    place = tmp_path_factory.mktemp("explained") / "out"
+    code, out, err = explain(folder, place)
+    assert code == 0, err
+    return place, out, err
 
 
 def test_help_is_quick_and_imports_nothing_heavy(folder):
@@ -60,45 +64,33 @@ def test_help_is_quick_and_imports_nothing_heavy(folder):
 
 
 def test_version_and_methods(folder):
-    assert run(folder, "--version").stdout.startswith("whyfooled ")
-    listed = run(folder, "methods").stdout
+    assert run(folder, "--version")[1].startswith("whyfooled ")
+    listed = run(folder, "methods")[1]
     for name in ("fgsm", "bim", "pgd", "cw", "gradient", "guided", "enhanced", "gradcam"):
         assert name in listed
     assert "real-time-saliency  Real-time image saliency" in listed
 
 
-def test_it_writes_the_report_and_prints_the_account(folder, tmp_path):
-    found = explain(folder, "-o", str(tmp_path / "out"))
-    assert found.returncode == 0, found.stderr
-    assert "The model saw class " in found.stdout
-    assert "Report: " in found.stdout
-    numbers = json.loads((tmp_path / "out" / "explanation.json").read_text())
+def test_it_writes_the_report_and_prints_the_account(folder, explained, tmp_path):
+    place, out, _ = explained
+    assert "The model saw class " in out
+    assert "Report: " in out
+    numbers = json.loads((place / "explanation.json").read_text())
     assert numbers["parameters"]["model"] == "nets.py:Net"
     assert numbers["parameters"]["image"] == "cat.jpg"
     assert "starting and loading the model" in numbers["seconds"]
-    assert (tmp_path / "out" / "report.html").stat().st_mode & 0o044 == 0o044
-    again = explain(folder, "-o", str(tmp_path / "again"), "--quiet")
-    assert (again.stdout, again.stderr) == ("", "")
+    assert (place / "report.html").stat().st_mode & 0o044 == 0o044
+    assert explain(folder, tmp_path / "again", "--quiet") == (0, "", "")
     other = json.loads((tmp_path / "again" / "explanation.json").read_text())
     assert other["predictions"] == numbers["predictions"]
 
 
-def test_an_example_made_elsewhere_is_taken_back_in(folder, tmp_path):
-    assert explain(folder, "-o", str(tmp_path / "one")).returncode == 0
-    tensors = tmp_path / "one" / "tensors.safetensors"
-    found = run(
-        folder,
-        "explain",
-        "cat.jpg",
-        "--model",
-        "nets.py:Net",
-        "--adversarial",
-        str(tensors),
-        "-o",
-        str(tmp_path / "two"),
-    )
-    assert found.returncode == 0, found.stderr
-    one, two = (json.loads((tmp_path / name / "explanation.json").read_text()) for name in ("one", "two"))
+def test_an_example_made_elsewhere_is_taken_back_in(folder, explained, tmp_path):
+    place, _, _ = explained
+    tensors = ["--adversarial", str(place / "tensors.safetensors")]
+    code, _, err = run(folder, "explain", "cat.jpg", "--model", "nets.py:Net", *tensors, "-o", str(tmp_path / "two"))
+    assert code == 0, err
+    one, two = (json.loads((output / "explanation.json").read_text()) for output in (place, tmp_path / "two"))
     assert one["headline"] == two["headline"]
 
 
@@ -147,11 +139,9 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, mistake, monkeypatc
     arguments, message = MISTAKES[mistake]
     before = {path.name for path in folder.iterdir()}
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["whyfooled", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
+    code = command(monkeypatch, *arguments)
     out, err = capsys.readouterr()
-    assert end.value.code == 2, err
+    assert code == 2, err
     assert message in err
     assert "Traceback" not in err
     assert out == ""
@@ -162,81 +152,68 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, mistake, monkeypatc
 
 
 def test_a_mistake_in_a_process_of_its_own_ends_the_same_way(folder):
-    # Without the shape checks of the tests.
-    found = run(folder, "explain", "cat.jpg", "--methods", "enhanced(norm=sum)")
+    # Without the shape checks of the tests, and with nothing imported before.
+    mistake = [sys.executable, "-m", "whyfooled", "explain", "cat.jpg", "--methods", "enhanced(norm=sum)"]
+    found = subprocess.run(mistake, cwd=folder, capture_output=True, text=True, timeout=120)
     assert found.returncode == 2
     assert found.stderr == "Error: `norm` must be one of channel, energy, max; got sum.\n"
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(folder):
-    found = run(folder, "explain", "cat.jpg", "-o", "/proc/whyfooled")
-    assert found.returncode == 2
-    assert "cannot be written" in found.stderr
+    code, _, err = run(folder, "explain", "cat.jpg", "-o", "/proc/whyfooled")
+    assert code == 2
+    assert "cannot be written" in err
 
 
 def test_probabilities_are_warned_about(folder, tmp_path):
-    found = explain(folder, "-o", str(tmp_path / "out"), model="nets.py:Probabilities")
-    assert found.returncode == 0, found.stderr
-    assert "look like probabilities" in found.stdout
+    code, out, err = explain(folder, tmp_path / "out", model="nets.py:Probabilities")
+    assert code == 0, err
+    assert "look like probabilities" in out
 
 
 def test_an_attack_that_fails_is_explained(folder, tmp_path):
-    found = explain(folder, "--epsilon", "1/100000", "-o", str(tmp_path / "out"))
-    assert found.returncode == 0, found.stderr
-    assert "The attack failed" in found.stdout
+    code, out, err = explain(folder, tmp_path / "out", "--epsilon", "1/100000")
+    assert code == 0, err
+    assert "The attack failed" in out
     assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_an_image_that_is_wrong_already_is_explained(folder, tmp_path):
-    said = explain(folder, "-o", str(tmp_path / "one")).stdout
-    seen = int(re.search(r"The model saw class (\d)", said)[1])
-    found = explain(folder, "--label", str((seen + 1) % 4), "-o", str(tmp_path / "two"))
-    assert found.returncode == 0, found.stderr
-    assert "nothing to fool" in found.stdout
+def test_an_image_that_is_wrong_already_is_explained(folder, explained, tmp_path):
+    seen = int(re.search(r"The model saw class (\d)", explained[1])[1])
+    code, out, err = explain(folder, tmp_path / "two", "--label", str((seen + 1) % 4))
+    assert code == 0, err
+    assert "nothing to fool" in out
 
 
-def test_a_terminal_sees_every_stage_and_a_file_none(folder, tmp_path):
-    command = [sys.executable, "-m", "whyfooled", "explain", "cat.jpg", "--model", "nets.py:Net"]
+def test_a_terminal_sees_every_stage_and_a_file_none(folder, explained, tmp_path):
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "out")], cwd=folder, stdout=subprocess.DEVNULL, stderr=theirs
-    )
-    os.close(theirs)
-    seen = b""
-    with contextlib.suppress(OSError):  # the terminal's end, on Linux
-        while part := os.read(ours, 4096):
-            seen += part
+    given = ["--model", "nets.py:Net", "--attack", "bim(epsilon=0.1)", "-o", str(tmp_path / "out")]
+    process = CommandProcess(folder, "explain", "cat.jpg", *given, terminal=os.ttyname(theirs))
+    seen, running = b"", True
+    # A terminal has no end as long as this process holds it: what is left when the command has ended is all there is.
+    while select.select([ours], [], [], 0.1)[0] or running:
+        while select.select([ours], [], [], 0)[0]:
+            seen += os.read(ours, 4096)
+        running = process.is_running()
     os.close(ours)
-    assert process.wait(60) == 0
+    os.close(theirs)
+    assert process.end()[0] == 0
     for stage in (b"loading", b"attack", b"saliency maps", b"recovery"):
         assert stage in seen
-    assert explain(folder, "-o", str(tmp_path / "out")).stderr == ""
+    assert explained[2] == ""
 
 
 def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "whyfooled",
-        "explain",
-        str(folder / "cat.jpg"),
-        "--model",
-        f"{folder}/nets.py:Slow",
-    ]
-    process = subprocess.Popen(
-        [*command, "-o", "out"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    started = folder / "started"
+    (folder / "marks.py").write_text(
+        MODELS + "\n\nclass Mark(Slow):\n    def forward(self, x):\n"
+        f"        open({str(started)!r}, 'w').close()\n        return super().forward(x)\n"
     )
-    try:
-        deadline = time.monotonic() + 90
-        while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert any(tmp_path.iterdir())
-        time.sleep(5)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
+    given = [str(folder / "cat.jpg"), "--model", f"{folder}/marks.py:Mark", "-o", "out"]
+    code, errors = killed_when(
+        tmp_path, lambda: started.exists() and any(tmp_path.iterdir()), signal.SIGINT, "explain", *given
+    )
+    assert code == 130
     assert "Stopped. Nothing was written." in errors
     assert "Traceback" not in errors
     assert not any(tmp_path.iterdir())

@@ -20,11 +20,6 @@ class Other(Net):
         torch.manual_seed(1)
         self.conv = nn.Conv2d(3, 8, 3, stride=8)
         self.head = nn.Linear(8, 4)
-
-
-def Tiny():
-    from whyfooled import Classifier
-    return Classifier(Net(), size=(32, 32), name="tiny")
 """
 
 QUICK = ["--method", "grad(passes=1, images_per_step=2)", "--epsilon", "2"]
@@ -63,7 +58,7 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
         "one perturbation of 3 x 224 x 224 values",
         "l2 2 (of values from 0 to 255: 510)",
         "l2 ball of radius 2 for values from 0 to 1, which is 510 for values from 0 to 255",
-        "Fitted to move the maps of gradient of nets.py:Net, on 4 images; none left out.",
+        "Fitted to change the maps of gradient of nets.py:Net, on 4 images; none left out.",
         "From the first to the last of 2 steps: dissimilarity ",
         # A look at each image, and two maps, one of them differentiated.
         "12 forward and 12 backward passes",
@@ -81,9 +76,9 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
         "# Test of a universal perturbation",
         "under random directions of the same norm",
         "The prediction changes on ",
-        "Images tested: 3; none left out.",
+        "Images evaluated: 3; none left out.",
         "The images have no labels: each counts as what the classifier sees in it.",
-        "Intervals over fewer than 10 images are too narrow.",
+        "Intervals of means over fewer than 20 images are too narrow.",
         "| universal | not clipped |",
         "| random | clipped |",
         "Written: tested",
@@ -132,7 +127,7 @@ def test_labels_leave_out_what_the_model_gets_wrong(folder, monkeypatch, capsys)
         labelled = UniversalPerturbation.load("labelled.safetensors")
         assert labelled.images + labelled.wrong == 4
         if labelled.wrong:
-            assert f"{labelled.wrong} left out, because the classifier gets them wrong" in out
+            assert f"{labelled.wrong} left out, because the classifier misclassifies them" in out
         seen[number] = labelled.images
     assert sum(seen.values()) == 4
 
@@ -150,8 +145,8 @@ def test_another_model_another_method_and_another_size_are_said(folder, monkeypa
     assert check(monkeypatch, "--model", "nets.py:Other", "--saliency", "gradcam(layer=conv)", "--count", "2") == 0
     out = capsys.readouterr().out
     assert "The universal perturbation was made on another model, nets.py:Net: what it does here is transfer." in out
-    assert "It was fitted to the maps of gradient, and tested on those of gradcam(layer=conv)." in out
-    assert "Images tested: 2" in out
+    assert "It was fitted to the maps of gradient, and evaluated on those of gradcam(layer=conv)." in out
+    assert "Images evaluated: 2" in out
     assert check(monkeypatch, "--model", "nets.py:Tiny", "--resize") == 0
     assert "resized from 224 x 224 to 32 x 32 pixels; its norm is as it was" in capsys.readouterr().out
     tiny = ["explain", "unseen/5.png", "--model", "nets.py:Tiny", "--methods", "gradient", "--quiet", "-o", "out"]

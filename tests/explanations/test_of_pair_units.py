@@ -100,14 +100,14 @@ def test_the_page_says_what_falls_and_when_not_to_trust_single_effects(classifie
         "but no less than half the layer",
         "changes by 0.00 (0: not at all, 1: to its opposite)",
         "where the gradient changes by more than 0.5, or where the sum is off by more than 33 %",
-        "of the 5 units that move at all",
+        "of the 5 units that change at all",
     ):
         assert part in plain
     warning = "do not trust the effects of single units here"
     assert warning not in plain
     assert page(nonlinearity=torch.tensor([0.7, 0.2]).double()).count(warning) == 1
-    assert "no unit moves at all" in page(distance=0 * last.distance, chance=0 * last.chance)
-    assert "1 unit that gives the same everywhere on the annotated images and the clean one; 1 of them move" in page(
+    assert "no unit changes at all" in page(distance=0 * last.distance, chance=0 * last.chance)
+    assert "1 unit that gives the same everywhere on the annotated images and the clean one; 1 of them change" in page(
         std=last.std * torch.tensor([1.0, 0, 1, 1, 1]).double()
     )
 

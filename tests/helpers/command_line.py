@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.helpers.forked import CommandProcess
 from whyfooled.cli import main
 
 MODELS = """
@@ -47,40 +48,33 @@ class Slow(Net):
         import time
         time.sleep(0.05)
         return super().forward(x)
+
+
+def Tiny():
+    from whyfooled import Classifier
+    return Classifier(Net(), size=(32, 32), name="tiny")
 """
 
 
-def command(monkeypatch, *arguments):
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run a command in this process, and return its exit code."""
     monkeypatch.setattr("sys.argv", ["whyfooled", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
     return stopped.value.code
 
 
-def start(folder, *arguments):
-    command = [sys.executable, "-m", "whyfooled", *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
-    )
+def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run a command in a process of its own; return its exit code and what it said on stdout and on stderr."""
+    return CommandProcess(folder, *arguments).end()
 
 
-def run(folder, *arguments):
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def killed_when(folder, condition, how, *arguments):
-    """Run until a condition holds, then send a signal; return what the process said on stderr, and its exit code."""
-    process = start(folder, *arguments)
+def killed_when(folder: Path, condition: Callable[[], object], how: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """Run until a condition holds, then send a signal; return the exit code and what was said on stderr."""
+    process = CommandProcess(folder, *arguments)
     deadline = time.monotonic() + 100
-    while not condition() and process.poll() is None and time.monotonic() < deadline:
+    while not condition() and process.is_running() and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err
-
-
-def hear_ctrl_c():
-    """Undo what a shell does to jobs in the background: they, and what they start, would not hear Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    process.send(how)
+    code, _, err = process.end()
+    return code, err

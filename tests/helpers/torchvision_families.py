@@ -1,9 +1,11 @@
-"""One network of every family of torchvision: those whose activations are ReLUs, and the others."""
+"""One network of every family of torchvision, small where the size adds nothing: with ReLUs, and without."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torchvision import models
+from torchvision.models.vgg import cfgs, make_layers
 
 REFUSED = {
     "convnext_tiny": "GELU",
@@ -24,15 +26,53 @@ RULED = [
     "regnet_x_400mf",
     "regnet_y_400mf",
     "resnet18",
+    "resnet50",
     "resnext50_32x4d",
     "shufflenet_v2_x0_5",
     "squeezenet1_1",
     "vgg11",
-    "wide_resnet50_2",
 ]
+PLANS = {"vgg11": "A", "vgg16": "D"}
+SIDES = {"inception_v3": 128}
+"""How large images must be, where it is not 64 pixels."""
 
 
-def build(name):
+def build(name: str, classes: int = 1000) -> nn.Module:
+    """Make a network with random weights; of VGG and of what is refused by its first attention, a narrow one."""
     torch.manual_seed(0)
-    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return models.get_model(name, weights=None, **quick).eval()
+    if name in PLANS:
+        module = narrow_vgg(name, classes)
+    elif name == "vit_b_16":
+        module = models.VisionTransformer(64, 16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64)
+    elif name == "maxvit_t":
+        module = models.MaxVit((64, 64), 16, 2, [16, 32], [1, 1], head_dim=8, stochastic_depth_prob=0.1)
+    else:
+        quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        module = models.get_model(name, weights=None, num_classes=classes, **quick)
+    return module.eval()
+
+
+def narrow_vgg(name: str, classes: int) -> models.VGG:
+    """Make torchvision's VGG with an eighth of its channels: four fifths of its weights are those of a single layer."""
+    # On no device: the layers that are replaced are not filled first.
+    with torch.device("meta"):
+        module = models.VGG(nn.Identity(), init_weights=False)
+    module.features = make_layers([part if part == "M" else part // 8 for part in cfgs[PLANS[name]]])
+    wide, narrow = 512 // 8 * 7 * 7, 4096 // 8
+    module.classifier = nn.Sequential(
+        nn.Linear(wide, narrow),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(narrow, narrow),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(narrow, classes),
+    )
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0, 0.01)
+            nn.init.zeros_(part.bias)
+    return module

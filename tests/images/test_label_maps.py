@@ -47,3 +47,38 @@ def test_what_is_no_label_map_is_refused(tmp_path):
     ):
         with pytest.raises(ImageError, match=reason):
             read_label_map(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["labels.png", "labels.tiff"])
+@pytest.mark.parametrize("mode", ["L", "P", "I;16"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_label_map_is_turned_as_the_photograph_is(tmp_path, name, mode, orientation):
+    values = VALUES.astype(np.uint16 if mode == "I;16" else np.uint8)
+    picture = Image.fromarray(values)
+    if mode == "P":
+        picture = Image.frombytes("P", picture.size, picture.tobytes())
+        picture.putpalette([7, 9, 11] * 256)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / name, exif=exif)
+    # The quarter turns and mirrorings that the EXIF standard means by 1 to 8.
+    turned = [
+        values,
+        values[:, ::-1],
+        values[::-1, ::-1],
+        values[::-1],
+        values.T,
+        np.rot90(values, -1),
+        values[::-1, ::-1].T,
+        np.rot90(values),
+    ][orientation - 1]
+    assert read_label_map(tmp_path / name).tolist() == turned.tolist()
+
+
+def test_a_header_that_claims_more_than_there_is_costs_no_memory(tmp_path):
+    for shape, size in (((2**20, 2**20), 0), ((2**16, 2**16), 2**32)):
+        with (tmp_path / "a.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            file.truncate(max(file.tell(), size + 128 if size else 0))
+        with pytest.raises(ImageError, match="cannot be read as a label map"):
+            read_label_map(tmp_path / "a.npy")

@@ -193,6 +193,14 @@ def test_the_exif_orientation_is_applied(tmp_path, name, orientation, upright):
     assert np.abs(centres.astype(int) - [levels[quarter] for quarter in upright]).max() <= 8
 
 
+@pytest.mark.parametrize("values", [np.arange(120, dtype=np.uint8), 257 * np.arange(120, dtype=np.uint16)])
+def test_a_grey_tiff_is_turned_without_being_scrambled(tmp_path, values):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(values.reshape(10, 12)).save(tmp_path / "a.tiff", exif=exif)
+    assert pixels(tmp_path / "a.tiff")[..., 0].tolist() == np.rot90(np.arange(120).reshape(10, 12), -1).tolist()
+
+
 class TestSize:
     def test_eight_pixels_a_side_are_enough(self, tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
@@ -392,3 +400,142 @@ class TestAdversarial:
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ImageError, match=r"no file .*nowhere\.pt"):
             read_adversarial(tmp_path / "nowhere.pt", SHAPE)
+
+
+class TestRange:
+    @pytest.mark.parametrize(
+        "values",
+        [
+            np.tile(np.arange(256, dtype=np.int32), (16, 1)),
+            np.full((8, 8), 65535, np.int32),
+            np.full((8, 8), -3, np.int32),
+        ],
+        ids=["8 bits", "16 bits", "signed"],
+    )
+    def test_whole_numbers_of_32_bits_are_refused(self, tmp_path, values):
+        Image.fromarray(values).save(tmp_path / "a.tiff")
+        with pytest.raises(ImageError, match=r"no known range; save it with 8 or 16 bits a channel\."):
+            read_photograph(tmp_path / "a.tiff")
+
+    @staticmethod
+    def save_deep_colours(path, values):
+        """Write a PNG with 16 bits a channel, which Pillow does not."""
+
+        def chunk(name, content):
+            return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+        height, width, channels = values.shape
+        header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        )
+
+    @pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+    def test_12_bits_in_16_are_warned_of(self, tmp_path, name):
+        values = np.linspace(0, 4095, 16 * 16).astype(np.uint16).reshape(16, 16)
+        Image.fromarray(values).save(tmp_path / name)
+        with pytest.warns(WhyfooledWarning, match=r"no value above 4095 of 65535, as if it held values of 12 bits"):
+            assert pixels(tmp_path / name).max() == 16
+
+    @pytest.mark.parametrize("channels", [3, 4])
+    def test_12_bits_in_16_are_warned_of_in_colours(self, tmp_path, channels):
+        values = np.full((8, 8, channels), 3000, np.uint16)
+        values[..., 3:] = 65535
+        self.save_deep_colours(tmp_path / "a.png", values)
+        with pytest.warns(WhyfooledWarning, match="values of 12 bits"):
+            assert (pixels(tmp_path / "a.png") == 3000 >> 8).all()
+
+    @pytest.mark.filterwarnings("error")
+    def test_what_has_more_than_12_bits_or_only_8_is_not_warned_of(self, tmp_path):
+        for name, values in (
+            ("deep.png", np.full((8, 8), 4096, np.uint16)),
+            ("black.png", np.zeros((8, 8), np.uint16)),
+            ("dark.png", np.full((8, 8, 3), 15, np.uint8)),
+            ("grey.png", np.full((8, 8), 15, np.uint8)),
+        ):
+            Image.fromarray(values).save(tmp_path / name)
+            read_photograph(tmp_path / name)
+        self.save_deep_colours(tmp_path / "colours.png", np.full((8, 8, 3), 4096, np.uint16))
+        read_photograph(tmp_path / "colours.png")
+
+
+class TestHostileTensors:
+    @pytest.mark.parametrize(
+        ("change", "kind"),
+        [
+            (lambda x: x.to_sparse(), "a sparse tensor"),
+            (lambda x: x.flatten(1).to_sparse_csr(), "a sparse tensor"),
+            (lambda x: x.to("meta"), "a tensor without data"),
+            (lambda x: torch.quantize_per_tensor(x, 1 / 255, 0, torch.quint8), "a quantised tensor"),
+        ],
+        ids=["sparse", "rows", "meta", "quantised"],
+    )
+    @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+    def test_what_is_no_plain_tensor_is_refused(self, tmp_path, image, change, kind):
+        torch.save(change(image), tmp_path / "a.pt")
+        with pytest.raises(ImageError, match=f"must hold a plain tensor of numbers; got {kind}"):
+            read_adversarial(tmp_path / "a.pt", SHAPE)
+
+    @pytest.mark.parametrize(
+        ("values", "reason"),
+        [
+            (np.full(SHAPE, "a"), "must hold numbers; got <U1"),
+            (np.zeros(SHAPE, [("x", "f4")]), "must hold numbers"),
+            (np.zeros(SHAPE, "M8[s]"), "must hold numbers"),
+            (np.zeros(SHAPE, np.complex64), "must hold real numbers"),
+            (np.zeros(SHAPE, np.longdouble), "cannot be read as a tensor"),
+        ],
+        ids=["text", "records", "dates", "complex", "long"],
+    )
+    def test_arrays_of_other_types_are_refused(self, tmp_path, values, reason):
+        np.save(tmp_path / "a.npy", values)
+        with pytest.raises(ImageError, match=reason):
+            read_adversarial(tmp_path / "a.npy", SHAPE)
+
+    def test_the_other_byte_order_is_read(self, tmp_path, image):
+        np.save(tmp_path / "a.npy", image.numpy().astype(">f4"))
+        assert torch.equal(read_adversarial(tmp_path / "a.npy", SHAPE), image.unsqueeze(0))
+
+    @pytest.mark.parametrize("claimed", [2**40, 2**200])
+    def test_a_header_that_claims_more_than_there_is_costs_no_memory(self, tmp_path, claimed):
+        with (tmp_path / "a.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": (claimed, 3, 8, 12)}
+            )
+        with pytest.raises(ImageError, match="cannot be read as a tensor"):
+            read_adversarial(tmp_path / "a.npy", SHAPE)
+
+    def test_more_numbers_than_an_image_has_are_not_read(self, tmp_path):
+        # Holes take no place on the disk, and would take 4 GiB of memory.
+        with (tmp_path / "a.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**30,)})
+            file.truncate(2**32 + 128)
+        with pytest.raises(ImageError, match=r"it has 1073741824 numbers, in the shape \(1073741824,\); at most 3000"):
+            read_adversarial(tmp_path / "a.npy", SHAPE)
+
+    def test_an_archive_of_arrays_is_no_array(self, tmp_path, image):
+        with (tmp_path / "a.npy").open("wb") as file:
+            np.savez(file, image.numpy())
+        with pytest.raises(ImageError, match="cannot be read as a tensor: it is a ZIP archive"):
+            read_adversarial(tmp_path / "a.npy", SHAPE)
+
+    def test_of_many_tensors_five_are_named(self, tmp_path):
+        save_file({f"tensor {number}": torch.zeros(1) for number in range(1000)}, tmp_path / "a.safetensors")
+        with pytest.raises(ImageError) as caught:
+            read_adversarial(tmp_path / "a.safetensors", SHAPE)
+        assert str(caught.value).endswith("995 more.")
+        assert len(str(caught.value)) < 400
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+    def test_the_refusal_of_a_program_does_not_tell_how_to_run_it(self, tmp_path):
+        torch.jit.save(torch.jit.script(torch.nn.Flatten()), tmp_path / "a.pt")
+        with pytest.raises(ImageError, match="it is a TorchScript archive") as caught:
+            read_adversarial(tmp_path / "a.pt", SHAPE)
+        assert "weights_only" not in str(caught.value)
+
+
+def test_a_photograph_that_has_not_been_fetched_is_told_from_a_damaged_one(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ImageError, match=r"not an image of a known format \(.*\): it is a Git LFS pointer"):
+        read_photograph(tmp_path / "a.jpg")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from tests.helpers.pictures import photograph
 from whyfooled import Classifier
 from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ParameterError
-from whyfooled.sources import class_map, open_source
+from whyfooled.sources import class_map, mapped, open_source
 
 
 def named(names, classes=None) -> Classifier:
@@ -77,3 +79,67 @@ class TestClassMap:
 
     def test_no_labels_need_no_map(self, photographs):
         assert class_map(open_source(photographs), small()) is None
+
+
+class TestNumbers:
+    """Labels as pandas writes whole numbers that met a missing one, and other numbers."""
+
+    @pytest.fixture
+    def labelled(self, tmp_path):
+        def made(*labels):
+            shutil.rmtree(tmp_path / "pictures", ignore_errors=True)
+            for number in range(len(labels)):
+                photograph(tmp_path / "pictures" / f"{number:02}.png")
+            rows = "".join(f"{number:02}.png,{label}\n" for number, label in enumerate(labels))
+            (tmp_path / "l.csv").write_text(f"file,label\n{rows}")
+            return open_source(tmp_path / "pictures", tmp_path / "l.csv")
+
+        return made
+
+    @staticmethod
+    def shown(source, classifier):
+        found = class_map(source, classifier)
+        return [mapped(labels, found) for labels in source.all_labels]
+
+    def test_whole_numbers_written_with_a_point_are_indices(self, labelled):
+        bare = Classifier(SmallNet(classes=12).eval(), size=(16, 16))
+        source = labelled(*(f"{number}.0" for number in range(12)))
+        assert self.shown(source, bare) == [(number,) for number in range(12)]
+        assert self.shown(source, named([f"kind {number}" for number in range(12)])) == [(n,) for n in range(12)]
+
+    def test_both_forms_of_a_number_are_one_class(self, labelled):
+        assert self.shown(labelled("2.0", "2", "02.;2.00"), small()) == [(2,), (2,), (2,)]
+
+    def test_a_class_that_is_called_so_comes_first(self, labelled):
+        assert self.shown(labelled("1.0", "2.0", "3.0"), named(["1.0", "3.0", "2.0"])) == [(0,), (2,), (1,)]
+        assert self.shown(labelled("1.5", "2.5"), named(["2.5", "1.5"])) == [(1,), (0,)]
+
+    @pytest.mark.parametrize(
+        ("labels", "got"),
+        [
+            (["0.0", "1.0", "1.5"], "1.5"),
+            (["0", "1", "nan"], "nan"),
+            (["0.0", "1.0", "NaN"], "NaN"),
+            (["0.0", "1.0", "3.0"], "3.0"),
+            (["cat", "dog", ".5"], ".5"),
+            (["-1.0", "cat", "dog"], "-1.0"),
+        ],
+    )
+    def test_other_numbers_are_not_counted_as_names(self, labelled, labels, got):
+        bare = Classifier(SmallNet(classes=3).eval(), size=(16, 16))
+        with pytest.raises(ParameterError) as caught:
+            class_map(labelled(*labels), bare)
+        assert str(caught.value) == (
+            f"`labels` must be indices from 0 to 2 where they are numbers, or class names; got {got}. "
+            "Write them as whole numbers, and leave out those that are missing."
+        )
+
+    def test_a_number_of_thousands_of_digits_is_refused(self, labelled):
+        with pytest.raises(ParameterError, match="none of the latter, such as 9999"):
+            class_map(labelled("9" * 5000), small())
+
+    def test_numbers_in_names_are_names(self, tmp_path):
+        for name in ("2020", "2021", "ten"):
+            photograph(tmp_path / "tree" / name / "1.png")
+        source = open_source(f"folder:{tmp_path / 'tree'}")
+        assert class_map(source, Classifier(SmallNet(classes=3).eval(), size=(16, 16))) == (0, 1, 2)

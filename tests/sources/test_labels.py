@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 import pytest
 
 from tests.helpers.pictures import listed, photograph, write
@@ -75,3 +77,43 @@ class TestLabels:
     def test_they_are_for_photographs(self, photographs, tmp_path):
         with pytest.raises(ParameterError, match="`labels` are for files and folders"):
             open_source(f"folder:{photographs}", tmp_path / "l.csv")
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_tables_of_spreadsheets_are_read(self, photographs, tmp_path, encoding, separator):
+        lines = [["file", " label"], ["a/one.jpg", "Löwe"], ["b/one.png", '"Löwe;cat"'], ["two.JPEG", "cat"]]
+        text = "\r\n".join(separator.join(line) for line in lines)
+        mark = "\ufeff" if encoding == "utf-16-le" else ""
+        (tmp_path / "l.csv").write_bytes((mark + text).encode(encoding))
+        source = open_source(photographs, tmp_path / "l.csv")
+        assert source.class_names == ("Löwe", "cat")
+        assert listed(source) == {"a/one.jpg": (0,), "a/two.JPEG": (1,), "b/one.png": (0, 1)}
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("file,label\na/one.jpg,1\n".encode("utf-16-le"), "not text in UTF-8 or UTF-16. Save it in UTF-8"),
+            ("file,label\na/one.jpg,ä\n".encode("latin-1"), "not text in UTF-8 or UTF-16. Save it in UTF-8"),
+            (b"\xff\xfea", "not text in UTF-8 or UTF-16"),
+            (b"file;label\nb/one.png;tabby;lynx\n", 'line 2 has more columns. Put several labels into .*"tabby;lynx"'),
+            (b"file\tlabel\nb/one.png\ta\tb\n", "line 2 has more columns. Put a label with a tab into quotation marks"),
+        ],
+    )
+    def test_what_cannot_be_read_is_refused_with_the_fix(self, photographs, tmp_path, content, reason):
+        (tmp_path / "l.csv").write_bytes(content)
+        with pytest.raises(ParameterError, match=f"`labels` must be a CSV file .*{reason}"):
+            open_source(photographs, tmp_path / "l.csv")
+
+    @pytest.mark.parametrize(("on_disk", "in_table"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+    def test_accents_may_be_written_in_either_form(self, tmp_path, on_disk, in_table):
+        photograph(tmp_path / "pictures" / normalize(on_disk, "Brücke") / normalize(on_disk, "é.png"))
+        photograph(tmp_path / "pictures" / "b.png")
+        table = write(tmp_path / "l.csv", f"file,label\n{normalize(in_table, 'Brücke/é.png')},1\nb.png,2\n")
+        assert list(open_source(tmp_path / "pictures", table).all_labels) == [(1,), (2,)]
+
+    def test_of_two_forms_each_photograph_has_its_own(self, tmp_path):
+        for form in ("NFC", "NFD"):
+            photograph(tmp_path / "pictures" / normalize(form, "é.png"))
+        rows = f"{normalize('NFC', 'é.png')},1\n{normalize('NFD', 'é.png')},2\n"
+        source = open_source(tmp_path / "pictures", write(tmp_path / "l.csv", f"file,label\n{rows}"))
+        assert listed(source) == {normalize("NFC", "é.png"): (1,), normalize("NFD", "é.png"): (2,)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -80,7 +82,13 @@ class TestNpz:
             ({"images": np.zeros((2, 9, 9, 3), np.int64)}, "8-bit values.*got int64"),
             ({"images": np.zeros((2, 9, 9), object)}, "Python objects"),
             ({"labels": np.zeros(3, np.int64)}, r"for each of the 2 images; got the shape \(3,\)"),
-            ({"labels": np.zeros(2)}, "a class index .* float64"),
+            ({"labels": np.array([0, 0.5])}, r"a class index .* float64, with such as 0.5\. Leave out"),
+            ({"labels": np.array([0, np.nan])}, "float64, with such as nan"),
+            ({"labels": np.array([np.inf, 0])}, "float64, with such as inf"),
+            ({"labels": np.array([True, False])}, r"bool. Convert them: labels.astype\(int\)"),
+            ({"labels": np.array(["0", "1"])}, r"<U1. Convert them"),
+            ({"labels": np.eye(2, 5)}, r"shape \(2, 5\), float64. Of one-hot rows, give labels.argmax\(1\)"),
+            ({"labels": np.zeros((1, 2), int)}, r"got the shape \(1, 2\), int64\.$"),
             ({"labels": np.array([0, -1])}, "negative"),
             ({"labels": np.array([0, "a"], object)}, "cannot be read"),
         ],
@@ -127,3 +135,62 @@ class TestNpz:
         source[0]
         assert isinstance(source.reader._pixels, np.memmap)
         assert len(pickle.dumps(source)) < 1000
+
+    @pytest.mark.parametrize("kind", ["uint8", "int64", "uint64", "float16", "float64", ">f4"])
+    @pytest.mark.parametrize("shape", [(3,), (3, 1)])
+    def test_labels_are_whole_numbers_of_any_type_in_a_row_or_a_column(self, tmp_path, kind, shape):
+        labels = np.array([7, 0, 11]).astype(kind).reshape(shape)
+        np.savez(tmp_path / "a.npz", images=self.arrays(), labels=labels)
+        source = open_source(tmp_path / "a.npz")
+        assert listed(source) == {"0": (7,), "1": (0,), "2": (11,)}
+        assert all(type(label) is int for labels in source.all_labels for label in labels)
+
+
+def write_claim(path, shape, content=b"", compression=zipfile.ZIP_DEFLATED, name="images"):
+    """Write an archive with an array whose header claims a shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "a", compression) as archive:
+        archive.writestr(f"{name}.npy", header.getvalue() + content)
+    return path
+
+
+class TestClaims:
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_images_that_are_not_there_are_not_listed(self, tmp_path, compression):
+        path = write_claim(tmp_path / "a.npz", (2**40, 9, 9, 3), bytes(1000), compression)
+        size = 2**40 * 243
+        with pytest.raises(ImageError, match=rf"a.npz is damaged: images should have {size} bytes, .* and has 1000\."):
+            open_source(path)
+
+    def test_labels_that_are_not_there_are_not_read(self, tmp_path):
+        path = write_claim(tmp_path / "a.npz", (2, 9, 9, 3), bytes(486))
+        write_claim(path, (2**40,), name="labels")
+        with pytest.raises(ImageError, match=r"labels must hold a class index .* got the shape \(1099511627776,\)"):
+            open_source(path)
+        path = write_claim(tmp_path / "b.npz", (2, 9, 9, 3), bytes(486))
+        write_claim(path, (2,), name="labels")
+        with pytest.raises(ImageError, match=r"b.npz is damaged: labels should have 2 bytes"):
+            open_source(path)
+
+    def test_what_decompresses_to_more_than_the_memory_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("whyfooled.sources._npz.memory_built_in", lambda: 1_000_000)
+        images = np.zeros((1000, 36, 36, 1), np.uint8)
+        np.savez_compressed(tmp_path / "a.npz", images=images)
+        with pytest.raises(
+            ImageError, match=r"images takes 0.00121 GiB .*decompressed.*Save it with numpy.savez, with"
+        ):
+            open_source(tmp_path / "a.npz")
+        # Without compression it stays in the file.
+        np.savez(tmp_path / "b.npz", images=images)
+        assert len(open_source(tmp_path / "b.npz")) == 1000
+        np.savez(tmp_path / "c.npz", images=np.zeros((5000, 4, 4), np.uint8))
+        with pytest.raises(ImageError, match="has 5000 images, and this machine's memory cannot list as many"):
+            open_source(tmp_path / "c.npz")
+
+    def test_an_archive_that_grew_since_it_was_listed_is_refused_when_it_is_read(self, tmp_path, monkeypatch):
+        np.savez_compressed(tmp_path / "a.npz", images=np.zeros((1000, 36, 36, 1), np.uint8))
+        source = open_source(tmp_path / "a.npz")
+        monkeypatch.setattr("whyfooled.sources._npz.memory_built_in", lambda: 1_000_000)
+        with pytest.raises(ImageError, match="when it is decompressed"):
+            source[0]

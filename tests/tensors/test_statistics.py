@@ -46,6 +46,44 @@ def test_it_holds_the_true_mean_about_as_often_as_it_says():
     assert 0.90 < sum(held) / len(held) < 0.975
 
 
+# Exactly, by adding up; of so few outcomes no interval can be at 95 % everywhere (Brown, Cai & DasGupta 2001).
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("count", [12, 20, 91])
+def test_the_interval_of_a_share_holds_it_about_as_often_as_it_says(share, count):
+    held = 0.0
+    for successes, weight in enumerate(scipy.stats.binom.pmf(range(count + 1), count, share)):
+        values = torch.zeros(count, 1)
+        values[:successes] = 1
+        (found,) = bootstrap_means(values, resamples=1)
+        held += weight * (found.low <= share <= found.high)
+    assert 0.93 < held < 0.978
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 12), (10, 10), (3, 17), (50, 91)])
+def test_the_interval_of_a_share_is_wilsons(successes, count):
+    values = torch.zeros(count, 2)
+    values[:successes, 0] = 1
+    values[:, 1] = torch.nan
+    values[:count, 1][: max(2, count // 2)] = 1
+    found, _ = bootstrap_means(values, resamples=10)
+    expected = scipy.stats.binomtest(successes, count).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert (found.mean, found.count) == (successes / count, count)
+
+
+def test_the_interval_of_equal_differences_has_a_width():
+    same, gained, lost = bootstrap_means(torch.tensor([[0.0, 1.0, -1.0]]).repeat(20, 1), differences=True)
+    assert same.low == pytest.approx(-same.high)
+    assert 0.05 < same.high < 0.2
+    assert (gained.high, lost.low) == (1.0, -1.0)
+    assert 0.7 < gained.low < 0.95
+    assert lost.high == pytest.approx(-gained.low)
+    # By hand: (7 + .5 - 2 - .5) / 22, and the Wald interval of four outcomes with half an image more each.
+    (some,) = bootstrap_means(torch.tensor([1.0] * 7 + [-1.0] * 2 + [0.0] * 11)[:, None], differences=True)
+    reach = 1.96 * math.sqrt((10 / 22 - (5 / 22) ** 2) / 22)
+    assert (some.low, some.high) == pytest.approx((5 / 22 - reach, 5 / 22 + reach), abs=1e-4)
+
+
 def test_a_missing_value_is_left_out():
     values = draws(30, 2)
     values[5:, 1] = torch.nan
@@ -121,17 +159,39 @@ def test_the_interval_of_auroc_is_delongs_by_all_pairs():
     scores, positive = draws(30)[:, 0].mul(3).round(), torch.arange(30) % 3 == 0
     ours, theirs = scores[positive], scores[~positive]
     wins = torch.tensor([[float(a > b) + 0.5 * float(a == b) for b in theirs] for a in ours]).double()
-    spread = math.sqrt(float(wins.mean(1).var()) / len(ours) + float(wins.mean(0).var()) / len(theirs))
+    first, second = float(wins.mean(1).var()) / len(ours), float(wins.mean(0).var()) / len(theirs)
+    freedom = (first + second) ** 2 / (first**2 / (len(ours) - 1) + second**2 / (len(theirs) - 1))
     found = auroc(scores, positive)
-    assert (found.low, found.high) == pytest.approx((found.mean - 1.96 * spread, found.mean + 1.96 * spread))
+    reach = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(first + second) / (found.mean * (1 - found.mean))
+    logit = math.log(found.mean / (1 - found.mean))
+    ends = [1 / (1 + math.exp(-end)) for end in (logit - reach, logit + reach)]
+    assert (found.low, found.high) == pytest.approx(ends, rel=1e-4)
 
 
-def test_the_interval_of_auroc_holds_the_truth_about_as_often_as_it_says():
+@pytest.mark.parametrize("area", [0.5, 0.76, 0.92, 0.98])
+@pytest.mark.parametrize(("positive", "negative"), [(20, 20), (15, 91)])
+def test_the_interval_of_auroc_holds_the_truth_about_as_often_as_it_says(area, positive, negative):
+    shift = math.sqrt(2) * scipy.stats.norm.ppf(area)
+    kinds = torch.arange(positive + negative) < positive
     held = [
-        one.low <= 0.5 <= one.high
-        for one in (auroc(draws(60, seed=seed)[:, 0], torch.arange(60) % 2 == 0) for seed in range(400))
+        found.low <= area <= found.high
+        for seed in range(500)
+        for found in [auroc(draws(len(kinds), seed=seed)[:, 0] + shift * kinds, kinds)]
     ]
-    assert 0.91 < sum(held) / len(held) < 0.98
+    assert 0.91 < sum(held) / len(held) < 0.99
+
+
+def test_kinds_that_are_perfectly_apart_have_an_interval_with_a_width():
+    apart = auroc(torch.arange(106.0), torch.arange(106) >= 91)
+    assert (apart.mean, apart.high) == (1.0, 1.0)
+    assert 0.85 < apart.low < 0.98
+    # It is the area that 1 is just not too far from: Hanley & McNeil's variance with the mean of both numbers.
+    low = apart.low
+    more = ((15 + 91) / 2 - 1) * ((1 - low) / (2 - low) + low / (1 + low))
+    assert (1 - low) ** 2 == pytest.approx(1.959964**2 * low * (1 - low) * (1 + more) / (15 * 91), rel=1e-5)
+    turned = auroc(-torch.arange(106.0), torch.arange(106) >= 91)
+    assert (turned.low, turned.mean) == (0.0, 0.0)
+    assert turned.high == pytest.approx(1 - low)
 
 
 def test_auroc_of_one_kind_is_not_a_number(monkeypatch):

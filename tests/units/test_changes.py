@@ -227,8 +227,8 @@ def test_units_that_do_not_move_are_told_of():
     clean = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     dissection = dissection_of(classifier, "look", "aside")
     found = find_unit_changes(classifier, dissection, clean, clean / 2, 0, 1)
-    (note,) = [note for note in found.notes if "move" in note and "aside" in note]
-    assert note == "No unit of aside moves at all, under the attack or under random perturbations."
+    (note,) = [note for note in found.notes if "changes" in note and "aside" in note]
+    assert note == "No unit of aside changes at all, under the attack or under random perturbations."
 
 
 def test_single_effects_are_rough_where_gradients_turn_or_sums_are_off():
@@ -342,10 +342,10 @@ def test_notes_tell_of_chance_of_concepts_and_of_layers_without_effect():
     assert unused.startswith("The logits do not depend on aside")
     assert "(+0.20 and +0.00; aside: +0.00 and +0.00)" in amiss
     assert look.startswith(
-        "Of the 3 units of look that move at all, only 33% moved further than under every one of 4 random"
+        "Of the 3 units of look that change at all, only 33% changed more than under every one of 4 random"
     )
     assert "(by chance 20%)" in look
-    assert aside.startswith("Of the 3 units of aside that move at all, only 33%")
+    assert aside.startswith("Of the 3 units of aside that change at all, only 33%")
     assert bare.startswith("No unit of look or aside detects a concept")
     assert found.completeness(found.layers[0])[1].isnan()
 

@@ -76,8 +76,8 @@ class AttackResult:
 
     def to(self, device: torch.device) -> AttackResult:
         """Move everything to a device."""
-        moved = {name: getattr(self, name).to(device) for name in self._tensors()}
-        return AttackResult(**moved, goal=self.goal.to(device))
+        tensors = {name: getattr(self, name).to(device) for name in self._tensors()}
+        return AttackResult(**tensors, goal=self.goal.to(device))
 
     @classmethod
     def from_images(

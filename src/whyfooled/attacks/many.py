@@ -32,7 +32,7 @@ from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, WhyfooledError, WhyfooledWarning, at_least
-from whyfooled.images import common_folder, photographs_in, read_photograph, write_whole
+from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe_value
 from whyfooled.running.runs import claim
 from whyfooled.types import Classes
@@ -136,7 +136,7 @@ def attack_files(
         **(about or {}),
         "images": list(files),
     }
-    truth = _Truth(classifier, labels, target, seed)
+    truth = _Truth(classifier, _respell(files, labels) if isinstance(labels, Mapping) else labels, target, seed)
     truth.check_names(files)
     begun = any(next(folder.rglob(f"*{suffix}"), None) for suffix in (SUFFIX, LEFT_OUT))
     claim(folder / RUN_FILE, run, begun=begun)
@@ -194,6 +194,15 @@ def _read_photographs(classifier: Classifier, files: Mapping[str, Path]) -> tupl
         except ImageError as error:
             unreadable[name] = str(error)
     return read, unreadable
+
+
+def _respell(files: Mapping[str, Path], labels: Mapping[str, str | int]) -> dict[str, str | int]:
+    """Name photographs in the labels as their file system does, which may write accents in Unicode's other form."""
+    names = {*files, *(path.name for path in files.values())}
+    spellings = {compose_accents(name): name for name in sorted(names)}
+    return {
+        name if name in names else spellings.get(compose_accents(name), name): label for name, label in labels.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from operator import index
+from typing import Any, final
 
 import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.errors import (
     ImageError,
     ModelError,
@@ -29,15 +30,19 @@ from whyfooled.types import Classes, Images, Logits
 __all__ = ["Classifier", "Fit", "Goal", "Targeted", "Untargeted"]
 
 
+Size = int | Sequence[int]
+"""Height and width in pixels, or one number for both."""
+
+
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Fit:
     """How a photograph is brought to a model's input size: its shorter side resized, then the centre cut out.
 
     Parameters
     ----------
     size
-        Height and width of the model's input, in pixels.
+        Height and width of the model's input, in pixels; one number for both.
     shorter_side
         Length of the photograph's shorter side after resizing, in pixels; the input's own size if None.
     interpolation
@@ -51,12 +56,19 @@ class Fit:
     interpolation: str = "bicubic"
     squash: bool = False
 
-    def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise bad_parameter("size", "must be two positive numbers of pixels", self.size)
-        if self.interpolation not in _INTERPOLATION:
-            fix = did_you_mean(self.interpolation, _INTERPOLATION)
-            raise bad_parameter("interpolation", "must be a known one", repr(self.interpolation), fix)
+    def __init__(
+        self,
+        size: Size,
+        shorter_side: int | None = None,
+        interpolation: str = "bicubic",
+        squash: bool = False,
+    ) -> None:
+        if interpolation not in _INTERPOLATION:
+            fix = did_you_mean(interpolation, _INTERPOLATION)
+            raise bad_parameter("interpolation", "must be a known one", repr(interpolation), fix)
+        fields = {"size": _read_size(size), "shorter_side": shorter_side, "interpolation": interpolation}
+        for name, value in {**fields, "squash": squash}.items():
+            object.__setattr__(self, name, value)
 
     def __call__(self, photograph: PILImage.Image) -> PILImage.Image:
         """Resize and crop a photograph to the model's input size."""
@@ -93,6 +105,19 @@ class Fit:
         return resized, (round((resized[0] - width) / 2), round((resized[1] - height) / 2))
 
 
+def _read_size(size: Any) -> tuple[int, int]:
+    """Return height and width; raise `ParameterError` for anything but one or two positive whole numbers."""
+    try:
+        sides = list(size) if isinstance(size, Iterable) and not isinstance(size, str | bytes) else [size]
+        whole = [index(side) for side in sides if not isinstance(side, bool)]
+    except TypeError:
+        sides, whole = [], []
+    if len(sides) not in (1, 2) or len(whole) < len(sides) or min(whole) < 1:
+        rule = "must be two positive numbers of pixels, height and width, or one for both; whole numbers"
+        raise bad_parameter("size", rule, repr(size))
+    return whole[0], whole[-1]
+
+
 _INTERPOLATION = {
     "nearest": PILImage.Resampling.NEAREST,
     "bilinear": PILImage.Resampling.BILINEAR,
@@ -115,7 +140,7 @@ class Classifier(nn.Module):
     mean, std
         Normalisation of each channel, for values in [0, 1]: the module is given ``(images − mean) / std``.
     size
-        Height and width of the input, in pixels.
+        Height and width of the input, in pixels; one number for both.
     class_names
         One name for each class; several names of one class are separated by ``", "``. Numbered if None.
     name
@@ -137,7 +162,7 @@ class Classifier(nn.Module):
         module: nn.Module,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
-        size: tuple[int, int] = (224, 224),
+        size: Size = (224, 224),
         class_names: Sequence[str] | None = None,
         *,
         name: str = "",
@@ -153,9 +178,8 @@ class Classifier(nn.Module):
         self.fit = fit or Fit(size)
         self.name = name or type(module).__name__
         self.class_names = None if class_names is None else tuple(class_names)
-        reference = next(iter(module.parameters()), torch.zeros(0))
-        self.register_buffer("mean", reference.new_tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", reference.new_tensor(std).view(1, -1, 1, 1), persistent=False)
+        for statistic, values in (("mean", mean), ("std", std)):
+            self.register_buffer(statistic, _like_parameters(module, values).view(1, -1, 1, 1), persistent=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -169,7 +193,7 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model's first parameter lives."""
+        """Where the model's first floating parameter lives; its first one, if none is floating."""
         return self.mean.device
 
     def forward(self, images: Tensor) -> Tensor:
@@ -275,7 +299,7 @@ class Classifier(nn.Module):
         Parameters
         ----------
         name
-            An index, or a name, whole and in any case.
+            An index, or a name, whole and in any case. An index may be written as ``7.0``, unless a class is called so.
         classes
             How many classes there are; the number of names if None (any index will do if there are no names either).
         argument
@@ -288,19 +312,28 @@ class Classifier(nn.Module):
         """
         count = len(self.class_names or ()) if classes is None else classes
         text = str(name).strip()
-        if re.fullmatch(r"[+-]?[0-9]+", text):
-            index = int(text)
-            if not 0 <= index < (count or index + 1):
-                raise bad_parameter(argument, f"must be a class index from 0 to {count - 1}, or a class name", index)
-            return index
-        return self._find_named_class(text, argument)
+        number = re.fullmatch(r"([+-]?[0-9]+)(\.0*)?", text)
+        # A whole number may be written as 7.0, as programs do beside a missing one, unless a class is called so.
+        if number is None or (number[2] and self._find_called(text)):
+            return self._find_named_class(text, argument)
+        rule = f"must be a class index from 0 to {count - 1}, or a class name" if count else "must be a class index"
+        if len(number[1]) > _MOST_DIGITS:
+            raise bad_parameter(argument, rule, f"a number of {len(number[1])} digits")
+        index = int(number[1])
+        if not 0 <= index < (count or index + 1):
+            raise bad_parameter(argument, rule, index)
+        return index
+
+    def _find_called(self, text: str) -> list[int]:
+        """List the classes of a name, whole and in any case."""
+        wanted = text.lower()
+        names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names or ()]
+        return [index for index, parts in enumerate(names) if wanted in parts]
 
     def _find_named_class(self, text: str, argument: str) -> int:
         if self.class_names is None:
             raise bad_parameter(argument, "must be a class index, because this model has no class names", repr(text))
-        wanted = text.lower()
-        names = [[part.lower() for part in [full, *full.split(", ")]] for full in self.class_names]
-        matches = [index for index, own in enumerate(names) if wanted in own]
+        matches = self._find_called(text)
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -333,6 +366,24 @@ def _check_precision(module: nn.Module, images: Tensor) -> None:
     )
 
 
+_MOST_DIGITS = 100
+"""Of a class index, zeros before it included: thousands of them take long to read. [ours]"""
+
+
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types to compute in. Parameters of others, whole numbers or floats of 8 bits, are unpacked inside the model."""
+
+
+def _like_parameters(module: nn.Module, values: Sequence[float]) -> Tensor:
+    """Make a tensor of the type and on the device of the first parameter that is floating."""
+    parameters = list(module.parameters())
+    floating = next((parameter for parameter in parameters if parameter.dtype in _FLOATING), None)
+    if floating is not None:
+        return floating.new_tensor(values)
+    device = parameters[0].device if parameters else None
+    return torch.tensor(values, dtype=torch.get_default_dtype(), device=device)
+
+
 def check_finite(logits: Tensor) -> None:
     """Raise `ModelError` if a logit is NaN or infinite."""
     if not torch.isfinite(logits).all():
@@ -344,7 +395,8 @@ def check_finite(logits: Tensor) -> None:
 
 
 def check_classes(classes: Tensor, logits: Tensor) -> None:
-    """Raise `ParameterError` if a class index is out of the model's range."""
+    """Raise `ParameterError` if classes are no whole numbers, or an index is out of the model's range."""
+    check_whole("classes", classes)
     count = logits.shape[1]
     if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= count):
         given = f"values from {int(classes.min())} to {int(classes.max())}"

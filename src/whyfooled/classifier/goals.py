@@ -19,7 +19,23 @@ def check_class_vector(argument: str, classes: object) -> None:
         raise bad_parameter(argument, "must be a tensor of class indices", type(classes).__name__, fix)
     if classes.ndim != 1 or classes.dtype not in (torch.int64, torch.int32):
         given = f"shape {tuple(classes.shape)}, {classes.dtype}"
-        raise bad_parameter(argument, "must be a vector of class indices, one for each image", given)
+        fix = _advise_conversion(argument) if classes.ndim == 1 else ""
+        raise bad_parameter(argument, "must be a vector of class indices, one for each image", given, fix)
+
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_whole(argument: str, classes: Tensor) -> None:
+    """Raise `ParameterError` unless classes are whole numbers: flags and fractions would be taken for others."""
+    if classes.dtype not in _WHOLE:
+        raise bad_parameter(
+            argument, "must be class indices, whole numbers", classes.dtype, _advise_conversion(argument)
+        )
+
+
+def _advise_conversion(argument: str) -> str:
+    return f"If that is what they are, convert them: {argument}.long()."
 
 
 @final

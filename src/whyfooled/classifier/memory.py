@@ -53,4 +53,9 @@ def _find_free_memory(device: torch.device) -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
     # Where Linux's account of what can be freed is missing, half of what is built in.
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return memory_built_in() // 2
+
+
+def memory_built_in() -> int:
+    """Return how many bytes of memory the machine has, apart from its accelerators'."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -46,8 +46,10 @@ def load_classifier(
           module whose input is (n,3,224,224) with values in [0, 1].
     weights
         A file with a state dict (``.safetensors``, or written by ``torch.save``; nothing is unpickled but tensors), or
-        ``"random"`` for the untrained model. A library's model gets a head for as many classes as the file has; their
-        names are read from a safetensors file's metadata, the key ``"whyfooled"``: ``{"class_names": [...]}``.
+        with a training script's checkpoint that has one under ``state_dict``, ``model_state_dict``, ``model`` or
+        ``net``; what DataParallel, torch.compile, Lightning and averages of weights put before names is taken off.
+        Or ``"random"`` for the untrained model. A library's model gets a head for as many classes as the file has;
+        their names are read from a safetensors file's metadata, the key ``"whyfooled"``: ``{"class_names": [...]}``.
     class_names
         The classes to tell apart, if they are not the model's own: where it, or the weights file, has another number of
         classes, the head is made anew, untrained. For training; a model of your own has its head already.

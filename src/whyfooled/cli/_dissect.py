@@ -41,7 +41,7 @@ def dissect(
     ] = 0.005,
     cutoff: Annotated[float, typer.Option(help="The IoU above which a unit detects its best concept.")] = 0.04,
     permutations: Annotated[
-        int, typer.Option(help="How often annotations are dealt to other images, to see what chance gives.")
+        int, typer.Option(help="How often annotations are permuted among the images, to see what chance gives.")
     ] = 20,
     squash: Annotated[
         bool,

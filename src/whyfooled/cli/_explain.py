@@ -62,7 +62,7 @@ def explain(
     trust: Annotated[
         Path | None,
         typer.Option(
-            help="A universal perturbation of `whyfooled universal fit`: see how far it moves this photograph's maps."
+            help="A universal perturbation of `whyfooled universal fit`: see how much it changes the photograph's maps."
         ),
     ] = None,
     resize: Annotated[

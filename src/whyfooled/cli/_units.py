@@ -32,7 +32,7 @@ def explain(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Show what an attack does to hidden units: which move, what they detect, and what that does to the logits."""
+    """Show what an attack does to hidden units: which change, what they detect, and what that does to the logits."""
     from whyfooled.classifier.zoo import load_classifier
     from whyfooled.explanations.of_pair import explain_units
     from whyfooled.explanations.report.folder import write_files

@@ -164,9 +164,9 @@ def evaluate_perturbation(
             progress(0, 1, "loading")
             classifier = ModelRecipe(model, weights, seed).load(device)
             progress(1, 1, "loading")
-            tested = given.resized(classifier.size) if resize else given
+            resized = given.resized(classifier.size) if resize else given
             evaluation = evaluate(
-                classifier, tested, source, maps, count=count, seed=seed, batch_size=batch_size, progress=progress
+                classifier, resized, source, maps, count=count, seed=seed, batch_size=batch_size, progress=progress
             )
         summary = write_evaluation_summary(evaluation, write_evaluation_remarks(given, evaluation, classifier, source))
         if staging is not None:

@@ -52,7 +52,7 @@ class Explained(ABC):
     effect
         What the perturbation does, region by region.
     trust
-        How far the clean image's maps move under a universal perturbation.
+        How much the clean image's maps change under a universal perturbation.
     units
         What the attack does to the units of dissected layers.
     """

@@ -31,7 +31,7 @@ from whyfooled.universal import UniversalPerturbation
 from whyfooled.universal.trust import Trust, find_trust
 
 RANDOM_ORDERS = 5
-"""How many random orders of the pixels a recovery curve is held against."""
+"""How many random orders of the pixels a recovery curve is compared with."""
 
 
 def explain(
@@ -70,8 +70,8 @@ def explain(
         Saliency methods, or their names as on the command line, to show beside enhanced guided backpropagation; every
         one that works on this model if None.
     trust
-        A universal perturbation, or its file: the explanation then says how far it moves this image's maps, and how far
-        random directions of the same norm do. That takes 12 maps more of every method shown.
+        A universal perturbation, or its file: the explanation then says how much it changes this image's maps, and how
+        much random directions of the same norm do. That takes 12 maps more of every method shown.
     units
         A dissection of this classifier, or its folder: the explanation then says what the attack does to the dissected
         units, and through them to the logits. That takes 6 forward passes, and 4 backward passes down to the layers.
@@ -115,7 +115,7 @@ def explain(
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
         effect = _find_effect(classifier, case, stages)
-        moved = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
+        changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
         recovery = _measure_recovery(classifier, case, [headline, *evidence], seed, stages)
         trusted = (
             None
@@ -123,7 +123,7 @@ def explain(
             else _find_trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
         )
     notes = [*case.notes, *remarks]
-    notes += [note for part in (effect, moved, trusted) if part is not None for note in part.notes]
+    notes += [note for part in (effect, changes, trusted) if part is not None for note in part.notes]
     notes += pass_on(caught)
     return Explanation(
         **collect_case_fields(classifier, case),
@@ -143,7 +143,7 @@ def explain(
         seconds=stages.seconds,
         passes=stages.passes,
         trust=trusted,
-        units=moved,
+        units=changes,
     )
 
 
@@ -245,7 +245,7 @@ def _find_trust(
     seed: int,
     stages: Stages,
 ) -> Trust:
-    """Move the maps of what the classifier sees in the clean image."""
+    """Find how much the maps of what the classifier sees in the clean image change."""
     seen, contrast = case.clean_logits.topk(2).indices.tolist()
     if isinstance(image, (str, Path)) and not is_tensor_file(Path(image)):
         image = read_photograph(image)

@@ -48,7 +48,7 @@ def explain_perturbation(
         The class that the perturbation promotes (name or index); if None the one predicted on the adversarial image or,
         where that is the true one, the strongest other.
     regions
-        How the image is parted: a `Grid`, `Superpixels` or a label map; `Grid` if None.
+        How the image is divided: a `Grid`, `Superpixels` or a label map; `Grid` if None.
     cam
         The class activation maps, or their name as on the command line; Grad-CAM if None, where the model allows it.
     progress
@@ -126,7 +126,7 @@ def explain_units(
         The class that the perturbation promotes (name or index); if None the one predicted on the adversarial image or,
         where that is the true one, the strongest other.
     draws
-        How many random perturbations of the same l2 norm the attack's is held against.
+        How many random perturbations of the same l2 norm the attack's is compared with.
     seed
         Seed of the random perturbations.
     progress

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from PIL import Image as PILImage
+from PIL import ImageOps
 from torch import Tensor
 
 from whyfooled.errors import ImageError
-from whyfooled.images.reading import read_picture
+from whyfooled.images.reading import MOST_PIXELS, read_array, read_picture
 
 _WHOLE_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16B")
 
@@ -22,7 +23,8 @@ def read_label_map(path: str | Path) -> Int[Tensor, "h w"]:
     Parameters
     ----------
     path
-        ``.npy`` with whole numbers (h,w); or a picture, lossless, whose grey levels or palette indices are the numbers.
+        ``.npy`` with whole numbers (h,w); or a picture, lossless, whose grey levels or palette indices are the numbers,
+        turned as its EXIF orientation says, as a photograph is.
 
     Returns
     -------
@@ -37,9 +39,9 @@ def read_label_map(path: str | Path) -> Int[Tensor, "h w"]:
     path = Path(path)
     if path.suffix.lower() == ".npy":
         try:
-            values = np.load(path, allow_pickle=False)
+            values = read_array(path, MOST_PIXELS)
         except (OSError, ValueError, EOFError) as error:
-            raise ImageError(f"{path} cannot be read as a label map: {error}.") from None
+            raise ImageError(f"{path} cannot be read as a label map: {str(error).rstrip('.')}.") from None
     else:
         values = np.asarray(read_picture(path, lambda picture: _check_whole(path, picture)))
     if values.ndim != 2 or values.dtype.kind not in "iub":
@@ -54,4 +56,4 @@ def _check_whole(path: Path, picture: PILImage.Image) -> PILImage.Image:
         raise ImageError(
             f"{path} must have one whole number for every pixel: grey levels or a palette; found {content}."
         )
-    return picture.copy()
+    return ImageOps.exif_transpose(picture)

@@ -66,7 +66,7 @@ def attack_region(
         A saliency method, for ``"cam"``; summed over channels. Grad-CAM is, on a head that allows CAM, its positive
         part.
     regions
-        How the images are parted, but for ``"cam"``: a `Grid`, `Superpixels`, or label maps.
+        How the images are divided, but for ``"cam"``: a `Grid`, `Superpixels`, or label maps.
     method
         ``"exact"`` or ``"gradient"``, how sensitivity is measured.
     seed

@@ -27,7 +27,7 @@ class Effect:
     Parameters
     ----------
     regions
-        How the image is parted, in words.
+        How the image is divided, in words.
     sensitivity
         The exact sensitivity of its regions (a batch of one), on the CPU.
     first_order
@@ -67,7 +67,7 @@ def find_effect(
     true, wrong
         The true class, and the class that the perturbation promotes.
     regions
-        How the image is parted; `Grid` if None.
+        How the image is divided; `Grid` if None.
     cam
         The class activation maps; `GradCAM` if None, where the model has a spatial layer.
     progress

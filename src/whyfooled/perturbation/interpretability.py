@@ -58,7 +58,7 @@ class IS:
 def interpretability_score(delta: Images, cam: Maps, quantile: float = QUANTILE) -> IS:
     """Measure how much of a perturbation lies where a map is high: ``IS = ‖B∘δ‖² / ‖δ‖²`` (Xu et al. 2019, fig. 5).
 
-    ``B`` is the map's `discriminative_region`. A score says little by itself: hold it against its chance level.
+    ``B`` is the map's `discriminative_region`. A score says little by itself: compare it with its chance level.
 
     Parameters
     ----------

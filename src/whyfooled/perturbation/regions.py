@@ -87,11 +87,11 @@ class Superpixels:
 _FEWEST_PIXELS = 4
 
 Regions = Grid | Superpixels | Integer[Tensor, "h w"] | Integer[Tensor, "n h w"]
-"""How images are parted: by a rule, or by the region of every pixel, one map for all images or one for each."""
+"""How images are divided: by a rule, or by the region of every pixel, one map for all images or one for each."""
 
 
 def region_labels(regions: Regions, images: Images) -> Labels:
-    """Part images into regions.
+    """Divide images into regions.
 
     Parameters
     ----------

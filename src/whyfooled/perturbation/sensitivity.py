@@ -147,9 +147,9 @@ class Sensitivity:
 
     def to(self, device: torch.device | str) -> Sensitivity:
         """Move everything to a device."""
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved |= {name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)}
-        return Sensitivity(**moved)
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        named |= {name: value.to(device) for name, value in named.items() if isinstance(value, Tensor)}
+        return Sensitivity(**named)
 
     def on_image(self, values: Tensor) -> Tensor:
         """Give (n,h,w) every pixel its region's entry of values (n,r)."""
@@ -228,9 +228,9 @@ def sensitivity(
     true, target
         (n,) The classes t0 and t that the effect is measured on.
     regions
-        How the images are parted: a `Grid`, `Superpixels`, or label maps.
+        How the images are divided: a `Grid`, `Superpixels`, or label maps.
     method
-        ``"exact"``: the perturbation is taken out of each region in turn, one evaluation for each region that it
+        ``"exact"``: the perturbation is removed from each region in turn, one evaluation for each region that it
         touches (and one for the whole image). ``"gradient"``: to first order along the perturbation, at the adversarial
         image, one forward pass and a backward pass for each of the two classes; then the sum over regions is the
         gradient times the whole perturbation.

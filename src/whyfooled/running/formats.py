@@ -7,7 +7,7 @@ from pathlib import Path
 from whyfooled.errors import ImageError
 
 
-def check_format(place: Path, what: str, found: object, known: int, command: str) -> None:
+def check_format(place: Path, what: str, written: object, known: int, command: str) -> None:
     """Raise `ImageError` if a file is not of the version of its format that is read here.
 
     Parameters
@@ -16,15 +16,15 @@ def check_format(place: Path, what: str, found: object, known: int, command: str
         The file or its folder.
     what
         What it is, such as "dissection".
-    found
+    written
         The version that it says it has.
     known
         The version that is read here.
     command
         The command that makes it again.
     """
-    if found != known:
+    if written != known:
         raise ImageError(
-            f"The {what} in {place} was written by another version of whyfooled: its format is {found}, and this one "
+            f"The {what} in {place} was written by another version of whyfooled: its format is {written}, and this one "
             f"reads {known}. Read it with that version, or make it again: {command}."
         )

@@ -1,4 +1,4 @@
-"""Baselines: the image without content that an attribution is held against."""
+"""Baselines: the image without content that an attribution is compared with."""
 
 from __future__ import annotations
 

@@ -62,9 +62,9 @@ class DeepLIFT:
             before = plain_logits(classifier, start.clone())
         leaf = images.clone().requires_grad_()
         with torch.enable_grad():
-            with uncompiled(), RescaledCalls(references):
+            with uncompiled(), RescaledCalls(references) as calls:
                 after = plain_logits(classifier, leaf)
-            check_activations(classifier.module, after, leaf)
+            check_activations(classifier.module, after, leaf, calls)
             slopes = logit_gradients(after, classes, leaf)
         warn_of_empty(slopes)
         way = images - start

@@ -123,7 +123,7 @@ class Enhanced:
         classes
             (n,) The class that each map speaks for.
         contrast
-            (n,) The class that it is held against; the strongest other one if None, which costs one more forward pass.
+            (n,) The class that it is contrasted with; the strongest other one if None, which takes one more forward.
         create_graph
             Whether the maps can be differentiated with respect to the images; only if the base method's can.
 

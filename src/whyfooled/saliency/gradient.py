@@ -45,7 +45,7 @@ class InputXGradient:
     card: ClassVar[Card] = Card(
         name="input-x-gradient",
         title="Input × gradient",
-        summary="To first order, what each pixel adds to the class's logit, held against black.",
+        summary="To first order, what each pixel adds to the class's logit, compared with black.",
         source="Shrikumar, Greenside, Shcherbina, Kundaje 2016, arXiv 1605.01713",
         cost="1 forward, 1 backward for each class",
     )

@@ -116,7 +116,7 @@ class LIME:
 
 
 def make_superpixels(image: Image, superpixels: int) -> Int[Tensor, "h w"]:
-    """Part an image into about so many superpixels, numbered from 0."""
+    """Segment an image into about so many superpixels, numbered from 0."""
     # Imported here, because it takes a second and no other method needs it.
     from skimage.segmentation import slic
 

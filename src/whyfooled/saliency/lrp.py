@@ -37,7 +37,7 @@ class LRP:
     * Sums (shortcuts) and means (average pooling) share by their terms. Max pooling gives all to the winner.
     * ReLU, ReLU6 and other activations that keep 0 and the sign (leaky ReLU, ELU, tanh) pass on what they receive. In
       a product with a gate (squeeze and excitation) the signal receives all, the gate nothing.
-    * The normalisation of the images passes relevance on: maps are of the normalised image, held against its mean.
+    * The normalisation of the images passes relevance on: maps are of the normalised image, against its mean.
 
     It holds for layers, functions and methods alike, and in place. Whatever has no rule (SiLU, GELU, layer norm,
     attention) raises `MethodError`.

@@ -1,4 +1,4 @@
-"""Maps of several methods for a class and the one it is held against; methods with the same base share its passes."""
+"""Maps of several methods for a class and the one to contrast it with; methods with the same base share its passes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def pair_maps(
     classes
         (n,) The class that each map speaks for.
     contrast
-        (n,) The class that enhanced maps hold it against.
+        (n,) The class that enhanced maps contrast it with.
     both
-        Whether to compute the maps of `contrast` too, enhanced ones held against `classes`.
+        Whether to compute the maps of `contrast` too, enhanced ones contrasted with `classes`.
 
     Yields
     ------

@@ -131,7 +131,7 @@ def recovery_curve(
 
 
 def random_maps(images: Images, seed: int = 0) -> Maps:
-    """Make (n,1,h,w) maps of independent uniform values: the random order that every recovery curve is held against."""
+    """Make (n,1,h,w) maps of independent uniform values: the random order to compare every recovery curve with."""
     return uniform(images, image_generators(images, seed))[:, :1]
 
 

@@ -11,13 +11,16 @@ from whyfooled.sources._source import Source
 from whyfooled.sources.published import imagenet_names, imagenet_synsets
 
 _IMAGENET = 1000
+_FRACTION = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)|nan", re.IGNORECASE)
+"""A number with a point, or a missing one: sorted as text, and counted, such labels would become other classes."""
 
 
 def class_map(source: Source, classifier: Classifier) -> tuple[int, ...] | None:
     """Find the classifier's index of each class of a source.
 
     By ImageNet synset (``n01440764``) where the classifier has ImageNet's 1000 classes; else by name, or by index where
-    a name is a number; else by position, where there are equally many classes and no name contradicts it.
+    a name is a whole number, ``7`` or ``7.0``; else by position, where there are equally many classes and no name
+    contradicts it or is a number with a point.
 
     Parameters
     ----------
@@ -50,9 +53,14 @@ def class_map(source: Source, classifier: Classifier) -> tuple[int, ...] | None:
     whole = tuple(index for index in indices if index is not None)
     if len(whole) == len(names):
         return whole
+    strange = [name for name, index in zip(names, indices, strict=True) if index is None]
+    numbers = [name for name in strange if _FRACTION.fullmatch(name)]
+    if numbers and re.search("[0-9]", "".join(names)):
+        rule = f"must be indices from 0 to {count - 1} where they are numbers, or class names"
+        fix = "Write them as whole numbers, and leave out those that are missing."
+        raise bad_parameter("labels", rule, numbers[0], fix)
     if len(names) == count and all(index in (None, place) for place, index in enumerate(indices)):
         return tuple(range(count))
-    strange = [name for name, index in zip(names, indices, strict=True) if index is None]
     order = ", and the others stand in another order" if len(names) == count else ""
     raise ParameterError(
         f"`images` must show classes that the classifier knows; {source.title} has {len(names)} classes, the "

@@ -11,7 +11,7 @@ from typing import final
 from PIL import Image as PILImage
 
 from whyfooled.errors import ImageError, WhyfooledWarning
-from whyfooled.images import photographs_below, photographs_in, read_photograph
+from whyfooled.images import list_folders_in, photographs_below, photographs_in, read_photograph
 from whyfooled.images.folders import common_folder, existing_folder
 from whyfooled.sources._labels import as_indices, match_labels, read_labels
 from whyfooled.sources._source import Source
@@ -55,16 +55,11 @@ def open_photographs(places: Sequence[str | Path], labels: Path | None, title: s
 def open_tree(place: str, title: str) -> Source:
     """List a folder that has a folder for each class: their names, sorted, are the class names."""
     root = existing_folder(place)
-    classes = list_class_folders(root)
+    classes = list_folders_in(root)
     if not classes:
         raise ImageError(f"{root} has no folder for a class in it. For photographs without labels, give it as {place}.")
     names, shown = list_photographs_by_class(root, classes)
     return Source(title, names, shown, PhotographReader(root, names), tuple(folder.name for folder in classes))
-
-
-def list_class_folders(root: Path) -> list[Path]:
-    """List the folders in a folder, sorted by name, hidden ones left out."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def list_photographs_by_class(

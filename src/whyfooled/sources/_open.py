@@ -79,7 +79,8 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
     Parameters
     ----------
     place
-        * Files and folders of photographs, one or several; folders are searched through.
+        * Files and folders of photographs, one or several; folders are searched through, links to folders too, hidden
+          files and folders left out.
         * An ``.npz`` file, or ``"file.npz:eval"`` for its arrays ``eval_images`` and ``eval_labels``.
         * A folder that ``whyfooled attack`` wrote; or several, for the photographs that every attack has finished.
         * ``"folder:ROOT"``, a folder with a folder for each class; a published data set: ``"imagenet:ROOT"``,
@@ -87,7 +88,8 @@ def open_source(place: str | Path | Sequence[str | Path], labels: Path | None = 
           ``"fashion-mnist:ROOT"``. See `SOURCES`.
     labels
         For photographs: a CSV file with the columns ``file`` (a path below their folder, or a bare file name) and
-        ``label`` (class names or indices, several separated by ``;``).
+        ``label`` (class names or indices, ``7`` or ``7.0``, several separated by ``;``). In UTF-8 or UTF-16, with
+        commas, semicolons or tabs between the columns.
 
     Returns
     -------

@@ -10,10 +10,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from whyfooled.errors import ImageError, did_you_mean
-from whyfooled.images import photographs_below
+from whyfooled.images import list_folders_in, photographs_below
 from whyfooled.images.folders import existing_folder
-from whyfooled.sources._files import PhotographReader, list_class_folders, list_photographs_by_class
+from whyfooled.sources._files import PhotographReader, list_photographs_by_class
 from whyfooled.sources._source import Source
+from whyfooled.sources.text_files import read_text
 
 VOC_CLASSES = (
     "aeroplane",
@@ -64,7 +65,7 @@ def open_imagenet(place: str, title: str) -> Source:
     root = root / "val" if (root / "val").is_dir() else root
     synsets = imagenet_synsets()
     index = {synset: number for number, synset in enumerate(synsets)}
-    folders = list_class_folders(root)
+    folders = list_folders_in(root)
     if folders:
         unknown = next((folder.name for folder in folders if folder.name not in index), None)
         if unknown is not None:
@@ -183,7 +184,7 @@ def _read_voc_labels(path: Path) -> tuple[int, ...]:
 def read_lines(path: Path, data_set: str) -> list[str]:
     """Read the lines of a file that are not blank; `ImageError` says which data set it is a part of."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise ImageError(f"{path}, a part of {data_set}, cannot be read: {reason}.") from None

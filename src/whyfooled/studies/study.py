@@ -88,14 +88,19 @@ class Measured:
     passes: Passes = field(default_factory=Passes)
 
 
+def check_entries(argument: str, entries: Sequence[Any]) -> None:
+    """Raise `ParameterError` unless there are some."""
+    if not entries:
+        raise ParameterError(f"`{argument}` must have at least one entry.")
+
+
 def check_methods(methods: Sequence[Any], argument: str = "methods") -> None:
     """Raise `ParameterError` unless there are saliency methods, with names that tell them apart in a table."""
+    check_entries(argument, methods)
     for method in methods:
         if not callable(method) or not hasattr(method, "card"):
             raise bad_parameter(argument, "must be saliency methods, such as Gradient()", repr(method))
     names = [title(method) for method in methods]
-    if not names:
-        raise ParameterError(f"`{argument}` must have at least one entry.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ParameterError(f"`{argument}` must have different names; {twice} is there twice.")

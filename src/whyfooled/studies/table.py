@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -59,29 +60,24 @@ def read_about(path: Path) -> dict[str, Any] | None:
     try:
         # All of it: the end of a file may be whole where its rows are not.
         metadata = pq.read_table(path).schema.metadata or {}
-        found: dict[str, Any] = json.loads(metadata[_KEY])
+        about: dict[str, Any] = json.loads(metadata[_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-    return found
+    return about
 
 
 def join(shards: Iterable[Path], target: Path) -> None:
     """Write the rows of all shards, one after the other, into one file, whole; one shard is in memory at a time."""
     partial = target.with_name(f"{target.name}.partial")
-    writer: pq.ParquetWriter | None = None
+    tables = (pq.read_table(path).replace_schema_metadata(None) for path in shards)
     try:
-        for path in shards:
-            table = pq.read_table(path).replace_schema_metadata(None)
-            writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
+        first = next(tables)
+        with pq.ParquetWriter(partial, first.schema, compression="zstd") as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
         partial.replace(target)
     except OSError as error:
         raise OutputError(f"The file {target} cannot be written: {error.strerror or error}.") from None
-    finally:
-        if writer is not None and writer.is_open:
-            writer.close()
 
 
 @final
@@ -108,8 +104,10 @@ class Table:
         DataFrame
             Texts are categories: a method's name stands in memory once.
         """
-        chosen = [("error", "is", None), *(where or [])]
-        table = pq.read_table(self.path, columns=None if columns is None else list(columns), filters=_all_of(chosen))
+        chosen = pc.field("error").is_null()
+        if where:
+            chosen &= pq.filters_to_expression(list(where))
+        table = pq.read_table(self.path, columns=None if columns is None else list(columns), filters=chosen)
         frame: pd.DataFrame = table.to_pandas(strings_to_categorical=True, self_destruct=True)
         return frame
 
@@ -121,21 +119,4 @@ class Table:
     @property
     def images(self) -> int:
         """How many images the study was given."""
-        numbers = pq.read_table(self.path, columns=["index"])["index"]
-        return len(numbers.unique())
-
-
-def _all_of(conditions: Sequence[tuple[str, str, Any]]) -> pc.Expression:
-    whole: pc.Expression | None = None
-    for name, sign, value in conditions:
-        one = _CONDITIONS[sign](pc.field(name), value)
-        whole = one if whole is None else whole & one
-    return whole
-
-
-_CONDITIONS = {
-    "is": lambda column, value: column.is_null(),
-    "==": lambda column, value: column == value,
-    "!=": lambda column, value: column != value,
-    "in": lambda column, value: column.isin(list(value)),
-}
+        return len(pq.read_table(self.path, columns=["index"])["index"].unique())

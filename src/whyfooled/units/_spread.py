@@ -1,4 +1,4 @@
-"""How much a unit varies when nothing attacks it: what its moves are measured by."""
+"""How much a unit varies when nothing attacks it: what its changes are measured by."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def clean_std(dissected: DissectedLayer, clean: Float[Tensor, "u h w"], floor: f
     """Return each unit's standard deviation over the dissection's images and a clean one, float64, on the CPU.
 
     The image counts as one more of them: the variance is that of all activations, the ``dissected.positions`` and the
-    image's places, pooled exactly. Still, a unit that is almost silent in all of them would move by thousands of
+    image's places, pooled exactly. Still, a unit that is almost silent in all of them would change by thousands of
     standard deviations as soon as it does anything, so none counts as less than a share of the layer's, the root mean
     square over the units that vary. [ours]
 

@@ -26,7 +26,7 @@ from whyfooled.units.dissection.dissection import Dissection, load_dissection
 from whyfooled.units.dissection.results import DissectedLayer
 
 DRAWS = 4
-"""How many random perturbations the attack's is held against. [ours]"""
+"""How many random perturbations the attack's is compared with. [ours]"""
 
 AMISS = 1 / 3
 """Share of the logits' change that the units of a layer may leave unaccounted for before a note says so. [ours]"""
@@ -35,7 +35,7 @@ BENT = 0.5
 """Nonlinearity above which effects of single units are not to be trusted: 60° between gradients as long. [ours]"""
 
 MOST_UNITS = 0.5
-"""Share of the moving units that an attack must move further than any random perturbation; else a note. [ours]"""
+"""Share of the changing units that an attack must change more than any random perturbation; else a note. [ours]"""
 
 
 @final
@@ -91,7 +91,7 @@ class LayerChanges:
 
     @property
     def relative(self) -> Float[Tensor, " u"]:
-        """Distance over `std`; 0 for a unit that neither varies nor moves, infinite where only `std` is 0."""
+        """Distance over `std`; 0 for a unit that neither varies nor changes, infinite where only `std` is 0."""
         return _over(self.distance, self.std)
 
     @property
@@ -101,22 +101,22 @@ class LayerChanges:
 
     @property
     def moving(self) -> Bool[Tensor, " u"]:
-        """Which units move at all, under the attack or under a random perturbation."""
+        """Which units change at all, under the attack or under a random perturbation."""
         return (self.distance > 0) | (self.chance > 0).any(0)
 
     @property
     def beyond(self) -> Bool[Tensor, " u"]:
-        """Which move further than under every random perturbation; chance makes it one moving unit of r + 1."""
+        """Which change more than under every random perturbation; chance makes it one changing unit of r + 1."""
         return self.distance > self.chance.amax(0)
 
     @property
     def beyond_share(self) -> float:
-        """Share of the moving units that move further than under every random perturbation; NaN if none moves."""
+        """Share of the changing units that change more than under every random perturbation; NaN if none changes."""
         return float(self.beyond[self.moving].double().mean())
 
     @property
     def ranked(self) -> Int[Tensor, " k"]:
-        """The units whose `std` is not 0, the one that moved most, `relative` to that, first."""
+        """The units whose `std` is not 0, the one that changed most, `relative` to that, first."""
         order = self.relative.argsort(descending=True, stable=True)
         return order[self.std[order] > 0]
 
@@ -164,7 +164,7 @@ class UnitChanges:
         return (layer.nonlinearity > BENT) | (missing > AMISS * self.logit_change.abs().max())
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row for each unit: what it detects, how far it moved beside chance, and its effect.
+        """Return one row for each unit: what it detects, how much it changed beside chance, and its effect.
 
         ``relative``, ``chance`` (the mean over the random perturbations) and ``mean_change`` are in units of ``std``.
         """
@@ -201,14 +201,14 @@ def find_unit_changes(
     seed: int = 0,
     progress: Progress = silent,
 ) -> UnitChanges:
-    """Say how far an attack moves each unit, and what that does to the logits of two classes (after Xu et al. 2019).
+    """Say how much an attack changes each unit, and what that does to the logits of two classes (after Xu et al. 2019).
 
     The paper says that under an attack units that detect concepts of the true class fall, and those of the target's
-    concepts rise. Its full text is not public: all definitions are [ours]. How far a unit moves is
+    concepts rise. Its full text is not public: all definitions are [ours]. How much a unit changes is
     ``‖a_k(x') − a_k(x)‖₂`` over its standard deviation on the dissection's images and the clean image as one more:
     photographs of other things leave many units almost silent. It counts as no less than half the layer's (the root
-    mean square over the units that vary), so that they do not come first for moving at all; a unit that gives the same
-    in all those images has none, and is not ranked. The unit's effect on a logit is
+    mean square over the units that vary), so that they do not come first for changing at all; a unit that gives the
+    same in all those images has none, and is not ranked. The unit's effect on a logit is
     ``Σ ½(g_k(x) + g_k(x')) · (a_k(x') − a_k(x))`` over the places, with ``g_k`` the gradient of the logit with respect
     to the unit's map: the trapezoid rule of the integral along the straight way from one activation to the other. It is
     exact where what comes after the layer is linear, and the effects of all units then add up to the change of the
@@ -229,7 +229,7 @@ def find_unit_changes(
     true, wrong
         The true class, and the one that the image is, or was to be, taken for.
     draws
-        How many random perturbations of the same l2 norm the attack's is held against. Their values, too, are kept in
+        How many random perturbations of the same l2 norm the attack's is compared with. Their values, too, are kept in
         [0, 1]; a perturbation that no image can have that way is as long as it can be.
     seed
         Seed of the random perturbations.
@@ -264,8 +264,8 @@ def find_unit_changes(
     chance: list[dict[str, Tensor]] = []
     for number in range(draws):
         progress(2 + number, 2 + draws, "units")
-        moved = activations(classifier, layers, add_noise(clean, l2, seed + number))
-        chance.append({name: _distance(through.maps[name][0], moved[name][0]) for name in moved})
+        noisy = activations(classifier, layers, add_noise(clean, l2, seed + number))
+        chance.append({name: _distance(through.maps[name][0], noisy[name][0]) for name in noisy})
     progress(2 + draws, 2 + draws, "units")
     layer_changes = tuple(
         _find_layer_changes(dissection, dissected, through, torch.stack([own[dissected.layer.name] for own in chance]))
@@ -345,14 +345,14 @@ def _write_notes(
             "around it. Read the effects of its units and concepts as rough."
         )
     for layer in layers:
-        moving, share = int(layer.moving.sum()), layer.beyond_share
-        if not moving:
-            yield f"No unit of {layer.name} moves at all, under the attack or under random perturbations."
+        changing, share = int(layer.moving.sum()), layer.beyond_share
+        if not changing:
+            yield f"No unit of {layer.name} changes at all, under the attack or under random perturbations."
         elif share < MOST_UNITS:
             yield (
-                f"Of the {moving} units of {layer.name} that move at all, only {share:.0%} moved further than under "
+                f"Of the {changing} units of {layer.name} that change at all, only {share:.0%} changed more than under "
                 f"every one of {len(layer.chance)} random perturbations of equal length (by chance "
-                f"{1 / (1 + len(layer.chance)):.0%}): noise moves most as far as the attack does."
+                f"{1 / (1 + len(layer.chance)):.0%}): noise changes most as much as the attack does."
             )
     bare = [one.name for one in layers if not one.concepts]
     if bare:

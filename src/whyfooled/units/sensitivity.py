@@ -1,4 +1,4 @@
-"""How far an attack moves each unit's activation map, in units of what the map varies on clean images."""
+"""How much an attack changes each unit's activation map, in units of what the map varies on clean images."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _measure_moves(before: Tensor, after: Tensor) -> PairMoves:
 @final
 @dataclass(frozen=True, eq=False)
 class UnitSensitivity:
-    """How far an attack moves the units of some layers.
+    """How much an attack changes the units of some layers.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def unit_sensitivity(
     batch_size: int | None = None,
     progress: Progress = silent,
 ) -> UnitSensitivity:
-    """Measure how far an attack moves each unit (after Xu et al. 2019; the exact form is ours).
+    """Measure how much an attack changes each unit (after Xu et al. 2019; the exact form is ours).
 
     A unit's sensitivity is the mean over the pairs of ``‖a_k(x') − a_k(x)‖₂``, over the standard deviation of ``a_k``
     on the clean images. It takes two forward passes a pair.

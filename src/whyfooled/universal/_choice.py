@@ -56,15 +56,15 @@ class Trial:
 @final
 @dataclass(frozen=True, eq=False)
 class MapsMoved:
-    """How far the maps of a method move."""
+    """How much the maps of a method change."""
 
     saliency: Saliency
 
     def __call__(self, classifier: Classifier, part: Part, deltas: Sequence[Image]) -> list[PerImage]:
         """Return (n,) dissimilarities for each perturbation, NaN where the clean map is empty."""
         clean = interpret(self.saliency, classifier, part.images, part.classes)
-        moved = (interpret(self.saliency, classifier, part.images + delta, part.classes) for delta in deltas)
-        return [distance(clean, one) for one in moved]
+        changed = (interpret(self.saliency, classifier, part.images + delta, part.classes) for delta in deltas)
+        return [distance(clean, one) for one in changed]
 
 
 @final

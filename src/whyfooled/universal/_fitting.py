@@ -279,6 +279,6 @@ def make_flat_error(beta: float | None) -> MethodError:
     return MethodError(
         f"{symptom}. A network of ReLUs "
         "is piecewise linear, so a saliency map made of its gradients is constant nearly everywhere. Leave `beta` at a "
-        "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is tested on "
-        "the true network."
+        "number, such as 10: the fit then uses smooth activations in place of the ReLUs, and the result is evaluated "
+        "on the true network."
     )

@@ -48,8 +48,8 @@ class UniversalPerturbation:
         Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
         None if they are not known.
     images, wrong
-        How many images it was fitted to, and how many were left out because the classifier gets them wrong; 0 if that
-        is not known.
+        How many images it was fitted to, and how many were left out because the classifier misclassifies them; 0 if
+        that is not known.
     history
         What every step of the fit came to, such as ``{"dissimilarity": 0.8}``.
     passes
@@ -115,8 +115,8 @@ class UniversalPerturbation:
             If the images have another size.
         """
         self.check_fits(tuple(images.shape[1:]))
-        moved = images + self.delta.to(images)
-        return moved.clamp(0, 1) if clip else moved
+        perturbed = images + self.delta.to(images)
+        return perturbed.clamp(0, 1) if clip else perturbed
 
     def check_fits(self, shape: tuple[int, ...]) -> None:
         """Raise `ImageError` unless images of a shape (c,h,w) have its size."""

@@ -9,7 +9,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.drawing.summary import Summary
 from whyfooled.drawing.words import percent
 from whyfooled.sources import Source
-from whyfooled.tensors.statistics import FEWEST, Interval
+from whyfooled.tensors.statistics import NARROW, Interval
 from whyfooled.universal import Evaluation, UniversalPerturbation
 
 SHOWN = 3
@@ -20,7 +20,7 @@ def write_fit_account(perturbation: UniversalPerturbation) -> str:
     """Say what a perturbation is, what it was fitted to, how the fit went and what it cost, one sentence a line."""
     saliency, model = perturbation.saliency, perturbation.model
     epsilon, passes = perturbation.epsilon, perturbation.passes
-    broken = f"to move the maps of {saliency} of {model}" if saliency else f"on {model}"
+    broken = f"to change the maps of {saliency} of {model}" if saliency else f"on {model}"
     lines = [
         f"{perturbation.method}: one perturbation of {_write_shape(perturbation)} values for all images.",
         f"Its size: {perturbation.size_text()}. It was kept in the {_BALLS[perturbation.ball]} ball of radius "
@@ -37,7 +37,7 @@ _BALLS = {"l2": "l2", "linf": "l-infinity"}
 
 
 def _write_left_out(misclassified: int) -> str:
-    return f"{misclassified} left out, because the classifier gets them wrong" if misclassified else "none left out"
+    return f"{misclassified} left out, because the classifier misclassifies them" if misclassified else "none left out"
 
 
 def _write_shape(perturbation: UniversalPerturbation) -> str:
@@ -86,7 +86,7 @@ def write_evaluation_summary(evaluation: Evaluation, remarks: tuple[str, ...] = 
 def write_evaluation_remarks(
     given: UniversalPerturbation, evaluation: Evaluation, classifier: Classifier, source: Source
 ) -> tuple[str, ...]:
-    """Say what must be known of where a perturbation comes from and where it was tested.
+    """Say what must be known of where a perturbation comes from and where it was evaluated.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def write_evaluation_remarks(
     evaluation
         The test.
     classifier
-        Whose maps were tested.
+        Whose maps were evaluated.
     source
         The test images.
     """
@@ -105,14 +105,14 @@ def write_evaluation_remarks(
         sizes = [" x ".join(map(str, one.delta.shape[1:])) for one in (given, evaluation.perturbation)]
         said.append(f"The perturbation was resized from {sizes[0]} to {sizes[1]} pixels; its norm is as it was.")
     if given.saliency and given.saliency != evaluation.saliency:
-        said.append(f"It was fitted to the maps of {given.saliency}, and tested on those of {evaluation.saliency}.")
+        said.append(f"It was fitted to the maps of {given.saliency}, and evaluated on those of {evaluation.saliency}.")
     if not any(source.labels(index) for index in range(len(source))):
         said.append("The images have no labels: each counts as what the classifier sees in it.")
     return tuple(said)
 
 
 def _write_dissimilarity(evaluation: Evaluation, *, clipped: bool) -> str:
-    """Say how much further than by chance the maps move, and whether that is more than luck."""
+    """Say how much more than by chance the maps change, and whether that is more than luck."""
     ours, chance = (evaluation.intervals(name, clipped=clipped)["dissimilarity"] for name in ("universal", "random"))
     if not ours.count:
         return "There is no D: the maps of all images are empty."
@@ -127,20 +127,20 @@ def _judge_gain(gain: Interval) -> str:
     if gain.count < 2:
         return "one image cannot say whether by more than luck"
     if gain.low > 0:
-        return "the maps move further than by chance"
-    return "the maps move less than by chance" if gain.high < 0 else "no difference that is more than luck"
+        return "the maps change more than by chance"
+    return "the maps change less than by chance" if gain.high < 0 else "no difference that is more than luck"
 
 
 def _write_fooling(evaluation: Evaluation) -> str:
     ours, chance = (evaluation.intervals(name)["fooled"] for name in ("universal", "random"))
     return (
         f"The prediction changes on {percent(ours.mean)} of the images (random directions: {percent(chance.mean)}); "
-        "where it stays, what moves is the map alone."
+        "where it stays, the map alone changes."
     )
 
 
 def _write_images(evaluation: Evaluation) -> Iterator[str]:
-    yield f"Images tested: {evaluation.count}; {_write_left_out(evaluation.wrong)}."
+    yield f"Images evaluated: {evaluation.count}; {_write_left_out(evaluation.wrong)}."
     empty = evaluation.count - evaluation.intervals()["dissimilarity"].count
     if empty:
         yield f"Images whose map is empty, so that only their predictions count: {empty}."
@@ -152,5 +152,5 @@ def _write_images(evaluation: Evaluation) -> Iterator[str]:
 def _write_doubts(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.perturbation.fitted_to is None:
         yield "It is not known which images the perturbation was fitted to; if these are among them, the test flatters."
-    if evaluation.count < FEWEST:
-        yield f"Intervals over fewer than {FEWEST} images are too narrow."
+    if evaluation.count < NARROW:
+        yield f"Intervals of means over fewer than {NARROW} images are too narrow."

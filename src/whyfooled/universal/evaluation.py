@@ -118,13 +118,13 @@ class Evaluation:
         One row for each image, perturbation (``"universal"``, or ``"random"``: a random direction of the same norm for
         each image) and ``clipped`` (whether the values were brought back to [0, 1]), with the columns of `MEASURES`.
     perturbation
-        What was tested.
+        What was evaluated.
     saliency
         Whose maps were looked at, as on the command line.
     model
         What the classifier is called.
     wrong
-        How many images were left out because the classifier gets them wrong.
+        How many images were left out because the classifier misclassifies them.
     unreadable
         Names of images that could not be used, with the reason.
     """
@@ -142,7 +142,7 @@ class Evaluation:
 
     @property
     def count(self) -> int:
-        """How many images were tested."""
+        """How many images were evaluated."""
         return int(self.table["image"].nunique())
 
     def to_frame(self) -> pd.DataFrame:
@@ -190,15 +190,15 @@ def evaluate(
 ) -> Evaluation:
     """Measure what a universal perturbation does to the maps and predictions of images that it was not fitted to.
 
-    Images that the classifier gets wrong are left out, as in the paper. Every image is held against a random direction
-    of the same norm.
+    Images that the classifier misclassifies are left out, as in the paper. Every image is compared with a random
+    direction of the same norm.
 
     Parameters
     ----------
     classifier
         The true network.
     perturbation
-        What is tested.
+        What is evaluated.
     source
         The test images, as `UniversalMethod.fit` takes its own.
     saliency
@@ -240,15 +240,15 @@ def evaluate(
         rows += _measure(classifier, perturbation, images, some, classes, saliency, seed)
         progress(start + len(some), len(readable), "test")
     table = pd.DataFrame(rows)
-    tested = 0 if table.empty else table["image"].nunique()
-    if not tested:
+    evaluated = 0 if table.empty else table["image"].nunique()
+    if not evaluated:
         raise ImageError(f"None of the {len(places)} images is classified as what it shows, so none can be used.")
     return Evaluation(
         table=table,
         perturbation=perturbation,
         saliency=describe_value(saliency),
         model=classifier.name,
-        wrong=len(readable) - tested,
+        wrong=len(readable) - evaluated,
         unreadable=unreadable,
     )
 
@@ -307,9 +307,9 @@ def _measure(
     chosen = torch.tensor(right, device=images.device)
     images, classes = images[chosen], given[chosen]
     clean = interpret(saliency, classifier, images, classes)
-    for name, moved in _perturb(perturbation, images, seed):
+    for name, perturbed in _perturb(perturbation, images, seed):
         for clipped in (False, True):
-            now = moved.clamp(0, 1) if clipped else moved
+            now = perturbed.clamp(0, 1) if clipped else perturbed
             measured = changes(saliency, classifier, images, classes, now, clean=clean)
             columns = {key: value.tolist() for key, value in measured.items()}
             for row, number in enumerate(right):

@@ -10,7 +10,7 @@ from whyfooled.drawing.style import COLOURS, plain_panel, plain_text
 from whyfooled.universal import Evaluation
 
 _BARS = (("universal", COLOURS[0]), ("random", "#868e96"))
-_PANELS = {"dissimilarity": "D: how far the maps move", "fooled": "fooling rate"}
+_PANELS = {"dissimilarity": "D: how much the maps change", "fooled": "fooling rate"}
 
 
 def draw_evaluation(evaluation: Evaluation) -> Figure:

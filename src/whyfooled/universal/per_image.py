@@ -1,4 +1,4 @@
-"""An attack on the interpretation of each image by itself: what universal perturbations are held against."""
+"""An attack on the interpretation of each image by itself: what universal perturbations are compared with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GRADIENT = Gradient()
 @final
 @dataclass(frozen=True)
 class InterpretationAttack:
-    """Moves the saliency map of each image by a perturbation of its own (Ghorbani, Abid, Zou 2019, algorithm 1).
+    """Changes the saliency map of each image by a perturbation of its own (Ghorbani, Abid, Zou 2019, algorithm 1).
 
     Steps of fixed length along the slope of an objective, from a random point of the ball and back into it after each.
     The slopes are taken with smooth activations, because those of a network of ReLUs are 0; every iterate is judged on
@@ -90,7 +90,7 @@ class InterpretationAttack:
     card: ClassVar[Card] = Card(
         name="per-image",
         title="Attack on each image's interpretation",
-        summary="The map of each image moved by a perturbation of its own.",
+        summary="The map of each image changed by a perturbation of its own.",
         source="Ghorbani, Abid, Zou 2019, arXiv 1710.10547, algorithm 1",
         cost="2 maps and 1 forward, then for each of `steps`: 2 maps, one of them differentiated, and 1 forward; "
         "with `keep_label` a gradient more",
@@ -191,9 +191,9 @@ class InterpretationAttack:
             return self._bring_back(images, images + self.radius * (2 * uniform(images, generators) - 1))
         return self._bring_back(images, images + farthest(normal(images, generators), self.radius, "l2"))
 
-    def _bring_back(self, images: Images, moved: Images) -> Images:
-        """Bring moved images back into the ball and, with `clip`, into [0, 1], which holds the ball's centre."""
-        kept = images + inside(moved - images, self.radius, self.ball)
+    def _bring_back(self, images: Images, perturbed: Images) -> Images:
+        """Bring perturbed images back into the ball and, with `clip`, into [0, 1], which holds the ball's centre."""
+        kept = images + inside(perturbed - images, self.radius, self.ball)
         return kept.clamp(0, 1) if self.clip else kept
 
     def _check(self, classifier: Classifier, images: Tensor, classes: Tensor, targets: Tensor | None) -> None:

@@ -16,7 +16,7 @@ from whyfooled.universal._method import UniversalMethod
 class RandomDirection(UniversalMethod):
     """A perturbation drawn uniformly from the surface of the l2 ball, or from the corners of the l-infinity ball.
 
-    What every other universal perturbation is held against. Fitting draws it, whatever the images show.
+    What every other universal perturbation is compared with. Fitting draws it, whatever the images show.
     """
 
     card: ClassVar[Card] = Card(

@@ -1,4 +1,4 @@
-"""How far one image's maps move under a universal perturbation, beside chance: the data of a report."""
+"""How much one image's maps change under a universal perturbation, beside chance: the data of a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from whyfooled.universal.evaluation import compare_maps, random_like
 from whyfooled.universal.maps import quiet
 
 DRAWS = 10
-"""How many random directions a perturbation is held against. [ours]"""
+"""How many random directions a perturbation is compared with. [ours]"""
 
 _AT_ONCE = 4
 """How many images go through a saliency method together."""
@@ -32,7 +32,7 @@ _AT_ONCE = 4
 @final
 @dataclass(frozen=True, eq=False)
 class MapTrust:
-    """How far one method's map of one image moves.
+    """How much one method's map of one image changes.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class MapTrust:
 @final
 @dataclass(frozen=True, eq=False)
 class Trust:
-    """How far one image's maps move under a universal perturbation, and what becomes of the prediction.
+    """How much one image's maps change under a universal perturbation, and what becomes of the prediction.
 
     Parameters
     ----------
@@ -72,13 +72,13 @@ class Trust:
     delta
         (c,h,w) What it adds to this image once the values are brought back to [0, 1].
     seen, contrast
-        The class whose maps are taken, and the one that contrastive maps hold it against.
+        The class whose maps are taken, and the one that contrastive maps contrast it with.
     clean_logits, logits
         (m,) The classifier's logits before and after.
     stays
         (k,) Whether the class is still predicted under each of k random directions of the same norm.
     methods
-        How far each method's map moves.
+        How much each method's map changes.
     notes
         What a reader should know, in sentences.
     """
@@ -107,7 +107,7 @@ def find_trust(
     digests: Collection[str] = (),
     progress: Progress = silent,
 ) -> Trust:
-    """Add a universal perturbation to an image, and random directions of the same norm, and see which maps move.
+    """Add a universal perturbation to an image, and random directions of the same norm, and see which maps change.
 
     All images are clipped to [0, 1], as a picture's values must be. It costs ``2 + draws`` maps of every method.
 
@@ -118,7 +118,7 @@ def find_trust(
     clean
         (1,c,h,w) The image, values in [0, 1].
     seen, contrast
-        The class whose maps are taken, as a rule the predicted one; and the one that contrastive maps hold it against,
+        The class whose maps are taken, as a rule the predicted one; and the one that contrastive maps contrast it with,
         as a rule that with the strongest other logit.
     perturbation
         The universal perturbation.
@@ -145,15 +145,15 @@ def find_trust(
         If a method does not work on this model.
     """
     at_least("draws", draws, 1)
-    moved = [perturbation.apply(clean)]
-    moved += [random_like(perturbation, clean, seed + number).clamp(0, 1) for number in range(draws)]
-    images = torch.cat([clean, *moved])
+    perturbed = [perturbation.apply(clean)]
+    perturbed += [random_like(perturbation, clean, seed + number).clamp(0, 1) for number in range(draws)]
+    images = torch.cat([clean, *perturbed])
     logits = torch.cat([classifier.logits(some) for some in torch.split(images, _AT_ONCE)])
     with quiet():
         maps = _compute_interpretations(classifier, images, seen, contrast, methods, progress)
     return Trust(
         perturbation=perturbation,
-        delta=(moved[0] - clean)[0].cpu(),
+        delta=(perturbed[0] - clean)[0].cpu(),
         seen=seen,
         contrast=contrast,
         clean_logits=logits[0].cpu(),
@@ -204,7 +204,7 @@ def _write_notes(
         yield "It is not known which images the universal perturbation was fitted to; this may be one of them."
     elif not known.isdisjoint((content_digest(clean[0]), *digests)):
         yield (
-            "The universal perturbation was fitted to this very image, among others: how far it moves this image's "
+            "The universal perturbation was fitted to this very image, among others: how much it changes this image's "
             "maps says little about other images."
         )
 

@@ -1,4 +1,4 @@
-"""UAP by singular vectors: the direction that moves a layer's values most."""
+"""UAP by singular vectors: the direction that changes a layer's values most."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class SingularUAP(UniversalMethod):
     """The (p,q)-singular vector of a layer's Jacobians (Khrulkov & Oseledets 2018, sec. 3, algorithm 1).
 
     With the Jacobian J_i of a layer's values at image i, it is the v with ``‖v‖_p = 1`` that makes ``Σ ‖J_i v‖_q^q``
-    large: what moves the layer most, to first order. p is 2 in the l2 ball and ∞ in the l-infinity ball. A power method
-    finds it, with ``ψ_r(a) = sign(a) |a|^(r−1)`` and 1/p + 1/p' = 1:
+    large: what changes the layer most, to first order. p is 2 in the l2 ball and ∞ in the l-infinity ball. A power
+    method finds it, with ``ψ_r(a) = sign(a) |a|^(r−1)`` and 1/p + 1/p' = 1:
 
         v ← ψ_{p'}(Σ J_iᵀ ψ_q(J_i v)), brought to ‖v‖_p = 1.
 
@@ -56,7 +56,7 @@ class SingularUAP(UniversalMethod):
     card: ClassVar[Card] = Card(
         name="uap-singular",
         title="UAP by singular vectors",
-        summary="The direction along which the values of a layer move most, to first order.",
+        summary="The direction along which the values of a layer change most, to first order.",
         source="Khrulkov & Oseledets 2018, arXiv 1709.03582, sec. 3, algorithm 1",
         cost="3 forwards, then for each of `passes`: 1 forward and 2 backwards, the first of which is differentiated",
     )

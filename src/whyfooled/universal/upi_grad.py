@@ -64,7 +64,7 @@ class UPIGrad(UniversalMethod):
     card: ClassVar[Card] = Card(
         name="grad",
         title="UPI-Grad",
-        summary="Gradient ascent on how far the maps move, over all images.",
+        summary="Gradient ascent on how much the maps change, over all images.",
         source="Ehsani Oskouie & Farnia 2022, arXiv 2212.03095, sec. 4, algorithm 1",
         cost="1 forward, then for each of `passes`: 2 maps, one of them differentiated; with `penalty` a gradient more",
     )
@@ -104,14 +104,14 @@ class AscentStep:
 
     def __call__(self, classifier: Classifier, part: Part) -> Mapping[str, Tensor]:
         """Add up the slopes, the dissimilarities and, with a penalty, the losses."""
-        moved = part.images + self.delta.to(part.images)
+        perturbed = part.images + self.delta.to(part.images)
         with smoothed(self.beta):
             clean = interpret(self.saliency, classifier, part.images, part.classes)
-        noisy = moved + self.sigma * normal(moved, part.generators())
+        noisy = perturbed + self.sigma * normal(perturbed, part.generators())
         gradients, apart = slopes(self.saliency, classifier, noisy, part.classes, clean, self.beta)
         none = apart.new_zeros(())
         sums = {"slope": gradients.sum(0), "dissimilarity": apart.nan_to_num(0).sum(), "pull": none, "loss": none}
         if self.penalty:
-            pull, losses = loss_slopes(classifier, moved, part.classes)
+            pull, losses = loss_slopes(classifier, perturbed, part.classes)
             sums["pull"], sums["loss"] = self.penalty * pull.sum(0), losses.sum()
         return sums

@@ -38,8 +38,8 @@ class UPIPCA(UniversalMethod):
     classification loss, to change the map and leave the prediction [ours, after the authors' public experiments].
 
     A singular vector has no sign, and the leading singular values of real networks are nearly equal, so that the first
-    vector is hardly ahead of the next. Of all that are turned, with both signs, the one is taken that moves the maps of
-    the fitting images most, on the true network [ours]; with a `contrast`, of the first with both signs. In the
+    vector is hardly ahead of the next. Of all that are turned, with both signs, the one is taken that changes the maps
+    of the fitting images most, on the true network [ours]; with a `contrast`, of the first with both signs. In the
     l-infinity ball it is the signs of the vector's values [ours].
 
     Parameters

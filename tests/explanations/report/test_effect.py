@@ -114,7 +114,7 @@ def test_a_sentence_says_if_the_regions_together_do_something_else():
     found["sum_over_regions"] = {"true": -3.0, "wrong": 2.4}
     assert found["logit_change"] == {"true": pytest.approx(-9), "wrong": pytest.approx(9)}
     said = write_effect_sentences(found, "oak", "elm")[1]
-    assert said.startswith("Taken out one at a time, the regions account for 30 % of what the whole perturbation")
+    assert said.startswith("Removed from one region at a time, the perturbation accounts for 30 % of what it changes")
 
 
 def test_regions_have_the_colours_of_their_kinds_and_inert_ones_none():

@@ -66,10 +66,14 @@ def said(*arguments, **more):
         (
             0.31,
             [0.58, 0.3],
-            "44 %, 30 to 58 % from draw to draw), within what noise of this size does: any such noise moves it, so do "
-            "not read it pixel by pixel.",
+            "44 %, 30 to 58 % from draw to draw), within what noise of this size does: any such noise changes it, so "
+            "do not read it pixel by pixel.",
         ),
-        (0.31, [0.31], "31 % from draw to draw), within what noise of this size does: any such noise moves it, so do "),
+        (
+            0.31,
+            [0.31],
+            "31 % from draw to draw), within what noise of this size does: any such noise changes it, so do ",
+        ),
         (
             0.8,
             [0.9, 0.95],
@@ -110,7 +114,7 @@ def test_sentences_name_the_class_its_probabilities_and_the_random_directions():
     )
     assert second.startswith("Gradient: the map keeps 30 %")
     first, _ = write_trust_sentences(collect_trust_numbers(known(0.3, [0.6], logits=(5.0, 3.0, 1.0)), NAMES))
-    assert "the prediction changes, from oak (86.7 %) to ash (86.7 %), so the maps may well move too" in first
+    assert "the prediction changes, from oak (86.7 %) to ash (86.7 %), so the maps may well change too" in first
 
 
 def test_numbers_are_plain():

@@ -37,11 +37,11 @@ def test_the_layer_whose_detectors_carry_most_is_told_of_with_net_sums():
     assert told(first, second, layer("c")) == [
         "In a the 4 of 20 units (20 %) that detect a concept carry -0.80 of -4.00 in the logit of oak (20 %) and +0.60 "
         "of +5.00 in the logit of elm (12 %, less than their share), most of it sky (-1.20 and +0.50).",
-        "10 of the 20 units of a move at all, 70 % of these further than under any of 4 random perturbations of equal "
+        "10 of the 20 units of a change at all, 70 % of these more than under any of 4 random perturbations of equal "
         "length (by chance 20 %).",
     ]
     assert told(second, first) == told(first, second)
-    assert told(layer("a", concept("sky", -1, 1), moving=20))[1].startswith("All 20 units of a move, 70 % of these")
+    assert told(layer("a", concept("sky", -1, 1), moving=20))[1].startswith("All 20 units of a change, 70 % of these")
 
 
 def test_what_goes_the_other_way_is_not_carried():
@@ -79,5 +79,5 @@ def test_a_logit_that_does_not_change_has_no_shares():
 def test_layers_without_detectors_and_units_that_do_not_move_are_told_of():
     assert told(layer("a"), layer("b", moving=0)) == [
         "No hidden unit of a or b detects a concept.",
-        "No unit of b moves at all, under the attack or under random perturbations.",
+        "No unit of b changes at all, under the attack or under random perturbations.",
     ]

@@ -13,7 +13,7 @@ from torchvision import models
 
 from tests.helpers.activations import BOUNDED, RULES, SPELLINGS, Lambda
 from tests.helpers.oracles import ruled_two_layers
-from tests.helpers.torchvision_families import REFUSED, RULED, build
+from tests.helpers.torchvision_families import REFUSED, RULED, SIDES, build
 from tests.helpers.untouched import Failing, state
 from whyfooled import Classifier, Deconvnet, Gradient, GuidedBackprop
 from whyfooled.errors import MethodError
@@ -179,25 +179,19 @@ def test_a_model_without_relu_is_refused():
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16"])
 @pytest.mark.filterwarnings("ignore:Setting backward hooks")
 def test_guided_and_deconvnet_equal_captums(name, method, captum_method):
-    torch.manual_seed(0)
-    module = models.get_model(name, weights=None).eval()
-    x, y = torch.rand(2, 3, 96, 96), torch.tensor([3, 7])
+    module = build(name)
+    x, y = torch.rand(2, 3, 64, 64), torch.tensor([3, 7])
     ours = method(Classifier(module), x, y)
     theirs = captum_method(module).attribute(x.clone().requires_grad_(), target=y)
     assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
     assert (ours - theirs).abs().max() <= 1e-6 * theirs.abs().max()
 
 
-WITHOUT_MODULES = {"googlenet": 96, "inception_v3": 128, "densenet121": 64}
-
-
-@pytest.mark.parametrize("name", WITHOUT_MODULES)
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "densenet121"])
 def test_rules_reach_relus_that_module_hooks_miss(name):
-    torch.manual_seed(0)
-    module = models.get_model(name, weights=None, **({"init_weights": False} if name != "densenet121" else {})).eval()
-    side = WITHOUT_MODULES[name]
+    side = SIDES.get(name, 64)
     x, y = torch.rand(1, 3, side, side), torch.tensor([3])
-    classifier = Classifier(module, size=(side, side))
+    classifier = Classifier(build(name), size=(side, side))
     plain = Gradient()(classifier, x, y)
     for method in (GuidedBackprop(), Deconvnet()):
         found = method(classifier, x, y)
@@ -216,7 +210,7 @@ def test_the_lists_hold_every_torchvision_family():
 
 @pytest.mark.parametrize("name", RULED)
 def test_every_torchvision_family_with_relus_gets_the_rule(name):
-    side = 128 if name == "inception_v3" else 64
+    side = SIDES.get(name, 64)
     classifier = Classifier(build(name), size=(side, side))
     x, y = torch.rand(1, 3, side, side), torch.tensor([3])
     guided, plain = GuidedBackprop()(classifier, x, y), Gradient()(classifier, x, y)
@@ -226,6 +220,5 @@ def test_every_torchvision_family_with_relus_gets_the_rule(name):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_every_other_torchvision_family_is_refused_by_activation(name):
-    side = 224 if name in ("vit_b_16", "maxvit_t") else 64
     with pytest.raises(MethodError, match=REFUSED[name]):
-        GuidedBackprop()(Classifier(build(name), size=(side, side)), torch.rand(1, 3, side, side), torch.tensor([3]))
+        GuidedBackprop()(Classifier(build(name), size=(64, 64)), torch.rand(1, 3, 64, 64), torch.tensor([3]))

@@ -11,7 +11,8 @@ from tests.helpers.patch_world import PATCH, Patch, There, classifier, write_dar
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card
 from whyfooled.studies import CAMPairs, run_study
-from whyfooled.studies.effects.cam_pairs import _KINDS, _compared, _times, _way
+from whyfooled.studies.effects.cam_pairs import compare_maps
+from whyfooled.studies.effects.cam_pairs_account import KINDS, SAID, say_ratio
 from whyfooled.studies.parts.pictures import from_levels, from_png
 from whyfooled.tensors.statistics import Interval
 
@@ -58,7 +59,7 @@ def test_the_four_maps_are_those_of_both_classes_before_and_after_on_one_scale(r
     assert not fooled["signed"].astype(bool).any()
     for row in fooled.to_dict("records"):
         assert (row["true_class"], row["promoted_class"]) == ("class 0", "class 1")
-        for kind in _KINDS:
+        for kind in KINDS:
             found = from_levels(row[f"map_{kind}"], int(row["height"]))
             torch.testing.assert_close(found, FOUR[kind].double(), rtol=0, atol=1 / 254 + 1e-6)
 
@@ -122,7 +123,7 @@ def test_what_it_says(result):
     [(0.1, 0.2, "rises"), (-0.2, -0.1, "falls"), (-0.1, 0.1, "is not seen to change"), (0, 0, "is not seen to change")],
 )
 def test_no_more_is_said_than_the_interval_shows(low, high, said):
-    assert _way(Interval((low + high) / 2, low, high, 20)) == said
+    assert SAID[Interval((low + high) / 2, low, high, 20).side()] == said
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_no_more_is_said_than_the_interval_shows(low, high, said):
     [(0.25, "0.25 times what it was"), (float("inf"), "more than the 0 that it was"), (float("nan"), "0 as it was")],
 )
 def test_an_empty_map_has_no_multiple(ratio, said):
-    assert _times(ratio) == said
+    assert say_ratio(ratio) == said
 
 
 def test_maps_that_do_not_change_neither_fall_nor_rise(tmp_path):
@@ -145,7 +146,7 @@ def test_where_nothing_is_fooled_the_pictures_are_shown_all_the_same(tmp_path):
     images = write_dark_images(tmp_path / "i.npz", count=2)
     result = run_study(study, images, tmp_path / "out", model=classifier())
     assert "No attack fooled the classifier on any image" in result.summary
-    assert "patch 0 of 1. Of 2 images 1 were taken for a wrong class before any attack." in result.summary
+    assert "patch 0 of 1. Of 2 images 1 were misclassified before any attack." in result.summary
     assert "where most attacks succeed" not in result.summary
     assert (result.folder / "figure.png").exists()
 
@@ -153,7 +154,7 @@ def test_where_nothing_is_fooled_the_pictures_are_shown_all_the_same(tmp_path):
 def test_a_map_that_is_empty_overlaps_with_nothing_that_could_be_said():
     empty = torch.zeros(1, 8, 8)
     maps = torch.stack([torch.stack([empty, PATCH[None], PATCH[None], PATCH[None]])])
-    found = _compared(maps, 0.3)
+    found = compare_maps(maps, 0.3)
     assert found["true_change"].tolist() == [1]
     for name in ("true_cosine", "true_overlap", "overlap_clean"):
         assert found[name].isnan().all()

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from tests.helpers.patch_world import PATCH, STEP, ByClass, Opposite, Patch, There, classifier, write_dark_images
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.studies import InterpretabilityScores, run_study
-from whyfooled.studies.effects.interpretability import AFTER, BEFORE
+from whyfooled.studies.effects.interpretability_account import AFTER, BEFORE
 
 
 @pytest.fixture(scope="module")

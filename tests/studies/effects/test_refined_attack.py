@@ -188,7 +188,7 @@ def test_the_attack_of_saved_images_is_run_again_inside_the_region(tmp_path):
     result = run_study(study, tmp_path / "saved", tmp_path / "out", model=classifier)
     assert "made with fmn(steps=30); those that are known here can be run again." in result.summary
     assert "no attack was run" not in result.summary
-    assert "Each attack is held against itself, run again from the clean image" in result.summary
+    assert "Each attack is compared with itself, run again from the clean image" in result.summary
     rows = result.table.read()
     assert set(rows["attack"]) == {"fmn(steps=30)"}
     original, refined = (rows[rows["where"] == where] for where in ("original", "sensitivity"))

@@ -16,7 +16,8 @@ from whyfooled.perturbation import Grid, region_labels
 from whyfooled.perturbation.regions import region_norms
 from whyfooled.sources import open_source
 from whyfooled.studies import SensitivityCorrelation, run_study
-from whyfooled.studies.effects.sensitivity_correlation import _noisy, _side
+from whyfooled.studies.effects.sensitivity_correlation import add_noise_by_region
+from whyfooled.studies.effects.sensitivity_correlation_account import SAID
 from whyfooled.tensors.statistics import Interval
 
 WEIGHT = torch.randn(4, 3 * 8 * 8, generator=torch.Generator().manual_seed(0))
@@ -119,19 +120,21 @@ def test_where_every_pixel_counts_alike_size_is_all_there_is_and_noise_has_none_
     assert touched[0]["Pearson, ℓ2"]["mean"] == pytest.approx(1, abs=1e-3)
     assert touched[1]["perturbation"].startswith("noise as large as")
     assert touched[0]["Pearson, ℓ2: minus noise"]["low"] > 0.2
-    assert "the effect goes with size more than under noise of the same size in every region" in run.summary
+    assert (
+        "the effect correlates more strongly with size than under noise of the same size in every region" in run.summary
+    )
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (0.1, 0.2, "the effect goes with size more than under"),
-        (-0.2, -0.1, "the effect goes with size less than under"),
-        (-0.1, 0.1, "no difference is seen between how the effect goes with size and how it does under"),
+        (0.1, 0.2, "the effect correlates more strongly with size than under"),
+        (-0.2, -0.1, "the effect correlates less strongly with size than under"),
+        (-0.1, 0.1, "no difference is seen between how the effect correlates with size and how it does under"),
     ],
 )
 def test_no_more_is_said_than_the_interval_shows(low, high, said):
-    assert _side(Interval((low + high) / 2, low, high, 20)) == said
+    assert SAID[Interval((low + high) / 2, low, high, 20).side()] == said
 
 
 def test_with_a_norm_that_is_the_same_in_every_region_there_is_no_correlation(tmp_path):
@@ -150,13 +153,15 @@ def test_noise_is_as_large_as_the_perturbation_in_every_region():
     delta = 0.02 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     delta[0, :, :4] = 0
     labels = region_labels(Grid(4), clean)
-    noisy = _noisy(clean, clean + delta, labels, seed=3)
+    noisy = add_noise_by_region(clean, clean + delta, labels, seed=3)
     wanted, found = (region_norms(one, labels)[0] for one in (delta, noisy - clean))
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
     assert torch.equal(noisy[0, :, :4], clean[0, :, :4])
     assert abs(float(torch.corrcoef(torch.stack([delta[1].flatten(), (noisy - clean)[1].flatten()]))[0, 1])) < 0.2
-    assert torch.equal(noisy, torch.cat([_noisy(clean[:1], (clean + delta)[:1], labels[:1], 3), noisy[1:]]))
-    assert not torch.equal(noisy, _noisy(clean, clean + delta, labels, seed=4))
+    assert torch.equal(
+        noisy, torch.cat([add_noise_by_region(clean[:1], (clean + delta)[:1], labels[:1], 3), noisy[1:]])
+    )
+    assert not torch.equal(noisy, add_noise_by_region(clean, clean + delta, labels, seed=4))
 
 
 def test_images_that_are_not_fooled_have_an_outcome_and_no_numbers(tmp_path):
@@ -171,7 +176,7 @@ def test_images_that_are_not_fooled_have_an_outcome_and_no_numbers(tmp_path):
     assert rows["pearson_l2_touched"].isna().tolist() == [False] * 4 + [True] * 2
     assert set(rows["perturbation"].dropna()) == {"attack"}
     assert rows["gradient_rank"].isna().all()
-    assert "fmn(steps=40) 4 of 4. Of 6 images 2 were taken for a wrong class before any attack." in run.summary
+    assert "fmn(steps=40) 4 of 4. Of 6 images 2 were misclassified before any attack." in run.summary
     assert "noise as large" not in run.summary
 
 

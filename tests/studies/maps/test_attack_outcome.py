@@ -67,7 +67,7 @@ def test_it_tells_outcomes_apart_and_a_constant_map_does_not(result):
     assert rows["By class"][f"{name}: failed minus fooled"]["mean"] > 0.5
     fooled = next(heading for heading in rows["Constant"] if heading.startswith(f"{name} fooled (n = "))
     assert rows["Constant"][fooled]["mean"] == pytest.approx(1)
-    assert f"{name}: how well the move of a map (by cosine) tells success from failure, AUROC: By class 1.00" in (
+    assert f"{name}: how well the change of a map (by cosine) tells success from failure, AUROC: By class 1.00" in (
         result.summary
     )
 

@@ -17,7 +17,7 @@ from whyfooled.errors import ImageError, ParameterError
 from whyfooled.registry import Card
 from whyfooled.sources import open_source
 from whyfooled.studies import Recovery, run_study
-from whyfooled.studies.maps.recovery import RANDOM, SIZE, _areas
+from whyfooled.studies.maps.recovery_account import RANDOM, SIZE, integrate
 from whyfooled.tensors.statistics import Interval
 
 
@@ -99,7 +99,7 @@ def test_the_summary_ranks_methods_and_compares_them_in_pairs(result):
     other = rows["Points (place=5)"]
     assert other["minus Points"]["mean"] == pytest.approx(other["recovered"]["mean"] - 1)
     assert "6 of 6 images fool the classifier" in result.summary
-    assert "When pixels become black: the highest is Points, 1.000 [1.000, 1.000]" in result.summary
+    assert "When pixels become black: the highest is Points, 1.000 [0.610, 1.000]" in result.summary
     assert "Of 6 images nothing can be said about which methods are better" in result.summary
 
 
@@ -181,7 +181,7 @@ def test_areas_are_trapezoids_from_nothing_at_no_pixel():
         {"index": [0, 0], "method": ["m", "m"], "fraction": [0.5, 0.25], "recovered": [1.0, 0.5], "fill": ["zero"] * 2}
     )
     # 0 → 0.5 over a quarter, 0.5 → 1 over a quarter, of half of the pixels.
-    assert _areas(rows)["area"].tolist() == pytest.approx([(0.25 * 0.25 + 0.25 * 0.75) / 0.5])
+    assert integrate(rows)["area"].tolist() == pytest.approx([(0.25 * 0.25 + 0.25 * 0.75) / 0.5])
 
 
 def nothing(classifier, images, goal):

@@ -13,7 +13,7 @@ from whyfooled import FGSM, FMN, Gradient
 from whyfooled.images import to_tensor
 from whyfooled.sources import open_source
 from whyfooled.studies import SaliencyGrid, Table, run_study
-from whyfooled.studies.parts.pictures import most_telling
+from whyfooled.studies.parts.pictures import choose_most_telling
 from whyfooled.studies.table import encode, join
 
 
@@ -57,7 +57,7 @@ def test_all_maps_of_a_method_and_image_have_one_scale(result):
     assert (rows.dropna().groupby("index")["scale"].nunique() == 1).all()
 
 
-def test_the_most_telling_images_are_those_that_most_attacks_fool_and_whose_map_moves_most(tmp_path):
+def test_the_choose_most_telling_images_are_those_that_most_attacks_fool_and_whose_map_moves_most(tmp_path):
     facts = [  # image, attack, outcome, how far the map moved
         (0, "a", "fooled", 0.9),
         (0, "b", "failed", 0.9),
@@ -71,5 +71,5 @@ def test_the_most_telling_images_are_those_that_most_attacks_fool_and_whose_map_
     rows = [{"index": i, "image": str(i), "attack": a, "outcome": o, "method": "m", "moved": d} for i, a, o, d in facts]
     (tmp_path / "s").write_bytes(encode(rows, SaliencyGrid.columns, {}))
     join([tmp_path / "s"], tmp_path / "t")
-    assert most_telling(Table(tmp_path / "t"), 3) == [2, 1, 0]
-    assert most_telling(Table(tmp_path / "t"), 9) == [2, 1, 0, 3]
+    assert choose_most_telling(Table(tmp_path / "t"), 3) == [2, 1, 0]
+    assert choose_most_telling(Table(tmp_path / "t"), 9) == [2, 1, 0, 3]

@@ -5,7 +5,7 @@ import torch
 from tests.helpers.models import linear
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier.goals import Targeted, Untargeted
-from whyfooled.studies.parts.attacked import promoted
+from whyfooled.studies.parts.attacked import choose_promoted
 
 # Each class has a pixel of its own, so that an image's logits are its first four values.
 WEIGHT = torch.eye(4, 12)
@@ -21,10 +21,10 @@ def result_of(goal, logits):
 def test_a_target_is_promoted_whether_it_was_reached_or_not():
     result = result_of(Targeted(torch.tensor([2, 3])), [[0.1, 0.2, 0.9, 0.0], [0.1, 0.9, 0.3, 0.0]])
     assert result.success.tolist() == [True, False]
-    assert promoted(result, torch.tensor([0, 0])).tolist() == [2, 3]
+    assert choose_promoted(result, torch.tensor([0, 0])).tolist() == [2, 3]
 
 
 def test_without_a_target_it_is_the_class_given_now_or_the_strongest_other():
     true = torch.tensor([0, 1])
     result = result_of(Untargeted(true), [[0.1, 0.2, 0.9, 0.0], [0.1, 0.9, 0.3, 0.0]])
-    assert promoted(result, true).tolist() == [2, 2]
+    assert choose_promoted(result, true).tolist() == [2, 2]

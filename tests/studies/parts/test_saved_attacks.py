@@ -9,7 +9,7 @@ from tests.helpers.models import small
 from whyfooled import FGSM, FMN, Gradient, Targeted, Untargeted, attack_files, load_adversaries, run_attack
 from whyfooled.errors import ParameterError, WhyfooledWarning
 from whyfooled.studies import Batch, Recovery, SaliencyGrid, run_study
-from whyfooled.studies.parts.attacked import attacked
+from whyfooled.studies.parts.attacked import run_or_load_attacks
 
 NAMES = tuple(f"{number}.png" for number in range(5))
 ATTACKS = {"fgsm(epsilon=0.02)": FGSM(epsilon=0.02), "fmn(steps=20)": FMN(steps=20)}
@@ -37,14 +37,14 @@ def batch(folders):
 
 def test_saved_images_of_every_attack_are_verified_against_their_own_goals(folders):
     given = batch(folders)
-    found = dict(attacked(small(), given, (), None))
+    found = dict(run_or_load_attacks(small(), given, (), None))
     assert list(found) == list(ATTACKS)
     assert [type(result.goal) for result in found.values()] == [Untargeted, Targeted]
     for name, result in found.items():
         assert torch.equal(result.attempted, given.adversaries[name].attempted)
         assert result.success.tolist() == given.adversaries[name].success.tolist()
     # On another classifier success is another one's.
-    other = dict(attacked(small(seed=3), given, (), None))["fmn(steps=20)"]
+    other = dict(run_or_load_attacks(small(seed=3), given, (), None))["fmn(steps=20)"]
     assert other.success.tolist() == (other.predictions == other.goal.classes).tolist()
     assert not torch.allclose(other.logits, found["fmn(steps=20)"].logits)
 
@@ -52,7 +52,7 @@ def test_saved_images_of_every_attack_are_verified_against_their_own_goals(folde
 def test_without_saved_images_the_attacks_are_run(folders):
     images = batch(folders).images
     given = Batch(NAMES, images, ((),) * len(NAMES))
-    found = dict(attacked(small(), given, tuple(ATTACKS.values()), None))
+    found = dict(run_or_load_attacks(small(), given, tuple(ATTACKS.values()), None))
     assert list(found) == list(ATTACKS)
     expected = run_attack(FMN(steps=20), small(), images, Untargeted(small().predict(images)))
     assert torch.equal(found["fmn(steps=20)"].attempted, expected.attempted)

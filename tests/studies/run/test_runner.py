@@ -258,7 +258,7 @@ def test_a_folder_with_other_files_is_refused(images, tmp_path):
 def test_what_a_drawn_sample_is_drawn_from_is_said(images, tmp_path):
     summary = study(images, tmp_path / "out", count=4).summary
     assert "4 of 4 images measured, drawn at random from 10; source:" in summary
-    assert "Intervals over fewer than 10 images are too narrow." in summary
+    assert "Intervals of means over fewer than 20 images are too narrow." in summary
 
 
 def test_maps_are_kept_beside_the_table_if_asked_for(images, tmp_path):

@@ -23,23 +23,16 @@ from whyfooled.registry import parse
 from whyfooled.sources import open_source
 from whyfooled.studies import SensitivityInterpretability, run_study
 from whyfooled.studies.units import sensitivity_interpretability
-from whyfooled.studies.units.curves import curves
-from whyfooled.studies.units.links import (
-    ATTACK,
-    BEYOND,
-    NOISE,
-    Link,
-    LivingUnits,
-    Top,
-    _repeatability,
-    links,
-    packed,
-    read_units,
-    tops,
-    unpacked,
+from whyfooled.studies.units.links import Link, _repeatability, measure_links
+from whyfooled.studies.units.living_units import ATTACK, BEYOND, NOISE, LivingUnits, pack, read_units, unpack
+from whyfooled.studies.units.most_sensitive import DETECTORS, IOU, Top, compare_with_rest, compute_curves
+from whyfooled.studies.units.sensitivity_interpretability import _add_noise
+from whyfooled.studies.units.sensitivity_interpretability_account import (
+    _against_noise,
+    _claim,
+    unit_rows,
+    verdict,
 )
-from whyfooled.studies.units.sensitivity_interpretability import _noisy
-from whyfooled.studies.units.words import _against_noise, _claim, ranked, unit_rows, verdict
 from whyfooled.tensors.statistics import Interval
 from whyfooled.units import dissect, load_dissection
 from whyfooled.units.sensitivity import PairMoves, unit_sensitivity
@@ -149,7 +142,7 @@ def test_where_sensitive_units_detect_it_is_said_with_how_sure_it_is(run):
     assert six["IoU p"] <= six["IoU p after Holm"] < 0.02
     assert attack["repeatability"] > 0.95
     assert "sensitive units are more interpretable than others: of 12 comparisons over N " in result.summary
-    assert "A unit's sensitivity is the mean over images of how far its map moves" in result.summary
+    assert "A unit's sensitivity is the mean over images of how far its map changes" in result.summary
     (size,) = re.findall(r"redden (\S+ \[.*?\]) \(noise: (.*?)\)\.", result.summary)
     assert size[0] == size[1] == "3.200 [3.200, 3.200]"
 
@@ -204,7 +197,7 @@ def test_without_a_detector_it_is_said(run):
 
 def test_of_one_living_unit_nothing_is_said(run):
     result = run(FALLING, dead=tuple(range(1, COUNT)))
-    assert "too few units to hold some against others" in result.summary
+    assert "too few units to compare some with others" in result.summary
     assert (result.folder / "figure.png").stat().st_size > 1000
 
 
@@ -262,7 +255,7 @@ def some_pairs(moves, pairs, units=slice(None)):
 @settings(max_examples=10, deadline=None)
 def test_every_number_is_scipys(seed, ties):
     units = drawn(seed=seed, ties=ties, images=5, count=20)
-    found, agreement = links(units, seed)
+    found, agreement = measure_links(units, seed)
     scores = {kind: score.numpy() for kind, score in units.plain_scores().items()}
     spearman = scipy.stats.spearmanr
     std = units.moves.std().numpy()
@@ -313,19 +306,19 @@ def test_an_image_that_counts_twice_is_two_images():
 
 def test_the_p_value_of_the_correlation_is_that_of_all_orders():
     units = drawn(count=40, seed=3)
-    found, _ = links(units, 0)
+    found, _ = measure_links(units, 0)
     exact = scipy.stats.spearmanr(units.plain_scores()[ATTACK], units.iou).pvalue
     assert found[ATTACK].p_value == pytest.approx(exact, abs=0.06)
 
 
 def test_the_interval_covers_what_more_images_come_to():
     whole = drawn(images=2000, seed=5)
-    true = links(whole, 0)[0][ATTACK].iou.mean
+    true = measure_links(whole, 0)[0][ATTACK].iou.mean
     held = 0
     for part in range(40):
         some = slice(50 * part, 50 * part + 50)
         own = {name: some_pairs(getattr(whole, name), some) for name in ("moves", "noise")}
-        value = links(LivingUnits(**{**vars(whole), **own}), 0)[0][ATTACK].iou
+        value = measure_links(LivingUnits(**{**vars(whole), **own}), 0)[0][ATTACK].iou
         held += value.low <= true <= value.high
     assert held >= 32
 
@@ -333,7 +326,9 @@ def test_the_interval_covers_what_more_images_come_to():
 def test_the_most_sensitive_units_by_hand():
     units = drawn(count=10)
     score = torch.tensor([5.0, 1, 9, 0, 3, 8, 2, 4, 7, 6]).double()
-    detectors, iou = tops(units, score, 0)
+    tops = compare_with_rest(units, score, 0)
+    detectors, iou = tops[:3], tops[3:]
+    assert [one.number for one in tops] == [DETECTORS] * 3 + [IOU] * 3
     assert [one.size for one in detectors] == [1, 4, 5]
     four, rest = [2, 5, 8, 9], [0, 1, 3, 4, 6, 7]
     assert detectors[1].top == pytest.approx(float(units.detector[four].double().mean()))
@@ -342,7 +337,7 @@ def test_the_most_sensitive_units_by_hand():
         (units.iou[four].numpy(), units.iou[rest].numpy()), lambda a, b: abs(a.mean() - b.mean()), alternative="greater"
     ).pvalue
     assert iou[1].p_value == pytest.approx(exact, abs=0.06)
-    whole = sorted((one.p_value, one.corrected) for one in (*detectors, *iou))
+    whole = sorted((one.p_value, one.corrected) for one in tops)
     assert whole[0][1] == pytest.approx(min(1, 6 * whole[0][0]))
     assert all(p <= corrected <= 1 for p, corrected in whole)
 
@@ -359,15 +354,15 @@ def test_neither_the_order_of_images_nor_that_of_units_matters(seed):
     other = LivingUnits(**{**vars(units), **turned})
     for kind, score in units.plain_scores().items():
         torch.testing.assert_close(other.plain_scores()[kind], score[order])
-        one, two = tops(units, score, 0), tops(other, score[order], 0)
-        assert [top.top for top in one[1]] == pytest.approx([top.top for top in two[1]])
+        one, two = compare_with_rest(units, score, 0), compare_with_rest(other, score[order], 0)
+        assert [top.top for top in one] == pytest.approx([top.top for top in two])
 
 
 def test_curves_by_hand():
     units = drawn(count=10)
-    found = curves(units, units.iou, 0)
+    found = compute_curves(units, units.iou, 0)
     assert found.shares == pytest.approx([number / 10 for number in range(1, 10)])
-    assert curves(drawn(count=300), drawn(count=300).iou, 0).shares[0] == pytest.approx(10 / 300)
+    assert compute_curves(drawn(count=300), drawn(count=300).iou, 0).shares[0] == pytest.approx(10 / 300)
     order = units.plain_scores()[NOISE].argsort(descending=True)
     assert found.lines[NOISE] == pytest.approx([float(units.iou[order[:number]].mean()) for number in range(1, 10)])
     assert found.whole == pytest.approx(float(units.iou.mean()))
@@ -381,7 +376,7 @@ def test_curves_by_hand():
 def test_a_random_ranking_lies_in_the_band_as_often_as_it_says():
     inside = []
     for seed in range(40):
-        found = curves(drawn(count=60, seed=seed), drawn(count=60, seed=seed).iou, seed)
+        found = compute_curves(drawn(count=60, seed=seed), drawn(count=60, seed=seed).iou, seed)
         inside += [
             low <= value <= high for value, low, high in zip(found.lines[ATTACK], found.low, found.high, strict=True)
         ]
@@ -389,14 +384,16 @@ def test_a_random_ranking_lies_in_the_band_as_often_as_it_says():
 
 
 def test_chance_finds_no_link_more_often_than_the_level_says():
-    claims = [verdict(units, ranked(units, 0)) for units in (drawn(seed=seed, noise=False) for seed in range(40))]
+    claims = [
+        verdict(units, *measure_links(units, 0)) for units in (drawn(seed=seed, noise=False) for seed in range(40))
+    ]
     assert sum("none passes Holm" in one for one in claims) >= 36
     assert sum("interpretable" not in one for one in claims) >= 34
 
 
 def test_numbers_go_into_a_table_and_out_again():
     values = torch.tensor([[0.1, math.inf, math.nan], [1 / 3, -0.0, 1e300]], dtype=torch.float64)
-    torch.testing.assert_close(unpacked([packed(row) for row in values]), values, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(unpack([pack(row) for row in values]), values, rtol=0, atol=0, equal_nan=True)
 
 
 # The noise.
@@ -407,14 +404,14 @@ def test_noise_is_as_large_as_the_perturbation_even_at_the_bounds():
     delta = 0.02 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     delta[3] *= 20
     changed = (clean + delta).clamp(0, 1)
-    noisy = _noisy(clean, changed, seed=3)
+    noisy = _add_noise(clean, changed, seed=3)
     torch.testing.assert_close(
         (noisy - clean).flatten(1).norm(dim=1), (changed - clean).flatten(1).norm(dim=1), rtol=1e-3, atol=0
     )
     assert 0 <= float(noisy.min()) <= float(noisy.max()) <= 1
-    assert torch.equal(noisy[2:3], _noisy(clean[2:3], changed[2:3], seed=3))
-    assert not torch.equal(noisy, _noisy(clean, changed, seed=4))
-    assert torch.equal(_noisy(clean, clean, seed=3), clean)
+    assert torch.equal(noisy[2:3], _add_noise(clean[2:3], changed[2:3], seed=3))
+    assert not torch.equal(noisy, _add_noise(clean, changed, seed=4))
+    assert torch.equal(_add_noise(clean, clean, seed=3), clean)
 
 
 # What is said, and what is refused.
@@ -434,20 +431,21 @@ def test_no_more_is_said_than_the_interval_shows(value, said):
 
 
 def test_where_sizes_disagree_both_are_named():
-    clear, other = Top(5, 0.5, 0.1, 0.001, 0.004), Top(50, 0.1, 0.3, 0.002, 0.006)
-    text = _claim(link(0.1, 0.5), [clear, other], [Top(5, 0.1, 0.1, 0.9, 0.9)])
+    clear, other = Top(DETECTORS, 5, 0.5, 0.1, 0.001, 0.004), Top(DETECTORS, 50, 0.1, 0.3, 0.002, 0.006)
+    text = _claim(link(0.1, 0.5, [clear, other, Top(IOU, 5, 0.1, 0.1, 0.9, 0.9)]))
     assert text.startswith("comparisons point to both sides: of 3 comparisons over N 2 pass Holm, and it depends on N")
     assert "of the 5 most sensitive ones 50 % are detectors, of the rest 10 % (p = 0.004)" in text
     assert "of the 50 most sensitive ones 10 % are detectors, of the rest 30 % (p = 0.006)" in text
 
 
-def link(iou, p_value, repeatable=0.9):
+def link(iou, p_value, tops, repeatable=0.9):
     other = Interval(0.0, -0.1, 0.1, 20)
-    return Link(Interval(iou, iou - 0.02, iou + 0.07, 20), p_value, *[other] * 5, repeatable, None)
+    return Link(Interval(iou, iou - 0.02, iou + 0.07, 20), p_value, *[other] * 5, repeatable, None, tops)
 
 
 def claimed(rank, *p_values, top=0.3, repeatable=0.9):
-    return _claim(link(*rank, repeatable), [Top(5, 0.3, 0.1, p, p) for p in p_values], [Top(5, top, 0.1, 0.9, 0.9)])
+    detectors = [Top(DETECTORS, 5, 0.3, 0.1, p, p) for p in p_values]
+    return _claim(link(*rank, [*detectors, Top(IOU, 5, top, 0.1, 0.9, 0.9)], repeatable))
 
 
 def test_each_test_is_told_with_its_own_p():

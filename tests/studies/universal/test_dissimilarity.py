@@ -18,8 +18,9 @@ from whyfooled.registry import describe, parse
 from whyfooled.sources import open_source
 from whyfooled.studies import UniversalDissimilarity, run_study
 from whyfooled.studies.universal import fits as _universal
-from whyfooled.studies.universal.dissimilarity import ALONE
-from whyfooled.studies.universal.fits import CHANCE, HALF
+from whyfooled.studies.universal.comparison import CHANCE
+from whyfooled.studies.universal.dissimilarity_account import ALONE
+from whyfooled.studies.universal.fitting_images import HALF
 from whyfooled.universal import (
     UPIPCA,
     InterpretationAttack,

@@ -10,7 +10,7 @@ from tests.helpers.models import blind, small
 from tests.helpers.small_studies import write_images
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.studies import FitSize, run_study
-from whyfooled.studies.universal.fits import CHANCE
+from whyfooled.studies.universal.comparison import CHANCE
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation
 
 STUDY = FitSize(methods=(UPIPCA(passes=1, samples=1),), sizes=(4, 2), repeats=2, epsilon=2.0)

@@ -15,7 +15,7 @@ from whyfooled.images import to_tensor
 from whyfooled.sources import open_source
 from whyfooled.studies import Table, UniversalGallery, run_study
 from whyfooled.studies.table import encode, join
-from whyfooled.studies.universal.gallery import typical
+from whyfooled.studies.universal.gallery_account import typical
 from whyfooled.universal import RandomDirection, UniversalPerturbation, interpretation
 
 

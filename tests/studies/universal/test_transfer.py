@@ -16,7 +16,7 @@ from whyfooled.errors import OutputError, ParameterError
 from whyfooled.sources import open_source
 from whyfooled.studies import UniversalTransfer, run_study
 from whyfooled.studies.universal import models as _models
-from whyfooled.studies.universal.fits import CHANCE
+from whyfooled.studies.universal.comparison import CHANCE
 from whyfooled.studies.universal.models import Models
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, dissimilarity
 

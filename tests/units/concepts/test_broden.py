@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -211,6 +213,28 @@ def test_a_label_map_of_another_size_or_label_is_refused_when_it_is_read(root):
         concepts[0]
     # The others are not touched by it.
     assert concepts[1].name == "e/two.jpg"
+
+
+def test_a_label_map_is_turned_as_its_image_is(root):
+    plain = open_concepts(f"broden:{root}")[1].maps
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = root / "images" / "e" / "two_color.png"
+    Image.open(path).save(path, exif=exif)
+    assert torch.equal(open_concepts(f"broden:{root}")[1].maps, plain.flip(1, 2))
+
+
+def test_a_folder_of_images_that_may_not_be_read_is_named(root, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("/images/d"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ImageError, match=r"The folder .*/images/d cannot be read: Permission denied"):
+        open_concepts(f"broden:{root}")
 
 
 def test_an_image_of_another_size_is_refused(root):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from PIL import Image
 from tests.helpers.annotated_images import SIZE, numbers, save_grey, write_csv, write_masks
 from tests.helpers.pictures import photograph, pixels, write
 from whyfooled.errors import ImageError, ParameterError
+from whyfooled.images.label_maps import read_label_map
 from whyfooled.units import NOTHING, open_concepts
 
 
@@ -192,3 +195,104 @@ class TestRefusals:
         Image.fromarray(numbers(0, [0, 1]).astype(np.uint8)).save(one / "labels" / "x.jpg", format="JPEG")
         with pytest.raises(ImageError, match="a JPEG, which changes them"):
             open_concepts(place(one))[0]
+
+
+class TestBinaryMasks:
+    """Of 0 and 255: the object, or what was left out?"""
+
+    @staticmethod
+    def masks(root, *values):
+        for number, drawn in enumerate(values):
+            photograph(root / "images" / f"{number}.png", number)
+            save_grey(root / "labels" / f"{number}.png", numbers(number, list(drawn)))
+        return place(root)
+
+    def test_with_names_for_0_and_1_they_are_refused_with_the_fix(self, tmp_path):
+        write(tmp_path / "names.txt", "background\nobject\n")
+        with pytest.raises(ImageError) as caught:
+            open_concepts(self.masks(tmp_path, [0], [0, 255], [255]))
+        assert str(caught.value) == (
+            f"The label maps have 0 and 255 alone, and {tmp_path}/names.txt names labels up to 1: is 255 the object of "
+            "a mask, or what was left out? Divide such masks by 255, or say it in a CSV file with the columns label "
+            "and name: 255,object or 255,void."
+        )
+
+    @pytest.mark.parametrize(("name", "shown"), [("object", {NOTHING, 0}), ("void", {NOTHING})])
+    def test_a_list_that_names_255_says_what_it_is(self, tmp_path, name, shown):
+        write_csv(tmp_path / "names.csv", ["label", "name"], [[0, "-"], [255, name], [1, "car"]])
+        concepts = open_concepts(self.masks(tmp_path, [0, 255], [0, 255]).replace("txt", "csv"))
+        assert {int(value) for annotated in concepts for value in annotated.maps.unique()} == shown
+
+    @pytest.mark.parametrize("other", [1, 7])
+    def test_beside_other_numbers_255_is_left_out(self, tmp_path, other):
+        write(tmp_path / "names.txt", "".join(f"name {label}\n" for label in range(8)))
+        concepts = open_concepts(self.masks(tmp_path, [0, 255], [0, other]))
+        assert concepts[0].maps.unique().tolist() == [NOTHING, 0]
+
+    def test_label_maps_are_read_until_one_has_another_number(self, tmp_path, monkeypatch):
+        write(tmp_path / "names.txt", "background\nobject\n")
+        read = []
+        monkeypatch.setattr(
+            "whyfooled.units.concepts.masks.read_label_map",
+            lambda path: (read.append(path.name), read_label_map(path))[1],
+        )
+        open_concepts(self.masks(tmp_path, [0, 255], [0, 1], [0, 255], [0, 1]))
+        assert read == ["0.png", "1.png"]
+
+    def test_with_a_name_for_0_alone_nothing_is_lost(self, tmp_path):
+        write(tmp_path / "names.txt", "sky\nvoid\n")
+        assert open_concepts(self.masks(tmp_path, [0, 255]))[0].maps.unique().tolist() == [NOTHING, 0]
+
+    def test_a_gap_at_255_is_no_name(self, tmp_path):
+        write_csv(tmp_path / "names.csv", ["label", "name"], [[0, "sky"], [300, "car"]])
+        concepts = open_concepts(self.masks(tmp_path, [0, 255]).replace("txt", "csv"))
+        with pytest.raises(
+            ImageError, match=r"must hold the numbers of the 2 labels that .*names\.csv names; got 255\."
+        ):
+            concepts[0]
+
+    def test_a_damaged_label_map_is_named_when_it_is_read(self, tmp_path):
+        write(tmp_path / "names.txt", "background\nobject\n")
+        self.masks(tmp_path, [0, 255], [0, 1])
+        (tmp_path / "labels" / "0.png").write_bytes(b"no picture")
+        concepts = open_concepts(place(tmp_path))
+        concepts[1]
+        with pytest.raises(ImageError, match=r"0\.png is not an image"):
+            concepts[0]
+
+
+class TestNames:
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    def test_lists_may_be_in_any_unicode(self, one, encoding):
+        (one / "names.txt").write_bytes("Straße\nbús\ncar\n".encode(encoding))
+        assert open_concepts(place(one)).names == ("Straße", "bús", "car")
+        (one / "names.csv").write_bytes("label;name\n0;Straße\n1;bús\n2;car\n".encode(encoding))
+        assert open_concepts(place(one).replace("txt", "csv")).names == ("Straße", "bús", "car")
+
+    @pytest.mark.parametrize(("images", "maps"), [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_accents_may_be_written_in_either_form(self, one, images, maps):
+        photograph(one / "images" / normalize(images, "é.jpg"), 1)
+        save_grey(one / "labels" / normalize(maps, "é.png"), numbers(1, [0, 1]))
+        concepts = open_concepts(place(one))
+        assert concepts.images == (normalize(images, "é.jpg"), "x.png")[:: 1 if images == "NFD" else -1]
+        assert all(len(annotated.maps) == 1 for annotated in concepts)
+
+    def test_hidden_folders_do_not_count_and_links_do(self, one, tmp_path_factory):
+        photograph(one / "images" / ".ipynb_checkpoints" / "x-checkpoint.png", 1)
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        photograph(elsewhere / "images" / "y.png", 1)
+        save_grey(elsewhere / "labels" / "y.png", numbers(0, [0]))
+        for folder in ("images", "labels"):
+            (one / folder / "more").symlink_to(elsewhere / folder)
+        assert open_concepts(place(one)).images == ("more/y.png", "x.png")
+
+    def test_a_label_map_is_turned_as_its_image_is(self, one):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        values = numbers(0, [0, 1, 2, 255])
+        Image.fromarray(values.astype(np.uint8)).save(one / "labels" / "x.png", exif=exif)
+        Image.fromarray(pixels(0)).save(one / "images" / "x.png", exif=exif)
+        annotated = open_concepts(place(one))[0]
+        assert np.array_equal(np.asarray(annotated.image), np.rot90(pixels(0), -1))
+        expected = np.rot90(np.where(values == 255, NOTHING, values), -1)
+        assert np.array_equal(annotated.maps[0].numpy(), expected)

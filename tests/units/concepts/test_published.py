@@ -40,6 +40,12 @@ class TestVoc:
         for below in ("VOCdevkit", "VOCdevkit/VOC2012"):
             assert len(open_concepts(f"voc2012-segmentation:{tmp_path / below}")) == 2
 
+    def test_outlines_are_no_object_where_nothing_else_is_shown(self, tmp_path):
+        place = write_voc(tmp_path)
+        for path in (tmp_path / "VOCdevkit" / "VOC2012" / "SegmentationClass").iterdir():
+            save_palette(path, numbers(0, [0, 255]))
+        assert [annotated.maps.unique().tolist() for annotated in open_concepts(place)] == [[NOTHING]] * 2
+
     def test_what_is_missing_is_named(self, tmp_path):
         place = write_voc(tmp_path)
         folder = tmp_path / "VOCdevkit" / "VOC2012"

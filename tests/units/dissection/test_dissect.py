@@ -1,4 +1,4 @@
-"""Dissection, held against ten lines of NumPy."""
+"""Dissection, compared with ten lines of NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.planted_units import SIDE, concepts, placed, planted
 from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.units.concepts import NOTHING
-from whyfooled.units.dissection import dissect
+from whyfooled.units.dissection import dissect, dissection_summary
 from whyfooled.units.dissection import tally as _tally
 from whyfooled.units.dissection import thresholds as _thresholds
 
@@ -395,7 +395,7 @@ def test_notes_say_what_limits_the_result():
     values, annotated, _ = random_case(0, images=3)
     for permutations in (2, 3):
         found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=permutations)
-        assert any("can be dealt to others" in note for note in found.notes) == (permutations == 3)
+        assert any("annotations can be permuted in" in note for note in found.notes) == (permutations == 3)
 
 
 def test_of_one_image_nothing_is_said_about_chance():
@@ -403,7 +403,8 @@ def test_of_one_image_nothing_is_said_about_chance():
     for permutations, notes in [(20, 1), (0, 0)]:
         found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.1, permutations=permutations)
         assert found["layer"].null_iou.shape == (0, 5)
-        assert [note.startswith("There is one image, so annotations cannot be dealt") for note in found.notes] == (
+        others = [note for note in found.notes if not note.startswith("Of the listed concepts, no image shows")]
+        assert [note.startswith("There is one image, so annotations cannot be permuted") for note in others] == (
             [True] * notes
         )
 
@@ -420,7 +421,7 @@ def test_notes_say_what_is_cut_off():
 def test_few_images_are_said_to_be_few():
     values, annotated, _ = random_case(0, images=3)
     found = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05)
-    assert any("3 images annotations can be dealt to others in 2 ways only, not 20" in note for note in found.notes)
+    assert any("3 images annotations can be permuted in 2 ways only, not 20" in note for note in found.notes)
     assert found.parameters["permutations"] == 2
     one = dissect(planted(layer=torch.tensor(values)), "layer", annotated, top=0.05, permutations=0)
     assert one.to_frame()["chance_iou"].isna().all()
@@ -442,3 +443,29 @@ def test_units_that_are_seldom_on_are_told():
 def test_anything_but_concepts_is_refused():
     with pytest.raises(ParameterError, match=r"`concepts` must be annotated images; got list\. Open them"):
         dissect.__wrapped__(planted(layer=torch.zeros(1, 1, 4, 4)), "layer", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "concept 1"),
+        (2, "concept 1 and concept 2"),
+        (5, "concept 1, concept 2, concept 3, concept 4 and concept 5"),
+        (7, "concept 1, concept 2, concept 3, concept 4, concept 5 and 2 more"),
+    ],
+)
+def test_listed_concepts_that_no_image_shows_are_named(count, said):
+    values = blobs(4, 1, 7, side=4)
+    annotated = concepts([torch.zeros(1, 8, 8, dtype=torch.int64)] * 4, (0,) * (count + 1))
+    found = dissect(planted(layer=values), "layer", annotated, top=0.05, permutations=0)
+    assert f"Of the listed concepts, no image shows {said}." in found.notes
+    assert f"Of the listed concepts, no image shows {said}." in dissection_summary(found).sentences
+
+
+def test_concepts_that_are_cut_off_are_said_to_be():
+    maps = torch.zeros(1, 20, 20, dtype=torch.int64)
+    maps[0, 0] = 1
+    module = planted(layer=torch.rand(3, 2, 4, 4)).module
+    classifier = Classifier(module, size=(SIDE, SIDE), fit=Fit((SIDE, SIDE), shorter_side=SIDE * 5 // 4))
+    found = dissect(classifier, "layer", concepts([maps] * 3, (0, 0)), top=0.05, permutations=0)
+    assert found.notes[1] == ("Of the listed concepts, no image shows concept 1, in the part that the classifier sees.")

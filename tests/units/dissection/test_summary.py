@@ -68,7 +68,7 @@ def test_the_tables_hold_what_can_be_counted_by_hand(dissection):
 def test_the_sentences_say_what_was_found_and_what_to_doubt(dissection):
     said = " ".join(dissection_summary(dissection).sentences)
     for sentence in (
-        "4 units of 1 layer, held against 2 concepts of 2 categories in 6 images.",
+        "4 units of 1 layer, compared with 2 concepts of 2 categories in 6 images.",
         "here: 2 of 4 units detect a concept (IoU above 0.04), 2 different ones, most often sky (1), red (1); "
         "by chance 1.5 (0 to 3) would, p 0.600.",
         "4 times",

@@ -1,1 +1,1 @@
-"""Kinds of figures: curves, bands, bars, boxes and matrices with intervals."""
+"""Kinds of figures, a file each: bands, bars, boxes, curves, histograms, intervals, matrices and tiles of pictures."""

@@ -36,8 +36,8 @@ def band_panel(panel: Axes, curves: Curves, names: Iterable[str], references: Se
         panel.fill_between(
             places, [value.low for _, value in line], [value.high for _, value in line], color=colour, alpha=0.15, lw=0
         )
-        own = points.get(name, ())
-        panel.plot([x for x, _ in own], [y for _, y in own], ".", color=colour, markersize=4, alpha=0.6)
+        single = points.get(name, ())
+        panel.plot([x for x, _ in single], [y for _, y in single], ".", color=colour, markersize=4, alpha=0.6)
     panel.set_xscale("log")
     ticks = sorted({place for line in curves.values() for place, _ in line})
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -84,7 +84,7 @@ def bands_figure(
     x, y
         What the axes show.
     references
-        Names of curves that others are held against, drawn in black and grey.
+        Names of curves that others are compared with, drawn in black and grey.
     points
         What the means were taken of, in each curve's colour.
     """
@@ -113,7 +113,7 @@ def tradeoff_figure(
     other
         What it is drawn against on the right.
     references
-        Names that others are held against, drawn in black and grey.
+        Names that others are compared with, drawn in black and grey.
     """
     names = list(dict.fromkeys(name for curves, _ in rows.values() for name in curves))
     single = all(len(line) == 1 for curves, _ in rows.values() for line in curves.values())
@@ -150,7 +150,7 @@ def bands_grid(
     x, y
         What the axes show.
     references
-        Names of curves that others are held against, drawn in black and grey.
+        Names of curves that others are compared with, drawn in black and grey.
     free
         The heading of the panels that have an axis of their own.
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.figures.curves import Intervals, interval_mark
+from whyfooled.drawing.figures.intervals import Intervals, interval_mark
 from whyfooled.drawing.style import COLOURS, plain_text
 from whyfooled.tensors.statistics import Interval
 

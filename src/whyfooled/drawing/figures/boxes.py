@@ -44,18 +44,22 @@ def boxes_figure(panels: Boxes, *, y: str, chance: str) -> Figure:
     names = list(dict.fromkeys(name for groups in panels.values() for boxes in groups.values() for name in boxes))
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     controls = dict.fromkeys(
-        name for own in panels.values() for boxes in own.values() for box in boxes.values() for name in box.controls
+        name
+        for groups in panels.values()
+        for boxes in groups.values()
+        for box in boxes.values()
+        for name in box.controls
     )
-    groups = list(dict.fromkeys(group for own in panels.values() for group in own))
+    groups = list(dict.fromkeys(group for of_panel in panels.values() for group in of_panel))
     width = max(6.0, 1.2 + len(groups) * (0.5 + 0.55 * len(names)))
     figure = Figure(figsize=(width, 3.0 * len(panels) + 0.6), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     step = 0.86 / len(names)
-    for panel, (heading, own) in zip(axes, panels.items(), strict=True):
+    for panel, (heading, boxes) in zip(axes, panels.items(), strict=True):
         for place, group in enumerate(groups):
             for number, name in enumerate(names):
-                if name in own.get(group, {}):
-                    _box(panel, place + step * (number - (len(names) - 1) / 2), step, own[group][name], colours[name])
+                if name in boxes.get(group, {}):
+                    _box(panel, place + step * (number - (len(names) - 1) / 2), step, boxes[group][name], colours[name])
         panel.set_title(plain_text(heading), fontsize=10)
         panel.set_ylabel(y, fontsize=9)
         panel.set_ylim(-0.02, 1.02)
@@ -78,7 +82,7 @@ def _box(panel: Axes, place: float, step: float, box: Box, colour: str) -> None:
     parts = [(box.values, place - 0.18 * step, 0.44 * step, colour)]
     for number, (values, grey) in enumerate(zip(box.controls.values(), _GREYS, strict=False)):
         parts.append((values, place + (0.16 + 0.2 * number) * step, 0.14 * step, grey))
-    for values, centre, width, own in parts:
+    for values, centre, width, fill in parts:
         panel.boxplot(
             [values],
             positions=[centre],
@@ -87,9 +91,9 @@ def _box(panel: Axes, place: float, step: float, box: Box, colour: str) -> None:
             showfliers=False,
             patch_artist=True,
             manage_ticks=False,
-            boxprops={"facecolor": own, "alpha": 0.75, "linewidth": 0.6},
+            boxprops={"facecolor": fill, "alpha": 0.75, "linewidth": 0.6},
             medianprops={"color": "white", "linewidth": 1.2},
-            whiskerprops={"color": own, "linewidth": 1.0},
-            capprops={"color": own, "linewidth": 1.0},
+            whiskerprops={"color": fill, "linewidth": 1.0},
+            capprops={"color": fill, "linewidth": 1.0},
         )
     panel.plot([place - 0.45 * step, place + 0.45 * step], [box.chance] * 2, color="black", linewidth=0.8, zorder=1)

@@ -160,8 +160,8 @@ def _write_interaction(numbers: dict[str, Any]) -> list[str]:
     if whole <= 0 or ALONE[0] <= (alone := (parts["wrong"] - parts["true"]) / whole) <= ALONE[1]:
         return []
     return [
-        f"Taken out one at a time, the regions account for {100 * alone:.0f} % of what the whole perturbation changes "
-        "between the two logits; the difference is what they do together."
+        f"Removed from one region at a time, the perturbation accounts for {100 * alone:.0f} % of what it changes as a "
+        "whole between the two logits; the difference is what the regions do together."
     ]
 
 

@@ -26,7 +26,7 @@ def collect_trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
     Parameters
     ----------
     trust
-        How far the maps move.
+        How much the maps change.
     names
         The names of all classes.
     """
@@ -88,7 +88,7 @@ def _write_prediction(numbers: Mapping[str, Any]) -> str:
     if not numbers["stays"]:
         what = (
             f"the prediction changes, from {cls['name']} ({was}) to {now['name']} ({percent(now['probability'])}), so "
-            "the maps may well move too"
+            "the maps may well change too"
         )
     return (
         f"Under the universal perturbation (l2 {numbers['perturbation']['l2']:.4g}) {what}; it stays under "
@@ -122,7 +122,7 @@ def write_verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
         end = ", fewer than under any noise, though the prediction stays: do not read it pixel by pixel"
         end += "; random noise alone breaks it too" if chance["mean"] < FEW else ""
     elif few:
-        end = ", within what noise of this size does: any such noise moves it, so do not read it pixel by pixel"
+        end = ", within what noise of this size does: any such noise changes it, so do not read it pixel by pixel"
     elif beyond:
         end = ", fewer than under any noise, but most of what it shows stays"
     else:

@@ -31,7 +31,7 @@ def prepare_trust(trust: Trust, clean: Image, numbers: dict[str, Any]) -> dict[s
     Parameters
     ----------
     trust
-        How far the maps move.
+        How much the maps change.
     clean
         (c,h,w) The clean image.
     numbers

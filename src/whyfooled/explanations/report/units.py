@@ -13,10 +13,10 @@ from whyfooled.units.changes import AMISS, BENT, LayerChanges, UnitChanges
 from whyfooled.units.concept_changes import ConceptChange
 
 TOP_UNITS = 10
-"""How many of the units that moved most are listed, for each layer. [ours]"""
+"""How many of the units that changed most are listed, for each layer. [ours]"""
 
 TOP_DETECTORS = 5
-"""How many of the detectors that moved most are listed, for each layer: most of what moves detects nothing. [ours]"""
+"""How many of the detectors that changed most are listed, for each layer: most of what does detects nothing. [ours]"""
 
 CLASSES = ("true", "wrong")
 

@@ -12,7 +12,7 @@ MOST_OF_IT = 0.5
 
 
 def write_unit_sentences(numbers: Mapping[str, Any], true: str, wrong: str) -> list[str]:
-    """Say how much of two logits' change detectors carry, in the layer where that is most, and what moves by chance.
+    """Say how much of two logits' change detectors carry, in the layer where that is most, and what changes by chance.
 
     What detectors carry is the sum of all their effects, whichever way these go. In which layer it is most, and which
     concepts carry most of it, goes by the change of the wrong class's logit less the true one's. [ours]
@@ -68,15 +68,15 @@ def _write_most(layer: Mapping[str, Any], change: Mapping[str, float]) -> str:
 
 
 def _write_changed_units(layer: Mapping[str, Any]) -> str:
-    """Say how many units move, and how many of them further than by chance."""
+    """Say how many units change, and how many of them more than by chance."""
     beyond = layer["beyond_chance"]
     if not beyond["moving"]:
-        return f"No unit of {layer['layer']} moves at all, under the attack or under random perturbations."
+        return f"No unit of {layer['layer']} changes at all, under the attack or under random perturbations."
     every = beyond["moving"] == layer["units"]
-    moving = f"All {layer['units']}" if every else f"{beyond['moving']} of the {layer['units']}"
+    changing = f"All {layer['units']}" if every else f"{beyond['moving']} of the {layer['units']}"
     return (
-        f"{moving} units of {layer['layer']} move{'' if every else ' at all'}, {_write_percent(beyond['share'])} "
-        f"of these further than under any of {beyond['draws']} random perturbations of equal length (by chance "
+        f"{changing} units of {layer['layer']} change{'' if every else ' at all'}, {_write_percent(beyond['share'])} "
+        f"of these more than under any of {beyond['draws']} random perturbations of equal length (by chance "
         f"{_write_percent(beyond['chance'])})."
     )
 

@@ -100,7 +100,7 @@ def _list_pictured(
 
 
 def _choose_pictured(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Choose units that are active somewhere in either image: those that moved most, and detectors among them."""
+    """Choose units that are active somewhere in either image: those that changed most, and detectors among them."""
     top, detectors = (
         [unit for unit in facts[which] if any(unit["active"].values())] for which in ("top", "top_detectors")
     )

@@ -101,7 +101,7 @@ class Call:
 
     def of(self, replace: Callable[[Tensor], Tensor]) -> Any:
         """Make the call with each tensor replaced."""
-        return self.function(*_replaced(self.args, replace), **_replaced(self.kwargs, replace))
+        return self.function(*replaced(self.args, replace), **replaced(self.kwargs, replace))
 
     def of_input(self) -> Callable[[Tensor], Tensor]:
         """Return the call as a function of its input."""
@@ -142,14 +142,15 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         yield from tensors_in(list(value.values()))
 
 
-def _replaced(value: Any, replace: Callable[[Tensor], Tensor]) -> Any:
+def replaced(value: Any, replace: Callable[[Tensor], Any]) -> Any:
+    """Replace each tensor in arguments, those in lists too."""
     if isinstance(value, Tensor):
         return replace(value)
     if isinstance(value, list | tuple):
-        parts = [_replaced(part, replace) for part in value]
+        parts = [replaced(part, replace) for part in value]
         return parts if isinstance(value, list) else tuple(parts)
     if isinstance(value, dict):
-        return {key: _replaced(part, replace) for key, part in value.items()}
+        return {key: replaced(part, replace) for key, part in value.items()}
     return value
 
 

@@ -7,13 +7,13 @@ needs none: its gradient moves relevance as it should.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from whyfooled.saliency.backward.graph import operation
 from whyfooled.saliency.backward.shares import Layer, Rule, divide, mixture_rule
 
 
@@ -94,8 +94,13 @@ class PassedRelevance(torch.autograd.Function):
         return passed.sum_to_size(ctx.shape), None, None
 
 
+class HardGateRelevance(PassedRelevance):
+    """The hard form of a sigmoid, of which one factor of a product is made: only its name differs."""
+
+
 SHARING = frozenset(
-    function.__name__ for function in (WeightedRelevance, MixedRelevance, SumRelevance, PassedRelevance)
+    function.__name__
+    for function in (WeightedRelevance, MixedRelevance, SumRelevance, PassedRelevance, HardGateRelevance)
 )
 
 # fmt: off
@@ -112,12 +117,7 @@ MOVING = frozenset((
 """Operations that move values, or pick one of several: their gradient moves relevance as it should."""
 
 
-def operation(node: str) -> str:
-    """Return the operation that a node of the graph stands for."""
-    return re.sub(r"Backwards?\d*$", "", node.rpartition("::")[2])
-
-
-_GATES = ("Sigmoid", "Hardsigmoid", "Softmax")
+_GATES = ("Sigmoid", "Hardsigmoid", "Softmax", HardGateRelevance.__name__)
 
 
 def gated(first: Tensor, second: Tensor) -> Tensor | None:

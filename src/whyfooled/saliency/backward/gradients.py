@@ -11,8 +11,9 @@ from torch.autograd.graph import GradientEdge
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.classifier.dependence import check_dependence
-from whyfooled.errors import ParameterError, WhyfooledWarning, bad_parameter
-from whyfooled.saliency.backward.graph import plain_attention, report_logits, uncompiled
+from whyfooled.classifier.goals import check_whole
+from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
+from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
@@ -109,7 +110,7 @@ def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
 
 
 def check_pairs(images: Images, classes: ManyClasses) -> None:
-    """Raise `ParameterError` unless the images are in single or double precision and there are classes for each."""
+    """Raise `ParameterError` unless images are in single or double precision, with classes, whole numbers, for each."""
     if not isinstance(images, Tensor):
         fix = "Make a tensor of them: torch.as_tensor(images)."
         raise bad_parameter("images", "must be a tensor", type(images).__name__, fix)
@@ -121,6 +122,7 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
     if not isinstance(classes, Tensor):
         fix = "Make a tensor of them: torch.tensor([...])."
         raise bad_parameter("classes", "must be a tensor of class indices", type(classes).__name__, fix)
+    check_whole("classes", classes)
     if classes.ndim not in (1, 2) or len(classes) != len(images):
         rule = f"must have the shape ({len(images)},) or ({len(images)}, k), a class or k classes for each image"
         raise ParameterError(f"`classes` {rule}; got {tuple(classes.shape)}.")
@@ -140,6 +142,7 @@ def plain_logits(classifier: Classifier, images: Images, *, whole_way: bool = Tr
 
     Where gradients are taken from a layer on, not the `whole_way`, it may be cut off between the images and the layer.
     """
+    report_images(images)
     with torch.autocast(images.device.type, enabled=False):
         logits: Tensor = classifier(images)
     check_finite(logits)
@@ -161,13 +164,24 @@ def logit_gradients(
     columns = columns.unsqueeze(1) if classes.ndim == 1 else columns
     chosen = logits.gather(1, columns)
     last = chosen.shape[1] - 1
-    gradients: list[Tensor] = []
-    for k in range(chosen.shape[1]):
-        (gradient,) = torch.autograd.grad(
-            chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph
-        )
-        gradients.append(gradient)
+    gradients = [
+        _differentiate(chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph)
+        for k in range(chosen.shape[1])
+    ]
     if create_graph and isinstance(inputs, Tensor):
         # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
         gradients = [gradient + 0 * inputs for gradient in gradients]
     return gradients[0] if classes.ndim == 1 else torch.stack(gradients, dim=1)
+
+
+def _differentiate(total: Tensor, inputs: Tensor | GradientEdge, *, retain_graph: bool, create_graph: bool) -> Tensor:
+    try:
+        (gradient,) = torch.autograd.grad(total, inputs, retain_graph=retain_graph, create_graph=create_graph)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ModelError(
+            "A part of this model has a re-entrant checkpoint, through which PyTorch gives no gradient of the image. "
+            "Call torch.utils.checkpoint with use_reentrant=False, or switch checkpoints off."
+        ) from None
+    return gradient

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import handle_torch_function, has_torch_function
+
+from whyfooled.classifier import Classifier
 
 
 @contextmanager
@@ -35,10 +39,44 @@ def is_scripted(module: nn.Module) -> bool:
     return any(isinstance(part, torch.jit.ScriptModule) for part in module.modules())
 
 
+def is_checkpointed() -> bool:
+    """Tell whether this runs in a checkpointed part of a model, which runs again, outside all modes, for its values."""
+    frame = inspect.currentframe()
+    # A checkpoint around the classifier is the caller's.
+    while frame is not None and (where := frame.f_globals.get("__name__")) != Classifier.__module__:
+        if where == "torch.utils.checkpoint":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def report_images(images: Tensor) -> None:
+    """Tell the modes around that a forward pass from images is about to begin, if any has to follow it."""
+    if has_torch_function((images,)):
+        handle_torch_function(report_images, (images,), images)
+
+
 def report_logits(module: nn.Module, logits: Tensor, images: Tensor) -> None:
     """Tell the modes around that a forward pass from images to logits is done, if any has to check what ran."""
     if has_torch_function((logits,)):
         handle_torch_function(report_logits, (logits,), module, logits, images)
+
+
+def operation(node: str) -> str:
+    """Return the operation that a node of the graph stands for, by the node's name."""
+    return re.sub(r"Backwards?\d*$", "", node.rpartition("::")[2])
+
+
+def nodes_between(last: Any, first: Collection[Any]) -> set[Any]:
+    """Return the nodes of the graph from one back to where others begin, without these."""
+    nodes: set[Any] = set()
+    waiting = [last]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes and node not in first:
+            nodes.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return nodes
 
 
 def graph_nodes(output: Tensor, inputs: Tensor | None = None) -> set[str]:

@@ -1,7 +1,7 @@
 """Relevance in place of gradients: a backward pass that carries shares of a logit, for any convolutional network.
 
 While `RelevanceCalls` is active, every operation through which relevance must be shared is replaced by an autograd
-function that shares it (`_flow`), by the rule for its kind (`_shares`), however the model spells the call (`_calls`).
+function that shares it (`flow`), by the rule for its kind (`shares`), however the model spells the call (`calls`).
 Automatic differentiation then does the bookkeeping: reused modules, branches, slices and operations in place are right
 by construction, and nothing is left on the model.
 
@@ -11,7 +11,8 @@ stands in for relevance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,14 +37,16 @@ from whyfooled.saliency.backward.calls import (
 from whyfooled.saliency.backward.flow import (
     MOVING,
     SHARING,
+    HardGateRelevance,
     MixedRelevance,
     PassedRelevance,
     SumRelevance,
     WeightedRelevance,
     gated,
-    operation,
 )
-from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, uncompiled
+from whyfooled.saliency.backward.followed import Followed, Step
+from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, operation, uncompiled
+from whyfooled.saliency.backward.rectifiers import Rectifier
 from whyfooled.saliency.backward.shares import FirstRule, Layer, Rule
 from whyfooled.types import Images, Logits, Maps
 
@@ -77,6 +80,7 @@ class RelevanceCalls(TorchFunctionMode):
         self.rules = rules
         self.images = images
         self.refused: set[str] = set()
+        self._followed = Followed(images)
         # What a tensor that is still image would be for a black and for a white image: the box of its values.
         self._boxes = WeakTensorKeyDictionary()
         self._boxes[images] = (torch.zeros_like(images), torch.ones_like(images))
@@ -85,19 +89,37 @@ class RelevanceCalls(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         call = Call(func, args, kwargs or {})
+        step = self._followed.before(call)
         signals = [tensor for tensor in call.tensors if self._depends(tensor)]
         if not signals:
-            if not any(tensor.requires_grad for tensor in call.tensors):
-                return call()
             # What is made of parameters alone is a constant, so that whatever has a graph depends on the images.
-            with torch.no_grad():
-                return call()
-        ruled = self._ruled(call, signals)
-        result = self._plain(call, signals) if ruled is None else ruled
+            with torch.no_grad() if any(tensor.requires_grad for tensor in call.tensors) else nullcontext():
+                constant = call()
+            self._followed.after(step, constant)
+            return constant
+        if is_checkpointed():
+            raise MethodError(
+                "A part of this model is checkpointed, and runs again where its operations cannot be given a relevance "
+                "rule. Give the model without checkpoints."
+            )
+        result = self._checked(step, signals)
+        self._followed.after(step, result)
         made = list(tensors_in(result))
         is_image = call.name not in LAYERS and all(signal in self._boxes for signal in signals)
         if is_image and (made or func is Tensor.__setitem__):
             self._follow(call, made)
+        return result
+
+    def _checked(self, step: Step, signals: list[Tensor]) -> Any:
+        """Make a call, and note if it may be an activation that turns the sign of its input around."""
+        is_doubtful = step.doubt is not None and step.doubt.bends
+        inputs = [signal.detach().clone() for signal in signals] if is_doubtful else []
+        ruled = self._ruled(step, signals)
+        result = self._plain(step.call, signals) if ruled is None else ruled
+        if step.doubt is not None:
+            output = step.call.args[0] if result is None else result
+            if any(_turns_sign(values, output) for values in inputs):
+                self.refused.add(step.doubt.step)
         return result
 
     def _depends(self, tensor: Tensor) -> bool:
@@ -111,9 +133,9 @@ class RelevanceCalls(TorchFunctionMode):
         for tensor, low, high in zip(made, tensors_in(black), tensors_in(white), strict=True):
             self._boxes[tensor] = (low, high)
 
-    def _ruled(self, call: Call, signals: list[Tensor]) -> Any:
+    def _ruled(self, step: Step, signals: list[Tensor]) -> Any:
         """Make the call with its rule; None if it has none."""
-        given = call.given
+        call, given = step.call, step.call.given
         alone = len(signals) == 1 and given.get("input") is signals[0]
         if call.name in LAYERS:
             return self._weighted(call, signals)
@@ -121,12 +143,15 @@ class RelevanceCalls(TorchFunctionMode):
             equally = self.rules.first is not None and signals[0] in self._boxes
             return MixedRelevance.apply(signals[0], call.of_input(), equally)
         if keeps_sign(call.name, given) and alone:
-            return PassedRelevance.apply(signals[0], call, None)
+            is_gate = step.rectifier is not None and step.rectifier.is_gate
+            return (HardGateRelevance if is_gate else PassedRelevance).apply(signals[0], call, None)
+        if step.rectifier is not None:
+            return None if call.function is Tensor.__setitem__ else _passed(step.rectifier)
         if call.name in ("add", "sub") and (len(signals) == 2 or (call.in_place and not alone)):
             term = given["other"].detach() * (given.get("alpha", 1) * (1 if call.name == "add" else -1))
             return SumRelevance.apply(given["input"], given["other"], term, call)
         if call.name == "mul" and len(signals) == 2:
-            signal = gated(given["input"], given["other"])
+            signal = None if step.shares_source else gated(given["input"], given["other"])
             in_other = call.in_place and signal is not given["input"]
             return None if signal is None or in_other else PassedRelevance.apply(signal, call, None)
         return self._affine(call, signals[0]) if len(signals) == 1 else None
@@ -171,6 +196,28 @@ class RelevanceCalls(TorchFunctionMode):
         if call.function not in _WRITING and any(tensor._version != version for tensor, version in views):
             self.refused.add(call.function.__name__)
         return result
+
+
+def _passed(rectifier: Rectifier) -> Tensor:
+    """Make a rectifier that passes on all the relevance that it receives."""
+
+    def rectify(inputs: Tensor, upper: float, inplace: bool) -> Tensor:
+        def compute() -> Tensor:
+            return (inputs.clamp_(0, upper) if inplace else inputs.clamp(0, upper)).mul_(rectifier.scale)
+
+        relevance = HardGateRelevance if rectifier.is_gate else PassedRelevance
+        output: Tensor = relevance.apply(inputs, compute, None)
+        return output
+
+    return replace(rectifier, scale=1.0).compute(rectify)
+
+
+def _turns_sign(inputs: Tensor, outputs: Any) -> bool:
+    """Tell whether outputs are not of the sign of the inputs in their places, or 0."""
+    if not isinstance(outputs, Tensor) or inputs.shape != outputs.shape:
+        return False
+    turned = (inputs * outputs < 0) | ((inputs == 0) & (outputs != 0))
+    return bool(turned.any())
 
 
 _WRITING = (Tensor.copy_, Tensor.__setitem__, Tensor.fill_, Tensor.zero_, Tensor.masked_fill_, Tensor.index_put_)

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from whyfooled.errors import MethodError
-from whyfooled.saliency.backward.rules import as_relu
+from whyfooled.saliency.backward.calls import Call
+from whyfooled.saliency.backward.followed import RectifierCalls
+from whyfooled.saliency.backward.graph import is_checkpointed
+from whyfooled.saliency.backward.rectifiers import Rectifier
 
 
 class _Windows(NamedTuple):
@@ -34,57 +36,73 @@ class _Windows(NamedTuple):
         return pooled
 
 
-def _as_max_pool(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, _Windows] | None:
-    if function not in (F.max_pool2d, torch.max_pool2d):
+def _as_max_pool(call: Call) -> tuple[Tensor, _Windows] | None:
+    if call.function not in (F.max_pool2d, torch.max_pool2d):
         return None
-    given = dict(zip(("input", *_Windows._fields), args, strict=False)) | kwargs
+    given = dict(zip(("input", *_Windows._fields), call.args, strict=False)) | call.kwargs
     return given["input"], _Windows(**{name: given[name] for name in _Windows._fields if name in given})
 
 
-class RecordedInputs(TorchFunctionMode):
-    """While active, keeps what arrives at each ReLU and max pooling."""
+class RecordedInputs(RectifierCalls):
+    """While active, keeps what arrives at each rectifier and max pooling."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inputs: list[Tensor] = []
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        call = as_relu(func, args, kwargs or {}) or _as_max_pool(func, args, kwargs or {})
-        if call is not None:
-            # A copy: the activation, or what comes after it, may work in place.
-            self.inputs.append(call[0].detach().clone())
-        return func(*args, **(kwargs or {}))
+    def rectify(self, rectifier: Rectifier) -> Tensor:
+        """Keep what arrives, and make the rectifier as it is."""
+        self._keep(rectifier.inputs)
+        return rectifier.compute(_bounded)
+
+    def other(self, call: Call) -> Any:
+        """Make a call that is no rectifier."""
+        pooling = _as_max_pool(call)
+        if pooling is not None:
+            self._keep(pooling[0])
+        return call()
+
+    def _keep(self, inputs: Tensor) -> None:
+        # A copy: the activation, or what comes after it, may work in place.
+        self.inputs.append(inputs.detach().clone())
 
 
-class RescaledCalls(TorchFunctionMode):
-    """While active, every ReLU and max pooling is differentiated by the rescale rule, against what was recorded."""
+class RescaledCalls(RectifierCalls):
+    """While active, every rectifier and max pooling is differentiated by the rescale rule, against what was kept."""
 
     def __init__(self, references: RecordedInputs) -> None:
         super().__init__()
         self._references: Iterator[Tensor] = iter(references.inputs)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        relu = as_relu(func, args, kwargs or {})
-        if relu is not None:
-            inputs, upper, inplace = relu
-            return _RescaledReLU.apply(inputs, self._reference(inputs), upper, inplace)
-        pooling = _as_max_pool(func, args, kwargs or {})
-        if pooling is not None:
-            inputs, windows = pooling
-            return _RescaledMaxPool.apply(inputs, self._reference(inputs), windows)
-        return func(*args, **(kwargs or {}))
+    def rectify(self, rectifier: Rectifier) -> Tensor:
+        """Make a rectifier with the rule."""
+        reference = self._reference(rectifier.inputs)
+        return rectifier.compute(lambda inputs, upper, inplace: _RescaledReLU.apply(inputs, reference, upper, inplace))
+
+    def other(self, call: Call) -> Any:
+        """Make a call that is no rectifier, a max pooling with the rule."""
+        pooling = _as_max_pool(call)
+        if pooling is None:
+            return call()
+        inputs, windows = pooling
+        return _RescaledMaxPool.apply(inputs, self._reference(inputs), windows)
 
     def _reference(self, inputs: Tensor) -> Tensor:
+        if is_checkpointed():
+            raise MethodError(
+                "A part of this model is checkpointed, and runs again where its ReLUs cannot be given a rule. Give the "
+                "model without checkpoints."
+            )
         reference = next(self._references, None)
         if reference is None or reference.shape != inputs.shape:
             raise MethodError(
                 "This method needs a network that does the same steps for every image; this one does not."
             )
         return reference
+
+
+def _bounded(inputs: Tensor, upper: float, inplace: bool) -> Tensor:
+    return inputs.clamp_(0, upper) if inplace else inputs.clamp(0, upper)
 
 
 class _RescaledReLU(torch.autograd.Function):

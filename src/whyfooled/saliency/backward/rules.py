@@ -2,11 +2,13 @@
 
 One mechanism serves them all: while `relu_rule` is active, every call of ReLU that PyTorch sees (a module's,
 ``F.relu``'s, ``x.relu()``'s, in place or not; ReLU6 and Hardtanh(0, h) too) is replaced by an autograd function with
-the rule as its backward. The model is not touched, so nothing can be left on it, and a ReLU shared by two branches, or
-used twice, is right by construction: the rule changes that node's own gradient and nothing else.
+the rule as its backward, and so is what computes the same in other words (`whyfooled.saliency.backward.followed`). The
+model is not touched, so nothing can be left on it, and a ReLU shared by two branches, or used twice, is right by
+construction: the rule changes that node's own gradient and nothing else.
 
 What the mechanism cannot reach is found afterwards, in the autograd graph itself: a ReLU that ran where it was not
-seen (a scripted module, another thread), or an activation that has no such rule, raises `MethodError`.
+seen (a scripted module, another thread), or anything that is not known to be no activation
+(`whyfooled.saliency.backward.steps`), raises `MethodError`.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function, has_torch_function
 
 from whyfooled.errors import MethodError
-from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, uncompiled
+from whyfooled.saliency.backward.followed import Followed, RectifierCalls
+from whyfooled.saliency.backward.graph import is_checkpointed, is_scripted, uncompiled
+from whyfooled.saliency.backward.rectifiers import Rectifier
+from whyfooled.saliency.backward.steps import steps_between
 
 OwnGradient = Callable[[Tensor], Tensor]
 """The backward pass of an activation as it is: gradient at the output -> gradient at the input."""
@@ -147,62 +151,22 @@ def ruled_relu(inputs: Tensor, rule: Rule, upper: float, inplace: bool) -> Tenso
     return ruled(inputs, rule, ReLU(upper), inplace)
 
 
-_PLAIN = ("input", "inplace")
-_BOUNDED = ("input", "min_val", "max_val", "inplace")
-_ARGUMENTS = {
-    F.relu: _PLAIN,
-    torch.relu: _PLAIN,
-    torch.relu_: _PLAIN,
-    Tensor.relu: _PLAIN,
-    Tensor.relu_: _PLAIN,
-    F.relu6: _PLAIN,
-    F.hardtanh: _BOUNDED,
-    F.hardtanh_: _BOUNDED,
-    F.threshold: ("input", "threshold", "value", "inplace"),
-}
-"""Every function that can be a ReLU, with the names of its arguments."""
-
-_IN_PLACE = (torch.relu_, Tensor.relu_, F.hardtanh_)
-
-
-def as_relu(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, float, bool] | None:
-    """Read a call as a ReLU: its input, its upper bound, whether it works in place; None if it is something else."""
-    if function not in _ARGUMENTS:
-        return None
-    given = dict(zip(_ARGUMENTS[function], args, strict=False)) | kwargs
-    upper = _upper_bound(function, given)
-    if upper is None:
-        return None
-    return given["input"], upper, function in _IN_PLACE or bool(given.get("inplace", False))
-
-
-def _upper_bound(function: Any, given: dict[str, Any]) -> float | None:
-    """Return where the activation stops growing; None if it does not begin at 0, and so is no ReLU."""
-    if function is F.threshold:
-        return float("inf") if given["threshold"] == given["value"] == 0 else None
-    if function in (F.hardtanh, F.hardtanh_):
-        low, high = given.get("min_val", -1.0), given.get("max_val", 1.0)
-        return float(high) if low == 0 < high else None
-    return 6.0 if function is F.relu6 else float("inf")
-
-
-class RuledCalls(TorchFunctionMode):
-    """While active, every ReLU call is made with the rule; `met` counts them."""
+class RuledCalls(RectifierCalls):
+    """While active, every rectifier is made with the rule; `met` counts them."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
         self.rule = rule
         self.met = 0
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        call = as_relu(func, args, kwargs or {})
-        if call is None:
-            return func(*args, **(kwargs or {}))
-        self.met += 1
-        inputs, upper, inplace = call
-        return ruled_relu(inputs, self.rule, upper, inplace)
+    def rectify(self, rectifier: Rectifier) -> Tensor:
+        """Make a rectifier with the rule, and a gate with its own gradient."""
+        self.met += not rectifier.is_gate
+        rule = _no_rule if rectifier.is_gate else self.rule
+        output = rectifier.compute(lambda inputs, upper, inplace: ruled_relu(inputs, rule, upper, inplace))
+        if is_checkpointed():
+            raise _unseen("a checkpoint")
+        return output
 
 
 @contextmanager
@@ -216,46 +180,33 @@ def relu_rule(rule: Rule) -> Iterator[RuledCalls]:
         yield calls
 
 
-_NO_RULE = {
-    "Gelu": "GELU",
-    "Silu": "SiLU",
-    "Hardswish": "Hardswish",
-    "Mish": "Mish",
-    "Elu": "ELU",
-    "Celu": "CELU",
-    "LeakyRelu": "LeakyReLU",
-    "Prelu": "PReLU",
-    "RreluWithNoise": "RReLU",
-    "Softplus": "Softplus",
-    "Hardtanh": "Hardtanh with a lower bound other than 0",
-}
-UNSEEN = ("Relu", "Threshold", "CompiledFunction", "CheckpointFunction", "torch::jit", "DifferentiableGraph")
-"""How nodes of an autograd graph begin that stand for a ReLU that was not seen, or for a part that may hide one."""
-
-
 def check_rule_held(module: nn.Module, logits: Tensor, images: Tensor, calls: RuledCalls) -> None:
     """Raise `MethodError` unless the rule reached every activation, one at least, from the images to the logits.
 
     Gates and attention (sigmoid, tanh, softmax) are no rectifiers and keep their own gradient.
     """
-    check_activations(module, logits, images)
+    check_activations(module, logits, images, calls)
     if not calls.met:
         raise MethodError("This method needs a network with ReLUs, and none ran between the images and the logits.")
 
 
-def check_activations(module: nn.Module, logits: Tensor, images: Tensor) -> None:
-    """Raise `MethodError` if there is an activation that is no ReLU, or one that ran where it was not seen."""
-    names = graph_nodes(logits, images)
-    unsupported = sorted({title for start, title in _NO_RULE.items() if any(n.startswith(start) for n in names)})
-    if unsupported:
+def check_activations(module: nn.Module, logits: Tensor, images: Tensor, calls: RectifierCalls) -> None:
+    """Raise `MethodError` if there may be an activation that is no ReLU, or one that ran where it was not seen."""
+    if is_scripted(module):
+        raise _unseen("a ScriptModule")
+    steps = steps_between(logits, images, calls.followed or Followed(images))
+    if steps.unknown:
         raise MethodError(
             "This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses "
-            f"{', '.join(unsupported)}. Use a method without a ReLU rule, such as gradient or gradcam."
+            f"{', '.join(sorted(steps.unknown))}. Spell a rectifier as torch.relu, or use a method without a ReLU "
+            "rule, such as gradient or gradcam."
         )
-    unseen = sorted({name for name in names if name.startswith(UNSEEN)})
-    if unseen or is_scripted(module):
-        raise MethodError(
-            "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a "
-            f"function, checkpointed or in another thread ({', '.join(unseen) or 'a ScriptModule'}). Give the plain "
-            "Python module."
-        )
+    if steps.unseen:
+        raise _unseen(", ".join(sorted(steps.unseen)))
+
+
+def _unseen(part: str) -> MethodError:
+    return MethodError(
+        "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a function, "
+        f"checkpointed or in another thread ({part}). Give the plain Python module, without checkpoints."
+    )

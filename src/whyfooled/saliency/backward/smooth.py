@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, positive
-from whyfooled.saliency.backward.graph import graph_nodes, is_scripted, report_logits, uncompiled
-from whyfooled.saliency.backward.rules import UNSEEN, as_relu, ruled, ruled_relu
+from whyfooled.saliency.backward.followed import Followed, RectifierCalls
+from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, report_logits, uncompiled
+from whyfooled.saliency.backward.rectifiers import Rectifier
+from whyfooled.saliency.backward.rules import ruled, ruled_relu
+from whyfooled.saliency.backward.steps import steps_between
 
 
 @contextmanager
@@ -37,6 +37,8 @@ def smooth_activations(beta: float) -> Iterator[None]:
     is done to the model, and compiled modules run uncompiled inside the block. It need only cover the call that
     computes a map with ``create_graph=True``: what is differentiated later is what ran inside. Everything that runs
     inside is smooth, logits too, and so the choice of an `Enhanced` method's contrast: give it classes chosen outside.
+    A ReLU that is spelled in other words, such as ``a.clamp(min=0)``, is replaced where a method of this package runs
+    the model, and nowhere else: there, it may be anything.
 
     Parameters
     ----------
@@ -87,12 +89,17 @@ class SmoothReLU:
         return gradient * slope
 
 
-class _SmoothCalls(TorchFunctionMode):
-    """While active, every ReLU call is made with a smooth activation, with the rule that it may have."""
+class _SmoothCalls(RectifierCalls):
+    """While active, every rectifier is made as a smooth activation, with the rule that it may have."""
 
     def __init__(self, beta: float) -> None:
         super().__init__()
         self.beta = beta
+
+    def rectify(self, rectifier: Rectifier) -> Tensor:
+        """Make a rectifier smooth."""
+        _check_runs_once()
+        return rectifier.compute(lambda inputs, upper, inplace: SmoothReLU(upper, self.beta).value(inputs, inplace))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -101,40 +108,39 @@ class _SmoothCalls(TorchFunctionMode):
             _check_runs_once()
             inputs, rule, upper, inplace = args
             return ruled(inputs, rule, SmoothReLU(upper, self.beta), inplace)
-        if func is report_logits:
-            _check_smooth(*args)
-        call = as_relu(func, args, kwargs or {})
-        if call is None:
-            return func(*args, **(kwargs or {}))
-        _check_runs_once()
-        inputs, upper, inplace = call
-        return SmoothReLU(upper, self.beta).value(inputs, inplace)
+        if func is report_logits and self.followed is not None:
+            module, logits, images = args
+            _check_smooth(module, logits, images, self.followed)
+            # What the method does with the logits is no part of the model.
+            self.followed = None
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _check_runs_once() -> None:
-    """Raise `MethodError` in a checkpointed part of a model: it will run again, for its values, outside of the mode."""
-    frame = inspect.currentframe()
-    # A checkpoint around the classifier is the caller's, who may have this block inside it.
-    while frame is not None and (where := frame.f_globals.get("__name__")) != Classifier.__module__:
-        if where == "torch.utils.checkpoint":
-            raise _unseen("a checkpoint")
-        frame = frame.f_back
+    if is_checkpointed():
+        raise _unseen("a checkpoint")
 
 
-_BENT = {"LeakyRelu": "LeakyReLU", "Prelu": "PReLU", "RreluWithNoise": "RReLU", "Hardtanh": "Hardtanh"}
+_SMOOTH = frozenset((
+    "Silu", "Gelu", "Mish", "Softplus", "Elu", "Celu", "Hardswish", "LogSigmoid", "Exp", "Exp2", "Expm1", "Log",
+    "Log2", "Log10", "Log1P", "Pow", "Sqrt", "Rsqrt", "Reciprocal", "Erf", "Erfc", "Sin", "Cos", "Sinh", "Cosh",
+    "Asinh", "Atan", "Logaddexp",
+))  # fmt: skip
+"""Activations, and what they are written out with, that are smooth already."""
 
 
-def _check_smooth(module: nn.Module, logits: Tensor, images: Tensor) -> None:
-    """Raise `MethodError` if a ReLU ran where it was not replaced, or there is another activation that bends."""
-    names = graph_nodes(logits, images)
-    unseen = sorted({name for name in names if name.startswith((*UNSEEN, "_RescaledReLU"))})
-    if unseen or is_scripted(module):
-        raise _unseen(", ".join(unseen) or "a ScriptModule")
-    bent = sorted({title for start, title in _BENT.items() if any(name.startswith(start) for name in names)})
-    if bent:
+def _check_smooth(module: nn.Module, logits: Tensor, images: Tensor, followed: Followed) -> None:
+    """Raise `MethodError` if a ReLU ran where it was not replaced, or there may be another activation that bends."""
+    if is_scripted(module):
+        raise _unseen("a ScriptModule")
+    steps = steps_between(logits, images, followed, _SMOOTH)
+    unseen = steps.unseen | {name for name in graph_nodes(logits, images) if name.startswith("_RescaledReLU")}
+    if unseen:
+        raise _unseen(", ".join(sorted(unseen)))
+    if steps.unknown:
         raise MethodError(
             "smooth_activations replaces ReLU, ReLU6 and Hardtanh(0, h); this model also uses "
-            f"{', '.join(bent)}, and would still be piecewise linear there."
+            f"{', '.join(sorted(steps.unknown))}, and would still be piecewise linear there, as far as is known."
         )
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar, final
 
-import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.drawing.figures.curves import histograms_figure
-from whyfooled.drawing.summary import Summary, SummaryTable
 from whyfooled.errors import MethodError, at_least
 from whyfooled.registry import Card, title
 from whyfooled.saliency import Deconvnet, Enhanced, Gradient, GuidedBackprop
-from whyfooled.studies.parts.maps import check_none_works, spread
-from whyfooled.studies.parts.over_images import by_image, means
+from whyfooled.studies.maps import filtering_effect_account
+from whyfooled.studies.parts.maps import TitledMaps, check_none_works, make_error_rows, scatter_maps
 from whyfooled.studies.study import Batch, Measured, Study, check_methods
-from whyfooled.studies.table import Columns, Table
+from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import average_difference, binary_similarity, chance_similarity
 from whyfooled.types import Images, Logits
 
@@ -60,9 +55,7 @@ class FilteringEffect(Study):
         "method": "text",
         "class_a": "whole",
         "class_b": "whole",
-        "similarity": "real",
-        "chance": "real",
-        "avg_diff": "real",
+        **dict.fromkeys(filtering_effect_account.NUMBERS, "real"),
     }
     headline: ClassVar[str] = "similarity"
 
@@ -82,12 +75,12 @@ class FilteringEffect(Study):
             places = [asked.place for asked in group]
             for name, maps in self._maps(classifier, batch.images[places], group):
                 if isinstance(maps, MethodError):
-                    rows += [{"place": place, "method": name, "error": f"{name}: {maps}"} for place in places]
+                    rows += make_error_rows(({"place": place} for place in places), name, maps)
                     continue
-                rows += _compared(name, group, maps)
-                for rank, one in enumerate(maps.unbind(1), start=1):
+                rows += _compare(name, group, maps)
+                for rank, of_class in enumerate(maps.unbind(1), start=1):
                     key = f"{name}, class {rank}"
-                    kept[key] = kept.get(key, 0) + spread(one, places, len(batch.images))
+                    kept[key] = kept.get(key, 0) + scatter_maps(of_class, places, len(batch.images))
         return Measured(rows, kept)
 
     def _classes(self, logits: Logits, batch: Batch) -> Iterator[_Asked]:
@@ -95,9 +88,7 @@ class FilteringEffect(Study):
         for place, (labels, predicted) in enumerate(zip(batch.labels, strongest, strict=True)):
             yield _Asked(place, LABELS, labels) if len(labels) > 1 else _Asked(place, PREDICTED, tuple(predicted))
 
-    def _maps(
-        self, classifier: Classifier, images: Images, group: Sequence[_Asked]
-    ) -> Iterator[tuple[str, Tensor | MethodError]]:
+    def _maps(self, classifier: Classifier, images: Images, group: Sequence[_Asked]) -> TitledMaps:
         """Compute (n,k,d,h,w) the maps of every method, or say why it has none."""
         classes = torch.tensor([asked.classes for asked in group], device=images.device)
         for method in self.methods:
@@ -115,58 +106,8 @@ class FilteringEffect(Study):
         """Take the similarity under the last method."""
         return [row["similarity"] for row in rows if row["method"] == rows[-1]["method"]]
 
-    @classmethod
-    def summarise(cls, table: Table, seed: int) -> Summary:
-        """Means over images of the similarity, its chance level and Avg-Diff, and how wide the latter spreads."""
-        columns = ["index", "classes", "method", "class_a", "class_b", "similarity", "chance", "avg_diff"]
-        rows = table.read(columns)
-        found = {
-            column: means(*by_image(rows, "method", column), seed) for column in ("similarity", "chance", "avg_diff")
-        }
-        lines, sentences = [], [_where_classes_come_from(rows)]
-        for key, group in rows.groupby("method", observed=True, sort=False):
-            method = str(key)
-            low, middle, high = group["avg_diff"].quantile([0.05, 0.5, 0.95])
-            similarity = found["similarity"][method]
-            lines.append(
-                (
-                    method,
-                    similarity,
-                    found["chance"][method],
-                    found["avg_diff"][method],
-                    f"{low:.2f} – {middle:.2f} – {high:.2f}",
-                )
-            )
-            spread = "no map has a positive part"
-            if not math.isnan(middle):
-                spread = (
-                    f"Avg-Diff is {middle:.2f} in the middle, and from {low:.2f} to {high:.2f} for 90 % of the pairs"
-                )
-            sentences.append(
-                f"{method}: maps of two classes have the same sign on {similarity.mean:.1%} of the elements (by chance "
-                f"{found['chance'][method].mean:.1%}); {spread}."
-            )
-        caption = (
-            "Pairs of classes of one image: similarity of the binarised maps; what it would be for independent maps "
-            "with as "
-            "many positive elements; and Avg-Diff, the relative difference of the maps' mean positive part. Means over "
-            "images."
-        )
-        headings = ("method", "similarity", "chance", "Avg-Diff", "Avg-Diff of pairs: 5 % – 50 % – 95 %")
-        return Summary(tuple(sentences), (SummaryTable(caption, headings, lines),))
-
-    @classmethod
-    def draw(cls, table: Table, seed: int) -> Figure:
-        """Draw histograms of both numbers over the pairs of classes, a row for each method."""
-        rows = table.read(["method", "similarity", "chance", "avg_diff"])
-        panels = {
-            str(method): {
-                "similarity of binarised maps": (group["similarity"].to_numpy(), float(group["chance"].mean())),
-                "Avg-Diff": (group["avg_diff"].dropna().to_numpy(), None),
-            }
-            for method, group in rows.groupby("method", observed=True, sort=False)
-        }
-        return histograms_figure(panels, y="pairs of classes", marked="chance")
+    summarise = staticmethod(filtering_effect_account.summarise)
+    draw = staticmethod(filtering_effect_account.draw)
 
 
 @dataclass(frozen=True)
@@ -178,25 +119,16 @@ class _Asked:
     classes: tuple[int, ...]
 
 
-def _compared(name: str, group: Sequence[_Asked], maps: Tensor) -> Iterator[dict[str, Any]]:
+def _compare(method: str, group: Sequence[_Asked], maps: Tensor) -> Iterator[dict[str, Any]]:
     for a, b in combinations(range(maps.shape[1]), 2):
         pair = maps[:, a], maps[:, b]
-        numbers = [measure(*pair).tolist() for measure in (binary_similarity, chance_similarity, average_difference)]
-        for asked, similarity, chance, difference in zip(group, *numbers, strict=True):
+        values = [measure(*pair).tolist() for measure in (binary_similarity, chance_similarity, average_difference)]
+        for asked, *numbers in zip(group, *values, strict=True):
             yield {
                 "place": asked.place,
                 "classes": asked.origin,
-                "method": name,
+                "method": method,
                 "class_a": asked.classes[a],
                 "class_b": asked.classes[b],
-                "similarity": similarity,
-                "chance": chance,
-                "avg_diff": difference,
+                **dict(zip(filtering_effect_account.NUMBERS, numbers, strict=True)),
             }
-
-
-def _where_classes_come_from(rows: pd.DataFrame) -> str:
-    counts = rows.drop_duplicates("index")["classes"].value_counts()
-    parts = [f"on {count} images the classes are {origin}" for origin, count in counts.items() if count]
-    pairs = len(rows.drop_duplicates(["index", "class_a", "class_b"]))
-    return f"{pairs} pairs of classes; {', '.join(parts)}."

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
-
-from whyfooled.classifier import Classifier
 from whyfooled.errors import bad_parameter
 from whyfooled.sources import class_map
 from whyfooled.studies.prepare import Setting
@@ -15,7 +12,7 @@ from whyfooled.studies.run.job import as_batch, read_samples, reason_of
 from whyfooled.studies.study import Batch
 from whyfooled.tensors.randomness import choose
 
-Found = TypeVar("Found")
+Seen = TypeVar("Seen")
 
 
 def check_share(argument: str, share: float) -> None:
@@ -24,28 +21,30 @@ def check_share(argument: str, share: float) -> None:
         raise bad_parameter(argument, "must be above 0 and under 1", share)
 
 
-def split(places: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
+def split(
+    places: Sequence[int], share: float, seed: int, because: str = "some are learned from and not measured"
+) -> tuple[list[int], list[int]]:
     """Draw which share of the images is learned from, rounded down, but at least one; return them and the others.
 
     Raises
     ------
     ParameterError
-        If there are too few images to learn from some and measure others.
+        If there are too few images to learn from some and measure others, with the reason for it.
     """
     total = len(places)
     if total < 2:
-        raise bad_parameter("images", "must be at least 2, because some are learned from and not measured", total)
+        raise bad_parameter("images", f"must be at least 2, because {because}", total)
     drawn = set(choose(total, max(1, int(share * total)), seed))
     first = [place for number, place in enumerate(places) if number in drawn]
     return first, [place for number, place in enumerate(places) if number not in drawn]
 
 
 def over_batches(
-    setting: Setting, places: Sequence[int], look: Callable[[Batch], Found], doing: str
-) -> tuple[list[Found], list[str]]:
+    setting: Setting, places: Sequence[int], look: Callable[[Batch], Seen], doing: str
+) -> tuple[list[Seen], list[str]]:
     """Look at images, batch after batch; an image that fails is left out, and named in the second list."""
     classes = class_map(setting.source, setting.classifier)
-    found: list[Found] = []
+    seen: list[Seen] = []
     notes: list[str] = []
     for start in range(0, len(places), setting.batch_size):
         some = places[start : start + setting.batch_size]
@@ -55,31 +54,11 @@ def over_batches(
         while waiting:
             these = waiting.pop()
             try:
-                found.append(look(as_batch(setting.source, classes, setting.classifier, these, setting.seed)))
+                seen.append(look(as_batch(setting.source, classes, setting.classifier, these, setting.seed)))
             except Exception as error:  # whatever a model or an attack of someone else's stumbles over on one image
                 if len(these) == 1:
                     notes.append(f"{these[0].name} was left out: {reason_of(error)}")
                 else:
-                    waiting = [[one] for one in reversed(these)]
+                    waiting = [[sample] for sample in reversed(these)]
         setting.progress(min(start + setting.batch_size, len(places)), len(places), doing)
-    return found, notes
-
-
-def part_of(batch: Batch, places: Sequence[int]) -> Batch:
-    """Return some images of a batch alone."""
-    chosen = torch.tensor(places, dtype=torch.long, device=batch.images.device)
-    return Batch(
-        names=tuple(batch.names[place] for place in places),
-        images=batch.images[chosen],
-        labels=tuple(batch.labels[place] for place in places),
-        adversaries={attack: result.select(chosen) for attack, result in batch.adversaries.items()},
-        seed=batch.seed,
-        prepared=batch.prepared,
-    )
-
-
-def right_part(classifier: Classifier, batch: Batch) -> tuple[list[int], Batch]:
-    """Return the places of the images that the classifier gets right, and these images alone."""
-    seen = classifier.predict(batch.images)
-    places = [place for place, right in enumerate(batch.right(seen, seen)) if right]
-    return places, part_of(batch, places)
+    return seen, notes

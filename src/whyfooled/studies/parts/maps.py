@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError
+from whyfooled.errors import MethodError, bad_parameter
 from whyfooled.registry import title
 from whyfooled.saliency.enhanced import Enhanced
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Classes, Images, ManyClasses
 
-
-def titled_maps(
-    methods: Sequence[Any], classifier: Classifier, images: Images, classes: Classes, contrast: Classes
-) -> Iterator[tuple[str, Tensor | MethodError]]:
-    """Compute (n,d,h,w) the maps of `classes` by every method; enhanced ones hold them against `contrast`.
-
-    Yields
-    ------
-    tuple
-        The method's name in reports, and its maps; or, where it works on none of the images, the error that says why.
-
-    Raises
-    ------
-    MethodError
-        If a method works on some of the images only: the runner then measures each on its own.
-    """
-    for name, maps in titled_pairs(methods, classifier, images, classes, contrast, both=False):
-        yield name, maps if isinstance(maps, MethodError) else maps[:, 0]
+TitledMaps = Iterator[tuple[str, Tensor | MethodError]]
+"""For each method, its name in reports and its maps; where it works on none of the images, the error that says why."""
 
 
-def titled_pairs(
+def compute_maps(
     methods: Sequence[Any],
     classifier: Classifier,
     images: Images,
     classes: Classes,
     contrast: Classes,
     *,
-    both: bool = True,
-) -> Iterator[tuple[str, Tensor | MethodError]]:
-    """Compute (n,2,d,h,w) the maps of `classes` and of `contrast`, or (n,1,d,h,w) the first; else as `titled_maps`."""
+    both: bool = False,
+) -> TitledMaps:
+    """Compute (n,d,h,w) the maps of `classes`, or (n,2,d,h,w) those of `classes` and of `contrast` if `both`.
+
+    Enhanced methods contrast the maps of `classes` with those of `contrast`.
+
+    Raises
+    ------
+    MethodError
+        If a method works on some of the images only: the runner then measures each on its own.
+    """
     for method, maps in pair_maps(methods, classifier, images, classes, contrast, both=both):
         if isinstance(maps, MethodError):
             base = method.base if isinstance(method, Enhanced) else method
             check_none_works(maps, base, classifier, images, classes)
-        yield title(method), maps
+        yield title(method), maps if both or isinstance(maps, MethodError) else maps[:, 0]
 
 
 def check_none_works(
@@ -66,7 +58,26 @@ def check_none_works(
         raise error
 
 
-def spread(maps: Tensor, places: Sequence[int], count: int) -> Tensor:
+def sort_out(results: Iterable[Tensor | MethodError]) -> tuple[list[Tensor], MethodError | None]:
+    """Tell the maps that a method has from the first reason why it does not work."""
+    results = list(results)
+    errors = [result for result in results if isinstance(result, MethodError)]
+    return [result for result in results if isinstance(result, Tensor)], errors[0] if errors else None
+
+
+def make_error_rows(rows: Iterable[Mapping[str, Any]], method: str, error: MethodError) -> Iterator[dict[str, Any]]:
+    """Say in each image's row that a method does not work, and why."""
+    return ({**row, "method": method, "error": f"{method}: {error}"} for row in rows)
+
+
+def scatter_maps(maps: Tensor, places: Sequence[int], count: int) -> Tensor:
     """Put maps of some images of a batch of `count` at their places; 0 for the others."""
     whole = maps.new_zeros(count, *maps.shape[1:])
     return whole.index_copy_(0, torch.tensor(places, device=maps.device), maps)
+
+
+def check_quantiles(argument: str, *quantiles: float) -> None:
+    """Raise `ParameterError` unless each is a share of a map's pixels."""
+    for quantile in quantiles:
+        if not 0 < quantile <= 1:
+            raise bad_parameter(argument, "must be a share of the pixels, above 0 and at most 1", quantile)

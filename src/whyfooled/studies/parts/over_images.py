@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from whyfooled.drawing.summary import Cell, SummaryTable
 from whyfooled.errors import ImageError
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import Interval, bootstrap_means
@@ -30,11 +33,14 @@ class Spread:
         (n,m) Numbers of n images, float64; NaN where an image has none.
     seed
         Seed of the bootstrap.
+    differences
+        Whether the numbers are differences, image by image.
     """
 
     entries: tuple[str, ...]
     values: Tensor
     seed: int
+    differences: bool = False
 
     @classmethod
     def of(cls, rows: pd.DataFrame, column: str, values: str, seed: int) -> Spread:
@@ -50,10 +56,11 @@ class Spread:
         """Take columns as the entries, of rows that are an image each."""
         return cls(tuple(columns), _as_tensor(rows[list(columns)]), seed)
 
-    @property
+    @cached_property
     def means(self) -> dict[str, Interval]:
         """The mean over images of each entry, with its interval."""
-        return dict(zip(self.entries, bootstrap_means(self.values, seed=self.seed), strict=True))
+        intervals = bootstrap_means(self.values, seed=self.seed, differences=self.differences)
+        return dict(zip(self.entries, intervals, strict=True))
 
     @property
     def complete(self) -> int:
@@ -65,26 +72,50 @@ class Spread:
         return self.values[:, self.entries.index(entry)]
 
     def minus(self, entry: str) -> dict[str, Interval]:
-        """Return the mean over images of each entry minus a certain one."""
-        return replace(self, values=self.values - self.column(entry)[:, None]).means
+        """Return the mean over images of each other entry minus a certain one."""
+        gaps = replace(self, values=self.values - self.column(entry)[:, None], differences=True).means
+        return {name: gap for name, gap in gaps.items() if name != entry}
+
+    def gaps(self, pairs: Mapping[str, tuple[str, str]]) -> Spread:
+        """Take the first entry of each pair minus its second, image by image, under the pair's name."""
+        gaps = [self.column(first) - self.column(second) for first, second in pairs.values()]
+        return Spread(tuple(pairs), torch.stack(gaps, dim=1), self.seed, differences=True)
 
     def ratio(self, entry: str) -> dict[str, Interval]:
         """Return the geometric mean over images of each entry's positive number over that of a certain one."""
-        logs = replace(self, values=self.values.log())
-        return {name: interval.exp() for name, interval in logs.minus(entry).items()}
+        log = self.column(entry).log()
+        logs = torch.stack([self.column(name).log() - log for name in self.entries]).T
+        return {name: interval.exp() for name, interval in replace(self, values=logs).means.items()}
 
     def best(self, leaving_out: Sequence[str] = ()) -> str:
         """Return the entry with the largest mean."""
-        return highest({entry: mean for entry, mean in self.means.items() if entry not in leaving_out})
+        means = {entry: mean for entry, mean in self.means.items() if entry not in leaving_out}
+        return max(means, key=lambda entry: means[entry].mean if means[entry].count else float("-inf"))
 
 
 def _as_tensor(numbers: pd.DataFrame) -> Tensor:
-    return torch.tensor(numbers.to_numpy(dtype="float64", na_value=float("nan")))
+    # Of two columns in reverse pandas may give a view backwards, which torch does not take.
+    return torch.from_numpy(np.array(numbers.to_numpy(dtype="float64", na_value=float("nan")), order="C"))
 
 
-def highest(intervals: Mapping[str, Interval]) -> str:
-    """Return the entry with the largest mean."""
-    return max(intervals, key=lambda entry: intervals[entry].mean if intervals[entry].count else float("-inf"))
+def group_rows(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Go through the rows of each combination of entries of some columns, in the order in which the table has them."""
+    for labels, group in rows.groupby(list(columns), observed=True):
+        yield tuple(map(str, labels)), group
+
+
+def swap_keys(nested: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Interval]]:
+    """Turn mappings inside a mapping inside out; all of them have the keys of the first."""
+    return {key: {name: inner[key] for name, inner in nested.items()} for key in next(iter(nested.values()))}
+
+
+def tabulate_means(
+    caption: str, rows: pd.DataFrame, columns: Mapping[str, str], seed: int, by: str = "attack"
+) -> SummaryTable:
+    """List the means over images of some columns, given with their headings, for each entry of another."""
+    means = [Spread.of(rows, by, column, seed).means for column in columns]
+    lines: list[tuple[Cell, ...]] = [(entry, *(of_column[entry] for of_column in means)) for entry in means[0]]
+    return SummaryTable(caption, (by, *columns.values()), lines)
 
 
 def check_some_method(table: Table, references: Sequence[str] = ()) -> None:
@@ -92,19 +123,3 @@ def check_some_method(table: Table, references: Sequence[str] = ()) -> None:
     methods = set(table.read(["method"])["method"].dropna()) - set(references)
     if not methods:
         raise ImageError(f"No saliency method could be measured. {table.errors()['error'].iloc[0]}")
-
-
-def by_image(rows: pd.DataFrame, column: str, values: str) -> tuple[list[str], Tensor]:
-    """Spread rows out: what `Spread.of` does, for studies that do not use it yet."""
-    spread = Spread.of(rows, column, values, 0)
-    return list(spread.entries), spread.values
-
-
-def means(entries: Sequence[str], values: Tensor, seed: int) -> dict[str, Interval]:
-    """Take the mean over images of each column, with its interval."""
-    return Spread(tuple(entries), values, seed).means
-
-
-def differences(entries: Sequence[str], values: Tensor, best: str, seed: int) -> dict[str, Interval]:
-    """Take the mean over images of each column minus the best one's, image by image."""
-    return Spread(tuple(entries), values, seed).minus(best)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -74,8 +74,39 @@ class Job:
         return len(self.images_of(task))
 
     def __call__(self, classifier: Classifier, task: int, tick: Callable[[int], None]) -> Finished:
-        """Measure a shard; `tick` is told how many more images are done."""
-        return measure_shard(self, classifier, task, tick)
+        """Measure a shard's images, batch after batch; `tick` is told how many more images are done."""
+        rows: list[dict[str, Any]] = []
+        maps: dict[str, Tensor] = {}
+        indices = self.images_of(task)
+        with warnings.catch_warnings(record=True) as caught, count_passes(classifier) as passes:
+            warnings.simplefilter("always")
+            for start in range(0, len(indices), self.batch_size):
+                some = indices[start : start + self.batch_size]
+                samples, unreadable = read_samples(self.source, some)
+                rows += unreadable
+                for measured, kept in _measure(self, classifier, samples, passes):
+                    rows += measured
+                    maps |= kept
+                tick(len(some))
+        place = {index: number for number, index in enumerate(indices)}
+        rows.sort(key=lambda row: place[row["index"]])
+        good = [row for row in rows if "error" not in row]
+        headline = [value for value in self.study.headline_values(good) if value == value] if good else []
+        notes = {str(warning.message) for warning in caught if issubclass(warning.category, WhyfooledWarning)}
+        for warning in caught:
+            if not issubclass(warning.category, WhyfooledWarning):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        about = {
+            "run": self.run,
+            "shard": task,
+            "forwards": passes.forwards,
+            "backwards": passes.backwards,
+            "notes": sorted(notes),
+            "good": len(good),
+            "headline": [sum(headline), len(headline)],
+        }
+        content = save(maps, metadata={"whyfooled": self.run}) if self.keep_maps else None
+        return Finished(task, about, encode(rows, self.study.columns, about), content)
 
 
 @final
@@ -101,44 +132,6 @@ class Finished:
     maps: bytes | None
 
 
-def measure_shard(
-    job: Job, classifier: Classifier, shard: int, tick: Callable[[int], None] = lambda images: None
-) -> Finished:
-    """Measure a shard's images, batch after batch; `tick` is told how many more images are done."""
-    rows: list[dict[str, Any]] = []
-    maps: dict[str, Tensor] = {}
-    indices = job.images_of(shard)
-    with warnings.catch_warnings(record=True) as caught, count_passes(classifier) as passes:
-        warnings.simplefilter("always")
-        for start in range(0, len(indices), job.batch_size):
-            some = indices[start : start + job.batch_size]
-            samples, unreadable = read_samples(job.source, some)
-            rows += unreadable
-            found, kept = _measure(job, classifier, samples, passes)
-            rows += found
-            maps |= kept
-            tick(len(some))
-    place = {index: number for number, index in enumerate(indices)}
-    rows.sort(key=lambda row: place[row["index"]])
-    good = [row for row in rows if "error" not in row]
-    headline = [value for value in job.study.headline_values(good) if value == value] if good else []
-    for one in caught:
-        if not issubclass(one.category, WhyfooledWarning):
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    notes = sorted({str(one.message) for one in caught if issubclass(one.category, WhyfooledWarning)})
-    about = {
-        "run": job.run,
-        "shard": shard,
-        "forwards": passes.forwards,
-        "backwards": passes.backwards,
-        "notes": notes,
-        "good": len(good),
-        "headline": [sum(headline), len(headline)],
-    }
-    content = save(maps, metadata={"whyfooled": job.run}) if job.keep_maps else None
-    return Finished(shard, about, encode(rows, job.study.columns, about), content)
-
-
 def read_samples(source: Source, indices: Sequence[int]) -> tuple[dict[int, Sample], list[dict[str, Any]]]:
     """Read images, by their places in the source; of those that cannot be read, a row with the reason."""
     samples: dict[int, Sample] = {}
@@ -153,47 +146,41 @@ def read_samples(source: Source, indices: Sequence[int]) -> tuple[dict[int, Samp
 
 def _measure(
     job: Job, classifier: Classifier, samples: Mapping[int, Sample], passes: Passes
-) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Tensor]]]:
     """Measure a batch; if one of its images cannot be measured, each on its own, so that the others are not lost."""
     if not samples:
-        return [], {}
-    indices = list(samples)
+        return
     reason = ""
     try:
         batch = as_batch(job.source, job.class_map, classifier, list(samples.values()), job.seed, job.prepared)
         measured = job.study.measure(classifier, batch)
         passes.forwards += measured.passes.forwards
         passes.backwards += measured.passes.backwards
-        return _placed(measured, samples), _kept(measured, list(samples.values())) if job.keep_maps else {}
+        named = _name_rows(measured, samples), _name_maps(measured, samples) if job.keep_maps else {}
     except Exception as error:  # whatever a model or an attack of someone else's stumbles over on one image
         reason = reason_of(error)
     # Outside of the handler, whose error would keep the memory of the whole batch.
-    if len(indices) == 1:
-        return [{"index": indices[0], "image": samples[indices[0]].name, "error": reason}], {}
-    rows: list[dict[str, Any]] = []
-    maps: dict[str, Tensor] = {}
-    for index in indices:
-        one, kept = _measure(job, classifier, {index: samples[index]}, passes)
-        rows += one
-        maps |= kept
-    return rows, maps
+    if not reason:
+        yield named
+    elif len(samples) == 1:
+        ((index, sample),) = samples.items()
+        yield [{"index": index, "image": sample.name, "error": reason}], {}
+    else:
+        for index, sample in samples.items():
+            yield from _measure(job, classifier, {index: sample}, passes)
 
 
-def _placed(measured: Measured, samples: Mapping[int, Sample]) -> list[dict[str, Any]]:
+def _name_rows(measured: Measured, samples: Mapping[int, Sample]) -> list[dict[str, Any]]:
     """Give each row its image's number and name in place of its place in the batch."""
-    indices = list(samples)
-    return [
-        {"index": indices[row["place"]], "image": samples[indices[row["place"]]].name}
-        | {key: value for key, value in row.items() if key != "place"}
-        for row in measured.rows
-    ]
+    named = [{"index": index, "image": sample.name} for index, sample in samples.items()]
+    return [named[row["place"]] | {key: value for key, value in row.items() if key != "place"} for row in measured.rows]
 
 
-def _kept(measured: Measured, samples: Sequence[Sample]) -> dict[str, Tensor]:
+def _name_maps(measured: Measured, samples: Mapping[int, Sample]) -> dict[str, Tensor]:
     return {
         f"{sample.name}/{name}": maps[place].detach().cpu().contiguous().clone()
         for name, maps in measured.maps.items()
-        for place, sample in enumerate(samples)
+        for place, sample in enumerate(samples.values())
     }
 
 

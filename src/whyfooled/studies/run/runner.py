@@ -223,14 +223,15 @@ def run_study(
         prepared=prepared.carried,
     )
     abouts = _measure(job, recipe, workers, folder, report)
-    how = {
+    about = {
+        **run,
         "source": source.title,
         "images_in_source": len(source),
         "true_classes": _truth(source, labels),
         "engine": engine,
         "device": str(classifier.device),
     }
-    return _finish(job, prepared, run, folder, how, abouts)
+    return _finish(job, prepared, about, folder, abouts)
 
 
 def _check_attacks(study: Study, source: Source) -> None:
@@ -260,8 +261,8 @@ def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int
 def _check_free(folder: Path) -> None:
     """Raise `OutputError` if a folder holds something else than a study: its files would lie among the study's."""
     if folder.is_dir() and not (folder / STUDY_FILE).exists():
-        own = {SHARDS, MAPS, PERTURBATIONS}
-        other = next((path.name for path in folder.iterdir() if path.name not in own and path.name[0] != "."), None)
+        ours = {SHARDS, MAPS, PERTURBATIONS}
+        other = next((path.name for path in folder.iterdir() if path.name not in ours and path.name[0] != "."), None)
         if other is not None:
             raise OutputError(f"{folder} holds other files, such as {other}, and no study. Give a folder of its own.")
 
@@ -282,16 +283,19 @@ def _measure(
     for shard in job.shards:
         about = read_about(_shard_file(folder, shard))
         if about is not None and about["run"] == job.run:
-            clock.found(shard, about)
+            clock.done += job.count(shard)
+            clock.take(about)
             abouts.append(about)
         else:
             waiting.append(shard)
-    clock.start()
+    clock.started = time.perf_counter()
+    clock.say()
     if waiting:
         with engine.start(job, model, len(waiting)) as crew:
             for _, finished in crew.run({shard: shard for shard in waiting}, clock.tick):
                 _write(finished, folder)
-                clock.measured(finished.about)
+                clock.take(finished.about)
+                clock.say()
                 abouts.append(finished.about)
     return abouts
 
@@ -300,14 +304,10 @@ def _shard_file(folder: Path, shard: int) -> Path:
     return folder / SHARDS / f"{shard:06d}.parquet"
 
 
-def _maps_file(folder: Path, shard: int) -> Path:
-    return folder / MAPS / f"{shard:06d}.safetensors"
-
-
 def _write(finished: Finished, folder: Path) -> None:
     # The table last: a shard counts as finished when its table is there.
     if finished.maps is not None:
-        write_whole(_maps_file(folder, finished.shard), finished.maps)
+        write_whole(folder / MAPS / f"{finished.shard:06d}.safetensors", finished.maps)
     write_whole(_shard_file(folder, finished.shard), finished.table)
 
 
@@ -316,32 +316,20 @@ class _Clock:
 
     def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
         self.job, self.report = job, report
-        self.done = self.now = 0
-        self.sum, self.values = 0.0, 0
+        self.done = self.now = self.values = 0
+        self.sum = 0.0
         self.started = time.perf_counter()
-
-    def found(self, shard: int, about: Mapping[str, Any]) -> None:
-        self.done += len(self.job.images_of(shard))
-        self._take(about)
-
-    def start(self) -> None:
-        self.started = time.perf_counter()
-        self._say()
 
     def tick(self, images: int) -> None:
         self.done += images
         self.now += images
-        self._say()
+        self.say()
 
-    def measured(self, about: Mapping[str, Any]) -> None:
-        self._take(about)
-        self._say()
-
-    def _take(self, about: Mapping[str, Any]) -> None:
+    def take(self, about: Mapping[str, Any]) -> None:
         total, count = about["headline"]
         self.sum, self.values = self.sum + total, self.values + count
 
-    def _say(self) -> None:
+    def say(self) -> None:
         seconds = time.perf_counter() - self.started
         value = self.sum / self.values if self.values else None
         rate = self.now / seconds if self.now else 0.0
@@ -349,12 +337,7 @@ class _Clock:
 
 
 def _finish(
-    job: Job,
-    prepared: Prepared,
-    run: dict[str, Any],
-    folder: Path,
-    how: dict[str, Any],
-    abouts: Sequence[Mapping[str, Any]],
+    job: Job, prepared: Prepared, about: dict[str, Any], folder: Path, abouts: Sequence[Mapping[str, Any]]
 ) -> StudyResult:
     """Join the shards, write the study up, and say what the run was."""
     join([_shard_file(folder, shard) for shard in job.shards], folder / TABLE_FILE)
@@ -364,16 +347,14 @@ def _finish(
     if not measured:
         first = failed.iloc[0]
         raise ImageError(f"None of the {len(job.indices)} images could be measured. {first['image']}: {first['error']}")
-    about = {
-        **run,
-        **how,
+    about |= {
         "images_measured": measured,
         "images_given": len(job.indices),
         "failed": [f"{row.image}: {row.error}" for row in failed.head(_NAMED).itertuples()],
         "failures": len(failed),
-        "forwards": prepared.passes.forwards + sum(one["forwards"] for one in abouts),
-        "backwards": prepared.passes.backwards + sum(one["backwards"] for one in abouts),
-        "notes": [*prepared.notes, *sorted({note for one in abouts for note in one["notes"]})],
+        "forwards": prepared.passes.forwards + sum(shard["forwards"] for shard in abouts),
+        "backwards": prepared.passes.backwards + sum(shard["backwards"] for shard in abouts),
+        "notes": [*prepared.notes, *sorted({note for shard in abouts for note in shard["notes"]})],
         "versions": versions(),
     }
     return StudyResult(folder, table, write_results(type(job.study), table, folder, about))

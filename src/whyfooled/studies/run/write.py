@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from whyfooled.images import write_whole
 from whyfooled.registry import available
 from whyfooled.studies.study import Study
 from whyfooled.studies.table import Table
-from whyfooled.tensors.statistics import FEWEST
+from whyfooled.tensors.statistics import NARROW
 
 STUDY_FILE, TABLE_FILE = "study.json", "table.parquet"
 
@@ -25,18 +24,19 @@ def write_results(study: type[Study], table: Table, folder: Path, about: dict[st
     """Write ``summary.md``, ``summary.tex``, ``figure.png``, ``figure.pdf`` and, last, ``study.json``; return that."""
     summary = study.summarise(table, about["seed"])
     figure = study.draw(table, about["seed"])
-    origin = _provenance(study, about)
-    text = _with_lines(summary.markdown(study.card.title), origin)
-    write_whole(folder / "summary.md", text.encode("utf-8", "backslashreplace"))
-    latex = summary.latex(study.card.name, origin)
-    write_whole(folder / "summary.tex", latex.encode("utf-8", "backslashreplace"))
+    origin = _say_origin(study, about)
+    lines = "".join(f"{line}  \n" for line in origin)
+    _write_text(folder / "summary.md", f"{summary.markdown(study.card.title)}\n{lines}")
+    _write_text(folder / "summary.tex", summary.latex(study.card.name, origin))
     for suffix in ("png", "pdf"):
-        write_whole(folder / f"figure.{suffix}", _drawn(figure, suffix))
+        write_whole(folder / f"figure.{suffix}", _render(figure, suffix))
     whole = {**about, "findings": list(summary.sentences), "results": summary.plain()}
-    write_whole(
-        folder / STUDY_FILE, json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    )
+    _write_text(folder / STUDY_FILE, json.dumps(whole, indent=1, ensure_ascii=False))
     return whole
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 def redraw(folder: str | Path) -> Path:
@@ -65,7 +65,7 @@ def redraw(folder: str | Path) -> Path:
     return folder / "figure.png"
 
 
-def _provenance(study: type[Study], about: dict[str, Any]) -> list[str]:
+def _say_origin(study: type[Study], about: dict[str, Any]) -> list[str]:
     """Say in lines what a reader must know to do it again."""
     images = f"{about['images_measured']} of {about['images_given']} images measured"
     if about["images_given"] < about["images_in_source"]:
@@ -78,18 +78,14 @@ def _provenance(study: type[Study], about: dict[str, Any]) -> list[str]:
     if about["attacked_with"] is not None:
         then = "those that are known here can be run again" if study.attacks_again else "no attack was run"
         lines.insert(1, f"The images are saved adversarial ones, made with {about['attacked_with']}; {then}.")
-    if about["images_measured"] < FEWEST:
-        lines.append(f"Intervals over fewer than {FEWEST} images are too narrow.")
+    if about["images_measured"] < NARROW:
+        lines.append(f"Intervals of means over fewer than {NARROW} images are too narrow.")
     if about["failures"]:
         lines.append(f"{about['failures']} failures, such as: {about['failed'][0]}")
     return [*lines, *(f"Note: {note}" for note in about["notes"])]
 
 
-def _with_lines(text: str, lines: Sequence[str]) -> str:
-    return text + "\n" + "\n".join(f"{line}  " for line in lines) + "\n"
-
-
-def _drawn(figure: Figure, suffix: str) -> bytes:
+def _render(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     # No dates, so that equal tables give equal figures; text in a PDF as text.
     without_date = {"CreationDate": None} if suffix == "pdf" else {}

@@ -7,32 +7,24 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from whyfooled.attacks import BIM, AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers
 from whyfooled.classifier.passes import Passes, count_passes
-from whyfooled.drawing.figures.bands import bands_grid
-from whyfooled.drawing.summary import Summary
 from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter
 from whyfooled.images import content_digest
 from whyfooled.registry import Card
-from whyfooled.studies.parts.attacked import (
-    ALREADY_WRONG,
-    FOOLED,
-    attack_named,
-    attacked,
-    check_attacks,
-    check_target,
-    outcomes,
-)
-from whyfooled.studies.parts.held_out import check_share, part_of, right_part, split
+from whyfooled.studies.parts.attacked import FOOLED, find_attack, outcomes_of, run_or_load_attacks
+from whyfooled.studies.parts.fooled import AttackedStudy
+from whyfooled.studies.parts.held_out import check_share, split
+from whyfooled.studies.parts.right_images import part_of, right_images
 from whyfooled.studies.prepare import Prepared, Setting
-from whyfooled.studies.study import Batch, Measured, Study
-from whyfooled.studies.table import Columns, Table
-from whyfooled.studies.units.masking_points import LEAST, LENGTH, MOST, NONE, RANDOM, panels, points, summary
+from whyfooled.studies.study import Batch, Measured
+from whyfooled.studies.table import Columns
+from whyfooled.studies.units import neuron_masking_account
+from whyfooled.studies.units.neuron_masking_account import LEAST, MOST, NONE, RANDOM
 from whyfooled.studies.units.ranked import RankedUnits, rank_units
 from whyfooled.tensors.randomness import choose
 from whyfooled.units.masking import Mask, without
@@ -40,7 +32,7 @@ from whyfooled.units.masking import Mask, without
 
 @final
 @dataclass(frozen=True)
-class NeuronMasking(Study):
+class NeuronMasking(AttackedStudy):
     """Mask the units of a layer that are most sensitive to an attack, and look at the old attack and at a new one.
 
     A unit's sensitivity is that of `whyfooled.units.sensitivity`, to one attack at a time, on images that are kept for
@@ -113,8 +105,7 @@ class NeuronMasking(Study):
     attacks_again: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_attacks(self.attacks)
-        check_target(self.target)
+        super().__post_init__()
         for name in ("layers", "shares"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
@@ -132,14 +123,15 @@ class NeuronMasking(Study):
         for layer in choose_layers(setting.classifier, self.layers):
             self._numbers(layer)
         first, others = split(setting.places, self.fit, setting.seed)
-        found = rank_units(setting, first, self.layers, self.attacks, self.target)
-        notes = list(found.notes)
-        for name in found.pairs if self.again else ():
+        ranked = rank_units(setting, first, self.layers, self.attacks, self.target)
+        runnable: dict[str, Any] = {}
+        notes = list(ranked.notes)
+        for name in ranked.pairs if self.again else ():
             try:
-                attack_named(name, self.attacks)
+                runnable[name] = find_attack(name, self.attacks)
             except WhyfooledError as error:
                 notes.append(f"{name} cannot be run again, so masks are tested on its old adversaries alone: {error}")
-        return Prepared(others, found, found.passes, tuple(notes))
+        return Prepared(others, (ranked, runnable), ranked.passes, tuple(notes))
 
     def _numbers(self, layer: Layer) -> list[int]:
         """Return how many of a layer's units are masked, each number once."""
@@ -151,152 +143,124 @@ class NeuronMasking(Study):
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch, and measure it with every mask."""
-        ranked: RankedUnits = batch.prepared
-        known = [content_digest(image) in ranked.digests for image in batch.images]
+        ranked: RankedUnits = batch.prepared[0]
+        known = [place for place, image in enumerate(batch.images) if content_digest(image) in ranked.digests]
         error = "Unit sensitivities were measured on the same image under another name, so it is not tested."
-        rows: list[dict[str, Any]] = [{"place": place, "error": error} for place, one in enumerate(known) if one]
-        right, some = right_part(classifier, batch)
-        tested = [place for place in right if not known[place]]
-        others = [place for place in range(len(known)) if place not in right and not known[place]]
-        rows += [{"place": place, "outcome": ALREADY_WRONG} for place in others]
-        if not tested:
+        rows: list[dict[str, Any]] = [{"place": place, "error": error} for place in known]
+        right = right_images(classifier, batch, known)
+        rows += right.wrong_rows()
+        if not right.places:
             return Measured(rows)
-        some = part_of(batch, tested)
-        results = {
-            name: result
-            for name, result in attacked(classifier, some, self.attacks, self.target)
-            if name in ranked.pairs
-        }
-        found = [row for name, result in results.items() for row in self._unmasked(name, some, result)]
+        results = dict(run_or_load_attacks(classifier, right.batch, self.attacks, self.target))
+        for name in ranked.pairs:
+            rows += right.rows(_without_mask(name, right.batch, results[name]))
         passes = Passes()
         for layer in ranked.layers:
-            for one in self._masks(layer, ranked, batch.seed):
-                masked = without(classifier, {layer: one.mask})
+            for choice in self._choose_units(layer, ranked, batch.seed):
+                masked = without(classifier, {layer: choice.mask})
                 with count_passes(masked) as spent:
-                    found += self._masked(masked, some, {name: results[name] for name in one.attacks}, one)
+                    for facts in _with_mask(masked, right.batch, choice, results):
+                        rows += right.rows(facts)
                 passes = Passes(passes.forwards + spent.forwards, passes.backwards + spent.backwards)
-        rows += [{**row, "place": tested[row["place"]]} for row in found]
         return Measured(rows, passes=passes)
 
-    def _unmasked(self, name: str, batch: Batch, result: AttackResult) -> Iterator[dict[str, Any]]:
-        """Yield what each image is without a mask; the attack run again is then the old one."""
-        ranked: RankedUnits = batch.prepared
-        repeats = self._attack(name) is not None
-        lengths = _lengths(result)
-        for place, kind in enumerate(outcomes(batch, result)):
-            row = {
-                "place": place,
-                "attack": name,
-                "choice": NONE,
-                "units": 0,
-                "pairs": ranked.pairs[name],
-                "ranked_on": len(ranked.digests),
-                "outcome": kind,
-                "clean": True,
-                "old": kind != FOOLED,
-            }
-            yield row | ({"again": kind != FOOLED} if repeats else {}) | _if(kind == FOOLED, length=lengths[place])
-
-    def _masks(self, layer: Layer, ranked: RankedUnits, seed: int) -> Iterator[_Masked]:
-        """Choose the units; a smaller set is part of a larger one of its kind."""
+    def _choose_units(self, layer: Layer, ranked: RankedUnits, seed: int) -> Iterator[_Choice]:
+        """Choose units to mask; a smaller set is part of a larger one of its kind."""
         for number in self._numbers(layer):
             for name in ranked.pairs:
                 order = ranked.order(name, layer.name)
-                yield _Masked(layer, MOST, number, _mask(layer, order[:number]), (name,))
-                yield _Masked(layer, LEAST, number, _mask(layer, order[-number:]), (name,))
+                yield _Choice(layer, MOST, order[:number], (name,))
+                yield _Choice(layer, LEAST, order[-number:], (name,))
             for draw in range(self.draws):
                 drawn = torch.tensor(choose(layer.units, number, seed + draw))
-                yield _Masked(layer, RANDOM, number, _mask(layer, drawn), tuple(ranked.pairs), draw)
-
-    def _masked(
-        self, masked: Classifier, batch: Batch, results: Mapping[str, AttackResult], one: _Masked
-    ) -> Iterator[dict[str, Any]]:
-        """Yield what each image is with one mask."""
-        logits = masked.logits(batch.images)
-        # Without labels, what the classifier without a mask saw counts as true.
-        seen = next(iter(results.values())).clean_logits.argmax(1)
-        clean = batch.right(logits.argmax(1), seen)
-        for name, result in results.items():
-            old = batch.right(masked.predict(result.attempted), seen)
-            attack = self._attack(name) if one.draw == 0 else None
-            anew = [{}] * len(old) if attack is None else _attacked_again(attack, masked, batch, result, clean, logits)
-            for place, (was, kind, more) in enumerate(zip(old, outcomes(batch, result), anew, strict=True)):
-                about = {"place": place, "attack": name, "outcome": kind, "clean": clean[place], "old": was}
-                yield {**about, **one.about(), **more}
-
-    def _attack(self, name: str) -> Any:
-        """Return the attack of a name, or None if it is not to be run again, or cannot be."""
-        if self.again:
-            try:
-                return attack_named(name, self.attacks)
-            except WhyfooledError:
-                return None
-        return None
+                yield _Choice(layer, RANDOM, drawn, tuple(ranked.pairs), draw)
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Tell of each adversarial image whether it is right with the most units masked, the most sensitive ones."""
-        own = [row for row in rows if row.get("choice") == MOST]
-        most = max((row["units"] for row in own), default=0)
-        return [float(row["old"]) for row in own if row["units"] == most]
+        masked = [row for row in rows if row.get("choice") == MOST]
+        most = max((row["units"] for row in masked), default=0)
+        return [float(row["old"]) for row in masked if row["units"] == most]
 
-    @classmethod
-    def summarise(cls, table: Table, seed: int) -> Summary:
-        """Accuracies with every mask, paired differences to none and to random units, and what they say."""
-        return summary(table, seed)
-
-    @classmethod
-    def draw(cls, table: Table, seed: int) -> Figure:
-        """Draw the accuracies over the number of masked units, a panel for each and a row for each attack and layer."""
-        rows = panels(points(table, seed))
-        return bands_grid(rows, x="units masked", y="accuracy", references=[NONE], free=LENGTH)
+    summarise = staticmethod(neuron_masking_account.summarise)
+    draw = staticmethod(neuron_masking_account.draw)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Masked:
-    """One mask: of which units, and the attacks that it is held against."""
+class _Choice:
+    """Which units of a layer are masked, how they were chosen, and the attacks that the mask is tested on."""
 
     layer: Layer
-    choice: str
-    number: int
-    mask: Mask
+    kind: str
+    units: Tensor
     attacks: tuple[str, ...]
-    draw: int = 0
+    draw: int | None = None
+
+    @property
+    def mask(self) -> Mask:
+        return torch.zeros(self.layer.units, dtype=torch.bool).index_fill(0, self.units, True)
 
     def about(self) -> dict[str, Any]:
-        facts = {"layer": self.layer.name, "layer_units": self.layer.units, "choice": self.choice, "units": self.number}
-        return facts | _if(self.choice == RANDOM, draw=self.draw)
+        where = {"layer": self.layer.name, "layer_units": self.layer.units}
+        return {**where, "choice": self.kind, "units": len(self.units), "draw": self.draw}
 
 
-def _mask(layer: Layer, units: Tensor) -> Mask:
-    return torch.zeros(layer.units, dtype=torch.bool).index_fill(0, units, True)
+def _without_mask(name: str, batch: Batch, result: AttackResult) -> dict[str, Any]:
+    """Say what the images are without a mask; the attack run again is then the old one."""
+    ranked, runnable = batch.prepared
+    kinds = outcomes_of(batch, result)
+    withstands = [kind != FOOLED for kind in kinds]
+    return {
+        "attack": name,
+        "choice": NONE,
+        "units": 0,
+        "pairs": ranked.pairs[name],
+        "ranked_on": len(ranked.digests),
+        "outcome": kinds,
+        "clean": True,
+        "old": withstands,
+        "again": withstands if name in runnable else None,
+        "length": _lengths(result, withstands),
+    }
 
 
-def _if(there: bool, **facts: Any) -> dict[str, Any]:
-    return facts if there else {}
+def _with_mask(
+    masked: Classifier, batch: Batch, choice: _Choice, results: Mapping[str, AttackResult]
+) -> Iterator[dict[str, Any]]:
+    """Say, under each attack, what the images are with one mask."""
+    logits = masked.logits(batch.images)
+    for name in choice.attacks:
+        result = results[name]
+        # Without labels, what the classifier without a mask saw counts as true.
+        seen = result.clean_logits.argmax(1)
+        clean, old = (batch.right(given, seen) for given in (logits.argmax(1), masked.predict(result.attempted)))
+        facts = {"attack": name, "outcome": outcomes_of(batch, result), "clean": clean, "old": old, **choice.about()}
+        attack = batch.prepared[1].get(name) if choice.draw in (None, 0) else None
+        yield facts if attack is None else facts | _attack_masked(attack, masked, batch, result, clean, logits)
 
 
-def _lengths(result: AttackResult) -> list[float]:
-    lengths: list[float] = (result.attempted - result.clean).flatten(1).norm(dim=1).tolist()
-    return lengths
+def _lengths(result: AttackResult, withstands: Sequence[bool]) -> list[float | None]:
+    """Return how long the perturbations of those images are that do not withstand the attack."""
+    lengths = (result.attempted - result.clean).flatten(1).norm(dim=1).tolist()
+    return [None if right else length for right, length in zip(withstands, lengths, strict=True)]
 
 
-def _attacked_again(
+def _attack_masked(
     attack: Any, masked: Classifier, batch: Batch, result: AttackResult, clean: Sequence[bool], logits: Tensor
-) -> list[dict[str, Any]]:
+) -> dict[str, list[Any]]:
     """Attack a masked classifier, with the goal that the attack had; what is wrong already stays as it is."""
-    found: list[dict[str, Any]] = [{"again": right} for right in clean]
     reached = result.goal.reached(logits).tolist()
     places = [place for place, right in enumerate(clean) if right and not reached[place]]
     if not places:
-        return found
-    some = part_of(batch, places)
-    chosen = torch.tensor(places, device=batch.images.device)
-    new = run_attack(attack, masked, some.images, result.goal.select(chosen))
-    right = some.right(new.predictions, result.clean_logits[chosen].argmax(1))
-    lengths, forwards, backwards = _lengths(new), new.forwards.tolist(), new.backwards.tolist()
-    for number, place in enumerate(places):
-        found[place] = {"again": right[number], "forwards": forwards[number], "backwards": backwards[number]}
-        found[place] |= _if(not right[number], length=lengths[number])
-    return found
+        return {"again": list(clean)}
+    part, chosen = part_of(batch, places), torch.tensor(places, device=batch.images.device)
+    new = run_attack(attack, masked, part.images, result.goal.select(chosen))
+    right = part.right(new.predictions, result.clean_logits[chosen].argmax(1))
+    again = dict(enumerate(clean)) | dict(zip(places, right, strict=True))
+    columns: dict[str, list[Any]] = {"again": list(again.values())}
+    lengths, forwards, backwards = _lengths(new, right), new.forwards.tolist(), new.backwards.tolist()
+    for name, values in {"length": lengths, "forwards": forwards, "backwards": backwards}.items():
+        by_place = dict(zip(places, values, strict=True))
+        columns[name] = [by_place.get(place) for place in range(len(clean))]
+    return columns

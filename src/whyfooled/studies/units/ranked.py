@@ -21,8 +21,9 @@ from whyfooled.errors import ImageError
 from whyfooled.images import content_digest, write_whole
 from whyfooled.registry import describe_value
 from whyfooled.sources import class_map
-from whyfooled.studies.parts.attacked import FOOLED, attacked, outcomes
-from whyfooled.studies.parts.held_out import over_batches, right_part
+from whyfooled.studies.parts.attacked import FOOLED, outcomes_of, run_or_load_attacks
+from whyfooled.studies.parts.held_out import over_batches
+from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Setting
 from whyfooled.studies.study import Batch
 from whyfooled.units.sensitivity import PairMoves, pair_moves
@@ -83,40 +84,31 @@ def rank_units(
     chosen = choose_layers(setting.classifier, layers)
     kept = _read(path, key)
     if kept is None:
-        kept = {"key": key, **_measured(setting, places, chosen, attacks, target)}
+        kept = {"key": key, **_measure(setting, places, chosen, attacks, target)}
         write_whole(path, json.dumps(kept, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-    return RankedUnits(
-        layers=chosen,
-        sensitivity=kept["sensitivity"],
-        pairs=kept["pairs"],
-        digests=frozenset(kept["images"]),
-        passes=Passes(*kept["passes"]),
-        notes=tuple(kept["notes"]),
-    )
+    images, passes = frozenset(kept["images"]), Passes(*kept["passes"])
+    return RankedUnits(chosen, kept["sensitivity"], kept["pairs"], images, passes, tuple(kept["notes"]))
 
 
-def _measured(
+def _measure(
     setting: Setting, places: Sequence[int], layers: Sequence[Layer], attacks: Sequence[Any], target: str | None
 ) -> dict[str, Any]:
     classifier = setting.classifier
 
     def look(batch: Batch) -> tuple[list[str], dict[str, dict[str, PairMoves]]]:
-        return list(map(content_digest, batch.images)), _moves(classifier, layers, batch, attacks, target)
+        return list(map(content_digest, batch.images)), _measure_moves(classifier, layers, batch, attacks, target)
 
     with count_passes(classifier) as passes:
-        found, notes = over_batches(setting, places, look, "unit sensitivities")
-    names = setting.source.attacks or tuple(map(describe_value, attacks))
+        looks, notes = over_batches(setting, places, look, "unit sensitivities")
     sensitivity: dict[str, dict[str, list[float]]] = {}
     pairs: dict[str, int] = {}
-    for name in names:
-        own = [moves[name] for _, moves in found if name in moves]
-        if not own:
-            notes.append(
-                f"{name} was left out, because it fooled the classifier on none of the images that sensitivities are "
-                "measured on."
-            )
+    for name in setting.source.attacks or tuple(map(describe_value, attacks)):
+        batches = [moves[name] for _, moves in looks if name in moves]
+        if not batches:
+            reason = "it fooled the classifier on none of the images that sensitivities are measured on"
+            notes.append(f"{name} was left out, because {reason}.")
             continue
-        joined = {layer.name: PairMoves.join([moves[layer.name] for moves in own]) for layer in layers}
+        joined = {layer.name: PairMoves.join([moves[layer.name] for moves in batches]) for layer in layers}
         sensitivity[name] = {layer: moves.relative().mean(0).tolist() for layer, moves in joined.items()}
         pairs[name] = len(joined[layers[0].name].distance)
     if not pairs:
@@ -130,23 +122,22 @@ def _measured(
         "pairs": pairs,
         "passes": [passes.forwards, passes.backwards],
         "notes": notes,
-        "images": sorted({digest for digests, _ in found for digest in digests}),
+        "images": sorted({digest for digests, _ in looks for digest in digests}),
     }
 
 
-def _moves(
+def _measure_moves(
     classifier: Classifier, layers: Sequence[Layer], batch: Batch, attacks: Sequence[Any], target: str | None
 ) -> dict[str, dict[str, PairMoves]]:
     """Measure the pairs of each attack that fooled the classifier, by layers."""
-    places, some = right_part(classifier, batch)
-    found: dict[str, dict[str, PairMoves]] = {}
-    if not places:
-        return found
-    for name, result in attacked(classifier, some, attacks, target):
-        fooled = torch.tensor([kind == FOOLED for kind in outcomes(some, result)], device=some.images.device)
+    right = right_images(classifier, batch)
+    moves: dict[str, dict[str, PairMoves]] = {}
+    for name, result in run_or_load_attacks(classifier, right.batch, attacks, target) if right.places else ():
+        kinds = outcomes_of(right.batch, result)
+        fooled = torch.tensor([kind == FOOLED for kind in kinds], device=result.clean.device)
         if fooled.any():
-            found[name] = pair_moves(classifier, layers, result.clean[fooled], result.attempted[fooled])
-    return found
+            moves[name] = pair_moves(classifier, layers, result.clean[fooled], result.attempted[fooled])
+    return moves
 
 
 def _key(

@@ -44,17 +44,15 @@ class Models:
 
 def check_same_classes(models: Models, classifier: Classifier, sources: Sequence[Source]) -> None:
     """Raise `ParameterError` unless all models tell the classes of the run's classifier apart, in its order."""
-    count = classifier.class_count()
+    called, count = classifier.name, classifier.class_count()
     for name in models.names:
         model = models.get(name, classifier)
+        classes = model.class_count()
         if model.channels != classifier.channels:
-            raise ParameterError(f"{name} takes {model.channels} channels and {classifier.name} {classifier.channels}.")
-        if model.class_count() != count:
+            raise ParameterError(f"{name} takes {model.channels} channels and {called} {classifier.channels}.")
+        if classes != count:
             raise ParameterError(
-                f"`models` must tell the same classes apart; {name} has {model.class_count()} and {classifier.name} "
-                f"{count}."
+                f"`models` must tell the same classes apart; {name} has {classes} and {called} {count}."
             )
         if any(class_map(source, model) != class_map(source, classifier) for source in sources):
-            raise ParameterError(
-                f"`models` must have their classes in one order; {name} and {classifier.name} have another."
-            )
+            raise ParameterError(f"`models` must have their classes in one order; {name} and {called} have another.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from PIL import Image as PILImage
+from PIL import ImageOps
 from torch import Tensor
 
 from whyfooled.errors import ImageError
-from whyfooled.images import is_file, is_folder, read_photograph, read_picture
+from whyfooled.images import is_file, is_folder, list_files_below, read_photograph, read_picture
 from whyfooled.images.folders import existing_folder
 from whyfooled.units.concepts.concepts import NOTHING, Annotated, Concepts
 from whyfooled.units.concepts.rows import Damage, read_rows, whole_number
@@ -144,7 +144,8 @@ class BrodenReader:
 def _convert_colours(path: Path, picture: PILImage.Image) -> PILImage.Image:
     if picture.mode not in ("RGB", "RGBA"):
         raise ImageError(f"{path} must have labels in red and green; got a picture of the mode {picture.mode}.")
-    return picture.copy()
+    # Upright, as the photograph is.
+    return ImageOps.exif_transpose(picture)
 
 
 def _check_size(path: Path, given: tuple[int, int], size: tuple[int, int]) -> None:
@@ -272,8 +273,8 @@ def _make_finder(root: Path) -> Callable[[str], bool]:
         folder, _, file = name.rpartition("/")
         if folder not in listed:
             below = root / folder
-            listed[folder] = {entry.name for entry in os.scandir(below)} if is_folder(below) else set()
-        # A file system may know a name that its listing writes otherwise.
+            listed[folder] = {path.name for path in list_files_below(below, deep=False)} if is_folder(below) else set()
+        # A file system may know a name that its listing writes otherwise, and a listing leaves hidden files out.
         return file in listed[folder] or is_file(root / name)
 
     return there

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from whyfooled.errors import ImageError, bad_parameter
 from whyfooled.images import is_file
 from whyfooled.images.folders import existing_folder
+from whyfooled.images.label_maps import read_label_map
+from whyfooled.sources.text_files import read_text
 from whyfooled.units.concepts.concepts import Concepts
-from whyfooled.units.concepts.paired import CATEGORY, MOST_LABELS, Labels, PairedReader, pair_up
+from whyfooled.units.concepts.paired import CATEGORY, MOST_LABELS, VOID, Labels, PairedReader, pair_up
 from whyfooled.units.concepts.rows import Damage, read_rows, whole_number
 
 _FORM = "masks:IMAGES,LABELS,NAMES"
@@ -30,15 +33,17 @@ def open_masks(place: str, title: str) -> Concepts:
         and so on; or a CSV file with the columns ``label``, ``name`` and, if need be, ``category`` (``object`` where it
         is empty). A label may have several rows, of different categories. Labels of one name and category are one
         concept. The names unlabelled, void, ignore, ``-`` and none at all say that nothing is shown; 255 says the same
-        where the list does not reach that far.
+        where the list does not reach that far and the label maps have other numbers than 0 and 255. Label maps are read
+        until one has, which is mostly the first.
     title
         What was opened, as it was written.
 
     Raises
     ------
     ImageError
-        If a folder or the list cannot be read, or images and label maps do not pair up; later, if a label map has
-        another number, or is of other proportions than its image.
+        If a folder or the list cannot be read, images and label maps do not pair up, or label maps have 0 and 255
+        alone, and the list names others; later, if a label map has another number, or is of other proportions than its
+        image.
     ParameterError
         If there are not three parts.
     """
@@ -53,8 +58,36 @@ def open_masks(place: str, title: str) -> Concepts:
     names = Path(parts[2]).expanduser().absolute()
     if not is_file(names):
         raise ImageError(f"There is no file {names} with the labels' names.")
-    labels = Labels.of(_read_names(names), str(names))
-    return PairedReader(images, maps, pair_up(images, maps), labels, (names,)).open(title)
+    pairs, rows = pair_up(images, maps), _read_names(names)
+    labels = Labels.of(rows, str(names), void=_is_left_out([maps / label_map for _, label_map in pairs], rows, names))
+    return PairedReader(images, maps, pairs, labels, (names,)).open(title)
+
+
+def _is_left_out(label_maps: Sequence[Path], rows: Sequence[tuple[int, str, str]], names: Path) -> bool:
+    """Tell whether `VOID` marks what was left out: the list ends before it, and other numbers are in use.
+
+    In a binary mask it is the object: that would be lost without a word.
+    """
+    last = max((label for label, _, _ in rows), default=0)
+    if last >= VOID:
+        return False
+    alone = False
+    for path in label_maps:
+        try:
+            values = read_label_map(path)
+        except ImageError:
+            # It is named when it is read for what it shows.
+            continue
+        if ((values != 0) & (values != VOID)).any():
+            return True
+        alone = alone or bool((values == VOID).any())
+    if alone and any(label and name for label, name, _ in rows):
+        raise ImageError(
+            f"The label maps have 0 and {VOID} alone, and {names} names labels up to {last}: is {VOID} the object of a "
+            f"mask, or what was left out? Divide such masks by {VOID}, or say it in a CSV file with the columns label "
+            f"and name: {VOID},object or {VOID},void."
+        )
+    return True
 
 
 def _read_names(path: Path) -> list[tuple[int, str, str]]:
@@ -67,9 +100,10 @@ def _read_names(path: Path) -> list[tuple[int, str, str]]:
 
 def _read_lines(path: Path) -> list[tuple[int, str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise ImageError(f"{path} cannot be read: {reason}.") from None
     return [(label, line.strip(), CATEGORY) for label, line in enumerate(lines)]
 
 

@@ -65,7 +65,7 @@ CONCEPTS: dict[str, ConceptCard] = {
 
 
 def open_concepts(place: str | Path, colours: bool = False) -> Concepts:
-    """Open annotated images: they are listed, and no image is read.
+    """Open annotated images: they are listed, and no image is read; of masks, a label map or a few are.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -13,14 +13,14 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.errors import ImageError
-from whyfooled.images import PHOTOGRAPH_SUFFIXES, is_file, read_photograph
+from whyfooled.images import PHOTOGRAPH_SUFFIXES, compose_accents, list_files_below, read_photograph
 from whyfooled.images.label_maps import read_label_map
 from whyfooled.units.concepts.concepts import NOTHING, Annotated, Concepts
 
 CATEGORY = "object"
 """The category of concepts for which none is given, as Broden calls what is neither part nor material. [ours]"""
 VOID = 255
-"""The number of pixels that were left out of the annotation, unless the list of labels names it (as in PASCAL VOC)."""
+"""The number of pixels that are left out of an annotation, as in PASCAL VOC, unless the list of labels names it."""
 MOST_LABELS = 65536
 """As many as a grey picture with 16 bits has."""
 _UNKNOWN = -2
@@ -43,6 +43,8 @@ class Labels:
         How many numbers are known.
     listed
         Where they are listed, for messages.
+    void
+        Whether `VOID` is nothing, unless it is listed.
     """
 
     names: tuple[str, ...]
@@ -51,17 +53,22 @@ class Labels:
     tables: tuple[tuple[int, ...], ...]
     count: int
     listed: str
+    void: bool
 
     @staticmethod
-    def of(rows: Sequence[tuple[int, str, str]], listed: str) -> Labels:
+    def of(rows: Sequence[tuple[int, str, str]], listed: str, *, void: bool) -> Labels:
         """Make concepts of rows (label, name, category), in the order of the first of each; an empty name is none.
 
-        Labels of one name and category are one concept; a label with rows in several categories is one in each.
+        Labels of one name and category are one concept; a label with rows in several categories is one in each. With
+        `void`, `VOID` is nothing where no row names it.
         """
         known = {label for label, _, _ in rows}
         categories = list(dict.fromkeys(category for _, name, category in rows if name))
         concepts = {pair: place for place, pair in enumerate(dict.fromkeys((row[2], row[1]) for row in rows if row[1]))}
-        blank = [NOTHING if label in known or label == VOID else _UNKNOWN for label in range(max(known | {VOID}) + 1)]
+        blank = [
+            NOTHING if label in known or (void and label == VOID) else _UNKNOWN
+            for label in range(max(known | {VOID}) + 1)
+        ]
         tables = {category: blank.copy() for category in categories}
         for label, name, category in rows:
             if name:
@@ -73,6 +80,7 @@ class Labels:
             tuple(map(tuple, tables.values())),
             len(known),
             listed,
+            void,
         )
 
     def read(self, path: Path) -> Int[Tensor, "m h w"]:
@@ -84,8 +92,8 @@ class Labels:
         unknown = ~inside | (maps[0] == _UNKNOWN)
         if unknown.any():
             raise ImageError(
-                f"{path} must hold the numbers of the {self.count} labels that {self.listed} names, or {VOID} where "
-                f"nothing is annotated; got {int(values[unknown][0])}."
+                f"{path} must hold the numbers of the {self.count} labels that {self.listed} names"
+                f"{f', or {VOID} where nothing is annotated' if self.void else ''}; got {int(values[unknown][0])}."
             )
         return maps
 
@@ -147,10 +155,12 @@ class PairedReader:
 def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
     """Pair images and label maps by their paths below their folders, without the suffix.
 
+    Accents may be written in either of Unicode's forms: file systems differ in that.
+
     Raises
     ------
     ImageError
-        If there are none, one is left over, or two have the same path without the suffix.
+        If there are none, one is left over, two have the same path without the suffix, or a folder may not be read.
     """
     by_stem = [
         _list_by_stem(folder, suffixes, what)
@@ -159,6 +169,7 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
             (maps, (*PHOTOGRAPH_SUFFIXES, ".npy"), "label maps"),
         )
     ]
+    by_stem[1] = _respell(by_stem[0], by_stem[1])
     alone = [sorted(one.keys() - other.keys()) for one, other in (by_stem, by_stem[::-1])]
     if alone[0] or alone[1]:
         counts = " and ".join(
@@ -172,11 +183,17 @@ def pair_up(images: Path, maps: Path) -> tuple[tuple[str, str], ...]:
     return tuple((by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0]))
 
 
+def _respell(images: Mapping[str, str], maps: Mapping[str, str]) -> dict[str, str]:
+    """Give the label maps that no image is called like the path of the image that is, but for Unicode's forms."""
+    spellings = {compose_accents(stem): stem for stem in images.keys() - maps.keys()}
+    return {stem if stem in images else spellings.get(compose_accents(stem), stem): name for stem, name in maps.items()}
+
+
 def _list_by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, str]:
     """List files by their paths without the suffix; raise `ImageError` if two have the same, or there is none."""
     files: dict[str, str] = {}
-    for path in sorted(folder.glob("**/*")):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not is_file(path):
+    for path in list_files_below(folder):
+        if path.suffix.lower() not in suffixes:
             continue
         name = path.relative_to(folder).as_posix()
         stem = str(PurePosixPath(name).with_suffix(""))

@@ -32,7 +32,8 @@ def open_voc2012_segmentation_train(place: str, title: str) -> Concepts:
 
 def _open_voc(place: str, title: str, part: str) -> Concepts:
     root, numbers = find_voc_part(place, "Segmentation", part)
-    labels = Labels.of([(label, name, CATEGORY) for label, name in enumerate(("", *VOC_CLASSES))], "PASCAL VOC 2012")
+    rows = [(label, name, CATEGORY) for label, name in enumerate(("", *VOC_CLASSES))]
+    labels = Labels.of(rows, "PASCAL VOC 2012", void=True)
     pairs = tuple((f"{number}.jpg", f"{number}.png") for number in numbers)
     return PairedReader(root / "JPEGImages", root / "SegmentationClass", pairs, labels).open(title)
 
@@ -66,7 +67,8 @@ def _open_coco_stuff(place: str, title: str, part: str) -> Concepts:
         label = int(match[1])
         # Label 0 is called unlabeled; in the maps it is 255.
         rows += [(label - 1, match[2], "thing" if label <= _LAST_THING else "stuff")] if label else []
-    return PairedReader(images, maps, pair_up(images, maps), Labels.of(rows, str(listing)), (listing,)).open(title)
+    labels = Labels.of(rows, str(listing), void=True)
+    return PairedReader(images, maps, pair_up(images, maps), labels, (listing,)).open(title)
 
 
 def _find_first_folder(folders: list[Path], what: str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import final
 
 from whyfooled.errors import ImageError
+from whyfooled.sources.text_files import open_table, read_text
 
 _MOST = 5
 """How many damaged lines a message says more of than that they are there."""
@@ -47,7 +48,9 @@ class Damage:
 
 
 def read_rows(path: Path, columns: Sequence[str], damage: Damage) -> list[tuple[int, dict[str, str]]]:
-    """Read a CSV file with a header, in UTF-8; lines with too few or too many values are noted, and left out.
+    """Read a CSV file with a header; lines with too few or too many values are noted, and left out.
+
+    In UTF-8 or UTF-16, with commas, semicolons or tabs between the columns.
 
     Parameters
     ----------
@@ -70,21 +73,21 @@ def read_rows(path: Path, columns: Sequence[str], damage: Damage) -> list[tuple[
     """
     rows = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            missing = [name for name in columns if name not in header]
-            if missing:
-                raise ImageError(f"{path} must have the columns {', '.join(columns)}; {', '.join(missing)} is missing.")
-            for values in reader:
-                if len(values) == len(header):
-                    texts = (value.strip() for value in values)
-                    rows.append((reader.line_num, dict(zip(header, texts, strict=True))))
-                elif values:
-                    damage.add(reader.line_num, f"it must have {len(header)} values; got {len(values)}")
+        table, separator = open_table(read_text(path), columns)
+        reader = csv.reader(table, delimiter=separator, strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise ImageError(f"{path} must have the columns {', '.join(columns)}; {', '.join(missing)} is missing.")
+        for values in reader:
+            if len(values) == len(header):
+                texts = (value.strip() for value in values)
+                rows.append((reader.line_num, dict(zip(header, texts, strict=True))))
+            elif values:
+                damage.add(reader.line_num, f"it must have {len(header)} values; got {len(values)}")
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise ImageError(f"{path} cannot be read: it is not text in UTF-8.") from None
     except csv.Error as error:
         raise ImageError(f"{path} cannot be read: line {reader.line_num}: {error}.") from None

@@ -18,11 +18,12 @@ from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.dissection import Dissection
 from whyfooled.units.dissection.passes import AnnotatedRun, Counts, Survey, count, make_permutation_groups, survey
 from whyfooled.units.dissection.results import CUTOFF, DissectedLayer
+from whyfooled.units.dissection.summary import list_names
 
 TOP = 0.005
 """The share of a unit's activations above its threshold (Bau et al. 2017, sec. 2.2)."""
 PERMUTATIONS = 20
-"""How often the annotations are dealt to other images, to see what chance gives. [ours]"""
+"""How often the annotations are permuted among the images, to see what chance gives. [ours]"""
 TOP_IMAGES = 8
 """How many of the images in which a unit is most active are kept. [ours]"""
 
@@ -49,8 +50,8 @@ def dissect(
     active and a concept shown, over those where it is active or the concept shown, both summed over the images in which
     the concept's category is annotated.
 
-    Chance: the images' annotations are dealt to other images, within groups drawn at random, `permutations` times. What
-    a unit reaches then, it reaches by firing where in a picture such things are, not by seeing them.
+    Chance: the annotations are permuted among the images, within groups drawn at random, `permutations` times. What a
+    unit reaches then, it reaches by firing where in a picture such things are, not by seeing them.
 
     The classifier sees the pictures as it always does, mostly a cut-out; label maps are cut in the same way. (Published
     dissections squash the whole picture instead: ``Fit(squash=True)``.) It takes two forward passes an image, whatever
@@ -70,7 +71,7 @@ def dissect(
     cutoff
         The IoU above which a unit detects its best concept.
     permutations
-        How often annotations are dealt to other images; 0 to leave chance out.
+        How often annotations are permuted among the images; 0 to leave chance out.
     top_images
         How many of the images in which a unit is most active are kept, with its maps there.
     batch_size
@@ -177,6 +178,10 @@ def _write_notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Coun
             f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "
             "input (--squash), pictures are seen whole."
         )
+    hidden = [name for name, area in zip(concepts.names, counts.area.tolist(), strict=True) if not area]
+    if hidden:
+        where = ", in the part that the classifier sees" if counts.seen < 1 else ""
+        yield f"Of the listed concepts, no image shows {list_names(hidden)}{where}."
     for name, surveyed in surveys.items():
         seldom = int(((surveyed.threshold == surveyed.moments.smallest) & (surveyed.above > 0)).sum())
         if seldom:
@@ -185,9 +190,9 @@ def _write_notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Coun
                 "are on at all; enlarged, that is all between those places and the next."
             )
     if permutations and len(concepts) == 1:
-        yield "There is one image, so annotations cannot be dealt to others, and nothing says what chance gives."
+        yield "There is one image, so annotations cannot be permuted, and nothing says what chance gives."
     elif permutations >= len(concepts):
         yield (
-            f"Of {len(concepts)} images annotations can be dealt to others in {len(concepts) - 1} ways only, not "
+            f"Among {len(concepts)} images annotations can be permuted in {len(concepts) - 1} ways only, not "
             f"{permutations}: what chance gives is known less well."
         )

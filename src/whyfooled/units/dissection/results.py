@@ -25,7 +25,7 @@ CUTOFF = 0.04
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class DissectedLayer:
-    """One layer's u units, held against c concepts. All tensors are on the CPU.
+    """One layer's u units, compared with c concepts. All tensors are on the CPU.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class DissectedLayer:
     most
         (u,c) The most pixels of one image that `both` has.
     null_iou
-        (r,u) The best IoU of each unit when the annotations are dealt to other images, for each of r ways to deal.
+        (r,u) The best IoU of each unit when the annotations are permuted among the images, for each of r permutations.
     top_images
         (u,m) The images with the unit's m largest activations, largest first, by their places in the list; −1 for none.
     top_values

@@ -28,7 +28,7 @@ _NAMED = 5
 @final
 @dataclass(frozen=True, eq=False)
 class Chance:
-    """How many detectors a layer has, and how many when its annotations are dealt to other images.
+    """How many detectors a layer has, and how many when the annotations are permuted among the images.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def _write_sentences(dissection: DissectionRecord) -> Iterator[str]:
     shown, units = int((dissection.area > 0).sum()), sum(one.layer.units for one in dissection.layers)
     yield (
         f"{dissection.parameters.get('model', '')}: {_count(units, 'unit')} of "
-        f"{_count(len(dissection.layers), 'layer')}, held against {_count(shown, 'concept')} of "
+        f"{_count(len(dissection.layers), 'layer')}, compared with {_count(shown, 'concept')} of "
         f"{_count(len(dissection.categories), 'category', 'categories')} in "
         f"{_count(len(dissection.images), 'image')}."
     )
@@ -126,14 +126,14 @@ def _write_on_chance(dissection: DissectionRecord) -> Iterator[str]:
         yield "There were no permutations, so nothing here says how many detectors chance gives."
         return
     yield (
-        f"By chance: the annotations are dealt to other images, {_count(permutations, 'time')}, and the detectors "
+        f"By chance: the annotations are permuted among the images, {_count(permutations, 'time')}, and the detectors "
         f"counted again: mean, and range. p cannot be below {1 / (1 + permutations):.3f} then."
     )
     chances = {one.layer.name: count_detectors_by_chance(one, dissection.cutoff) for one in dissection.layers}
     many = [name for name, one in chances.items() if one.observed and one.mean >= MUCH * one.observed]
     if many:
         yield (
-            f"Chance alone gives at least half as many detectors in {_list_names(many)}: to be active where in a "
+            f"Chance alone gives at least half as many detectors in {list_names(many)}: to be active where in a "
             "picture such things mostly are is enough there. Which of them do is not known: look at each unit's own p."
         )
 
@@ -155,7 +155,7 @@ def _write_on_reach(dissection: DissectionRecord) -> Iterator[str]:
     if len(missed):
         largest = missed[dissection.area[missed].argsort(descending=True, stable=True)].tolist()
         yield (
-            f"No unit here can detect {_list_names([dissection.concepts[index] for index in largest])}, whatever it "
+            f"No unit here can detect {list_names([dissection.concepts[index] for index in largest])}, whatever it "
             "does: units are active on far fewer, or far more, pixels than show it, so the IoU stays under the cutoff."
         )
 
@@ -234,7 +234,8 @@ def _tabulate_strongest(dissection: DissectionRecord) -> SummaryTable:
     return SummaryTable(caption, headings, rows)
 
 
-def _list_names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
+    """Write names one after another, at most five, and how many more there are."""
     rest = len(names) - _NAMED
     if rest > 0:
         return f"{', '.join(names[:_NAMED])} and {rest} more"

@@ -129,7 +129,7 @@ class TopImages:
 
 
 def share_units_out(layers: Sequence[Layer], keep: Mapping[str, int]) -> Iterator[dict[str, slice]]:
-    """Deal the units out to passes, so that what one pass holds stays within `BUDGET`; one unit is there at least."""
+    """Share the units out among passes, so that what one pass holds stays within `BUDGET`; one unit is always there."""
     free, taken = BUDGET, dict[str, slice]()
     for layer in layers:
         start, needed = 0, 2 * keep[layer.name]
