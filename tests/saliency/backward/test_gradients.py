@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conformance.test_saliency_methods import EVERY
 from tests.helpers.models import SmallNet, small
 from whyfooled import LRP, Classifier, Gradient
 from whyfooled.errors import MethodError, ModelError, ParameterError
+from whyfooled.saliency import METHODS
 from whyfooled.saliency.backward.gradients import check_pairs
 
 NO_PATH = {
@@ -21,7 +21,7 @@ NO_PATH = {
 }
 # Methods that take no gradient, or one from a layer on, which may be cut off before it.
 WITHOUT = {"lime", "prediction-difference", "cam", "gradcam", "gradcampp"}
-TAKING = [method for method in EVERY if method.card.name not in WITHOUT]
+TAKING = [method() for method in METHODS if method.card.name not in WITHOUT]
 
 
 class Cut(nn.Module):
