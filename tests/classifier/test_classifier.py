@@ -168,6 +168,12 @@ class TestOutputs:
         with pytest.raises(ModelError, match=r"logits of the shape \(n, classes\) for n=2 images"):
             Classifier(Constant(torch.zeros(shape)))(IMAGES)
 
+    def test_one_logit_is_said_to_be_one_too_few(self):
+        with pytest.raises(
+            ModelError, match=r"two classes at least; got \(2, 1\)\. One logit .* torch\.cat\(\[-z, z\], 1\)"
+        ):
+            Classifier(Constant(torch.zeros(2, 1)))(IMAGES)
+
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
     def test_logits_that_are_not_finite_are_refused(self, value):
         classifier = Classifier(Constant(torch.tensor([[1.0, 2.0, 0.0], [value, value, 0.0]])))

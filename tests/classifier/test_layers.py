@@ -9,8 +9,10 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from tests.helpers.models import attentive, blind, resnet20, small
+from tests.helpers.models import Decoding, attentive, blind, channels_last, resnet20, small
+from tests.helpers.torchvision_families import REFUSED, RULED, build
 from whyfooled import Classifier, load_classifier
+from whyfooled.classifier.axes import Axes
 from whyfooled.classifier.layers import (
     LAST_STAGE,
     Layer,
@@ -245,6 +247,147 @@ def test_tokens_are_no_places():
     with pytest.raises(ParameterError, match=r"got 'mix', whose output is \(n, 4, 16\)"):
         choose_layers(classifier, "mix")
     assert chosen(classifier, LAST_STAGE) == ["patches"]
+
+
+def hooked(classifier, name, given):
+    """Return what a layer gives, by a hook."""
+    outputs = []
+    handle = classifier.module.get_submodule(name).register_forward_hook(lambda *seen: outputs.append(seen[-1].clone()))
+    classifier.logits(given)
+    handle.remove()
+    return outputs[-1]
+
+
+def test_channels_that_come_last_are_units():
+    classifier, given = channels_last(), images()
+    layers = {layer.name: layer for layer in list_layers(classifier)}
+    assert layers["patches"].axes == Axes()
+    norm = layers["norm"]
+    assert norm == Layer("norm", "LayerNorm", (8, 8, 6), Axes(3, 1, 2))
+    assert (norm.spatial, norm.units, norm.places, norm.map_size) == (True, 6, 64, (8, 8))
+    (last,) = choose_layers(classifier, LAST_STAGE)
+    assert last.units == 6
+    maps = activations(classifier, [norm], given)["norm"]
+    assert torch.equal(maps, hooked(classifier, "norm", given).permute(0, 3, 1, 2))
+    assert maps.is_contiguous()
+
+
+def small_swin():
+    two = (2, 2)
+    return timm.models.SwinTransformer(32, 2, embed_dim=8, depths=two, num_heads=two, window_size=4, num_classes=5)
+
+
+OTHER_AXES = {
+    "swin": (small_swin, 32, "norm", 16, (8, 8)),
+    "mambaout": (lambda: timm.create_model("mambaout_femto"), 64, "stages", 288, (2, 2)),
+    "sequencer": (lambda: timm.create_model("sequencer2d_s"), 56, "norm", 384, (4, 4)),
+    "nest": (lambda: timm.create_model("nest_tiny", img_size=64), 64, "norm", 384, (4, 4)),
+}
+
+
+@pytest.mark.parametrize("architecture", OTHER_AXES)
+def test_networks_with_channels_last_have_the_units_that_they_have(architecture):
+    make, side, name, units, size = OTHER_AXES[architecture]
+    torch.manual_seed(0)
+    classifier = Classifier(make().eval(), size=(side, side))
+    (layer,) = choose_layers(classifier, name)
+    assert (layer.units, layer.map_size) == (units, size)
+    assert choose_layers(classifier, LAST_STAGE) == (layer,)
+    given = images(1, side)
+    output = hooked(classifier, name, given)
+    last = output if output.shape[1] == units else output.permute(0, 3, 1, 2)
+    assert torch.equal(activations(classifier, [layer], given)[name], last)
+
+
+@pytest.mark.parametrize("architecture", OTHER_AXES)
+def test_places_are_where_the_image_was_changed(architecture):
+    make, side, name, _, _ = OTHER_AXES[architecture]
+    torch.manual_seed(0)
+    classifier = Classifier(make().eval(), size=(side, side))
+    layers = choose_layers(classifier, name)
+    plain = images(1, side)
+    middles = {}
+    for down in (0, 1):
+        for right in (0, 1):
+            changed, half = plain.clone(), side // 2
+            changed[:, :, down * half : down * half + half, right * half : right * half + half] = 0
+            maps = [activations(classifier, layers, image)[name].double() for image in (plain, changed)]
+            moved = (maps[1] - maps[0]).square().sum((0, 1))
+            rows, columns = (torch.arange(count).double() for count in moved.shape)
+            middles[down, right] = (moved.sum(1) @ rows / moved.sum(), moved.sum(0) @ columns / moved.sum())
+    for other in (0, 1):
+        assert middles[0, other][0] < middles[1, other][0]
+        assert middles[other, 0][1] < middles[other, 1][1]
+
+
+CONVOLUTIONAL = sorted({*RULED, *REFUSED} - {"maxvit_t", "swin_t", "vit_b_16", "wide_resnet50_2", "resnext50_32x4d"})
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_of_torchvisions_convolutional_networks_all_places_are_those_of_the_shape(name):
+    side = 96 if name == "inception_v3" else 64
+    classifier = Classifier(build(name), size=(side, side))
+    layers = [layer for layer in list_layers(classifier) if len(layer.shape) == 3 and min(layer.shape[1:]) > 1]
+    own = [layer for layer in layers if layer.spatial]
+    if name != "convnext_tiny":
+        assert own == layers
+        assert all(layer.axes == Axes() for layer in own)
+    assert choose_layers(classifier, LAST_STAGE) == (layers[-1],)
+
+
+class Heads(nn.Module):
+    """Tokens of 4 x 4 patches with a class token, whose queries have heads; the logits are the class token's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.norm, self.queries, self.head = nn.LayerNorm(8), nn.Identity(), nn.Linear(8, 5)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = self.norm(torch.cat([torch.ones(len(x), 1, 8), tokens], 1))
+        queries = self.queries(tokens.view(len(x), -1, 2, 4).transpose(1, 2))
+        tokens = tokens + F.scaled_dot_product_attention(queries, queries, queries).transpose(1, 2).flatten(2)
+        return self.head(tokens[:, 0])
+
+
+def test_tokens_and_heads_of_attention_are_said_to_be_what_they_are():
+    classifier = Classifier(Heads().eval(), size=(16, 16))
+    layers = {layer.name: layer for layer in list_layers(classifier)}
+    assert layers["norm"].axes == Axes(2, 1, 1, tokens=tuple(tuple(range(row, row + 4)) for row in range(1, 17, 4)))
+    assert not layers["norm"].spatial
+    assert layers["norm"].output == "(n, 17, 8): tokens, not channels and places"
+    assert layers["queries"].output == "(n, 2, 17, 4): tokens, not channels and places"
+    assert not layers["queries"].spatial
+    for name in ("norm", "queries"):
+        with pytest.raises(
+            ParameterError, match=r"with more than one place; got '\w+', whose output is .* tokens, not"
+        ):
+            choose_layers(classifier, name)
+    assert chosen(classifier, LAST_STAGE) == ["patches"]
+    assert chosen(classifier, "*") == ["patches"]
+
+
+def test_what_the_logits_do_not_depend_on_is_no_last_stage():
+    classifier = Classifier(Decoding().eval(), size=(32, 32))
+    assert chosen(classifier, LAST_STAGE) == ["encoder"]
+    assert chosen(classifier, "*") == ["encoder", "decoder"]
+
+
+class OutOfSight(nn.Module):
+    """Computes its logits from its features in NumPy, where nobody sees how."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x):
+        return torch.from_numpy(self.features(x).detach().numpy().mean((2, 3)))
+
+
+def test_where_it_cannot_be_told_what_the_logits_depend_on_the_last_stage_is_the_last():
+    assert chosen(Classifier(OutOfSight().eval(), size=(8, 8)), LAST_STAGE) == ["features"]
 
 
 class Folding(nn.Module):

@@ -233,6 +233,37 @@ def test_nan_logits_are_named(attack):
         attack(classifier, images, Untargeted(labels))
 
 
+CUTS = {
+    "frozen": torch.no_grad(),
+    "detached": lambda images: images.detach(),
+    "numpy": lambda images: torch.from_numpy(images.detach().numpy()),
+}
+
+
+class Cut(nn.Module):
+    """A small network that no gradient leads through, though its head has gradients all the same."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self.net, self.cut = small().module, cut
+
+    def forward(self, x):
+        if isinstance(self.cut, torch.no_grad):
+            with torch.no_grad():
+                features = self.net.second(self.net.first(x).relu()).relu().mean((2, 3))
+            return self.net.head(features)
+        return self.net(self.cut(x))
+
+
+@ATTACK
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_model_that_cuts_the_gradient_off_is_named(attack, cut):
+    classifier = Classifier(Cut(CUTS[cut]).eval(), size=(16, 16))
+    _, images, _ = case()
+    with pytest.raises(ModelError, match=r"logits do not depend on the images by operations .* such as torch\.no_grad"):
+        attack(classifier, images, Untargeted(classifier.predict(images)))
+
+
 class RootOfZero(nn.Module):
     """Finite logits everywhere; no derivative where the first pixel is 0."""
 

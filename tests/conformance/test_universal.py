@@ -7,7 +7,7 @@ import torch
 
 import whyfooled.universal
 from tests.helpers.models import attentive, small
-from whyfooled.errors import ImageError, ParameterError
+from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.sources import Source
 from whyfooled.universal import UNIVERSAL, InterpretationAttack, UniversalPerturbation
@@ -185,6 +185,16 @@ def test_images_that_are_wrong_already_do_not_count(name):
     assert len(found.fitted_to) == len(make(name).fit(classifier, (given[kept], labels[kept])).fitted_to)
     with pytest.raises(ImageError, match="None of the 6 images is classified as what it shows"):
         make(name).fit(classifier, (given, (labels + 1) % 5))
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "random"])
+@pytest.mark.parametrize("cut", [torch.Tensor.detach, lambda x: torch.from_numpy(x.detach().numpy())])
+def test_a_model_that_cuts_the_gradient_off_is_named(name, cut):
+    classifier, (given, labels) = case()
+    whole = classifier.module.forward
+    classifier.module.forward = lambda x: whole(cut(x))
+    with pytest.raises(ModelError, match="logits do not depend on the images by operations that have a gradient"):
+        make(name).fit(classifier, (given, labels))
 
 
 @METHOD

@@ -28,6 +28,7 @@ from whyfooled import (
     run_attack,
 )
 from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
+from whyfooled.images import to_picture
 from whyfooled.registry import title
 
 NAMES = ["ash, ash tree", "birch", "cedar", "elm", "<oak & co>"]
@@ -360,6 +361,14 @@ def test_a_network_for_another_size_is_named(image):
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
     with pytest.raises(ModelError, match=r"shape \(1, 3, 16, 16\).*size="):
         explain(Classifier(module, size=(16, 16)), image)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.float64])
+def test_a_model_that_is_not_in_single_precision_is_named(image, precision):
+    classifier = named().to(precision)
+    for given in (image, to_picture(image[0])):
+        with pytest.raises(ModelError, match=rf"must be in single precision .* its parameters are {precision}"):
+            explain(classifier, given)
 
 
 def test_saving_onto_a_file_is_refused(fooled, tmp_path):

@@ -80,6 +80,53 @@ class Attentive(nn.Module):
         return self.head(self.mix(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
 
 
+class ChannelsLast(nn.Module):
+    """Patches of 2 x 2 pixels with their channels last, as in Swin; a norm, and a linear head after their mean.
+
+    With ``turned``, what the norm gives is turned so that channels come first, by a layer of its own: the same network.
+    """
+
+    def __init__(self, classes: int = 5, *, turned: bool = False) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.patches = nn.Conv2d(3, 6, 2, stride=2)
+            self.mix = nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6))
+            self.norm = nn.LayerNorm(6)
+            self.turn = Turn() if turned else nn.Identity()
+            self.head = nn.Linear(6, classes)
+
+    def forward(self, x):
+        x = self.patches(x).permute(0, 2, 3, 1)
+        x = self.turn(self.norm(x + self.mix(x)))
+        return self.head(x.mean((2, 3) if isinstance(self.turn, Turn) else (1, 2)))
+
+
+class Turn(nn.Module):
+    """Puts channels that come last first."""
+
+    def forward(self, x):
+        return x.permute(0, 3, 1, 2)
+
+
+class Decoding(nn.Module):
+    """Classifies, and reconstructs the image on the side, after that; gives the logits alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, 2, 1), nn.ReLU())
+            self.head = nn.Linear(6, 5)
+            self.decoder = nn.ConvTranspose2d(6, 3, 4, 4)
+
+    def forward(self, x):
+        features = self.encoder(x)
+        logits = self.head(features.mean((2, 3)))
+        self.reconstruction = self.decoder(features)
+        return logits
+
+
 class Linear(nn.Module):
     """Logits that are linear in the image: the nearest adversarial image is known in closed form."""
 
@@ -128,6 +175,10 @@ def _zero(inputs: int) -> nn.Linear:
 
 def attentive(side: int = 8) -> Classifier:
     return Classifier(Attentive().eval(), size=(side, side), name="attentive")
+
+
+def channels_last(side: int = 16, *, turned: bool = False) -> Classifier:
+    return Classifier(ChannelsLast(turned=turned).eval(), (0.5,) * 3, (0.25,) * 3, (side, side), name="channels last")
 
 
 def resnet20() -> Classifier:

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -42,6 +43,23 @@ def ruled_two_layers(first: Tensor, second: Tensor, x: Tensor, out: int, rule: s
             "guided": max(g, 0.0) if is_open else 0.0,
         }[rule]
     return first.T @ gradient
+
+
+def grad_cam_of_layer(module, layer, x, classes, *, to_grid=lambda output: output):
+    """Grad-CAM (n,1,h,w) by autograd: the layer's output is copied, so that nothing can write into it."""
+    kept = {}
+
+    def hook(part, given, output):
+        kept["activation"] = output.clone()
+        return kept["activation"].clone()
+
+    handle = module.get_submodule(layer).register_forward_hook(hook)
+    logits = module(x)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept["activation"])
+    activation, gradient = to_grid(kept["activation"].detach()), to_grid(gradient)
+    cam = (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True).clamp_min(0)
+    return F.interpolate(cam, size=x.shape[-2:], mode="bilinear")
 
 
 def grad_cam_by_hand(features: Tensor, head: nn.Linear, cls: int) -> Tensor:

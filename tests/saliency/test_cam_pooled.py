@@ -8,7 +8,7 @@ from torch import nn
 from torchcam import methods as torchcam
 from torchvision import models
 
-from tests.helpers.models import SmallNet, linear, small
+from tests.helpers.models import Decoding, SmallNet, channels_last, linear, small
 from whyfooled import CAM, Classifier, GradCAM, GradCAMPlusPlus, count_passes, load_classifier
 from whyfooled.errors import MethodError, ParameterError
 
@@ -58,7 +58,11 @@ class TestOnNetworks:
             found = method(Classifier(module), x, classes)
             torch.testing.assert_close(min_max(found), min_max(expected), rtol=0, atol=1e-4)
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-        expected = theirs(torchcam.GradCAM(module, layer, input_shape=(3, 96, 96)), module, x, classes)
+        extractor = torchcam.GradCAM(module, layer, input_shape=(3, 96, 96))
+        # TorchCAM keeps the very tensor, which DenseNet's last ReLU writes into; so what follows is given a copy.
+        handed_on = module.get_submodule(layer).register_forward_hook(lambda *given: given[-1].clone())
+        expected = theirs(extractor, module, x, classes)
+        handed_on.remove()
         assert expected.flatten(1).any(1).all()
         found = GradCAM(layer)(Classifier(module), x, classes)
         torch.testing.assert_close(min_max(found), min_max(expected), rtol=0, atol=1e-4)
@@ -195,6 +199,43 @@ def test_one_forward_pass_serves_all_classes_and_no_backward():
     assert not found.requires_grad
 
 
+@pytest.mark.parametrize("layer", [None, "norm"])
+def test_channels_may_come_last(layer):
+    classifier, x, y = channels_last(), torch.rand(2, 3, 16, 12), torch.tensor([[1, 3], [0, 2]])
+    expected = CAM()(channels_last(turned=True), x, y)
+    assert expected.any()
+    torch.testing.assert_close(CAM(layer)(classifier, x, y), expected)
+    bias = classifier.module.head.bias[y]
+    torch.testing.assert_close(CAM(layer)(classifier, x, y).mean((2, 3, 4)) + bias, classifier(x).gather(1, y))
+
+
+def test_a_decoder_on_the_side_does_not_count():
+    classifier, x, y = Classifier(Decoding().eval(), size=(32, 32)), torch.rand(2, 3, 32, 32), torch.tensor([1, 3])
+    assert torch.equal(CAM()(classifier, x, y), CAM("encoder")(classifier, x, y))
+
+
+class MeanOfTokens(nn.Module):
+    """Tokens that attend to each other; the logits are a linear layer of their mean."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.mix = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.mix(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+def test_tokens_of_a_named_layer_are_put_on_their_places():
+    module, x, y = MeanOfTokens().eval(), torch.rand(2, 3, 16, 20), torch.tensor([1, 3])
+    found = CAM("mix")(Classifier(module, size=(16, 20)), x, y)
+    tokens = module.mix(module.patches(x).flatten(2).transpose(1, 2)).detach()
+    cam = torch.einsum("nd,ntd->nt", module.head.weight[y].detach(), tokens).view(2, 1, 4, 5)
+    torch.testing.assert_close(found, F.interpolate(cam, size=(16, 20), mode="bilinear"))
+
+
 class TestRefusals:
     @staticmethod
     def refusal(module, *, layer=None, side=64):
@@ -243,6 +284,10 @@ class TestRefusals:
         text = self.refusal(made("densenet121"), layer="features.conv0")
         assert "the output of 'features.conv0', 64 channels of 32 × 32 places" in text
         assert "the output of 'fc' is not (n, channels, height, width)" in self.refusal(made("resnet18"), layer="fc")
+
+    def test_a_layer_of_tokens(self):
+        text = self.refusal(made("timm:vit_tiny_patch16_224"), layer="blocks.3.attn.q_norm", side=224)
+        assert "of 'blocks.3.attn.q_norm' is not (n, channels, height, width), but (n, 3, 197, 64): tokens, not" in text
 
     def test_an_unknown_layer(self):
         with pytest.raises(ParameterError, match="Did you mean second"):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.checks import SLACK, check_attempted, check_classifier, check_images, name_images
+from whyfooled.classifier.dependence import check_dependence
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter
 from whyfooled.types import Flags, Images, Logits, PerImage
@@ -118,6 +119,8 @@ class Problem:
     def logits(self, images: Tensor) -> Logits:
         """Run the classifier, with a graph to the images if they require one."""
         logits: Tensor = self.classifier(images)
+        if images.requires_grad and torch.is_grad_enabled():
+            check_dependence(logits, images)
         self._check_finite(logits, "logits", "Check its weights and its normalisation.")
         return logits
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from whyfooled.classifier.classifier import Classifier
-from whyfooled.errors import ImageError, bad_parameter
+from whyfooled.errors import ImageError, ModelError, bad_parameter
 
 SLACK = 1e-6
 """How far a value may lie outside its bounds: rounding. [ours]"""
@@ -17,6 +17,15 @@ def check_classifier(classifier: object) -> None:
     if not isinstance(classifier, Classifier):
         fix = "Wrap the model: Classifier(module, mean=..., std=...)." if isinstance(classifier, nn.Module) else ""
         raise bad_parameter("classifier", "must be a Classifier", type(classifier).__name__, fix)
+
+
+def check_single_precision(classifier: Classifier) -> None:
+    """Raise `ModelError` for a model whose parameters are not in single precision."""
+    if classifier.mean.dtype != torch.float32:
+        raise ModelError(
+            f"The model must be in single precision for this; its parameters are {classifier.mean.dtype}. Give "
+            "model.float()."
+        )
 
 
 def check_saliency(saliency: object) -> None:

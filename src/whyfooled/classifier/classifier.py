@@ -211,8 +211,13 @@ class Classifier(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ImageError(f"`images` must have the shape (n, {self.channels}, h, w); got {tuple(images.shape)}.")
-        with _evaluating(self.module):
-            output = self.module((images - self.mean) / self.std)
+        try:
+            with _evaluating(self.module):
+                output = self.module((images - self.mean) / self.std)
+        except RuntimeError:
+            # Not before: a model may well bring its input to its own precision.
+            _check_precision(self.module, images)
+            raise
         if not isinstance(output, Tensor):
             raise ModelError(
                 f"The model must return one tensor of logits; got {type(output).__name__}. "
@@ -220,8 +225,8 @@ class Classifier(nn.Module):
             )
         if output.ndim != 2 or len(output) != len(images) or output.shape[1] < 2:
             raise ModelError(
-                f"The model must return logits of the shape (n, classes) for n={len(images)} images; "
-                f"got {tuple(output.shape)}."
+                f"The model must return logits of the shape (n, classes) for n={len(images)} images, of two classes at "
+                f"least; got {tuple(output.shape)}.{_ONE_LOGIT if output.shape[1:] == (1,) else ''}"
             )
         return output
 
@@ -340,6 +345,25 @@ class Classifier(nn.Module):
             )
         fix = did_you_mean(text, dict.fromkeys(part for full in self.class_names for part in full.split(", ")))
         raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
+
+
+_ONE_LOGIT = " One logit for two classes can be made two: wrap it in a module that returns torch.cat([-z, z], 1)."
+
+
+def _check_precision(module: nn.Module, images: Tensor) -> None:
+    """Raise the error that says so if images are of another precision than the module's parameters."""
+    precision = next((part.dtype for part in module.parameters() if part.is_floating_point()), images.dtype)
+    if precision == images.dtype:
+        return
+    if precision not in (torch.float32, torch.float64):
+        raise ModelError(
+            f"The model must be in the precision of the images, {images.dtype}; its parameters are {precision}. Give "
+            "model.float()."
+        )
+    name = str(precision).removeprefix("torch.")
+    raise bad_parameter(
+        "images", f"must be {precision}, as the model's parameters are", images.dtype, f"Give images.to(torch.{name})."
+    )
 
 
 _MOST_DIGITS = 100

@@ -11,12 +11,17 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from whyfooled.classifier.axes import CHANNELS_FIRST, Axes, read_axes
 from whyfooled.classifier.classifier import Classifier
+from whyfooled.classifier.tracing import PassTrace, Seen
 from whyfooled.errors import ModelError, ParameterError, bad_parameter, did_you_mean
 from whyfooled.types import Images
 
 LAST_STAGE = "last-stage"
-"""Stands for the outermost of the modules that give the last output with places, such as ``layer4`` of a ResNet."""
+"""Stands for the outermost of the modules that give the last output with places, such as ``layer4`` of a ResNet.
+
+What the logits do not depend on, such as a decoder beside the head, does not count.
+"""
 
 See = Callable[[str, nn.Module, tuple[Any, ...], Tensor], None]
 """Called with a layer's name, the layer, its arguments and its output, each time that it ran."""
@@ -35,30 +40,62 @@ class Layer:
         The name of its class.
     shape
         Shape of its output, without the batch; of the last one, if it runs several times in a pass.
+    axes
+        Which of its output's axes are channels and places; or, in words, what it gives in place of them.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
+    axes: Axes | str = CHANNELS_FIRST
 
     @property
     def spatial(self) -> bool:
-        """Whether its output is (n, units, height, width) with more than one place either way.
-
-        Told by its shape alone: a model that puts channels last, or the heads of its attention second, has outputs
-        that look so and are not.
-        """
-        return len(self.shape) == 3 and min(self.shape[1:]) > 1
+        """Whether its output has units with more than one place either way; tokens are no places here."""
+        return is_grid(self.axes, self.shape)
 
     @property
     def units(self) -> int:
         """How many units (channels) it has."""
-        return self.shape[0] if self.shape else 0
+        return self.shape[self.known_axes.channels - 1] if self.shape else 0
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """How many rows and columns one unit's activation map has."""
+        return self.known_axes.size(self.shape) if self.spatial else (0, 0)
 
     @property
     def places(self) -> int:
         """How many places one unit's activation map has."""
-        return self.shape[1] * self.shape[2] if self.spatial else 0
+        height, width = self.map_size
+        return height * width
+
+    @property
+    def known_axes(self) -> Axes:
+        """Which of its output's axes are which; as if channels came first where there are no places."""
+        return self.axes if isinstance(self.axes, Axes) else CHANNELS_FIRST
+
+    @property
+    def output(self) -> str:
+        """What it gives for n images, in words."""
+        return describe_output(self.axes, self.shape)
+
+    def to_maps(self, output: Tensor) -> Tensor:
+        """Turn its output, or a gradient of that shape, into (n, units, height, width)."""
+        return self.known_axes.to_grid(output)
+
+
+def is_grid(axes: Axes | str, shape: tuple[int, ...]) -> bool:
+    """Tell whether an output of this shape, for one image, has channels with more than one row and column of places."""
+    return isinstance(axes, Axes) and not axes.tokens and len(shape) == 3 and min(axes.size(shape)) > 1
+
+
+def describe_output(axes: Axes | str, shape: tuple[int, ...]) -> str:
+    """Say what an output of this shape, for one image, is: ``(n, 197, 192): tokens, not channels and places``."""
+    sizes = f"({', '.join(map(str, ('n', *shape)))})"
+    if isinstance(axes, str):
+        return f"{sizes}: {axes}"
+    return f"{sizes}: tokens, not channels and places" if axes.tokens else sizes
 
 
 def list_layers(classifier: Classifier) -> list[Layer]:
@@ -66,17 +103,30 @@ def list_layers(classifier: Classifier) -> list[Layer]:
 
     It takes one forward pass.
     """
-    layers: dict[str, Layer] = {}
+    return list(_list_used(classifier))
+
+
+def _list_used(classifier: Classifier) -> dict[Layer, bool]:
+    """List the layers, and say of each whether the logits depend on what it gave."""
+    blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size)
+    trace = PassTrace(blank)
+    seen: dict[str, tuple[str, tuple[int, ...], Seen]] = {}
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        layers.pop(name, None)
+        seen.pop(name, None)
         if output.ndim and len(output) == 1:
-            layers[name] = Layer(name, type(part).__name__, tuple(output.shape[1:]))
+            seen[name] = type(part).__name__, tuple(output.shape[1:]), trace.look(output)
 
-    blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size)
-    with watch_layers(find_layers(classifier.module, None), see):
-        classifier.logits(blank)
-    return list(layers.values())
+    with watch_layers(find_layers(classifier.module, None), see), trace:
+        logits = classifier.logits(blank)
+    used = trace.find_ancestors(logits)
+    return {
+        # One row of numbers for each image has no places to look for.
+        Layer(name, kind, shape, CHANNELS_FIRST if len(shape) < 2 else read_axes(known.origin, (1, *shape))): (
+            known.step in used
+        )
+        for name, (kind, shape, known) in seen.items()
+    }
 
 
 def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument: str = "layers") -> tuple[Layer, ...]:
@@ -106,7 +156,7 @@ def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument:
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     if not names:
         raise ParameterError(f"`{argument}` must have at least one entry.")
-    known = list_layers(classifier)
+    known = _list_used(classifier)
     if not any(layer.spatial for layer in known):
         raise ModelError(
             "No layer of this model gives an output (n, units, height, width) with more than one place, so it has no "
@@ -116,18 +166,18 @@ def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument:
     return tuple(layer for layer in known if layer.name in chosen)
 
 
-def _match_layers(name: str, known: Sequence[Layer], argument: str) -> list[Layer]:
+def _match_layers(name: str, known: Mapping[Layer, bool], argument: str) -> list[Layer]:
     spatial = [layer for layer in known if layer.spatial]
     if name == LAST_STAGE:
-        # What a module is the last part of finishes after it, so this is the outermost.
-        return spatial[-1:]
+        # What a module is the last part of finishes after it, so this is the outermost. Where it cannot be told which
+        # the logits depend on, they may depend on all.
+        return ([layer for layer in spatial if known[layer]] or spatial)[-1:]
     exact = [layer for layer in known if layer.name == name]
     if exact and not exact[0].spatial:
-        shape = ", ".join(map(str, ("n", *exact[0].shape)))
         raise bad_parameter(
             argument,
-            "must name layers whose output is (n, units, height, width) with more than one place",
-            f"{name!r}, whose output is ({shape})",
+            "must name layers whose output is (n, units, height, width), in any order, with more than one place",
+            f"{name!r}, whose output is {exact[0].output}",
             f"The last one that has it is {spatial[-1].name!r}.",
         )
     matches = exact or [layer for layer in spatial if _fits(layer.name, name)]
@@ -192,20 +242,18 @@ def activations(classifier: Classifier, layers: Sequence[Layer], images: Images)
     parts = {name: part for layer in layers for name, part in find_layers(classifier.module, layer.name).items()}
     with watch_layers(parts, see):
         classifier.logits(images)
-    for name in parts:
-        output = outputs.get(name)
-        if output is None or output.ndim != 4 or len(output) != len(images):
-            got = "nothing" if output is None else f"the shape {tuple(output.shape)}"
-            raise ModelError(
-                f"The layer {name!r} must give (n, units, height, width) for n={len(images)} images; got {got}."
-            )
-        if not torch.isfinite(output).all():
-            raise ModelError(
-                f"The layer {name!r} must give finite activations; got NaN or infinite ones. Check the weights."
-            )
-    return outputs
+    return {layer.name: _check_maps(layer, outputs.get(layer.name), images) for layer in layers}
 
 
-def is_spatial(tensor: Tensor) -> bool:
-    """Tell whether a tensor is (n, channels, height, width) with more than one place either way."""
-    return tensor.ndim == 4 and min(tensor.shape[-2:]) > 1
+def _check_maps(layer: Layer, output: Tensor | None, images: Images) -> Tensor:
+    """Return a layer's activation maps, or raise `ModelError` if its output is none of them."""
+    if output is None or output.ndim != 4 or len(output) != len(images):
+        got = "nothing" if output is None else f"the shape {tuple(output.shape)}"
+        raise ModelError(
+            f"The layer {layer.name!r} must give (n, units, height, width) for n={len(images)} images; got {got}."
+        )
+    if not torch.isfinite(output).all():
+        raise ModelError(
+            f"The layer {layer.name!r} must give finite activations; got NaN or infinite ones. Check the weights."
+        )
+    return layer.to_maps(output).contiguous()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from whyfooled.attacks import AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import check_single_precision
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import bad_parameter
@@ -88,6 +89,7 @@ def read_clean_image(
     A picture that has that size already, such as one that an adversarial image was made from, goes in as it is where
     that is nearer to the adversarial image.
     """
+    check_single_precision(classifier)
     if isinstance(image, (str, Path)) and is_tensor_file(Path(image)):
         return read_clean(Path(image), _input_shape(classifier)).to(classifier.mean)
     if isinstance(image, (str, Path)):

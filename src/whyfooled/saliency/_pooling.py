@@ -7,7 +7,9 @@ shape) is then the identity.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from whyfooled.classifier import Classifier
-from whyfooled.classifier.layers import find_layers, is_spatial, watch_layers
+from whyfooled.classifier.axes import Axes, read_axes
+from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
+from whyfooled.classifier.tracing import NOTHING, PassTrace, Seen
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.calls import tensors_in
@@ -57,22 +61,63 @@ def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None
         If the logits are computed in another way.
     """
     find_layers(classifier.module, layer)
-    seen, leaving = _Seen(layer), _LeavingCalls()
-    with watch_layers(find_layers(classifier.module, None), seen.see), leaving:
-        logits = ruled_logits(classifier, images.detach(), None)
+    choices = _CHOICES.setdefault(classifier.module, {})
+    key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
+    if key in choices:
+        logits, seen, candidates = _watch(classifier, images, layer, None)
+        again = _take_known(choices[key], seen, candidates, logits)
+        if again is not None:
+            return again
+    logits, seen, candidates = _watch(classifier, images, layer, PassTrace)
     head = next((head for head in reversed(seen.heads) if _gives(head, logits)), None)
     if head is None:
         raise MethodError(
             f"{card.title} needs logits that a linear layer computes from the mean of a spatial layer's channels; the "
             f"logits of this model are not the output of a linear layer. {_ADVICE}"
         )
-    candidates = ([] if seen.spatial is None else [seen.spatial]) + ([] if layer else leaving.inputs)
-    features = next((one for one in reversed(candidates) if _is_mean(head.values, one)), None)
-    if features is None:
-        raise MethodError(
-            f"{card.title} does not work on this model: {_say_why_not(head, candidates, layer)}. {_ADVICE}"
-        )
-    return PooledLinear(logits, features, head.layer.weight.flatten(1))
+    grids = {place: grid for place, each in enumerate(candidates) if (grid := each.to_grid(layer)) is not None}
+    place = next((place for place in reversed(grids) if _is_mean(head.values, grids[place])), None)
+    if place is None:
+        why = _say_why_not(head, list(grids.values()), seen.last, layer)
+        raise MethodError(f"{card.title} does not work on this model: {why}. {_ADVICE}")
+    if len(logits):
+        choices[key] = _Choice(place, candidates[place].tensor.shape[1:], cast(Axes, candidates[place].axes))
+    return PooledLinear(logits, grids[place], head.layer.weight.flatten(1))
+
+
+class _Choice(NamedTuple):
+    """Which candidate is what the linear layer takes the mean of, its shape for one image, and its axes."""
+
+    place: int
+    shape: tuple[int, ...]
+    axes: Axes
+
+
+_CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
+
+
+def _watch(
+    classifier: Classifier, images: Images, layer: str | None, tracing: type[PassTrace] | None
+) -> tuple[Logits, _SeenLayers, list[_Candidate]]:
+    """Run a forward pass; return the logits, what layers show, and what may be the features, the last ones last."""
+    given = images.detach()
+    trace = None if tracing is None else tracing(given)
+    seen, leaving = _SeenLayers(layer, trace), _LeavingCalls(trace)
+    with watch_layers(find_layers(classifier.module, None), seen.see), leaving, trace or nullcontext():
+        logits = ruled_logits(classifier, given, None)
+    return logits, seen, ([] if seen.last is None else [seen.last]) + ([] if layer else leaving.inputs)
+
+
+def _take_known(
+    choice: _Choice, seen: _SeenLayers, candidates: list[_Candidate], logits: Logits
+) -> PooledLinear | None:
+    """Take the features that were found before; None if they are not what they were."""
+    head = next((head for head in reversed(seen.heads) if _gives(head, logits)), None)
+    tensor = candidates[choice.place].tensor if choice.place < len(candidates) else None
+    if head is None or tensor is None or tensor.shape[1:] != choice.shape:
+        return None
+    features = choice.axes.to_grid(tensor)
+    return PooledLinear(logits, features, head.layer.weight.flatten(1)) if _is_mean(head.values, features) else None
 
 
 _ADVICE = "Use gradcam, which needs no such layers."
@@ -91,20 +136,44 @@ class _Head(NamedTuple):
         return self.inputs.flatten(1)
 
 
-class _Seen:
-    """What layers show in a forward pass: calls of linear layers, and the last spatial output of one layer, or any."""
+class _Candidate(NamedTuple):
+    """A tensor that may have channels and places."""
 
-    def __init__(self, layer: str | None) -> None:
-        self.layer = layer
+    tensor: Tensor
+    seen: Seen
+
+    @classmethod
+    def of(cls, tensor: Tensor, trace: PassTrace | None) -> _Candidate:
+        """Note a tensor, and where its values come from if that is followed."""
+        return cls(tensor, NOTHING if trace is None else trace.look(tensor))
+
+    @property
+    def axes(self) -> Axes | str:
+        """Which of its axes are channels and places, or what it is in place of that."""
+        return read_axes(self.seen.origin, tuple(self.tensor.shape))
+
+    def to_grid(self, layer: str | None) -> Tensor | None:
+        """Return it as (n,d,h,w); None if it is something else. Tokens count where their layer was named."""
+        axes = self.axes
+        if isinstance(axes, Axes) and (is_grid(axes, tuple(self.tensor.shape[1:])) or (layer and axes.tokens)):
+            return axes.to_grid(self.tensor)
+        return None
+
+
+class _SeenLayers:
+    """What layers show in a forward pass: calls of linear layers, and the last output of one, or any, with places."""
+
+    def __init__(self, layer: str | None, trace: PassTrace | None) -> None:
+        self.layer, self.trace = layer, trace
         self.heads: list[_Head] = []
-        self.spatial: Tensor | None = None
+        self.last: _Candidate | None = None
 
     def see(self, name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         """Note a layer that ran."""
-        if given and isinstance(given[0], Tensor) and _is_linear(part) and not is_spatial(output):
+        if given and isinstance(given[0], Tensor) and _is_linear(part) and not _may_have_places(output):
             self.heads.append(_Head(name, part, given[0]))
-        if is_spatial(output) and self.layer in (None, name):
-            self.spatial = output
+        if name == self.layer or (self.layer is None and _may_have_places(output)):
+            self.last = _Candidate.of(output, self.trace)
 
 
 class _LeavingCalls(TorchFunctionMode):
@@ -113,17 +182,24 @@ class _LeavingCalls(TorchFunctionMode):
     A pooling is among them, however it is spelled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trace: PassTrace | None) -> None:
         super().__init__()
-        self.inputs: list[Tensor] = []
+        self.trace = trace
+        self.inputs: list[_Candidate] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         outputs = func(*args, **(kwargs or {}))
-        if isinstance(outputs, Tensor) and not is_spatial(outputs):
-            self.inputs += filter(is_spatial, tensors_in((args, kwargs or {})))
+        if isinstance(outputs, Tensor) and not _may_have_places(outputs):
+            taken = filter(_may_have_places, tensors_in((args, kwargs or {})))
+            self.inputs += [_Candidate.of(tensor, self.trace) for tensor in taken]
         return outputs
+
+
+def _may_have_places(tensor: Tensor) -> bool:
+    """Tell whether a tensor's shape allows for channels and more than one row and column of places."""
+    return tensor.ndim == 4 and min(tensor.shape[-2:]) > 1
 
 
 def _is_linear(part: nn.Module) -> bool:
@@ -153,11 +229,12 @@ def _close(first: Tensor, second: Tensor, scale: Tensor) -> bool:
     return bool(((first - second).abs() <= _ROUNDING * torch.finfo(second.dtype).eps * scale).all())
 
 
-def _say_why_not(head: _Head, candidates: list[Tensor], layer: str | None) -> str:
+def _say_why_not(head: _Head, candidates: list[Tensor], last: _Candidate | None, layer: str | None) -> str:
     takes = f"the logits come from {head.name!r}, which takes {head.values.shape[1]} numbers that are not the mean of"
     if layer is not None:
         if not candidates:
-            return f"the output of {layer!r} is not (n, channels, height, width)"
+            gives = f", but {describe_output(last.axes, tuple(last.tensor.shape[1:]))}" if last is not None else ""
+            return f"the output of {layer!r} is not (n, channels, height, width){gives}"
         return f"{takes} the output of {layer!r}, {_size(candidates[-1])}"
     alike = [one for one in candidates if one.shape[:2] == head.values.shape]
     if not alike:

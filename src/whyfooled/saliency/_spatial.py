@@ -2,31 +2,206 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, cast, final
+from weakref import WeakKeyDictionary
+
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from whyfooled.classifier.layers import is_spatial
-from whyfooled.errors import MethodError
+from whyfooled.classifier import Classifier
+from whyfooled.classifier.axes import Axes, read_axes
+from whyfooled.classifier.dependence import walk
+from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
+from whyfooled.classifier.tracing import Moment, PassTrace
+from whyfooled.errors import MethodError, ModelError
 from whyfooled.registry import Card
-from whyfooled.types import Images
+from whyfooled.saliency.backward.gradients import ruled_logits
+from whyfooled.types import Images, Logits
 
 
-def choose_spatial(outputs: list[tuple[str, Tensor]], layer: str | None, card: Card) -> Tensor:
-    """Choose the last spatial output that has a gradient, or raise `MethodError` in the name of the method."""
-    spatial = [(place, one) for place, (_, one) in enumerate(outputs) if is_spatial(one) and one.requires_grad]
-    if not spatial:
-        where = f"the layer {layer!r}" if layer else "every layer"
+class ChosenOutput(NamedTuple):
+    """The output of a layer that maps are made of: what it was, which of its axes are which, its place in the graph."""
+
+    value: Tensor
+    axes: Axes
+    edge: GradientEdge
+
+
+def run_to_layer(classifier: Classifier, images: Images, layer: str | None, card: Card) -> tuple[Logits, ChosenOutput]:
+    """Run the classifier, and take what one layer gave: the named one, or the last that has places.
+
+    Which one that is, and which of its axes are which, is found out once for a model and a size of images.
+
+    Raises
+    ------
+    ParameterError
+        If the model has no layer of that name.
+    MethodError
+        In the name of the method, if no layer has such an output, or the named one has another.
+    ModelError
+        If the logits do not depend on what has.
+    """
+    choices = _CHOICES.setdefault(classifier.module, {})
+    key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
+    if key in choices:
+        logits, again = _run_to_known(classifier, images, layer, choices[key])
+        if again is not None:
+            return logits, again
+    trace, outputs = PassTrace(images), list[LayerOutput]()
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        edge = get_gradient_edge(output) if output.requires_grad else None
+        outputs.append(LayerOutput(name, trace.hold(output), edge))
+
+    with watch_layers(find_layers(classifier.module, layer), see), trace:
+        logits = ruled_logits(classifier, images, None, whole_way=False)
+    chosen = _choose(outputs, logits, layer, card)
+    axes = cast(Axes, chosen.axes)
+    if len(logits):
+        choices[key] = _Choice(chosen.name, outputs.index(chosen), len(outputs), chosen.shape[1:], axes)
+    return logits, ChosenOutput(chosen.moment.value, axes, cast(GradientEdge, chosen.edge))
+
+
+class _Choice(NamedTuple):
+    """Which output was chosen, of how many that were watched, its shape for one image, and its axes."""
+
+    name: str
+    place: int
+    outputs: int
+    shape: tuple[int, ...]
+    axes: Axes
+
+
+_CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
+
+
+def _run_to_known(
+    classifier: Classifier, images: Images, layer: str | None, choice: _Choice
+) -> tuple[Logits, ChosenOutput | None]:
+    """Run the classifier, and take the output that was chosen before; None if it goes another way now."""
+    names: list[str] = []
+    chosen: list[tuple[Tensor, GradientEdge]] = []
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        names.append(name)
+        if len(names) == choice.place + 1 and name == choice.name and output.requires_grad:
+            # A copy: the next layer may work in place.
+            chosen.append((output.detach().clone(), get_gradient_edge(output)))
+
+    with watch_layers(find_layers(classifier.module, layer), see):
+        logits = ruled_logits(classifier, images, None, whole_way=False)
+    if len(names) != choice.outputs or not chosen or chosen[0][0].shape != (len(logits), *choice.shape):
+        return logits, None
+    ((value, edge),) = chosen
+    return logits, ChosenOutput(value, choice.axes, edge)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LayerOutput:
+    """What a layer gave in a forward pass, as it was then, whatever was written into it later.
+
+    Parameters
+    ----------
+    name
+        The layer's name.
+    moment
+        What it gave.
+    edge
+        Its place in the graph, None if it has no gradient.
+    """
+
+    name: str
+    moment: Moment
+    edge: GradientEdge | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what it gave."""
+        return tuple(self.moment.tensor.shape)
+
+    @cached_property
+    def axes(self) -> Axes | str:
+        """Which of its axes are channels and places, or what it is in place of that."""
+        return read_axes(self.moment.seen.origin, self.shape)
+
+    @property
+    def spatial(self) -> bool:
+        """Whether it has channels with more than one row and column of places."""
+        return is_grid(self.axes, self.shape[1:])
+
+    @property
+    def tokens(self) -> bool:
+        """Whether it has tokens that are on a grid of places."""
+        return isinstance(self.axes, Axes) and bool(self.axes.tokens)
+
+    def __str__(self) -> str:
+        return describe_output(self.axes, self.shape[1:])
+
+
+def _choose(outputs: Sequence[LayerOutput], logits: Logits, layer: str | None, card: Card) -> LayerOutput:
+    """Choose the last output that has places and that the logits depend on."""
+    nodes = set(walk(logits))
+    rows = [output for output in outputs if output.shape[:1] == logits.shape[:1]]
+    used = [output for output in rows if output.edge is not None and output.edge.node in nodes]
+    return _choose_last(rows, used, card) if layer is None else _choose_named(layer, rows, used, card)
+
+
+def _choose_last(outputs: Sequence[LayerOutput], used: Sequence[LayerOutput], card: Card) -> LayerOutput:
+    """Choose the last output that has places, unless the model goes on with something else that has none."""
+    chosen = next((output for output in reversed(used) if output.spatial), None)
+    if chosen is None:
+        if any(output.spatial for output in outputs):
+            raise ModelError(_CUT_OFF.format("any layer whose output has places"))
         raise MethodError(
-            f"{card.title} needs a layer whose output is (n, channels, height, width); {where} of this model has "
+            f"{card.title} needs a layer whose output is (n, channels, height, width); every layer of this model has "
             "another."
         )
-    place, chosen = spatial[-1]
-    if layer is None and any(output.ndim == 3 for _, output in outputs[place + 1 :]):
+    later = next((output for output in reversed(used[used.index(chosen) + 1 :]) if _has_other_axes(output)), None)
+    if later is not None:
+        goes_on = "tokens" if len(later.shape) == 3 else "others"
         raise MethodError(
             f"{card.title} finds no late layer of this model whose output is (n, channels, height, width): it goes on "
-            f"with tokens after {outputs[place][0]!r}. Name a layer with {card.name}(layer=...)."
+            f"with {goes_on} after {chosen.name!r}, up to {later.name!r}, whose output is {later}. Name a layer with "
+            f"{card.name}(layer=...)."
         )
     return chosen
+
+
+_CUT_OFF = (
+    "The model's logits do not depend on the output of {} by operations that have a gradient: it is beside the way to "
+    "them, or something cuts it off, such as torch.no_grad(), detach() or NumPy."
+)
+
+
+def _choose_named(layer: str, outputs: Sequence[LayerOutput], used: Sequence[LayerOutput], card: Card) -> LayerOutput:
+    """Choose the last run of a layer that gave places, or tokens that have places."""
+    placed = [output for output in outputs if output.spatial or output.tokens]
+    if not placed:
+        gives = f"is {outputs[-1]}" if outputs else "is none with a row for each image"
+        raise MethodError(
+            f"{card.title} needs a layer whose output has channels and places; that of {layer!r} {gives}. Name another "
+            f"with {card.name}(layer=...). All that there are: whyfooled layers."
+        )
+    if not any(output in placed for output in used):
+        if placed[-1].moment.copy is not None:
+            # A view that is written into has another place in the graph from then on.
+            raise MethodError(
+                f"{card.title} cannot take a gradient to {layer!r}: the model writes into its output, which is a view "
+                f"of another tensor. Name another layer with {card.name}(layer=...)."
+            )
+        raise ModelError(_CUT_OFF.format(repr(layer)))
+    return next(output for output in reversed(used) if output in placed)
+
+
+def _has_other_axes(output: LayerOutput) -> bool:
+    """Tell whether an output has several axes, and not those of channels and places."""
+    shape = output.shape
+    return not output.spatial and (len(shape) == 3 or (len(shape) == 4 and min(shape[-2:]) > 1))
 
 
 def at_image_size(cams: Tensor, images: Images) -> Tensor:

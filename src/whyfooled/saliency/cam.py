@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.classifier.layers import find_layers, watch_layers
+from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency._pooling import find_pooled_linear
-from whyfooled.saliency._spatial import at_image_size, choose_spatial
-from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, ruled_logits
+from whyfooled.saliency._spatial import at_image_size, run_to_layer
+from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients
 from whyfooled.saliency.guided import GuidedBackprop
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
@@ -35,7 +35,7 @@ class CAM:
     ----------
     layer
         Name of the layer whose output is ``A`` (as in ``module.named_modules()``); if None, the last tensor whose mean
-        the linear layer takes is found in the forward pass.
+        the linear layer takes is found in the forward pass. Channels may come first or last.
     """
 
     layer: str | None = None
@@ -78,7 +78,9 @@ class GradCAM:
     Parameters
     ----------
     layer
-        Name of the layer (as in ``module.named_modules()``); the last whose output is still spatial if None.
+        Name of the layer (as in ``module.named_modules()``); the last that the logits depend on and whose output is
+        still spatial if None. Channels may come first or last: what they are is told by what the model does with the
+        image. A layer of tokens has to be named; tokens that have no place, such as a class token, are left out.
     """
 
     layer: str | None = None
@@ -100,6 +102,8 @@ class GradCAM:
             If the model has no layer of that name.
         MethodError
             If no layer is spatial, or the named one is not.
+        ModelError
+            If the logits do not depend on what the layer gives.
         """
         return _grad_cam(classifier, images, classes, self)
 
@@ -116,7 +120,7 @@ class GradCAMPlusPlus:
     Parameters
     ----------
     layer
-        Name of the layer (as in ``module.named_modules()``); the last whose output is still spatial if None.
+        Name of the layer, as for `GradCAM`.
     """
 
     layer: str | None = None
@@ -138,6 +142,8 @@ class GradCAMPlusPlus:
             If the model has no layer of that name.
         MethodError
             If no layer is spatial, or the named one is not.
+        ModelError
+            If the logits do not depend on what the layer gives.
         """
         activation, gradients = _layer_gradients(classifier, images, classes, self)
         # α is g² over a multiple of g²: divided by it, nothing underflows where gradients are small.
@@ -157,7 +163,7 @@ class GuidedGradCAM:
     Parameters
     ----------
     layer
-        Grad-CAM's layer (as in ``module.named_modules()``); the last whose output is still spatial if None.
+        Name of Grad-CAM's layer, as for `GradCAM`.
     """
 
     layer: str | None = None
@@ -179,6 +185,8 @@ class GuidedGradCAM:
             If the model has no layer of that name.
         MethodError
             If no layer is spatial, or the named one is not.
+        ModelError
+            If the logits do not depend on what the layer gives.
         """
         where = _grad_cam(classifier, images, classes, self)
         return GuidedBackprop()(classifier, images, classes) * where
@@ -197,18 +205,23 @@ def _layer_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's output (n,d,h,w), or (n,1,d,h,w) for classes (n,k), and the logits' gradients there."""
     check_pairs(images, classes)
-    outputs: list[tuple[str, Tensor]] = []
-
-    def keep(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        outputs.append((name, output))
-
+    leaf = images.detach().clone().requires_grad_()
     with torch.enable_grad():
-        with watch_layers(find_layers(classifier.module, method.layer), keep):
-            logits = ruled_logits(classifier, images.detach().clone().requires_grad_(), None)
-        activation = choose_spatial(outputs, method.layer, method.card)
-        gradients = logit_gradients(logits, classes, activation)
-    activation = activation.detach()
-    return activation.unsqueeze(1) if classes.ndim == 2 else activation, gradients
+        logits, (value, axes, edge) = run_to_layer(classifier, leaf, method.layer, method.card)
+        gradients = logit_gradients(logits, classes, edge)
+    activation = axes.to_grid(value)
+    if classes.ndim == 1:
+        slopes = axes.to_grid(gradients)
+    else:
+        slopes = axes.to_grid(gradients.flatten(0, 1))
+        slopes = slopes.view(*gradients.shape[:2], *slopes.shape[1:])
+    if axes.tokens and not slopes.any():
+        raise MethodError(
+            f"{method.card.title} needs a layer whose places the logits depend on; after {method.layer!r} they depend "
+            f"on none of its {slopes.shape[-2]} × {slopes.shape[-1]}, only on tokens that have no place, such as a "
+            f"class token. Name an earlier layer with {method.card.name}(layer=...)."
+        )
+    return activation.unsqueeze(1) if classes.ndim == 2 else activation, slopes
 
 
 def _positive_sum(weighted: Tensor, images: Images) -> ManyMaps:

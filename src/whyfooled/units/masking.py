@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.axes import Axes
 from whyfooled.classifier.checks import check_classifier
-from whyfooled.classifier.layers import LAST_STAGE, choose_layers, watch_layers
+from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, watch_layers
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
 from whyfooled.saliency.backward.graph import is_scripted
 
@@ -77,16 +78,17 @@ def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tenso
             rule = f"must leave at least one of the {len(mask)} units of {name!r}"
             raise bad_parameter("units", rule, "all of them, those masked before included")
         masks[name] = mask
-    masked = without(classifier, masks)
-    _check_masked(masked, masks)
+    chosen_masks = {known[name]: mask for name, mask in masks.items()}
+    masked = without(classifier, chosen_masks)
+    _check_masked(masked, chosen_masks)
     return masked
 
 
-def without(classifier: Classifier, masks: Mapping[str, Mask]) -> Classifier:
+def without(classifier: Classifier, masks: Mapping[Layer, Mask]) -> Classifier:
     """Make the classifier of `mask_units` from masks that are known to fit, without a pass."""
     module = _copy_sharing_memory(classifier.module)
-    for name, mask in masks.items():
-        _mask_layer(module.get_submodule(name), mask.to(classifier.device))
+    for layer, mask in masks.items():
+        _mask_layer(module.get_submodule(layer.name), mask.to(classifier.device), layer.known_axes)
     base = classifier.name.removesuffix(_describe_masks(classifier.module))
     mean, std = (tensor.flatten().tolist() for tensor in (classifier.mean, classifier.std))
     masked = Classifier(
@@ -154,33 +156,36 @@ def _make_sharing_tensors(module: nn.Module) -> dict[int, Any]:
     return sharing
 
 
-def _mask_layer(part: nn.Module, mask: Mask) -> None:
+def _mask_layer(part: nn.Module, mask: Mask, axes: Axes) -> None:
     """Mask units of a layer that is ours to change, those that are masked already included."""
     if _is_masked(part):
         part.register_buffer(BUFFER, part.get_buffer(BUFFER) | mask)
         return
     part.register_buffer(BUFFER, mask)
-    _Zeroing(part)
+    _Zeroing(part, axes)
 
 
 @final
 class _Zeroing:
     """The hook that sets the masked units of its layer to 0; it can be copied and pickled with it."""
 
-    def __init__(self, part: nn.Module) -> None:
+    def __init__(self, part: nn.Module, axes: Axes) -> None:
+        self.axes = axes
         # Kept because reading it back reserves its number: else a hook of another process would take this one's place.
         self.handle: RemovableHandle = part.register_forward_hook(self)
 
     def __call__(self, part: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
         mask = part.get_buffer(BUFFER)
-        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[1] != len(mask):
+        axes = self.axes
+        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[axes.channels] != len(mask):
             produced = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ModelError(
                 f"A layer whose units are masked must give (n, {len(mask)}, height, width) each time that it runs; "
                 f"got {produced}."
             )
         # Not `masked_fill`, which does not keep the memory format; and not a product, which would keep NaN.
-        return torch.where(mask.view(1, -1, 1, 1), output.new_zeros(()), output)
+        kept = torch.where(mask.view(1, -1, 1, 1), output.new_zeros(()), axes.to_grid(output))
+        return axes.from_grid(kept, output)
 
 
 def _is_masked(part: nn.Module) -> bool:
@@ -204,16 +209,18 @@ def _describe_masks(module: nn.Module) -> str:
     return f" without {masked} of {among} units of {where}"
 
 
-def _check_masked(masked: Classifier, masks: Mapping[str, Mask]) -> None:
+def _check_masked(masked: Classifier, masks: Mapping[Layer, Mask]) -> None:
     """Raise `ModelError` unless the masked layers run in a forward pass, and give 0 there."""
+    layers = {layer.name: layer for layer in masks}
     zero: dict[str, bool] = {}
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        zero[name] = not output[:, masks[name].to(output.device)].any()
+        layer = layers[name]
+        zero[name] = not layer.to_maps(output)[:, masks[layer].to(output.device)].any()
 
-    with watch_layers({name: masked.module.get_submodule(name) for name in masks}, see):
+    with watch_layers({name: masked.module.get_submodule(name) for name in layers}, see):
         masked.logits(masked.mean.new_zeros(1, masked.channels, *masked.size))
-    missing = [name for name in masks if not zero.get(name, False)]
+    missing = [name for name in layers if not zero.get(name, False)]
     if missing:
         raise ModelError(
             f"A copy of the model must run its own layer {missing[0]!r}, and does not: something in the model, such as "

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.dependence import is_differentiable
 from whyfooled.classifier.layers import find_layers, watch_layers
 from whyfooled.errors import MethodError, at_least
 from whyfooled.registry import Card
@@ -143,7 +144,7 @@ def run_to_layer(classifier: Classifier, images: Images, layer: str) -> Tensor:
         find_layers(classifier.module, layer), lambda name, part, given, output: seen.append(output.clone())
     ):
         plain_logits(classifier, images)
-    if not seen or not seen[-1].requires_grad or seen[-1].ndim < 2 or len(seen[-1]) != len(images):
+    if not seen or not is_differentiable(seen[-1], images) or seen[-1].ndim < 2 or len(seen[-1]) != len(images):
         raise MethodError(
             f"The layer {layer!r} must give a tensor that has a row for each image and depends on the images."
         )

@@ -36,6 +36,7 @@ UNRULED = {
     "own statistics": (lambda a: F.batch_norm(a, None, None, training=True), "batch's own statistics"),
     "local response": (lambda a: F.local_response_norm(a, 3), "division by a signal"),
     "dropout that is on": (lambda a: F.dropout(a, 0.5), "dropout that is on"),
+    "transposed convolution": lambda a: F.conv_transpose2d(a, torch.ones(16, 16, 2, 2).to(a), stride=2),
     "bicubic": (lambda a: F.interpolate(a, scale_factor=2, mode="bicubic"), "Bicubic"),
     "clamp above 0": (lambda a: a.clamp(0.1, 1), "Clamp"),
     "hidden in a slice": (lambda a: in_slice(a + 0), "sigmoid_"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.helpers.planted_units import SIDE, concepts, planted
+from tests.helpers.planted_units import SIDE, concepts, placed, planted
 from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.units.concepts import NOTHING
@@ -369,7 +369,7 @@ class _Hidden(nn.Module):
 
     def forward(self, x):
         numbers = (x.mean((1, 2, 3)) * 255).round().long()
-        return self.layer(self.maps[numbers]).nan_to_num(0).mean((2, 3))
+        return self.layer(placed(self.maps[numbers], x)).nan_to_num(0).mean((2, 3))
 
 
 def test_a_seed_deals_the_annotations_in_its_own_way():

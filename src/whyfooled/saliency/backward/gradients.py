@@ -7,8 +7,10 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
+from whyfooled.classifier.dependence import check_dependence
 from whyfooled.classifier.goals import check_whole
 from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
 from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
@@ -109,8 +111,13 @@ def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
 
 def check_pairs(images: Images, classes: ManyClasses) -> None:
     """Raise `ParameterError` unless images are in single or double precision, with classes, whole numbers, for each."""
+    if not isinstance(images, Tensor):
+        fix = "Make a tensor of them: torch.as_tensor(images)."
+        raise bad_parameter("images", "must be a tensor", type(images).__name__, fix)
     if images.dtype not in (torch.float32, torch.float64):
         fix = "The maps of two classes are nearly equal, so their difference needs the precision."
+        if not images.is_floating_point():
+            fix = "Values are in [0, 1]: images.float() / 255."
         raise bad_parameter("images", "must be float32 or float64", images.dtype, fix)
     if not isinstance(classes, Tensor):
         fix = "Make a tensor of them: torch.tensor([...])."
@@ -121,29 +128,37 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
         raise ParameterError(f"`classes` {rule}; got {tuple(classes.shape)}.")
 
 
-def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None) -> Logits:
+def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None, *, whole_way: bool = True) -> Logits:
     """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
     with relu_rule(rule) if rule is not None else uncompiled() as calls:
-        logits = plain_logits(classifier, images)
+        logits = plain_logits(classifier, images, whole_way=whole_way)
     if calls is not None:
         check_rule_held(classifier.module, logits, images, calls)
     return logits
 
 
-def plain_logits(classifier: Classifier, images: Images) -> Logits:
-    """Run a forward pass in full precision, and check that the logits are finite and depend on the images."""
+def plain_logits(classifier: Classifier, images: Images, *, whole_way: bool = True) -> Logits:
+    """Run a forward pass in full precision, and check that the logits are finite and depend on the images.
+
+    Where gradients are taken from a layer on, not the `whole_way`, it may be cut off between the images and the layer.
+    """
     report_images(images)
     with torch.autocast(images.device.type, enabled=False):
         logits: Tensor = classifier(images)
     check_finite(logits)
-    if images.requires_grad and logits.grad_fn is None:
-        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    if images.requires_grad and (whole_way or logits.grad_fn is None):
+        check_dependence(logits, images)
     report_logits(classifier.module, logits, images)
     return logits
 
 
-def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor, *, create_graph: bool = False) -> Tensor:
-    """Differentiate the classes' logits with respect to anything they were computed from, (n,…) -> (n,…) or (n,k,…)."""
+def logit_gradients(
+    logits: Logits, classes: ManyClasses, inputs: Tensor | GradientEdge, *, create_graph: bool = False
+) -> Tensor:
+    """Differentiate the classes' logits with respect to anything they were computed from, (n,…) -> (n,…) or (n,k,…).
+
+    That is a tensor, or the place in the graph where it was made.
+    """
     check_classes(classes, logits)
     columns = classes.long().to(logits.device)
     columns = columns.unsqueeze(1) if classes.ndim == 1 else columns
@@ -153,13 +168,13 @@ def logit_gradients(logits: Logits, classes: ManyClasses, inputs: Tensor, *, cre
         _differentiate(chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph)
         for k in range(chosen.shape[1])
     ]
-    if create_graph:
+    if create_graph and isinstance(inputs, Tensor):
         # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
         gradients = [gradient + 0 * inputs for gradient in gradients]
     return gradients[0] if classes.ndim == 1 else torch.stack(gradients, dim=1)
 
 
-def _differentiate(total: Tensor, inputs: Tensor, *, retain_graph: bool, create_graph: bool) -> Tensor:
+def _differentiate(total: Tensor, inputs: Tensor | GradientEdge, *, retain_graph: bool, create_graph: bool) -> Tensor:
     try:
         (gradient,) = torch.autograd.grad(
             total, inputs, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True

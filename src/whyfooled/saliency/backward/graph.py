@@ -90,6 +90,8 @@ def graph_nodes(output: Tensor, inputs: Tensor | None = None) -> set[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        names.add(node.name())
+        # PyTorch has one name for both.
+        transposed = "Transposed" if getattr(node, "_saved_transposed", False) else ""
+        names.add(transposed + node.name())
         waiting.extend(following for following, _ in node.next_functions)
     return names

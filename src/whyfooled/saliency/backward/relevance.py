@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from whyfooled.classifier import Classifier, check_finite
-from whyfooled.errors import MethodError, ModelError
+from whyfooled.classifier.dependence import check_dependence, check_recording
+from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.calls import (
     CONVOLUTIONS,
     LAYERS,
@@ -290,19 +291,20 @@ def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
     ModelError
         If the logits are not finite, or do not depend on the images.
     """
+    check_recording()
     # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
     leaf = images.detach().clone().requires_grad_()
     autocast = torch.autocast(images.device.type, enabled=False)
     with torch.enable_grad(), autocast, uncompiled(), RelevanceCalls(rules, leaf) as calls:
         logits: Tensor = classifier(leaf)
     check_finite(logits)
-    if logits.grad_fn is None:
-        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    check_dependence(logits, leaf)
     _check_rules_held(classifier.module, logits, calls)
     return Trace(leaf, logits)
 
 
 _TITLES = {
+    "TransposedConvolution": "a transposed convolution",
     "Silu": "SiLU",
     "Gelu": "GELU",
     "NativeLayerNorm": "layer norm",

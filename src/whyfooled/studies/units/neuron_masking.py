@@ -157,7 +157,7 @@ class NeuronMasking(AttackedStudy):
         passes = Passes()
         for layer in ranked.layers:
             for choice in self._choose_units(layer, ranked, batch.seed):
-                masked = without(classifier, {layer.name: choice.mask})
+                masked = without(classifier, {layer: choice.mask})
                 with count_passes(masked) as spent:
                     for facts in _with_mask(masked, right.batch, choice, results):
                         rows += right.rows(facts)

@@ -61,7 +61,7 @@ def draw_pictures(dissection: DissectionRecord, folder: Path) -> Pictures:
     """
     best = _find_best_concepts(dissection)
     # Without the images, their shape is as good as that of the maps.
-    shape = dissection.layers[-1].layer.shape[-2:] if dissection.fit is None else dissection.fit.size
+    shape = dissection.layers[-1].layer.map_size if dissection.fit is None else dissection.fit.size
     box = choose_box((shape[0], shape[1]))
     files: dict[int, str] = {}
     masks: dict[str, str] = {}

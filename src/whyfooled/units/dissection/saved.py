@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from whyfooled.classifier.axes import CHANNELS_FIRST, Axes
 from whyfooled.classifier.layers import Layer
 from whyfooled.classifier.passes import Passes
 from whyfooled.drawing.summary import Summary
@@ -78,6 +80,7 @@ def _describe_layer(dissected: DissectedLayer, cutoff: float) -> dict[str, Any]:
         "name": dissected.layer.name,
         "kind": dissected.layer.kind,
         "shape": list(dissected.layer.shape),
+        **({} if dissected.layer.axes == CHANNELS_FIRST else {"axes": asdict(dissected.layer.known_axes)}),
         "positions": dissected.positions,
         "units": dissected.layer.units,
         "dead": int(dissected.dead.sum()),
@@ -156,7 +159,7 @@ def _collect_fields(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     return {
         "layers": tuple(
             DissectedLayer(
-                layer=Layer(layer["name"], layer["kind"], tuple(layer["shape"])),
+                layer=Layer(layer["name"], layer["kind"], tuple(layer["shape"]), _read_axes(layer.get("axes", {}))),
                 positions=layer["positions"],
                 **{name: tensors[f"{layer['name']}/{name}"] for name in _TENSORS},
             )
@@ -167,3 +170,11 @@ def _collect_fields(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         **{name: tuple(about[name]) for name in ("concepts", "category_of", "categories", "images", "notes")},
         **{name: about[name] for name in ("cutoff", "model_digest", "parameters", "seconds", "channels")},
     }
+
+
+def _read_axes(written: Mapping[str, Any]) -> Axes:
+    """Read which axes of a layer's output are which; where nothing is written, channels come first."""
+    fields: dict[str, Any] = {}
+    for name, value in written.items():
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return Axes(**fields)

@@ -109,7 +109,7 @@ class TopImages:
     """
 
     def __init__(self, layer: Layer, most: int) -> None:
-        units, height, width = layer.shape
+        units, (height, width) = layer.units, layer.map_size
         self.images = torch.full((units, most), -1)
         self.values = torch.full((units, most), float("-inf"))
         self.maps = torch.zeros(units, most, height, width)
