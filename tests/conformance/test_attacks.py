@@ -1,6 +1,7 @@
 """What holds for every attack, whichever it is."""
 
 import dataclasses
+from functools import cache
 from inspect import unwrap
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 import whyfooled.attacks
 from tests.helpers.models import linear, small
 from whyfooled import CarliniWagner, Classifier, Targeted, Untargeted, count_passes, run_attack
-from whyfooled.attacks import ATTACKS, Problem
+from whyfooled.attacks import ATTACKS, Problem, str_attack
 from whyfooled.attacks._attack import Attack
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parse
@@ -47,6 +48,21 @@ def goals(labels):
     return [Untargeted(labels), Targeted((labels + 1) % 5)]
 
 
+@cache
+def results(attack):
+    """Attack the images of `case` once for each of their goals; what an attack does again is held against it."""
+    classifier, images, labels = case()
+    return [run_attack(attack, classifier, images, goal) for goal in goals(labels)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_refinement():
+    """Refine StrAttack's perturbations in a tenth of the steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(str_attack, "_REFINING_STEPS", 20)
+        yield
+
+
 def hopeless(bias=(0.0, 1.0, 0.5)):
     """Make a classifier whose answer no image changes."""
     return linear(torch.zeros(3, 192), torch.tensor(bias))
@@ -75,8 +91,7 @@ def test_it_is_a_frozen_dataclass_that_describes_itself(attack):
 @ATTACK
 def test_it_reaches_its_goal_inside_the_box(attack):
     classifier, images, labels = case()
-    for goal in goals(labels):
-        result = run_attack(attack, classifier, images, goal)
+    for goal, result in zip(goals(labels), results(attack), strict=True):
         assert result.success.any()
         assert goal.select(result.success).reached(classifier(result.adversarial[result.success])).all()
         assert result.adversarial.min() >= 0
@@ -96,8 +111,7 @@ def test_it_succeeds_on_images_of_black_and_white(attack):
 @ATTACK
 def test_an_image_does_not_depend_on_the_size_and_order_of_its_batch(attack):
     classifier, images, labels = case()
-    for goal in goals(labels):
-        together = run_attack(attack, classifier, images, goal)
+    for goal, together in zip(goals(labels), results(attack), strict=True):
         for order in ([2], [3, 0]):
             same(run_attack(attack, classifier, images[order], goal.select(torch.tensor(order))), together, order)
 
@@ -112,22 +126,23 @@ def test_an_image_does_not_depend_on_its_batch_mates(attack, scale, order):
     keep = torch.arange(4) == where
     mates[~keep] *= scale
     goal = Untargeted(torch.where(keep, labels[order], classifier.predict(mates)))
-    alone = run_attack(attack, classifier, images[:1], Untargeted(labels[:1]))
+    usual = results(attack)[0]
     found = run_attack(attack, classifier, mates, goal)
-    assert bool(found.success[where]) == bool(alone.success[0])
-    torch.testing.assert_close(found.l2[where], alone.l2[0], rtol=0.02, atol=1e-6)
+    assert bool(found.success[where]) == bool(usual.success[0])
+    torch.testing.assert_close(found.l2[where], usual.l2[0], rtol=0.02, atol=1e-6)
 
 
 @ATTACK
 @settings(max_examples=3, deadline=None)
 @given(shift=st.floats(-100, 100), aimed=st.booleans())
 def test_a_shift_of_all_logits_changes_nothing(attack, shift, aimed):
-    classifier, images, labels = case(n=2)
+    _, images, labels = case()
     shifted = small()
     with torch.no_grad():
         shifted.module.head.bias.add_(shift)
-    goal = goals(labels)[aimed]
-    same(run_attack(attack, shifted, images, goal), run_attack(attack, classifier, images, goal))
+    two = [0, 1]
+    goal = goals(labels)[aimed].select(torch.tensor(two))
+    same(run_attack(attack, shifted, images[two], goal), results(attack)[aimed], two)
 
 
 @ATTACK
@@ -211,14 +226,13 @@ def test_images_and_model_are_left_as_they_were(attack):
 @ATTACK
 def test_the_same_call_gives_the_same_images(attack):
     classifier, images, labels = case()
-    first, second = (attack(classifier, images, Untargeted(labels)) for _ in range(2))
-    assert torch.equal(first, second)
+    assert torch.equal(attack(classifier, images, Untargeted(labels)), results(attack)[0].attempted)
 
 
 @ATTACK
 def test_it_works_where_gradients_are_switched_off(attack):
     classifier, images, labels = case()
-    expected = attack(classifier, images, Untargeted(labels))
+    expected = results(attack)[0].attempted
     with torch.no_grad():
         assert torch.equal(attack(classifier, images, Untargeted(labels)), expected)
         assert torch.equal(run_attack(attack, classifier, images, Untargeted(labels)).attempted, expected)

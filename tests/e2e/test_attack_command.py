@@ -56,7 +56,7 @@ def test_ctrl_c_says_how_to_go_on(folder):
     code, err = killed_when(
         folder, lambda: list((folder / "out").glob("*.safetensors")), signal.SIGINT, *SLOW, "-o", "out"
     )
-    assert code == 130
+    assert code == 130, err
     assert err.splitlines()[-1] == "Stopped. What was finished is kept: the same command goes on from there."
     assert load_adversaries(folder / "out").parameters["attack"] == "fmn(steps=10)"
 

@@ -213,7 +213,7 @@ def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
     code, errors = killed_when(
         tmp_path, lambda: started.exists() and any(tmp_path.iterdir()), signal.SIGINT, "explain", *given
     )
-    assert code == 130
+    assert code == 130, errors
     assert "Stopped. Nothing was written." in errors
     assert "Traceback" not in errors
     assert not any(tmp_path.iterdir())

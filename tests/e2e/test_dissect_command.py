@@ -149,7 +149,7 @@ def test_ctrl_c_leaves_nothing_behind(folder):
     code, err = killed_when(
         folder, started.exists, signal.SIGINT, "dissect", "--concepts", MASKS, "--model", "slow.py:Mark"
     )
-    assert code == 130
+    assert code == 130, err
     assert err == "Stopped. Nothing was written.\n"
     assert {path.name for path in folder.iterdir()} - before <= {"started", "__pycache__"}
 

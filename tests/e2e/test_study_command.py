@@ -58,7 +58,7 @@ def test_a_study_that_is_killed_twice_ends_in_the_same_table(folder):
 
 def test_ctrl_c_says_how_to_go_on(folder):
     code, err = killed_when(folder, lambda: shards(folder, "out") >= 1, signal.SIGINT, *COMMAND, *SMALL)
-    assert code == 130
+    assert code == 130, err
     assert err.strip() == "Stopped. Finished shards are kept: the same command goes on from there."
 
 

@@ -181,7 +181,7 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         signal.SIGINT,
         *["universal", "fit", "--method", "grad(passes=50)", "--images", "photographs", "--model", "slow.py:Mark"],
     )
-    assert code == 130
+    assert code == 130, err
     assert err == "Stopped. Nothing was written.\n"
     assert {path.name for path in folder.iterdir()} - before <= {"started", "__pycache__"}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from PIL import Image
 
 from examples.finetune_multilabel import average_precision, finetune, split
+from tests.helpers.forked import CommandProcess
 from whyfooled import load_classifier
 from whyfooled.errors import ParameterError
 from whyfooled.sources import class_map, open_source
@@ -143,14 +142,6 @@ def test_images_without_labels_are_refused(folder):
 
 
 def test_a_mistake_gets_one_sentence(folder):
-    command = [
-        sys.executable,
-        "examples/finetune_multilabel.py",
-        "--images",
-        str(folder / "nix"),
-        "-o",
-        "x.safetensors",
-    ]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"Error: There is no image file or folder {folder / 'nix'}.\n"
+    given = ["--images", str(folder / "nix"), "-o", "x.safetensors"]
+    example = CommandProcess(Path(__file__).parents[2], *given, script="examples/finetune_multilabel.py")
+    assert example.end() == (2, "", f"Error: There is no image file or folder {folder / 'nix'}.\n")

@@ -41,16 +41,18 @@ class CommandProcess:
     folder
         Where it runs.
     arguments
-        What stands behind ``whyfooled``.
+        What stands behind ``whyfooled``, or behind the script.
+    script
+        A script to run in place of ``python -m whyfooled``, seen from the folder.
     terminal
         The terminal that its errors and its progress go to, in place of a file.
     """
 
-    def __init__(self, folder: Path, *arguments: str, terminal: str | None = None) -> None:
+    def __init__(self, folder: Path, *arguments: str, script: str | None = None, terminal: str | None = None) -> None:
         self._streams = tempfile.TemporaryDirectory()
         self._out, self._err = (Path(self._streams.name) / name for name in ("out", "err"))
         files = (str(self._out), terminal or str(self._err))
-        self._process = _forks.Process(target=_become, args=(str(folder), arguments, *files))
+        self._process = _forks.Process(target=_become, args=(str(folder), script, arguments, *files))
         self._process.start()
 
     def is_running(self) -> bool:
@@ -70,7 +72,7 @@ class CommandProcess:
         return (self._process.exitcode, *said)
 
 
-def _become(folder: str, arguments: tuple[str, ...], out: str, err: str) -> None:
+def _become(folder: str, script: str | None, arguments: tuple[str, ...], out: str, err: str) -> None:
     os.chdir(folder)
     for stream, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -78,5 +80,8 @@ def _become(folder: str, arguments: tuple[str, ...], out: str, err: str) -> None
         os.close(file)
     # Jobs in the background, and what they start, do not hear Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["whyfooled", *arguments]
-    runpy.run_module("whyfooled", run_name="__main__")
+    sys.argv = [script or "whyfooled", *arguments]
+    if script is None:
+        runpy.run_module("whyfooled", run_name="__main__")
+    else:
+        runpy.run_path(script, run_name="__main__")

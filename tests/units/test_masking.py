@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.helpers.forked import CommandProcess
 from tests.helpers.models import SmallNet, resnet20, small
 from whyfooled import BIM, Classifier, GradCAM, Gradient, GuidedBackprop, Targeted, count_passes, run_attack
 from whyfooled.classifier.layers import activations, choose_layers, list_layers
@@ -266,7 +265,7 @@ def test_it_can_be_pickled_and_no_later_hook_takes_the_masks_place(tmp_path):
     masked, images = mask_units(small(), {"first": [0], "second": [3]}), noise()
     torch.save((images, masked(images)), tmp_path / "expected.pt")
     (tmp_path / "masked.pickle").write_bytes(pickle.dumps(masked))
-    code = """
+    (tmp_path / "check.py").write_text("""
 import pickle, sys, torch
 masked = pickle.load(open(sys.argv[1] + "/masked.pickle", "rb"))
 images, expected = torch.load(sys.argv[1] + "/expected.pt")
@@ -274,8 +273,8 @@ for _ in range(10_000):
     masked.module.first.register_forward_hook(lambda part, given, output: None).remove()
 torch.testing.assert_close(masked(images), expected)
 assert len(masked.module.first._forward_hooks) == 1
-"""
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+""")
+    assert CommandProcess(tmp_path, str(tmp_path), script="check.py").end() == (0, "", "")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
