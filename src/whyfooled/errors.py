@@ -50,6 +50,13 @@ def bad_parameter(argument: str, rule: str, value: object, fix: str = "") -> Par
     return ParameterError(f"`{argument}` {rule}; got {value}. {fix}".rstrip())
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without a full stop; its type's name if it says nothing."""
+    line = next(iter(str(error).strip().splitlines()), "").rstrip(".:")
+    # PyTorch says how to unpickle what it refuses, which is no advice to pass on.
+    return line if line and "weights_only" not in line else type(error).__name__
+
+
 def did_you_mean(name: str, choices: Iterable[str], most: int = 3) -> str:
     """Say which of the choices are nearest to a mistyped name; all of them when there are few, '' when none is near."""
     known = list(choices)

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from whyfooled.errors import ModelError
+from whyfooled.errors import ModelError, first_line
 from whyfooled.images import describe_tensor, is_file, is_plain, recognise_mistaken
 
 _KEY = "whyfooled"
@@ -76,10 +76,7 @@ def read_weights(path: Path) -> Weights:
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} {_explain_refusal(path, error)}") from None
     except Exception as error:  # on damaged files torch.load raises whatever it stumbles over
-        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-        # PyTorch says how to unpickle what it refuses, which is no advice to pass on.
-        reason = reason if reason and "weights_only" not in reason else type(error).__name__
-        raise ModelError(f"The weights file {path} cannot be read: {reason}.") from None
+        raise ModelError(f"The weights file {path} cannot be read: {first_line(error)}.") from None
     return Weights(path, _find_state_in(path, content), _read_class_names(path, about))
 
 

@@ -23,6 +23,7 @@ from whyfooled.errors import (
     WhyfooledWarning,
     bad_parameter,
     did_you_mean,
+    first_line,
 )
 from whyfooled.images import MOST_PIXELS, to_tensor
 from whyfooled.types import Classes, Images, Logits
@@ -248,7 +249,7 @@ class Classifier(nn.Module):
             logits: Tensor = self(images)
         except RuntimeError as error:
             raise ModelError(
-                f"The model failed on images of the shape {tuple(images.shape)}: {str(error).splitlines()[0]}. "
+                f"The model failed on images of the shape {tuple(images.shape)}: {first_line(error)}. "
                 "If it needs another size, say so: Classifier(module, size=(height, width))."
             ) from error
         check_finite(logits)

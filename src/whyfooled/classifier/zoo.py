@@ -18,7 +18,7 @@ from torch import nn
 
 from whyfooled.classifier._weights import count_head_classes, load_weights, read_weights, replace_head
 from whyfooled.classifier.classifier import Classifier, Fit
-from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean
+from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean, first_line
 from whyfooled.images import is_file
 
 BUNDLED = ("lite0", "lite1", "lite2")
@@ -131,7 +131,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except Exception as error:  # each backend has its own
-        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        reason = first_line(error).partition(". ")[0]
         raise bad_parameter("device", "must be a device of this machine", repr(name), f"{reason}.") from None
     return device
 
@@ -224,8 +224,7 @@ def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
     except (URLError, ConnectionError, TimeoutError) as error:
         raise ModelError(f"The pretrained weights of {model} cannot be downloaded ({error}). {advice}") from None
     except Exception as error:  # each library lets its own HTTP client's errors through
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ModelError(f"The model {model} cannot be loaded: {reason}. {advice}") from None
+        raise ModelError(f"The model {model} cannot be loaded: {first_line(error)}. {advice}") from None
 
 
 def _make_from_file(path: Path, factory: str) -> Classifier:

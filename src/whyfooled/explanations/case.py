@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,9 +17,11 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_single_precision
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.passes import Passes
 from whyfooled.errors import bad_parameter
 from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.registry import describe, parse, with_seed
+from whyfooled.running.provenance import Stages, versions
 from whyfooled.types import Image, Images, Outcome, Progress, silent
 
 SUSPICIOUS_CHANGE = 0.1
@@ -41,8 +43,8 @@ class Case:
     notes: tuple[str, ...]
 
 
-class CaseFields(TypedDict):
-    """What every explanation of a case holds."""
+class Fields(TypedDict):
+    """What every explanation holds, whatever sections it has."""
 
     clean: Image
     adversarial: Image
@@ -52,10 +54,36 @@ class CaseFields(TypedDict):
     wrong: int
     names: tuple[str, ...]
     outcome: Outcome
+    notes: tuple[str, ...]
+    parameters: dict[str, Any]
+    seconds: dict[str, float]
+    passes: dict[str, Passes]
 
 
-def collect_case_fields(classifier: Classifier, case: Case) -> CaseFields:
-    """Return what every explanation of a case holds, on the CPU."""
+def collect_fields(
+    classifier: Classifier,
+    case: Case,
+    stages: Stages,
+    *,
+    image: object,
+    notes: Iterable[str],
+    parameters: Mapping[str, Any],
+) -> Fields:
+    """Return what every explanation of a case holds, on the CPU.
+
+    Parameters
+    ----------
+    classifier, case
+        The classifier, and what is explained.
+    stages
+        What was done for it, all of it.
+    image
+        The image as it was given.
+    notes
+        What a reader should know beside the notes of the case.
+    parameters
+        What it takes to do it again, beside model, images and attack.
+    """
     return {
         "clean": case.clean[0].cpu(),
         "adversarial": case.adversarial[0].cpu(),
@@ -65,17 +93,18 @@ def collect_case_fields(classifier: Classifier, case: Case) -> CaseFields:
         "wrong": case.wrong,
         "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
         "outcome": case.outcome,
-    }
-
-
-def collect_case_parameters(classifier: Classifier, image: object, case: Case) -> dict[str, Any]:
-    """Return which model and which images a case is of: what it takes to have it again."""
-    return {
-        "model": classifier.name,
-        "device": str(classifier.device),
-        "input_size": list(classifier.size),
-        "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
-        **case.parameters,
+        "notes": tuple(dict.fromkeys([*case.notes, *notes])),
+        "parameters": {
+            "model": classifier.name,
+            "device": str(classifier.device),
+            "input_size": list(classifier.size),
+            "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
+            **case.parameters,
+            **parameters,
+            "versions": versions(),
+        },
+        "seconds": stages.seconds,
+        "passes": stages.passes,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -19,7 +18,7 @@ from whyfooled.saliency.evidence import Evidence
 from whyfooled.units import UnitChanges
 
 
-class _Reported(Explained, ABC):
+class _Reported(Explained):
     """What is explained, with the report of it."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, ParameterError
-from whyfooled.explanations.case import Case, collect_case_fields, collect_case_parameters, make_case, read_clean_image
+from whyfooled.explanations.case import Case, collect_fields, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.registry import describe, parse, title, with_seed
-from whyfooled.running.provenance import Stages, pass_on, versions
+from whyfooled.running.provenance import Stages, pass_on
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.pairs import pair_maps
@@ -122,26 +122,26 @@ def explain(
             if universal is None
             else _find_trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
         )
-    notes = [*case.notes, *remarks]
-    notes += [note for part in (effect, changes, trusted) if part is not None for note in part.notes]
-    notes += pass_on(caught)
-    return Explanation(
-        **collect_case_fields(classifier, case),
-        headline=headline,
-        evidence=tuple(evidence),
-        recovery=tuple(recovery),
-        effect=effect,
-        notes=tuple(dict.fromkeys(notes)),
+    parts = (part for part in (effect, changes, trusted) if part is not None)
+    fields = collect_fields(
+        classifier,
+        case,
+        stages,
+        image=image,
+        notes=[*remarks, *(note for part in parts for note in part.notes), *pass_on(caught)],
         parameters={
-            **collect_case_parameters(classifier, image, case),
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
-            "versions": versions(),
         },
-        seconds=stages.seconds,
-        passes=stages.passes,
+    )
+    return Explanation(
+        **fields,
+        headline=headline,
+        evidence=tuple(evidence),
+        recovery=tuple(recovery),
+        effect=effect,
         trust=trusted,
         units=changes,
     )

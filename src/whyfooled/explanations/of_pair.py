@@ -9,12 +9,12 @@ from typing import Any
 from PIL import Image as PILImage
 
 from whyfooled.classifier import Classifier
-from whyfooled.explanations.case import collect_case_fields, collect_case_parameters, make_case, read_clean_image
+from whyfooled.explanations.case import collect_fields, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
 from whyfooled.registry import parse
-from whyfooled.running.provenance import Stages, pass_on, versions
+from whyfooled.running.provenance import Stages, pass_on
 from whyfooled.types import Images, Progress, silent
 from whyfooled.units import Dissection
 from whyfooled.units.changes import DRAWS, find_unit_changes, open_dissection
@@ -82,16 +82,15 @@ def explain_perturbation(
                 progress=progress,
             )
     return PerturbationExplanation(
-        **collect_case_fields(classifier, case),
+        **collect_fields(
+            classifier,
+            case,
+            stages,
+            image=clean,
+            notes=[*effect.notes, *pass_on(caught)],
+            parameters={"regions": effect.regions},
+        ),
         effect=effect,
-        notes=tuple(dict.fromkeys([*case.notes, *effect.notes, *pass_on(caught)])),
-        parameters={
-            **collect_case_parameters(classifier, clean, case),
-            "regions": effect.regions,
-            "versions": versions(),
-        },
-        seconds=stages.seconds,
-        passes=stages.passes,
     )
 
 
@@ -159,16 +158,13 @@ def explain_units(
                 progress=progress,
             )
     return UnitsExplanation(
-        **collect_case_fields(classifier, case),
+        **collect_fields(
+            classifier,
+            case,
+            stages,
+            image=clean,
+            notes=[*changes.notes, *pass_on(caught)],
+            parameters={"dissection": str(dissection), "draws": draws, "seed": seed},
+        ),
         units=changes,
-        notes=tuple(dict.fromkeys([*case.notes, *changes.notes, *pass_on(caught)])),
-        parameters={
-            **collect_case_parameters(classifier, clean, case),
-            "dissection": str(dissection),
-            "draws": draws,
-            "seed": seed,
-            "versions": versions(),
-        },
-        seconds=stages.seconds,
-        passes=stages.passes,
     )

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from whyfooled.errors import ImageError, WhyfooledWarning
+from whyfooled.errors import ImageError, WhyfooledWarning, first_line
 from whyfooled.images.mistaken import recognise_mistaken
 from whyfooled.images.pixels import to_tensor
 from whyfooled.types import Images
@@ -272,7 +272,7 @@ def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
     except MemoryError:
         raise ImageError(f"{path} cannot be read as a tensor: it takes more memory than there is.") from None
     except (SafetensorError, ValueError, OSError, EOFError, RuntimeError, TypeError) as error:
-        raise ImageError(f"{path} cannot be read as a tensor: {_first_line(error)}") from None
+        raise ImageError(f"{path} cannot be read as a tensor: {first_line(error)}.") from None
     except Exception:  # torch.load raises pickle's own error for anything that is not a tensor
         raise ImageError(f"{path} must hold a tensor and nothing else; it was not unpickled.") from None
     if isinstance(content, dict):
@@ -288,13 +288,6 @@ def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
     if not isinstance(content, Tensor):
         raise ImageError(f"{path} must hold a tensor; found {type(content).__name__}.")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    # PyTorch says how to unpickle what it refuses, which is no advice to pass on.
-    useful = lines and "weights_only" not in lines[0]
-    return f"{lines[0].rstrip('.')}." if useful else f"{type(error).__name__}."
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -23,7 +23,7 @@ import torch
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.zoo import find_device, load_classifier
-from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter, one_of
+from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter, first_line, one_of
 
 Task = TypeVar("Task", contravariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -177,7 +177,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             _knock(address)
             ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
         except Exception as error:  # each kind of address fails in its own way
-            reason = _first_line(error)
+            reason = first_line(error)
             if address is None:
                 raise WhyfooledError(f"Ray cannot be started on this machine: {reason}.") from None
             raise ParameterError(
@@ -313,17 +313,13 @@ class _Crew(Generic[Task, Result]):
         self.deaths[shard] += 1
         if self.deaths[shard] < MOST_DEATHS:
             return
-        reason = _first_line(error)
+        reason = first_line(error)
         what = "starting" if shard is None else f"working on shard {shard}"
         raise WhyfooledError(
             f"A Ray worker died while {what}, {MOST_DEATHS} times. Is there memory enough on every machine, and are "
             f"the model and the "
             f"images there under the same paths? Ray says: {reason}."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _own_error(error: Any) -> Exception:

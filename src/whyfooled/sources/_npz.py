@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from PIL import Image as PILImage
 
 from whyfooled.classifier.memory import memory_built_in
-from whyfooled.errors import ImageError, did_you_mean
+from whyfooled.errors import ImageError, did_you_mean, first_line
 from whyfooled.images import is_file
 from whyfooled.sources._source import Source
 from whyfooled.types import Image
@@ -129,8 +129,7 @@ def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
-    reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-    return ImageError(f"{path} cannot be read as an .npz file: {reason}.")
+    return ImageError(f"{path} cannot be read as an .npz file: {first_line(error)}.")
 
 
 def open_npz(place: str, title: str) -> Source:

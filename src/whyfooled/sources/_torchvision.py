@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from PIL import Image as PILImage
 
-from whyfooled.errors import ImageError
+from whyfooled.errors import ImageError, first_line
 from whyfooled.sources._source import Source
 
 _TEST_FILES = {
@@ -56,9 +56,8 @@ class TorchvisionReader:
             except RuntimeError:
                 return make(str(self.root), train=False, download=True)
         except Exception as error:  # whatever its download and its file formats raise
-            reason = str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
             raise ImageError(
-                f"{self.dataset} is not in {self.root}, or damaged, and cannot be downloaded: {reason}. "
+                f"{self.dataset} is not in {self.root}, or damaged, and cannot be downloaded: {first_line(error)}. "
                 f"Put it where torchvision does: {self.root / Path(_TEST_FILES[self.dataset]).parent}."
             ) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from whyfooled.errors import ImageError, did_you_mean
+from whyfooled.errors import ImageError, did_you_mean, first_line
 from whyfooled.images import list_folders_in, photographs_below
 from whyfooled.images.folders import existing_folder
 from whyfooled.sources._files import PhotographReader, list_photographs_by_class
@@ -92,10 +92,9 @@ def _labels_from_devkit(root: Path, names: Sequence[str], index: Mapping[str, in
     except ImageError:
         raise
     except Exception as error:  # torchvision, SciPy and tarfile each have their own
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ImageError(
             f"The photographs of {root} are not in folders named by synset, and ImageNet's development kit cannot tell "
-            f"what they show: {reason}."
+            f"what they show: {first_line(error)}."
         ) from None
 
 

@@ -88,10 +88,10 @@ class Measured:
     passes: Passes = field(default_factory=Passes)
 
 
-def check_entries(argument: str, entries: Sequence[Any]) -> None:
-    """Raise `ParameterError` unless there are some."""
-    if not entries:
-        raise ParameterError(f"`{argument}` must have at least one entry.")
+def check_entries(argument: str, entries: Sequence[Any], *, once: bool = False) -> None:
+    """Raise `ParameterError` unless there are some, and each once, if that is asked for."""
+    if not entries or (once and len(set(entries)) < len(entries)):
+        raise ParameterError(f"`{argument}` must have at least one entry{', and each once' if once else ''}.")
 
 
 def check_methods(methods: Sequence[Any], argument: str = "methods") -> None:

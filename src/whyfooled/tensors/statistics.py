@@ -113,9 +113,11 @@ def bootstrap_means(
     counts = (~values.isnan()).sum(0).tolist()
     means = values.nanmean(0).tolist()
     drawn = _resampled_means(values, resamples, seed)
-    intervals = [_interval(*column) for column in zip(means, drawn.T, counts, strict=True)]
     outcomes = _signs_interval if differences else _share_interval
-    return [outcomes(column[~column.isnan()]) or interval for column, interval in zip(values.T, intervals, strict=True)]
+    return [
+        outcomes(column[~column.isnan()]) or _interval(mean, draws, count)
+        for column, mean, draws, count in zip(values.T, means, drawn.T, counts, strict=True)
+    ]
 
 
 def bootstrap_difference(values: Float[Tensor, "n 2"], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:

@@ -15,7 +15,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes
 from whyfooled.classifier.checks import check_classifier
 from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, watch_layers
-from whyfooled.errors import ModelError, ParameterError, bad_parameter
+from whyfooled.errors import ModelError, ParameterError, bad_parameter, first_line
 from whyfooled.saliency.backward.graph import is_scripted
 
 Mask = Bool[Tensor, " _"]
@@ -138,8 +138,7 @@ def _copy_sharing_memory(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module, _make_sharing_tensors(module))
     except Exception as error:  # whatever a part of someone else's model stumbles over
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"The model cannot be copied, so its units cannot be masked: {reason}") from error
+        raise ModelError(f"The model cannot be copied, so its units cannot be masked: {first_line(error)}.") from error
 
 
 def _make_sharing_tensors(module: nn.Module) -> dict[int, Any]:

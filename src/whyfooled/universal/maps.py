@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, WhyfooledWarning, positive
+from whyfooled.errors import MethodError, WhyfooledWarning, first_line, positive
 from whyfooled.saliency.backward.gradients import EMPTY
 from whyfooled.saliency.backward.smooth import smooth_activations
 from whyfooled.saliency.differentiable import DifferentiableMethod
@@ -83,7 +83,7 @@ def _differentiate(total: Tensor, inputs: Images) -> Images:
             raise
         raise MethodError(
             "The maps of this model cannot be differentiated with respect to the image, because a part of it can be "
-            f"differentiated only once: {str(error).splitlines()[0].rstrip('.')}."
+            f"differentiated only once: {first_line(error)}."
         ) from None
     return gradients
 

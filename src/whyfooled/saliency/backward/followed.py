@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -279,7 +280,7 @@ _MOVING = frozenset(
 """What moves or picks values by their places: it may as well come before a function of each of them."""
 
 
-class RectifierCalls(TorchFunctionMode):
+class RectifierCalls(TorchFunctionMode, ABC):
     """While active, rectifiers are made by `rectify`, and everything else as it is.
 
     Those that are read off their name, wherever they run; those that are not, in a forward pass of which
@@ -290,9 +291,9 @@ class RectifierCalls(TorchFunctionMode):
         super().__init__()
         self.followed: Followed | None = None
 
+    @abstractmethod
     def rectify(self, rectifier: Rectifier) -> Tensor:
         """Make a rectifier."""
-        raise NotImplementedError
 
     def other(self, call: Call) -> Any:
         """Make a call that is no rectifier."""

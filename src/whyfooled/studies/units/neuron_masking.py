@@ -13,7 +13,7 @@ from whyfooled.attacks import BIM, AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers
 from whyfooled.classifier.passes import Passes, count_passes
-from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter
+from whyfooled.errors import WhyfooledError, at_least, bad_parameter
 from whyfooled.images import content_digest
 from whyfooled.registry import Card
 from whyfooled.studies.parts.attacked import FOOLED, find_attack, outcomes_of, run_or_load_attacks
@@ -21,7 +21,7 @@ from whyfooled.studies.parts.fooled import AttackedStudy
 from whyfooled.studies.parts.held_out import check_share, split
 from whyfooled.studies.parts.right_images import part_of, right_images
 from whyfooled.studies.prepare import Prepared, Setting
-from whyfooled.studies.study import Batch, Measured
+from whyfooled.studies.study import Batch, Measured, check_entries
 from whyfooled.studies.table import Columns
 from whyfooled.studies.units import neuron_masking_account
 from whyfooled.studies.units.neuron_masking_account import LEAST, MOST, NONE, RANDOM
@@ -107,9 +107,7 @@ class NeuronMasking(AttackedStudy):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("layers", "shares"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ParameterError(f"`{name}` must have at least one entry, and each once.")
+            check_entries(name, getattr(self, name), once=True)
         for share in self.shares:
             check_share("shares", share)
         if self.counts:

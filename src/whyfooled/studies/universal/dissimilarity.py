@@ -142,7 +142,7 @@ class UniversalDissimilarity(UniversalStudy):
         self, saliency: Any, classifier: Classifier, right: RightImages, epsilon: float
     ) -> tuple[Mapping[str, Any], Images | None]:
         """Attack the map of each image by itself; None and the reason if that works on none of them."""
-        facts = {"ball": self.ball, "scale": self.scale, "epsilon": epsilon, "method": ALONE}
+        facts = {**self.ball_facts(epsilon), "method": ALONE}
         plain = InterpretationAttack(steps=self.attack_steps, seed=right.batch.seed, clip=False)
         attack: InterpretationAttack = self.sized(plain, epsilon)
 

@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any, ClassVar, final
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, ParameterError, at_least
+from whyfooled.errors import ImageError, at_least
 from whyfooled.registry import Card
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
-from whyfooled.studies.study import Batch, Measured
+from whyfooled.studies.study import Batch, Measured, check_entries
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import fit_size_account
 from whyfooled.studies.universal.comparison import D_AND_FOOLED
@@ -80,8 +80,7 @@ class FitSize(UniversalStudy):
     def __post_init__(self) -> None:
         self.check_parameters(self.methods, (self.epsilon,), (self.saliency,))
         at_least("repeats", self.repeats, 1)
-        if not self.sizes or len(set(self.sizes)) < len(self.sizes):
-            raise ParameterError("`sizes` must have at least one entry, and each once.")
+        check_entries("sizes", self.sizes, once=True)
         at_least("sizes", min(self.sizes), 1)
 
     def prepare(self, setting: Setting) -> Prepared:

@@ -111,7 +111,7 @@ class UniversalGallery(UniversalStudy):
                 views.append((perturbation.facts, moved))
         maps = [interpret(self.saliency, classifier, images, right.classes) for _, images in views]
         scales = [scale_of(of_image.unsqueeze(1)) for of_image in torch.stack(maps, dim=1)]
-        shared = {"saliency": title(self.saliency), "ball": self.ball, "scale": self.scale, "epsilon": self.epsilon}
+        shared = {"saliency": title(self.saliency), **self.ball_facts(self.epsilon)}
         for (about, images), of_view in zip(views, maps, strict=True):
             facts = {
                 D: distance(maps[0], of_view),

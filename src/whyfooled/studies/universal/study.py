@@ -73,9 +73,13 @@ class UniversalStudy(Study):
         """Return a way to find a perturbation with the study's ball, of a radius."""
         return replace(method, epsilon=epsilon, ball=self.ball, scale=self.scale, **more)
 
+    def ball_facts(self, epsilon: float) -> dict[str, Any]:
+        """Return what `ball_columns` say of a row."""
+        return {"ball": self.ball, "scale": self.scale, "epsilon": epsilon}
+
     def perturb(self, images: Images, fitted: Iterable[Fitted], epsilon: float, seed: int) -> Perturbed:
         """Add every perturbation to images and, last, to each image a random direction of its own."""
-        shared = {"ball": self.ball, "scale": self.scale, "epsilon": epsilon}
+        shared = self.ball_facts(epsilon)
         for perturbation in fitted:
             yield {**shared, **perturbation.facts}, perturbation.applied_to(images)
         whole = RandomDirection(epsilon=epsilon, ball=self.ball, scale=self.scale)

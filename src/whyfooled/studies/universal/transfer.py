@@ -9,11 +9,10 @@ from typing import Any, ClassVar, final
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
-from whyfooled.errors import ParameterError
 from whyfooled.registry import Card
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
-from whyfooled.studies.study import Batch, Measured
+from whyfooled.studies.study import Batch, Measured, check_entries
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import transfer_account
 from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, D
@@ -86,8 +85,7 @@ class UniversalTransfer(UniversalStudy):
 
     def __post_init__(self) -> None:
         self.check_parameters((self.method,), (self.epsilon,), (self.saliency,))
-        if not self.models or len(set(self.models)) < len(self.models):
-            raise ParameterError("`models` must have at least one entry, and each once.")
+        check_entries("models", self.models, once=True)
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:
         """Tell which images are fitted to, and the models' weights."""
@@ -125,7 +123,7 @@ class UniversalTransfer(UniversalStudy):
         right = right_images(model, batch)
         perturbed = self.perturb(right.batch.images, batch.prepared[1], self.epsilon, batch.seed)
         rows = [*right.wrong_rows(), *self.measure_changes(self.saliency, model, right, perturbed)]
-        shared = {"tested_on": name, "ball": self.ball, "scale": self.scale, "epsilon": self.epsilon}
+        shared = {"tested_on": name, **self.ball_facts(self.epsilon)}
         chance = {"method": named(self.method), "fitted_on": CHANCE}
         return [{**shared, **row, **(chance if row.get("method") == CHANCE else {})} for row in rows]
 
