@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import WhyfooledError, WhyfooledWarning, first_line
+from whyfooled.running.kept import FileKind, encode_tensors, is_text
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.studies.study import Batch, Measured, Study
-from whyfooled.studies.table import encode
+from whyfooled.studies.table import encode, storable_text
+
+MAPS = FileKind("file of maps", 2, "whyfooled study --maps", {"run": is_text})
 
 
 @final
@@ -105,7 +107,7 @@ class Job:
             "good": len(good),
             "headline": [sum(headline), len(headline)],
         }
-        content = save(maps, metadata={"whyfooled": self.run}) if self.keep_maps else None
+        content = encode_tensors(MAPS, maps, {"run": self.run}) if self.keep_maps else None
         return Finished(task, about, encode(rows, self.study.columns, about), content)
 
 
@@ -178,7 +180,7 @@ def _name_rows(measured: Measured, samples: Mapping[int, Sample]) -> list[dict[s
 
 def _name_maps(measured: Measured, samples: Mapping[int, Sample]) -> dict[str, Tensor]:
     return {
-        f"{sample.name}/{name}": maps[place].detach().cpu().contiguous().clone()
+        storable_text(f"{sample.name}/{name}"): maps[place]
         for name, maps in measured.maps.items()
         for place, sample in enumerate(samples.values())
     }
