@@ -37,6 +37,7 @@ from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, WhyfooledError, WhyfooledWarning, at_least
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe_value
+from whyfooled.running.kept import storable_text
 from whyfooled.running.runs import claim, digest_run
 from whyfooled.types import Classes
 
@@ -154,7 +155,7 @@ def attack_files(
             raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
         done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
         table = _make_table(classifier, done.names, tally.rows, errors).to_csv(index=False)
-        write_whole(folder / TABLE_FILE, table.encode("utf-8", "backslashreplace"))
+        write_whole(folder / TABLE_FILE, table.encode())
     return done, errors
 
 
@@ -339,7 +340,7 @@ def _make_table(
         beside = list(rows.columns).index(column) + 1
         rows.insert(beside, f"{column}_name", [classifier.class_name(index) for index in rows[column]])
     rows["error"] = ""
-    failed = pd.DataFrame({"file": list(errors), "error": list(errors.values())})
+    failed = pd.DataFrame([map(storable_text, pair) for pair in errors.items()], columns=["file", "error"])
     # Whole numbers that may be missing: without this they would become floats.
     whole = dict.fromkeys(rows.select_dtypes("int64"), "Int64")
     return pd.concat([rows.astype(whole), failed.astype(object)], ignore_index=True) if errors else rows

@@ -46,8 +46,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
 
 
-def path(text: str) -> Path:
-    """Read where to write; the help shows this function's name for what to give."""
+def _read_output(text: str) -> Path:
     # An empty path would be the folder that one happens to be in.
     if not str(text):
         raise OutputError("`--output` must be a path; got ''.")
@@ -56,7 +55,7 @@ def path(text: str) -> Path:
 
 def output_option(description: str, **more: Any) -> Any:
     """Make the option that says where to write."""
-    return typer.Option("--output", "-o", help=description, parser=path, **more)
+    return typer.Option("--output", "-o", help=description, parser=_read_output, metavar="<path>", **more)
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -82,7 +83,10 @@ def _say_why(error: Exception) -> str:
 
 def _find_nearest(folder: Path) -> Path:
     """Return the folder, or the nearest above it that exists: its permissions are tried, and no other folder made."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    return nearest
 
 
 @contextmanager

@@ -119,6 +119,11 @@ class FileKind:
         return {name: value for name, value in values.items() if name not in ("format", "seal")}
 
 
+def storable_text(text: str) -> str:
+    """Write what no UTF-8 can hold, such as a file name in another encoding, with backslashes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def check_seal(content: bytes) -> bool:
     """Tell whether a file's content is sealed; raise `DamagedError` if it is not the one that was sealed."""
     whole = is_whole(content)

@@ -28,6 +28,7 @@ from whyfooled.running.kept import (
     is_text,
     list_of,
     parse_record,
+    storable_text,
 )
 
 Kind = Literal["text", "whole", "real", "flag", "bytes"]
@@ -85,11 +86,6 @@ def _label(kind: FileKind, about: Mapping[str, Any]) -> dict[bytes, bytes]:
 
 def _storable(value: Any) -> Any:
     return storable_text(value) if isinstance(value, str) else value
-
-
-def storable_text(text: str) -> str:
-    """Write what no UTF-8 can hold, such as a file name in another encoding, with backslashes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_about(path: Path) -> dict[str, Any] | None:

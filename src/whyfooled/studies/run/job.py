@@ -14,10 +14,10 @@ from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import WhyfooledError, WhyfooledWarning, first_line
-from whyfooled.running.kept import FileKind, encode_tensors, is_text
+from whyfooled.running.kept import FileKind, encode_tensors, is_text, storable_text
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.studies.study import Batch, Measured, Study
-from whyfooled.studies.table import encode, storable_text
+from whyfooled.studies.table import encode
 
 MAPS = FileKind("file of maps", 2, "whyfooled study --maps", {"run": is_text})
 
