@@ -46,7 +46,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
 
 
-def _read_output(text: str) -> Path:
+def _read_output(text: str | Path) -> Path:
     # An empty path would be the folder that one happens to be in.
     if not str(text):
         raise OutputError("`--output` must be a path; got ''.")
