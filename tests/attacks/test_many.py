@@ -50,6 +50,15 @@ def run(photographs, folder, attack=ATTACK, **more):
     return attack_files(small(), [photographs], attack, folder, batch_size=2, **more)
 
 
+def test_the_median_norm_is_told_as_the_run_goes_on(photographs, tmp_path):
+    told = []
+    adversaries, _ = run(photographs, tmp_path / "out", report=told.append)
+    reached = adversaries.to_frame().query("success and l2 > 0")["l2"]
+    assert len(reached) > 2
+    assert told[-1].median_l2 == pytest.approx(reached.median())
+    assert told[-1].fooled == len(reached)
+
+
 def test_every_photograph_has_a_file_and_a_row(photographs, tmp_path):
     adversaries, errors = run(photographs, tmp_path / "out")
     assert errors == {}
@@ -151,7 +160,7 @@ def test_a_reason_that_is_damaged_or_of_another_run_is_found_again(photographs, 
     path = tmp_path / "out" / "a" / "broken.png.left-out.json"
     path.write_bytes(path.read_bytes().replace(b"not an image", b"not an mirage"))
     assert run(photographs, tmp_path / "out")[1]["a/broken.png"] == (
-        f"{photographs}/a/broken.png is not an image of a known format (JPEG, PNG, WebP, BMP, TIFF)."
+        "broken.png is not an image of a known format (JPEG, PNG, WebP, BMP, TIFF)."
     )
     assert contents(tmp_path / "out") == whole
 
