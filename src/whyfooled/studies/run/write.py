@@ -73,9 +73,16 @@ def redraw(folder: str | Path) -> Path:
     Raises
     ------
     ImageError
-        If the folder holds no finished study.
+        If the folder holds no finished study, or a damaged one.
     """
     folder = Path(folder)
+    about, study, table = read_study(folder)
+    write_results(study, table, folder, about)
+    return folder / "figure.png"
+
+
+def read_study(folder: Path) -> tuple[dict[str, Any], type[Study], Table]:
+    """Read what a finished study came to, which study it is, and its table; raise `ImageError` if there is none."""
     path, table = folder / STUDY_FILE, Table(folder / TABLE_FILE)
     try:
         about = read_record(path, STUDY)
@@ -94,8 +101,7 @@ def redraw(folder: str | Path) -> Path:
     missing = sorted(set(studies[name].columns) - table.columns)
     if missing:
         raise ImageError(f"{table.path} is not the table of the study {name}: it has no column {missing[0]}.")
-    write_results(studies[name], table, folder, about)
-    return folder / "figure.png"
+    return about, studies[name], table
 
 
 def _say_origin(study: type[Study], about: dict[str, Any]) -> list[str]:
