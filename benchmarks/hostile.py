@@ -221,15 +221,8 @@ def _adversaries(folder: Path) -> Iterator[Subject]:
         result = load_adversaries(folder)["0.png"]
         source = open_source(str(folder))
         tensors = (result.clean, result.adversarial, result.attempted, result.clean_logits, result.logits)
-        plain = (
-            result.success.tolist(),
-            result.goal,
-            result.forwards.tolist(),
-            source.names,
-            source.labels(0),
-            source.digest(),
-        )
-        return f"{[_digest(tensor.numpy()) for tensor in tensors]} {plain} {len(source)}"
+        plain = (result.success.tolist(), result.goal, result.forwards.tolist(), source.names, source.labels(0))
+        return f"{[_digest(tensor.numpy()) for tensor in tensors]} {plain} {source.digest()}"
 
     yield Subject("adversarial image", first, read, sealed=True)
     yield Subject("adversarial images, run.json", folder / "run.json", read, sealed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from tests.helpers.small_studies import Brightness
 from whyfooled.errors import WhyfooledError
-from whyfooled.running.engines import ModelRecipe, _Crew
+from whyfooled.running.engines import ModelRecipe, _connected, _Crew
 from whyfooled.sources import Source
 from whyfooled.studies.run.job import Finished, Job
 
@@ -146,3 +147,13 @@ def test_a_run_that_is_given_up_frees_the_cluster():
         next(crew.run({shard: shard for shard in range(4)}))
     assert ray.workers
     assert not any(worker.alive for worker in ray.workers)
+
+
+def test_what_happens_on_sigterm_stays_what_it_was():
+    def start(**_):
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+
+    usual = signal.getsignal(signal.SIGTERM)
+    ray = SimpleNamespace(is_initialized=lambda: False, init=start, shutdown=lambda: None)
+    with _connected(ray, None):
+        assert signal.getsignal(signal.SIGTERM) == usual
