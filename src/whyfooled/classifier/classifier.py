@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, final
@@ -15,16 +13,9 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
+from whyfooled.classifier.borrowing import evaluating
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
-from whyfooled.errors import (
-    ImageError,
-    ModelError,
-    ParameterError,
-    WhyfooledWarning,
-    bad_parameter,
-    did_you_mean,
-    first_line,
-)
+from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
 from whyfooled.images import MOST_PIXELS, to_tensor
 from whyfooled.types import Classes, Images, Logits
 
@@ -213,7 +204,7 @@ class Classifier(nn.Module):
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ImageError(f"`images` must have the shape (n, {self.channels}, h, w); got {tuple(images.shape)}.")
         try:
-            with _evaluating(self.module):
+            with evaluating(self.module):
                 output = self.module((images - self.mean) / self.std)
         except RuntimeError:
             # Not before: a model may well bring its input to its own precision.
@@ -254,10 +245,9 @@ class Classifier(nn.Module):
             ) from error
         check_finite(logits)
         if _look_like_probabilities(logits):
-            warnings.warn(
+            warn(
                 "The model's outputs look like probabilities (none negative, each row sums to 1). Explanations and "
                 "attacks are defined on logits: give the model without its softmax.",
-                WhyfooledWarning,
                 stacklevel=2,
             )
         return logits
@@ -402,19 +392,6 @@ def check_classes(classes: Tensor, logits: Tensor) -> None:
     if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= count):
         given = f"values from {int(classes.min())} to {int(classes.max())}"
         raise ParameterError(f"`classes` must be class indices from 0 to {count - 1}; got {given}.")
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode for a while; every submodule has its own mode back afterwards."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _look_like_probabilities(logits: Tensor) -> bool:

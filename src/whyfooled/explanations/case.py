@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from whyfooled.classifier.checks import check_single_precision
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.passes import Passes
-from whyfooled.errors import bad_parameter
+from whyfooled.errors import bad_parameter, hearing
 from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.running.provenance import Stages, versions
@@ -129,9 +128,8 @@ def read_clean_image(
     if adversarial is None or (image.height, image.width) != classifier.size:
         return fitted
     as_it_is = to_tensor(image, classifier.channels).unsqueeze(0).to(fitted)
-    with warnings.catch_warnings():
-        # What is wrong with the other image is said when it is explained.
-        warnings.simplefilter("ignore")
+    # What is wrong with the other image is said when it is explained.
+    with hearing():
         other = _read_made_elsewhere(classifier, adversarial)
     return as_it_is if (as_it_is - other).norm() < (fitted - other).norm() else fitted
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import nullcontext
 
 import torch
@@ -12,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 from whyfooled.classifier import Classifier, check_classes, check_finite
 from whyfooled.classifier.dependence import check_dependence
 from whyfooled.classifier.goals import check_whole
-from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
+from whyfooled.errors import ModelError, ParameterError, bad_parameter, warn
 from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
@@ -102,9 +101,8 @@ EMPTY = "A gradient is zero at every pixel"
 def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
     """Warn the caller of the calling method if the gradient of an image is zero."""
     if not gradients.flatten(1).any(1).all():
-        warnings.warn(
+        warn(
             f"{EMPTY}: the logit does not change with the image there (a saturated or dead network). Its map is empty.",
-            WhyfooledWarning,
             stacklevel=stacklevel,
         )
 
