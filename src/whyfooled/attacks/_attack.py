@@ -10,6 +10,7 @@ import torch
 
 from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
@@ -81,6 +82,7 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
     clean_logits = problem.classifier.logits(problem.images)
     check_goal(problem.goal, clean_logits)
+    check_constancy(problem.classifier, problem.images, clean_logits)
     left = (~problem.goal.reached(clean_logits)).nonzero()[:, 0]
     images = problem.images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)

@@ -15,6 +15,7 @@ from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_attempted, check_images
+from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
@@ -97,6 +98,7 @@ class AttackResult:
         check_images(clean)
         check_attempted(clean, adversarial)
         clean_logits = classifier.logits(clean)
+        check_constancy(classifier, clean, clean_logits)
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))

@@ -15,7 +15,7 @@ from whyfooled.classifier.axes import CHANNELS_FIRST, Axes, read_axes
 from whyfooled.classifier.borrowing import hooked_after
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.tracing import PassTrace, Seen
-from whyfooled.errors import ModelError, ParameterError, bad_parameter, did_you_mean
+from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, did_you_mean
 from whyfooled.types import Images
 
 LAST_STAGE = "last-stage"
@@ -209,6 +209,11 @@ def watch_layers(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
     """Tell of each of these layers, in the order in which they finish, when it gave a tensor; no hook stays behind.
 
     What other threads send through the same layers in the meantime is not seen.
+
+    Raises
+    ------
+    MethodError
+        If all of them are scripted or traced.
     """
 
     def hook_of(name: str) -> Any:
@@ -218,7 +223,14 @@ def watch_layers(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
 
         return hook
 
-    with hooked_after((part, hook_of(name)) for name, part in layers.items()):
+    # PyTorch calls no hooks in what is scripted, or does not take any.
+    seen = {name: part for name, part in layers.items() if not isinstance(part, torch.jit.ScriptModule)}
+    if layers and not seen:
+        raise MethodError(
+            "This needs to see what the model's layers give, and they are scripted or traced, where nobody can look. "
+            "Give the plain Python module."
+        )
+    with hooked_after((part, hook_of(name)) for name, part in seen.items()):
         yield
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_single_precision
-from whyfooled.classifier.classifier import strongest_other
+from whyfooled.classifier.classifier import check_pixels, strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import bad_parameter, hearing
@@ -92,7 +92,7 @@ def collect_fields(
         "wrong": case.wrong,
         "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
         "outcome": case.outcome,
-        "notes": tuple(dict.fromkeys([*case.notes, *notes])),
+        "notes": tuple(dict.fromkeys([*case.notes, *_note_channels(case.clean), *notes])),
         "parameters": {
             "model": classifier.name,
             "device": str(classifier.device),
@@ -105,6 +105,16 @@ def collect_fields(
         "seconds": stages.seconds,
         "passes": stages.passes,
     }
+
+
+def _note_channels(images: Images) -> Iterator[str]:
+    """Say what pictures show of images with as many channels as no picture has."""
+    channels = images.shape[1]
+    if channels not in (1, 3):
+        yield (
+            f"The images have {channels} channels. Pictures show their mean, in grey; of the perturbation, the channel "
+            "that changes most at each pixel; of maps, as always, the sum over the channels."
+        )
 
 
 def read_clean_image(
@@ -135,11 +145,12 @@ def read_clean_image(
 
 
 def _check_input_size(classifier: Classifier, argument: str, image: Images) -> Images:
+    check_pixels(argument, image)
     expected = (1, *_input_shape(classifier))
     if tuple(image.shape) != expected:
         rule = f"must be one image of the classifier's input size, {expected}"
         raise bad_parameter(argument, rule, tuple(image.shape))
-    return image.to(classifier.mean)
+    return image.detach().to(classifier.mean)
 
 
 def _input_shape(classifier: Classifier) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.dependence import differentiate
 from whyfooled.errors import at_least, bad_parameter, one_of, positive, warn
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import check_pairs, plain_logits
@@ -135,7 +136,7 @@ class MeaningfulPerturbation:
             leaf = mask.requires_grad_()
             with torch.enable_grad():
                 logits = plain_logits(classifier, reference + _enlarged(leaf, size) * (image - reference))
-                (slope,) = torch.autograd.grad(logits[0, index] / scale + self._compute_cost(leaf), leaf)
+                slope = differentiate(logits[0, index] / scale + self._compute_cost(leaf), leaf)
             moments = moments.after(slope)
             mean, deviation = moments.direction(step + 1)
             mask = (mask.detach() - self.learning_rate * mean / deviation).clamp(0, 1)
