@@ -17,22 +17,21 @@ def classifier_of(channels):
     return Classifier(module, mean=[0.5] * channels, std=[0.25] * channels, size=(12, 12))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7, 16])
+@pytest.mark.parametrize("channels", [1, 2, 4, 16])
 def test_every_page_is_written_whatever_the_channels(channels, tmp_path):
     classifier = classifier_of(channels)
     image = torch.rand(1, channels, 12, 12, generator=torch.Generator().manual_seed(1))
     trust = UniversalPerturbation(0.01 * (image[0] - 0.5), epsilon=1.0)
-    explanation = explain(classifier, image, attack=BIM(epsilon=0.3), trust=trust)
+    explanation = explain(classifier, image, attack=BIM(epsilon=0.3), methods=["gradcam"], trust=trust)
     explanation.save(tmp_path / "whole")
     pair = explain_perturbation(classifier, image, explanation.adversarial.unsqueeze(0))
     pair.save(tmp_path / "pair")
-    assert "<html" in explanation._repr_html_()
+    assert "<iframe" in explanation._repr_html_()
     notes = [note for note in (*explanation.notes, *pair.notes) if f"have {channels} channels" in note]
-    assert len(notes) == (0 if channels in (1, 3) else 2)
+    assert len(notes) == (0 if channels == 1 else 2)
     with Image.open(tmp_path / "whole" / "pictures" / "clean.png") as picture:
         assert (picture.mode, picture.size) == ("RGB", (12, 12))
-        if channels != 3:
-            assert picture.getpixel((5, 7))[0] == round(255 * float(image[0, :, 7, 5].mean()))
+        assert picture.getpixel((5, 7))[0] == round(255 * float(image[0, :, 7, 5].mean()))
 
 
 @pytest.mark.parametrize("channels", [2, 5])

@@ -11,17 +11,17 @@ _KINDS = {
     "Softmax": (
         nn.Softmax,
         "probabilities (none negative, each row sums to 1)",
-        "torch.log(super().forward(x).clamp_min(1e-30))",
+        "z = super().forward(x).clamp_min(1e-30).log(); return z - z.mean(1, keepdim=True)",
     ),
     "LogSoftmax": (
         nn.LogSoftmax,
         "logarithms of probabilities (none positive, each row's exponentials sum to 1)",
-        "",
+        "z = super().forward(x); return z - z.mean(1, keepdim=True)",
     ),
     "Sigmoid": (
         nn.Sigmoid,
         "probabilities of each class by itself (sigmoid; several classes may be right at once)",
-        "torch.logit(super().forward(x), eps=1e-7)",
+        "return torch.logit(super().forward(x), eps=1e-7)",
     ),
 }
 
@@ -45,10 +45,9 @@ def describe_head(module: nn.Module, outputs: Tensor) -> str:
     if names:
         path = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in names[-1].split("."))
         lines = f"model{path} = torch.nn.Identity()", "classifier = Classifier(model)"
-    elif inverse:
-        lines = "class Logits(torch.nn.Sequential):", f"    def forward(self, x): return {inverse}"
     else:
-        return f"{said}: give the model without its log-softmax."
+        # Probabilities do not tell what all logits have in common; their mean is as good as anything.
+        lines = "class Logits(torch.nn.Sequential):", f"    def forward(self, x): {inverse}"
     then = "" if names else ", and Classifier(Logits(model))"
     return f"{said}: give the model without its {layer.__name__}. Two lines do it: `{lines[0]}` and `{lines[1]}`{then}."
 
@@ -68,10 +67,12 @@ def _read_graph(outputs: Tensor) -> str:
 def _read_sums(outputs: Tensor) -> str:
     if not len(outputs):
         return ""
-    if (outputs >= 0).all() and _all_sum_to_one(outputs):
+    if (outputs >= 0).all() and _all_sum_to_one(outputs, 1e-3):
         return "Softmax"
-    return "LogSoftmax" if (outputs <= 0).all() and _all_sum_to_one(outputs.exp()) else ""
+    # Where all is one class's, 0 beside numbers far below, they may as well be logits.
+    undecided = (outputs.amax(1) < -1e-2).any()
+    return "LogSoftmax" if (outputs <= 0).all() and undecided and _all_sum_to_one(outputs.exp(), 1e-4) else ""
 
 
-def _all_sum_to_one(values: Tensor) -> bool:
-    return bool((values.sum(1) - 1).abs().max() < 1e-3)
+def _all_sum_to_one(values: Tensor, tolerance: float) -> bool:
+    return bool((values.sum(1) - 1).abs().max() < tolerance)
