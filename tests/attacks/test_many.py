@@ -47,6 +47,15 @@ def run(photographs, folder, attack=ATTACK, **more):
     return attack_files(small(), [photographs], attack, folder, batch_size=2, **more)
 
 
+def test_the_median_norm_is_told_as_the_run_goes_on(photographs, tmp_path):
+    told = []
+    adversaries, _ = run(photographs, tmp_path / "out", report=told.append)
+    reached = adversaries.to_frame().query("success and l2 > 0")["l2"]
+    assert len(reached) > 2
+    assert told[-1].median_l2 == pytest.approx(reached.median())
+    assert told[-1].fooled == len(reached)
+
+
 def test_every_photograph_has_a_file_and_a_row(photographs, tmp_path):
     adversaries, errors = run(photographs, tmp_path / "out")
     assert errors == {}

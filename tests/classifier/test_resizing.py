@@ -70,8 +70,8 @@ def test_gradients_flow_through_the_resize():
 
 
 def test_maps_can_be_differentiated_with_smooth_activations():
-    resized = resizing(small(side=8).double(), Fit((12, 12))).double()
-    x = images(12, n=1).double().requires_grad_()
+    resized = resizing(small(side=4).double(), Fit((6, 6))).double()
+    x = images(6, n=1).double().requires_grad_()
 
     def energy(inputs):
         with smooth_activations(10):

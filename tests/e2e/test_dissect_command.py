@@ -162,7 +162,7 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         (["--concepts", "maskss:images"], "Did you mean masks?"),
         (["--concepts", "masks:images,nowhere,names.txt"], "nowhere"),
         (["--layer", "blocks.7"], "`layers` must name a layer of the model, or match some; got 'blocks.7'. Did you m"),
-        (["--layer", "head"], "`layers` must name layers whose output is (n, units, height, width) with more than one"),
+        (["--layer", "head"], "`layers` must name layers whose output is (n, units, height, width), in any order,"),
         (["--model", "nets.py:Flat"], "so it has no units to look at."),
         (["--top", "0"], "`top` must be between 0 and 1; got 0.0."),
         (["--cutoff", "1"], "`cutoff` must be at least 0 and below 1; got 1.0."),

@@ -1,5 +1,7 @@
 """The report in a real browser: nothing is requested, nothing runs off a phone's screen, light and dark differ."""
 
+import base64
+import hashlib
 import html
 import re
 
@@ -71,6 +73,32 @@ def test_the_page_requests_nothing(folder):
         )
         == "0"
     )
+
+
+def test_its_own_script_runs_and_no_other(folder):
+    script = """(() => {
+      const slider = d.querySelector('.slider input'), root = d.documentElement;
+      slider.value = 0.5; slider.dispatchEvent(new Event('input'));
+      const colours = [...d.querySelectorAll('input[name=palette]')].at(-1);
+      colours.checked = true; colours.dispatchEvent(new Event('change'));
+      const stranger = d.createElement('script');
+      stranger.textContent = 'window.ran = true'; d.body.append(stranger);
+      d.body.insertAdjacentHTML('beforeend', '<p onclick="window.ran = true"></p>'); d.body.lastChild.click();
+      return [root.style.getPropertyValue('--photo'), root.dataset.palette === colours.value,
+              'ran' in f.contentWindow].join(' ');
+    })()"""
+    assert in_frame(folder, 801, script) == "0.5 true false"
+
+
+def test_what_the_policy_allows_is_that_script_alone(folder):
+    page = (folder / "report.html").read_text()
+    policy = html.unescape(re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[0])
+    allowed = {part.split()[0]: part.split()[1:] for part in policy.split("; ")}
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert allowed["script-src"] == [f"'sha256-{digest}'"]
+    assert allowed["default-src"] == ["'none'"]
+    assert allowed["img-src"] == ["data:"]
 
 
 def test_light_and_dark_have_their_own_colours(folder):

@@ -167,11 +167,11 @@ def test_another_models_dissection_is_refused_before_the_work(dissection):
 def test_a_dissection_is_read_from_its_folder(classifier, dissection, tmp_path):
     folder = dissection.save(tmp_path / "dissection")
     found = explain_units(classifier, *a_pair(), folder)
-    assert found.parameters["dissection"] == str(folder)
+    assert found.parameters["dissection"] == "dissection"
     known = explain_units(classifier, *a_pair(), dissection).to_dict()["units"]
     assert found.to_dict()["units"] == known
     whole = explain(classifier, a_pair()[0], adversarial=a_pair()[1], methods=["gradient"], units=str(folder))
-    assert whole.parameters["units"] == str(folder)
+    assert whole.parameters["units"] == "dissection"
     assert whole.to_dict()["units"] == known
     with pytest.raises(ImageError, match="holds no dissection"):
         explain_units(classifier, *a_pair(), tmp_path)

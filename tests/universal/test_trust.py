@@ -135,7 +135,7 @@ def test_a_report_holds_it_and_changes_nothing_else(image, tmp_path):
     assert plain.trust is None
     assert found.trust.seen == int(plain.clean_logits.argmax())
     assert found.trust.contrast == int(plain.clean_logits.topk(2).indices[1])
-    assert found.parameters["trust"] == str(tmp_path / "delta.safetensors")
+    assert found.parameters["trust"] == "delta.safetensors"
     assert found.passes["trust"].forwards > 0
     numbers, before = found.to_dict(), plain.to_dict()
     assert [one["method"] for one in numbers["trust"]["methods"]] == ["enhanced", "gradient", "gradcam"]

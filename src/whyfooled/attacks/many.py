@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -34,6 +34,7 @@ from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, WhyfooledError, WhyfooledWarning, at_least
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe_value
+from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.running.runs import claim
 from whyfooled.types import Classes
 
@@ -124,18 +125,20 @@ def attack_files(
     root, below = common_folder(photographs_in(images))
     files = {name: root / name for name in below}
     folder = Path(folder)
-    run = {
-        "version": __version__,
-        "model": classifier.name,
-        "model_digest": classifier.digest(),
-        "attack": describe_value(attack),
-        "labels": dict(labels) if isinstance(labels, Mapping) else labels,
-        "target": target,
-        "seed": seed,
-        "batch_size": batch_size,
-        **(about or {}),
-        "images": list(files),
-    }
+    run = hide_all_folders(
+        {
+            "version": __version__,
+            "model": classifier.name,
+            "model_digest": classifier.digest(),
+            "attack": describe_value(attack),
+            "labels": dict(labels) if isinstance(labels, Mapping) else labels,
+            "target": target,
+            "seed": seed,
+            "batch_size": batch_size,
+            **(about or {}),
+            "images": list(files),
+        }
+    )
     truth = _Truth(classifier, _respell(files, labels) if isinstance(labels, Mapping) else labels, target, seed)
     truth.check_names(files)
     begun = any(next(folder.rglob(f"*{suffix}"), None) for suffix in (SUFFIX, LEFT_OUT))
@@ -192,7 +195,7 @@ def _read_photographs(classifier: Classifier, files: Mapping[str, Path]) -> tupl
         try:
             read[name] = classifier.prepare(read_photograph(path))
         except ImageError as error:
-            unreadable[name] = str(error)
+            unreadable[name] = hide_folders(str(error))
     return read, unreadable
 
 
@@ -302,7 +305,8 @@ class _Tally:
             if not bool(result.goal.reached(result.clean_logits)[0]):
                 self.attacked += 1
                 if bool(result.success[0]):
-                    self.sizes.append(float(result.l2[0]))
+                    # Kept in order: sorting them at each step of a long run would take longer than the step.
+                    insort(self.sizes, float(result.l2[0]))
         self.done += count
         self._say(self.done)
 
@@ -310,7 +314,8 @@ class _Tally:
         return lambda done, total, doing: self._say(self.done + count * done / total)
 
     def _say(self, done: float) -> None:
-        middle = median(self.sizes) if self.sizes else None
+        count = len(self.sizes)
+        middle = (self.sizes[(count - 1) // 2] + self.sizes[count // 2]) / 2 if count else None
         self.progress(Standing(done, self.total, self.attacked, len(self.sizes), middle))
 
 

@@ -21,6 +21,7 @@ from whyfooled.errors import bad_parameter, hearing
 from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.running.provenance import Stages, versions
+from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.types import Image, Images, Outcome, Progress, silent
 
 SUSPICIOUS_CHANGE = 0.1
@@ -68,7 +69,7 @@ def collect_fields(
     notes: Iterable[str],
     parameters: Mapping[str, Any],
 ) -> Fields:
-    """Return what every explanation of a case holds, on the CPU.
+    """Return what every explanation of a case holds, on the CPU, without the folders that files lay in.
 
     Parameters
     ----------
@@ -92,16 +93,18 @@ def collect_fields(
         "wrong": case.wrong,
         "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
         "outcome": case.outcome,
-        "notes": tuple(dict.fromkeys([*case.notes, *_note_channels(case.clean), *notes])),
-        "parameters": {
-            "model": classifier.name,
-            "device": str(classifier.device),
-            "input_size": list(classifier.size),
-            "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
-            **case.parameters,
-            **parameters,
-            "versions": versions(),
-        },
+        "notes": tuple(dict.fromkeys(map(hide_folders, [*case.notes, *_note_channels(case.clean), *notes]))),
+        "parameters": hide_all_folders(
+            {
+                "model": classifier.name,
+                "device": str(classifier.device),
+                "input_size": list(classifier.size),
+                "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
+                **case.parameters,
+                **parameters,
+                "versions": versions(),
+            }
+        ),
         "seconds": stages.seconds,
         "passes": stages.passes,
     }

@@ -16,6 +16,7 @@ from whyfooled.errors import at_least, bad_parameter, check_seed, positive
 from whyfooled.registry import Card, describe, describe_value
 from whyfooled.running.engines import choose_engine
 from whyfooled.running.provenance import versions
+from whyfooled.running.publishing import hide_folders
 from whyfooled.saliency import Gradient
 from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.sources import class_map
@@ -148,7 +149,7 @@ class UniversalMethod(ABC):
             ball=self.ball,
             method=describe(self),
             saliency=describe_value(saliency) if self.breaks_maps else "",
-            model=classifier.name,
+            model=hide_folders(classifier.name),
             model_digest=classifier.digest(),
             fitted_to=fit.digests,
             images=len(fit.classes),

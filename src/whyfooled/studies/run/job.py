@@ -15,6 +15,7 @@ from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import WhyfooledError, WhyfooledWarning, first_line
+from whyfooled.running.publishing import hide_folders
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.studies.study import Batch, Measured, Study
 from whyfooled.studies.table import encode
@@ -187,8 +188,8 @@ def _name_maps(measured: Measured, samples: Mapping[int, Sample]) -> dict[str, T
 def reason_of(error: Exception) -> str:
     """Say in a line what went wrong; an error that is not this package's, with its type."""
     if isinstance(error, WhyfooledError):
-        return str(error)
-    return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+        return hide_folders(str(error))
+    return f"{type(error).__name__}: {hide_folders(first_line(error))}" if str(error).strip() else type(error).__name__
 
 
 def as_batch(

@@ -21,6 +21,7 @@ from whyfooled.images import write_whole
 from whyfooled.registry import describe, parameters, parse, with_seed
 from whyfooled.running.engines import Engine, ModelRecipe, choose_engine
 from whyfooled.running.provenance import versions
+from whyfooled.running.publishing import hide_all_folders
 from whyfooled.running.runs import claim
 from whyfooled.sources import Source, class_map, open_source
 from whyfooled.studies.prepare import PERTURBATIONS, Prepared, Setting
@@ -193,23 +194,25 @@ def run_study(
         threads=cores,
         progress=lambda done, total, doing: report(Progress(done, total, 0.0, made.headline, None, doing)),
     )
-    run = {
-        "version": __version__,
-        "study": describe(made),
-        "model": classifier.name,
-        "model_digest": classifier.digest(),
-        "fit": str(classifier.fit),
-        "images_digest": source.digest(),
-        "class_map": classes,
-        "attacked_with": ", ".join(source.attacks) or None,
-        "count": count,
-        "seed": seed,
-        "batch_size": size,
-        "shard_size": shard_size,
-        "threads": cores,
-        "keep_maps": keep_maps,
-        **made.identity(setting),
-    }
+    run = hide_all_folders(
+        {
+            "version": __version__,
+            "study": describe(made),
+            "model": classifier.name,
+            "model_digest": classifier.digest(),
+            "fit": str(classifier.fit),
+            "images_digest": source.digest(),
+            "class_map": classes,
+            "attacked_with": ", ".join(source.attacks) or None,
+            "count": count,
+            "seed": seed,
+            "batch_size": size,
+            "shard_size": shard_size,
+            "threads": cores,
+            "keep_maps": keep_maps,
+            **made.identity(setting),
+        }
+    )
     _check_free(folder)
     claim(folder / STUDY_FILE, run, begun=_begun(folder))
     prepared = made.prepare(setting)
@@ -360,7 +363,7 @@ def _finish(
         "notes": [*prepared.notes, *sorted({note for shard in abouts for note in shard["notes"]})],
         "versions": versions(),
     }
-    return StudyResult(folder, table, write_results(type(job.study), table, folder, about))
+    return StudyResult(folder, table, write_results(type(job.study), table, folder, hide_all_folders(about)))
 
 
 _NAMED = 100

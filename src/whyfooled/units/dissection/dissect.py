@@ -13,6 +13,7 @@ from whyfooled.classifier.memory import batch_size_for
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, at_least, bad_parameter, check_seed
 from whyfooled.running.provenance import Stages, versions
+from whyfooled.running.publishing import hide_all_folders
 from whyfooled.types import Progress, silent
 from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.dissection import Dissection
@@ -129,18 +130,20 @@ def dissect(
         images=concepts.images,
         cutoff=cutoff,
         model_digest=classifier.digest(),
-        parameters={
-            "model": classifier.name,
-            "device": str(classifier.device),
-            "input_size": list(classifier.size),
-            "squash": classifier.fit.squash,
-            "concepts": concepts.title,
-            "top": top,
-            "permutations": min(permutations, len(concepts) - 1),
-            "batch_size": size,
-            "seed": seed,
-            "versions": versions(),
-        },
+        parameters=hide_all_folders(
+            {
+                "model": classifier.name,
+                "device": str(classifier.device),
+                "input_size": list(classifier.size),
+                "squash": classifier.fit.squash,
+                "concepts": concepts.title,
+                "top": top,
+                "permutations": min(permutations, len(concepts) - 1),
+                "batch_size": size,
+                "seed": seed,
+                "versions": versions(),
+            }
+        ),
         notes=tuple(_write_notes(concepts, surveys, counts, permutations)),
         seconds=stages.seconds,
         passes=Passes(sum(one.forwards for one in stages.passes.values())),

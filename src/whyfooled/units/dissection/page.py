@@ -59,7 +59,9 @@ def write_page(dissection: DissectionRecord, summary: Summary, pictures: Picture
     parameters = dissection.parameters
     parts = [count_detectors_by_chance(one, dissection.cutoff) for one in dissection.layers]
     permutations = len(dissection.layers[0].null_iou)
-    return load_template("whyfooled.units.dissection", "dissection.html.j2").render(
+    return load_template(
+        "whyfooled.units.dissection", "dissection.html.j2", scripts=("dissection.js",), pictures="'self' file:"
+    ).render(
         title=parameters.get("model", ""),
         layers=[one.layer.name for one in dissection.layers],
         summary=summary,

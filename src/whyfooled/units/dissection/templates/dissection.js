@@ -142,6 +142,7 @@ function show() {
   more();
 }
 
+document.querySelector(".controls").addEventListener("submit", event => event.preventDefault());
 at("units").style.setProperty("--shape", `${boxWidth}/${boxHeight}`);
 for (const id of ["layer", "category", "concept", "order", "grouped", "detectors", "above", "several"]) at(id).addEventListener("input", show);
 const watcher = new IntersectionObserver(([entry]) => {
