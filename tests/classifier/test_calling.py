@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,6 +21,7 @@ from whyfooled import (
     Gradient,
     GuidedBackprop,
     Untargeted,
+    attack_files,
     explain,
     run_attack,
 )
@@ -305,6 +307,19 @@ def test_inference_mode_works_or_is_named(entry):
     ENTRIES[entry](classifier, made_there)
     sentence = one_sentence(entry, classifier_of(module), image(), ModelError)
     assert ("were made inside torch.inference_mode()" in sentence) == (entry in GRADIENTS)
+
+
+def test_photographs_on_which_a_model_fails_are_left_out_with_its_words(tmp_path):
+    class AtNight(SmallNet):
+        def forward(self, x):
+            return super().forward(x) if x.mean((1, 2, 3)).amin() > 0.3 else {}["night"]
+
+    for name, grey in (("day", 200), ("night", 20)):
+        Image.new("RGB", (SIDE, SIDE), (grey, grey, grey)).save(tmp_path / f"{name}.png")
+    done, errors = attack_files(classifier_of(AtNight()), [tmp_path], FGSM(), tmp_path / "out")
+    assert done.names == ("day.png",)
+    assert list(errors) == ["night.png"]
+    assert "KeyError: 'night'. " in errors["night.png"]
 
 
 class TestHeads:
