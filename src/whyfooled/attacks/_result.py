@@ -211,7 +211,14 @@ def run_attack(
     ImageError
         If images, given or returned, are not in the box, not finite, or of different shapes.
     ModelError
-        If logits or gradients are not finite; the images are named.
+        If logits or gradients are not finite; the images are named. If the model fails, or takes an image for another
+        class each time, or beside other images.
+
+    Warns
+    -----
+    WhyfooledWarning
+        If the model gives an image other logits each time, or beside other images; it takes 2 or 3 forward passes of
+        the first image to see that.
     """
     problem = Problem.of(classifier, images, goal, mask, box)
     clean_logits, attempt = attempt_open(adapt(attack), problem, progress)
