@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import torch
@@ -14,7 +15,7 @@ from whyfooled import Classifier
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.saliency import CAM, Gradient
 from whyfooled.tensors.measures import structural_similarity
-from whyfooled.tensors.randomness import image_generators
+from whyfooled.tensors.randomness import random_directions
 from whyfooled.universal import RandomDirection, UniversalPerturbation, changes, evaluate
 from whyfooled.universal.evaluation import MEASURES, RANDOM, UNIVERSAL, random_like
 
@@ -62,15 +63,16 @@ def measured(classifier, image, shown, moved):
 def test_every_row_is_what_brute_force_says(ball):
     classifier, images, classes = scene()
     perturbation = made(3.0 if ball == "l2" else 0.1, ball)
-    found = evaluate(classifier, perturbation, (images, classes), batch_size=3).to_frame()
-    assert list(found.columns) == ["image", "class", "perturbation", "clipped", *MEASURES]
-    assert len(found) == 4 * 2 * 2
-    drawn = [torch.randn(images.shape[1:], generator=one) for one in image_generators(images, 0)]
+    found = evaluate(classifier, perturbation, (images, classes), batch_size=3, directions=3).to_frame()
+    assert list(found.columns) == ["image", "class", "perturbation", "direction", "clipped", *MEASURES]
+    assert len(found) == 4 * 2 * (1 + 3)
+    drawn = list(random_directions(images.shape[1:], 3, 0))
     for row in found.to_dict("records"):
         place = int(row["image"])
         image, delta = images[place], perturbation.delta
         if row["perturbation"] == RANDOM:
-            delta = 3.0 * drawn[place] / drawn[place].norm() if ball == "l2" else 0.1 * drawn[place].sign()
+            direction = drawn[int(row["direction"])]
+            delta = 3.0 * direction / direction.norm() if ball == "l2" else 0.1 * direction.sign()
         moved = (image + delta).clamp(0, 1) if row["clipped"] else image + delta
         assert row["class"] == classes[place]
         expected = measured(classifier, image, int(classes[place]), moved)
@@ -101,10 +103,11 @@ def test_means_and_the_gain_are_paired_by_image():
     found = evaluate(classifier, made(), (images, classes))
     table = found.to_frame()
     for clipped in (False, True):
-        own = [
-            table[(table["perturbation"] == name) & (table["clipped"] == clipped)]["dissimilarity"].to_numpy()
+        by_image = [
+            table[(table["perturbation"] == name) & (table["clipped"] == clipped)].groupby("image")["dissimilarity"]
             for name in (UNIVERSAL, RANDOM)
         ]
+        own = [of_images.mean().to_numpy() for of_images in by_image]
         assert found.intervals(clipped=clipped)["dissimilarity"].mean == pytest.approx(own[0].mean())
         assert found.intervals(RANDOM, clipped=clipped)["dissimilarity"].mean == pytest.approx(own[1].mean())
         gain = found.gain(clipped=clipped)
@@ -120,9 +123,10 @@ def test_a_gain_over_itself_is_none_and_of_equal_differences_certain():
     classifier, images, classes = scene(3)
     found = evaluate(classifier, made(), (images, classes))
     table = found.to_frame()
-    table.loc[table["perturbation"] == RANDOM, "dissimilarity"] = (
-        table.loc[table["perturbation"] == UNIVERSAL, "dissimilarity"].to_numpy() - 0.25
-    )
+    universal = table[table["perturbation"] == UNIVERSAL].set_index(["image", "clipped"])["dissimilarity"]
+    random = table["perturbation"] == RANDOM
+    places = pd.MultiIndex.from_frame(table.loc[random, ["image", "clipped"]])
+    table.loc[random, "dissimilarity"] = universal.loc[places].to_numpy() - 0.25
     gain = found.gain()
     # The images differ; their differences do not.
     assert table["dissimilarity"].std() > 0.01
