@@ -235,6 +235,8 @@ def test_a_model_of_half_precision_works_or_says_so(entry, dtype):
             ENTRIES[entry](classifier, image())
     else:
         assert ENTRIES[entry](classifier, image()).dtype == torch.float32
+        assert classifier.logits(image().double()).dtype == torch.float64
+        assert classifier.logits(image().to(dtype)).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

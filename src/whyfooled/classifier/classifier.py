@@ -206,7 +206,7 @@ class Classifier(nn.Module):
         Returns
         -------
         Tensor
-            (n,m) logits.
+            (n,m) logits, in the precision of the images.
         """
         self._check_given(images)
         inputs, precision = (images - self.mean) / self.std, find_precision(self.module)
@@ -221,8 +221,8 @@ class Classifier(nn.Module):
             raise
         logits = check_output(output, len(images))
         self._warn_of_head(logits)
-        # Of images in single precision the logits are too, whatever the model computes in.
-        return logits.float() if images.dtype == torch.float32 else logits
+        # In the precision of the images, whatever the model computes in; where these are half, in its own.
+        return logits if images.dtype in _HALF else logits.to(images.dtype)
 
     def _check_given(self, images: Tensor) -> None:
         """Raise `ParameterError` or `ImageError` for anything but a batch of floating-point images."""
