@@ -57,7 +57,10 @@ def explain(
     weights: Weights = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.", show_default="all"),
+        typer.Option(
+            help="Saliency methods to show beside the enhanced map, separated by commas. See: whyfooled methods.",
+            show_default="guided,deconvnet,gradient,input-x-gradient,gradcam",
+        ),
     ] = None,
     trust: Annotated[
         Path | None,
