@@ -18,6 +18,7 @@ from whyfooled.cli._app import (
     Weights,
     app,
     interruptible,
+    output_option,
     plain_warnings,
     say,
 )
@@ -77,7 +78,7 @@ def explain(
     ] = None,
     epsilon: Epsilon = None,
     steps: Steps = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,

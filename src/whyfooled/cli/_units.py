@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
 
@@ -27,7 +27,7 @@ def explain(
     target: Target = None,
     model: Model = "lite0",
     weights: Weights = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
