@@ -12,14 +12,13 @@ import dataclasses
 import functools
 import inspect
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module, metadata
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from whyfooled.errors import WhyfooledWarning, bad_parameter, did_you_mean
+from whyfooled.errors import bad_parameter, did_you_mean, warn
 
 Kind = Literal["attacks", "saliency", "universal", "studies"]
 EVERY = "all"
@@ -68,7 +67,7 @@ def available(kind: Kind) -> dict[str, type[Any]]:
             if methods.setdefault(method.card.name, method) is not method:
                 raise ValueError(f"another one is called {method.card.name} already")
         except Exception as error:  # another package's mistake must not stop this one
-            warnings.warn(f"{entry.value} cannot be loaded: {error}", WhyfooledWarning, stacklevel=2)
+            warn(f"{entry.value} cannot be loaded: {error}", stacklevel=2)
     return methods
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError
+from whyfooled.errors import MethodError, ParameterError, hearing
 from whyfooled.explanations.case import Case, collect_fields, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.registry import describe, parse, title, with_seed
-from whyfooled.running.provenance import Stages, pass_on
+from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.pairs import pair_maps
@@ -98,8 +97,7 @@ def explain(
     universal = _open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     stages = Stages(classifier, progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as heard:
         clean = read_clean_image(classifier, image, adversarial)
         with stages.stage("attack"):
             case = make_case(
@@ -128,7 +126,7 @@ def explain(
         case,
         stages,
         image=image,
-        notes=[*remarks, *(note for part in parts for note in part.notes), *pass_on(caught)],
+        notes=[*remarks, *(note for part in parts for note in part.notes), *heard],
         parameters={
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),

@@ -75,7 +75,7 @@ def test_a_model_of_another_precision_is_named():
     x, y = torch.rand(1, 3, 16, 16), torch.tensor([1])
     half, single = small(), small()
     half.half()
-    with pytest.raises(ModelError, match=r"precision of the images, torch.float32; its parameters are torch.float16"):
+    with pytest.raises(ModelError, match=r"double precision for maps; its parameters are torch.float16. Run a copy"):
         Gradient()(half, x, y)
     for act in (lambda: Gradient()(single, x.double(), y), lambda: single.logits(x.double())):
         with pytest.raises(
