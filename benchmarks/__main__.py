@@ -117,5 +117,14 @@ def units(
     import_module("benchmarks.units").run(concepts, model, weights, layer, repeats, few, many)
 
 
+@app.command()
+def hostile(
+    minutes: Annotated[float, typer.Option(help="How long it may take; fewer files and kills where it is short.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the damages and of the moments.")] = 0,
+) -> None:
+    """Damage files of every format that is read, kill commands at random moments, and count what must not happen."""
+    import_module("benchmarks.hostile").run(minutes, seed)
+
+
 if __name__ == "__main__":
     sys.exit(app())

@@ -371,3 +371,11 @@ def test_what_other_packages_add_is_looked_for_once(monkeypatch):
         assert "whyfooled.saliency" in looked
     finally:
         registry._find_entry_points.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["attacks", "saliency", "universal", "studies"])
+def test_every_parameter_is_explained(kind):
+    for method in registry.available(kind).values():
+        texts = registry.parameter_texts(method)
+        assert list(texts) == list(parameters(method)), method
+        assert all(len(text) > 8 for text in texts.values()), method

@@ -104,15 +104,18 @@ def parameters(method: type[Any]) -> dict[str, object]:
 
 
 def parameter_texts(method: type[Any]) -> dict[str, str]:
-    """Return what a method's docstring says of each of its parameters, on one line."""
-    _, _, section = inspect.cleandoc(method.__doc__ or "").partition("Parameters\n----------\n")
-    texts: dict[str, list[str]] = {}
-    for line in section.splitlines():
-        if line and not line.startswith(" "):
-            texts[line] = []
-        elif line and texts:
-            texts[list(texts)[-1]].append(line.strip())
-    return {name: " ".join(lines) for name, lines in texts.items() if name in parameters(method)}
+    """Return what the docstrings of a method and of its bases say of each of its parameters, on one line."""
+    texts: dict[str, str] = {}
+    for cls in reversed(method.__mro__):
+        _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
+        own: dict[str, list[str]] = {}
+        for line in section.splitlines():
+            if line and not line.startswith(" "):
+                own[line] = []
+            elif line and own:
+                own[list(own)[-1]].append(line.strip())
+        texts |= {name: " ".join(lines) for name, lines in own.items()}
+    return {name: texts[name] for name in parameters(method) if name in texts}
 
 
 def with_seed(method: Any, seed: int) -> Any:

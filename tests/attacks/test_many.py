@@ -1,6 +1,9 @@
 """Attacking many photographs: names, batches, labels, targets, errors, and going on after a stop."""
 
 import json
+import os
+import re
+import socket
 import unicodedata
 from pathlib import Path
 
@@ -126,6 +129,108 @@ def test_a_batch_that_lost_a_file_is_attacked_again_as_it_was(photographs, tmp_p
     assert contents(tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("share", [0.0005, 0.01, 0.3, 0.9])
+def test_a_flipped_bit_is_named_and_its_batch_is_done_again(photographs, tmp_path, share):
+    run(photographs, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    path = tmp_path / "out" / "b" / "one.png.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[int(share * len(damaged))] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ImageError, match=r"one\.png\.safetensors is not an adversarial image .* or is damaged"):
+        load_adversaries(tmp_path / "out")["b/one.png"]
+    run(photographs, tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_file_of_another_run_is_done_again(photographs, tmp_path):
+    for name, steps in (("out", 10), ("other", 3)):
+        run(photographs, tmp_path / name, FMN(steps=steps))
+    whole = contents(tmp_path / "out")
+    name = "a/one.png.safetensors"
+    (tmp_path / "out" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    run(photographs, tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_reason_that_is_damaged_or_of_another_run_is_found_again(photographs, tmp_path):
+    (photographs / "a" / "broken.png").write_bytes(b"no image")
+    run(photographs, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    path = tmp_path / "out" / "a" / "broken.png.left-out.json"
+    path.write_bytes(path.read_bytes().replace(b"not an image", b"not an mirage"))
+    assert run(photographs, tmp_path / "out")[1]["a/broken.png"] == (
+        "broken.png is not an image of a known format (JPEG, PNG, WebP, BMP, TIFF)."
+    )
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_folder_in_which_a_run_works_is_refused(photographs, tmp_path):
+    seen = []
+
+    def nosy(model, x, y):
+        with pytest.raises(OutputError) as refused:
+            run(photographs, tmp_path / "out")
+        seen.append(str(refused.value))
+        return (x + 0.2).clamp(0, 1)
+
+    run(photographs, tmp_path / "out", nosy)
+    assert re.fullmatch(
+        rf"{tmp_path}/out is in use: a run is working there \(process {os.getpid()} on this machine, since [-\d]+ "
+        r"[:\d]+\)\. Wait for its end, or give another folder\.",
+        seen[0],
+    )
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_photograph_after_whose_name_no_file_can_be_named_is_left_out(photographs, tmp_path):
+    strange = os.fsdecode(b"caf\xe9.png")
+    long = "a" * 240 + ".png"
+    for name in (strange, long):
+        photograph(tmp_path / "x.png", 9).rename(photographs / "a" / name)
+    for _ in range(2):
+        adversaries, errors = run(photographs, tmp_path / "out")
+        assert adversaries.names == NAMES
+        assert errors == {
+            f"a/{strange}": "Its name is not text in UTF-8, so no file can be named after it. Rename it.",
+            f"a/{long}": "Its name is too long for a file named after it, which ends in .left-out.json. Shorten it.",
+        }
+    assert load_adversaries(tmp_path / "out").names == NAMES
+    assert "a/caf\\udce9.png" in pd.read_csv(tmp_path / "out" / "table.csv")["file"].tolist()
+
+
+def test_an_output_path_that_is_too_long_is_one_sentence(photographs, tmp_path):
+    for name in ("a" * 300, "a/" * 3000):
+        with pytest.raises(OutputError, match=r"cannot be used: File name too long\.$"):
+            run(photographs, tmp_path / name)
+
+
+def test_what_killed_runs_left_is_swept(photographs, tmp_path):
+    run(photographs, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    gone = f"{2**22 + 5}\n{socket.gethostname()}\n"
+    for name in (".whyfooled.lock", "b/.whyfooled-12345678.lock"):
+        (tmp_path / "out" / name).write_text(gone)
+    for name in ("b/.whyfooled-12345678", "a/one.png.safetensors.partial", "run.json.partial"):
+        (tmp_path / "out" / name).write_bytes(b"half")
+    (tmp_path / "out" / "my.partial").write_bytes(b"mine")
+    run(photographs, tmp_path / "out")
+    assert contents(tmp_path / "out") == {**whole, "my.partial": b"mine"}
+
+
+def test_a_damaged_claim_is_written_anew_where_the_results_tell_of_this_run(photographs, tmp_path):
+    run(photographs, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    path = tmp_path / "out" / "run.json"
+    path.write_bytes(whole["run.json"].replace(b'"seed": 0', b'"seed": 1'))
+    with pytest.raises(ImageError, match=r"has no readable run\.json"):
+        load_adversaries(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder, or delete"):
+        run(photographs, tmp_path / "out", FMN(steps=3))
+    run(photographs, tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
 def test_another_run_is_not_mixed_in(photographs, tmp_path):
     run(photographs, tmp_path / "out")
     before = contents(tmp_path / "out")
@@ -160,7 +265,7 @@ def test_a_photograph_that_can_be_read_no_more_leaves_the_set_and_comes_back(pho
 
 
 def test_a_result_that_cannot_be_written_is_named(photographs, tmp_path):
-    (tmp_path / "out" / "a" / "one.png.safetensors.partial").mkdir(parents=True)
+    (tmp_path / "out" / "a" / "one.png.safetensors" / "in the way").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"The file .*one.png.safetensors cannot be written"):
         run(photographs, tmp_path / "out")
 
@@ -179,13 +284,17 @@ def test_a_file_of_another_format_is_refused(photographs, tmp_path):
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(file.metadata()["whyfooled"])
-    assert about["format"] == 1
-    save_file(tensors, path, {"whyfooled": json.dumps(about | {"format": 2})})
-    with pytest.raises(ImageError, match=r"its format is 2, and this one reads 1\. .*again: whyfooled attack\."):
+    assert about["format"] == 2
+    del about["seal"]
+    save_file(tensors, path, {"whyfooled": json.dumps(about | {"format": 3})})
+    with pytest.raises(ImageError, match=r"its format is 3, and this one reads 2\. .*again: whyfooled attack\."):
         adversaries["a/one.png"]
-    del about["format"]  # as the first version wrote it
     save_file(tensors, path, {"whyfooled": json.dumps(about)})
-    assert adversaries["a/one.png"].success.shape == (1,)
+    with pytest.raises(ImageError, match="or is damaged"):
+        adversaries["a/one.png"]
+    for first in (about | {"format": 1}, {key: value for key, value in about.items() if key not in ("format", "run")}):
+        save_file(tensors, path, {"whyfooled": json.dumps(first)})
+        assert torch.equal(adversaries["a/one.png"].adversarial[0], tensors["adversarial"])
 
 
 def test_other_weights_are_another_run(photographs, tmp_path):

@@ -1,13 +1,16 @@
 """``whyfooled attack`` as a user runs it: stopped at any moment, resumed, listed, misused."""
 
 import csv
+import re
 import signal
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.helpers.command_line import MODELS, command, killed_when, run
+from tests.helpers.forked import CommandProcess
 from whyfooled import load_adversaries
 from whyfooled.attacks import ATTACKS
 from whyfooled.registry import parameters
@@ -52,13 +55,27 @@ def test_a_run_that_is_killed_twice_ends_in_the_same_files(folder):
     assert len(load_adversaries(stopped)) == 6
 
 
-def test_ctrl_c_says_how_to_go_on(folder):
-    code, err = killed_when(
-        folder, lambda: list((folder / "out").glob("*.safetensors")), signal.SIGINT, *SLOW, "-o", "out"
-    )
-    assert code == 130, err
+@pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_says_how_to_go_on_and_gives_the_folder_free(folder, how, exit_code):
+    code, err = killed_when(folder, lambda: list((folder / "out").glob("*.safetensors")), how, *SLOW, "-o", "out")
+    assert code == exit_code, err
+    assert not list((folder / "out").glob(".*"))
     assert err.splitlines()[-1] == "Stopped. What was finished is kept: the same command goes on from there."
     assert load_adversaries(folder / "out").parameters["attack"] == "fmn(steps=10)"
+
+
+def test_the_same_command_again_says_that_the_first_is_running(folder):
+    first = CommandProcess(folder, *SLOW, "-o", "out")
+    deadline = time.monotonic() + 60
+    while not (folder / "out" / "run.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    code, out, err = run(folder, *QUICK, "-o", "out")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        r"Error: out is in use: a run is working there \(process \d+ on this machine, since .*\)\. .*\n", err
+    )
+    assert first.end()[0] == 0
+    assert len(load_adversaries(folder / "out")) == 6
 
 
 def test_a_saved_image_goes_into_explain(folder, monkeypatch, capsys):
@@ -108,6 +125,8 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
         ),
         (["photographs", "--target", "lynx"], "`target` must be"),
         (["photographs", "--batch-size", "0"], "`batch_size` must be at least 1"),
+        (["photographs", "-o", ""], "Error: `--output` must be a path; got ''."),
+        (["photographs", "-o", "a" * 300], "cannot be used: File name too long."),
         (["photographs", "-o", "nets.py"], "The output folder nets.py cannot be used: it is a file."),
     ],
 )

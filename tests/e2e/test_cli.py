@@ -208,17 +208,16 @@ def test_a_terminal_sees_every_stage_and_a_file_none(folder, explained, tmp_path
     assert explained[2] == ""
 
 
-def test_ctrl_c_leaves_nothing_behind(folder, tmp_path):
+@pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_nothing_behind(folder, tmp_path, how, exit_code):
     started = folder / "started"
     (folder / "marks.py").write_text(
         MODELS + "\n\nclass Mark(Slow):\n    def forward(self, x):\n"
         f"        open({str(started)!r}, 'w').close()\n        return super().forward(x)\n"
     )
     given = [str(folder / "cat.jpg"), "--model", f"{folder}/marks.py:Mark", "-o", "out"]
-    code, errors = killed_when(
-        tmp_path, lambda: started.exists() and any(tmp_path.iterdir()), signal.SIGINT, "explain", *given
-    )
-    assert code == 130, errors
+    code, errors = killed_when(tmp_path, lambda: started.exists() and any(tmp_path.iterdir()), how, "explain", *given)
+    assert code == exit_code, errors
     assert "Stopped. Nothing was written." in errors
     assert "Traceback" not in errors
     assert not any(tmp_path.iterdir())

@@ -56,9 +56,11 @@ def test_a_study_that_is_killed_twice_ends_in_the_same_table(folder):
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
 
-def test_ctrl_c_says_how_to_go_on(folder):
-    code, err = killed_when(folder, lambda: shards(folder, "out") >= 1, signal.SIGINT, *COMMAND, *SMALL)
-    assert code == 130, err
+@pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_says_how_to_go_on_and_gives_the_folder_free(folder, how, exit_code):
+    code, err = killed_when(folder, lambda: shards(folder, "out") >= 1, how, *COMMAND, *SMALL)
+    assert code == exit_code, err
+    assert not list((folder / "out").glob(".*"))
     assert err.strip() == "Stopped. Finished shards are kept: the same command goes on from there."
 
 
@@ -143,6 +145,8 @@ def test_folders_of_several_attacks_are_compared_on_the_same_photographs(folder,
         (["study", "recovery", "--images", "imagenet:nowhere"], "There is no folder nowhere."),
         (["study", "recovery", "--images", "photographs", "--labels", "labels.csv"], "`labels` must say what every"),
         (["study", "recovery", "--images", "photographs", "-o", "nets.py"], "nets.py"),
+        (["study", "recovery", "--images", "photographs", "-o", ""], "`--output` must be a path; got ''."),
+        (["study", "recovery", "--images", "photographs", "-o", "a" * 300], "cannot be used: File name too long."),
         (
             ["study", "recovery", "--images", "photographs", "--engine", "ray", "--address", "127.0.0.1:9"],
             "`address` must be that of a running Ray cluster; got 127.0.0.1:9",

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -27,7 +28,9 @@ from whyfooled import (
     explain,
     run_attack,
 )
+from whyfooled.cli import app
 from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
+from whyfooled.explanations.of_image import DEFAULT_METHODS
 from whyfooled.images import to_picture
 from whyfooled.registry import title
 
@@ -388,3 +391,8 @@ def test_a_photograph_is_brought_to_the_input_size():
     photograph = Image.new("RGB", (40, 30), (200, 100, 50))
     found = explain(small(), photograph, attack=FGSM(epsilon=0.3), methods=[Gradient()])
     assert found.clean.shape == (3, 16, 16)
+
+
+def test_the_help_names_the_methods_that_are_shown():
+    (option,) = (one for one in typer.main.get_command(app).commands["explain"].params if one.name == "methods")
+    assert option.show_default == ",".join(method.card.name for method in DEFAULT_METHODS)

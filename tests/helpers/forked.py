@@ -59,7 +59,7 @@ class CommandProcess:
         return self._process.is_alive()
 
     def send(self, how: signal.Signals) -> None:
-        if self.is_running():
+        if self._process.pid is not None and self.is_running():
             os.kill(self._process.pid, how)
 
     def end(self, timeout: float = 120) -> tuple[int, str, str]:
@@ -68,8 +68,8 @@ class CommandProcess:
         if self.is_running():
             self._process.kill()
             raise TimeoutError(f"It was still running after {timeout} seconds.")
-        said = (path.read_text() if path.exists() else "" for path in (self._out, self._err))
-        return (self._process.exitcode, *said)
+        out, err = (path.read_text() if path.exists() else "" for path in (self._out, self._err))
+        return self._process.exitcode or 0, out, err
 
 
 def _become(folder: str, script: str | None, arguments: tuple[str, ...], out: str, err: str) -> None:

@@ -61,3 +61,17 @@ def test_nothing_is_said_of_tensors_and_of_damaged_files(tmp_path):
     (tmp_path / "deep.pt").write_bytes(b"[" * 100_000)
     for path in [*tmp_path.iterdir(), tmp_path / "nowhere.pt"]:
         assert recognise_mistaken(path) == "", path
+
+
+def test_an_archive_whose_list_of_files_is_damaged_is_left_to_what_reads_it(tmp_path):
+    torch.save(torch.ones(3), tmp_path / "image.pt")
+    content = (tmp_path / "image.pt").read_bytes()
+    # The name of the first file in the list at the end, which says of itself that it is UTF-8.
+    place = content.index(b"PK\x01\x02")
+    damaged = bytearray(content)
+    damaged[place + 9] |= 8
+    damaged[place + 46] = 0xFF
+    (tmp_path / "image.pt").write_bytes(damaged)
+    with pytest.raises(UnicodeDecodeError):
+        zipfile.ZipFile(tmp_path / "image.pt")
+    assert recognise_mistaken(tmp_path / "image.pt") == ""

@@ -1,6 +1,11 @@
 """Writing a folder or a file whole or not at all, and finding out beforehand whether it can be written."""
 
-import tempfile
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -8,6 +13,7 @@ from safetensors.torch import load_file
 
 from whyfooled.errors import OutputError
 from whyfooled.images import check_output_file, output_folder, write_tensors
+from whyfooled.images.writing import sweep
 
 
 def test_written_tensors_are_read_as_they_were(tmp_path):
@@ -117,10 +123,10 @@ class TestOutputFolder:
             self.enter(tmp_path / "a.txt" / "result")
 
     def test_a_folder_without_permission_is_refused_before_the_work(self, tmp_path, monkeypatch):
-        def refuse(**_):
+        def refuse(*_, **__):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+        monkeypatch.setattr(Path, "mkdir", refuse)
         with pytest.raises(OutputError, match="cannot be written: Permission denied"):
             self.enter(tmp_path / "result")
 
@@ -138,6 +144,106 @@ class TestOutputFolder:
         assert list(tmp_path.iterdir()) == []
 
 
+class TestReplacement:
+    """A report takes an earlier one's place: all of it, or nothing."""
+
+    BEFORE: ClassVar = {"a.html": "before", "b.txt": "before", "pictures/old.png": "before", "mine.txt": "mine"}
+
+    @pytest.fixture
+    def report(self, tmp_path):
+        for name, text in self.BEFORE.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return tmp_path
+
+    @staticmethod
+    def replace(folder):
+        with output_folder(folder) as staging:
+            (staging / "pictures").mkdir()
+            for name in ("a.html", "a new one.txt", "b.txt", "pictures/new.png"):
+                (staging / name).write_text("after")
+
+    @staticmethod
+    def contents(folder):
+        paths = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_text() for path in paths}
+
+    @pytest.mark.parametrize("last", range(9))
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=type)
+    def test_wherever_it_fails_the_earlier_one_is_put_back(self, report, monkeypatch, error, last):
+        rename, done = Path.rename, []
+
+        def fail_once(self, target):
+            done.append(self)
+            if len(done) == last + 1:
+                raise error
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", fail_once)
+        # Three that are put aside, four that take their places, and the step after which they count.
+        if last < 8:
+            with pytest.raises((OutputError, KeyboardInterrupt)):
+                self.replace(report)
+            assert self.contents(report) == self.BEFORE
+        else:
+            self.replace(report)
+            assert len(done) == 8
+            new = ("a.html", "a new one.txt", "b.txt", "pictures/new.png")
+            assert self.contents(report) == {**dict.fromkeys(new, "after"), "mine.txt": "mine"}
+
+    @pytest.mark.parametrize("last", range(8))
+    def test_wherever_it_is_killed_the_next_call_puts_the_earlier_one_back(self, report, last):
+        process = multiprocessing.get_context("fork").Process(target=_die_at_rename, args=(self.replace, report, last))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        assert any(path.name.startswith(".whyfooled-") for path in report.iterdir())
+        sweep(report)
+        assert self.contents(report) == self.BEFORE
+
+
+def _die_at_rename(work, folder, last):
+    rename, done = Path.rename, []
+
+    def die(self, target):
+        done.append(self)
+        if len(done) == last + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+
+    Path.rename = die
+    work(folder)
+
+
+class TestSweep:
+    def test_what_a_killed_process_left_is_deleted_and_nothing_else(self, tmp_path):
+        for name in (".whyfooled-12345678", ".whyfooled-87654321", ".whyfooled-notes", "below"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "a.txt").write_text("")
+        gone = f"{2**22 + 5}\n{socket.gethostname()}\n"
+        (tmp_path / ".whyfooled-12345678.lock").write_text(gone)
+        (tmp_path / "below" / ".whyfooled-aaaaaaaa").write_text("half a file")
+        (tmp_path / "below" / ".whyfooled-aaaaaaaa.lock").write_text(gone)
+        # In use by a process of another machine, which cannot be asked.
+        (tmp_path / ".whyfooled-87654321.lock").write_text("1\nelsewhere\n")
+        sweep(tmp_path)
+        assert (tmp_path / "below" / ".whyfooled-aaaaaaaa").exists()
+        sweep(tmp_path, deep=True)
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == {
+            ".whyfooled-87654321/a.txt",
+            ".whyfooled-87654321.lock",
+            ".whyfooled-notes/a.txt",
+            "below/a.txt",
+        }
+
+    def test_what_a_process_works_in_is_left_alone(self, tmp_path):
+        with output_folder(tmp_path) as staging:
+            (staging / "a.txt").write_text("a")
+            sweep(tmp_path, deep=True)
+        assert (tmp_path / "a.txt").read_text() == "a"
+
+
 class TestCheckOutputFile:
     def test_a_place_that_can_be_written_stays_as_it_is(self, tmp_path):
         (tmp_path / "old.txt").write_text("mine")
@@ -153,12 +259,12 @@ class TestCheckOutputFile:
         with pytest.raises(OutputError, match="cannot be written: Not a directory"):
             check_output_file(tmp_path / "file" / "new.txt")
         with pytest.raises(OutputError, match="cannot be written: File name too long"):
-            check_output_file(tmp_path / ("a" * 250))
+            check_output_file(tmp_path / ("a" * 256))
 
     def test_a_folder_without_permission_is_refused(self, tmp_path, monkeypatch):
-        def refuse(**_):
+        def refuse(*_, **__):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+        monkeypatch.setattr(Path, "touch", refuse)
         with pytest.raises(OutputError, match="cannot be written: Permission denied"):
             check_output_file(tmp_path / "new.txt")

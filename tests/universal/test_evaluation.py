@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import skimage.data
 import torch
 from PIL import Image
 
 from tests.helpers.models import small
 from tests.helpers.planted_maps import Dark, along, directions, grey, noise
 from whyfooled import Classifier
-from whyfooled.errors import ImageError, ParameterError
+from whyfooled.errors import ImageError, ParameterError, WhyfooledWarning
 from whyfooled.saliency import CAM, Gradient
 from whyfooled.tensors.measures import structural_similarity
 from whyfooled.tensors.randomness import random_directions
@@ -184,6 +185,21 @@ def test_images_that_were_fitted_to_are_refused_under_any_name_and_type(side, tm
         (tmp_path / "test" / "another.png").unlink()
         with pytest.raises(ParameterError, match="got 3 of 3 that it was"):
             evaluate(classifier, found, tmp_path / "test")
+
+
+def test_images_that_look_like_ones_that_were_fitted_to_are_warned_of(tmp_path):
+    classifier = small(side=SIDE)
+    (tmp_path / "fit").mkdir()
+    (tmp_path / "test").mkdir()
+    coffee = Image.fromarray(skimage.data.coffee()).resize((96, 96))
+    coffee.save(tmp_path / "fit" / "coffee.png")
+    coffee.save(tmp_path / "test" / "again.jpg", quality=60)
+    coffee.rotate(180).save(tmp_path / "test" / "turned.png")
+    found = RandomDirection(epsilon=1).fit(classifier, tmp_path / "fit")
+    found.save(tmp_path / "found.safetensors")
+    said = "1 of the 2 test images look like images that the perturbation was fitted to, such as again.jpg, though"
+    with pytest.warns(WhyfooledWarning, match=said):
+        assert evaluate(classifier, UniversalPerturbation.load(tmp_path / "found.safetensors"), tmp_path / "test").count
 
 
 def test_one_made_elsewhere_is_tested_on_anything():

@@ -92,6 +92,11 @@ def test_the_file_that_damage_is_tried_on_is_sound(tmp_path):
         ({"delta": torch.ones(1, 2, 2)}, about(epsilon=-1)),
         ({"delta": torch.ones(1, 2, 2)}, about(ball="round")),
         ({"delta": torch.ones(1, 2, 2)}, about(fitted_to=3)),
+        ({"delta": torch.ones(1, 2, 2)}, about(history=[3])),
+        ({"delta": torch.ones(1, 2, 2)}, about(forwards="many")),
+        ({"delta": torch.ones(1, 2, 2)}, about(versions=[])),
+        ({"delta": torch.ones(1, 2, 2)}, about(format=2)),
+        ({"delta": torch.ones(1, 2, 2, dtype=torch.int64)}, about()),
         ({"delta": torch.ones(1, 1, 2, 2)}, about()),
         ({"delta": torch.ones(1, 2, 0)}, about()),
         ({"delta": torch.full((1, 2, 2), torch.nan)}, about()),
@@ -105,8 +110,8 @@ def test_a_file_that_is_none_is_refused(tensors, metadata, tmp_path):
 
 
 def test_a_file_of_a_later_format_is_refused(tmp_path):
-    save_file({"delta": torch.ones(1, 2, 2)}, tmp_path / "file", about(format=2))
-    with pytest.raises(ImageError, match="was written by another version of whyfooled: its format is 2"):
+    save_file({"delta": torch.ones(1, 2, 2)}, tmp_path / "file", about(format=3))
+    with pytest.raises(ImageError, match="was written by another version of whyfooled: its format is 3"):
         UniversalPerturbation.load(tmp_path / "file")
 
 

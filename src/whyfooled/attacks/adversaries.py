@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -11,20 +11,52 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, bad_parameter, did_you_mean
-from whyfooled.images import write_tensors, write_whole
-from whyfooled.running.formats import check_format
+from whyfooled.images import is_file
+from whyfooled.images.seals import is_whole
+from whyfooled.running.kept import (
+    DamagedError,
+    FileKind,
+    is_count,
+    is_flag,
+    is_text,
+    list_of,
+    maybe,
+    read_kept_tensors,
+    read_record,
+    write_kept_tensors,
+    write_record,
+)
 
 RUN_FILE = "run.json"
 SUFFIX = ".safetensors"
 LEFT_OUT = ".left-out.json"
-_KEY = "whyfooled"
-_VERSION = 1
+RUN = FileKind("folder of adversarial images", 2, "whyfooled attack", {"images": list_of(is_text)})
+_LEFT_OUT = FileKind(
+    "record of a photograph that was left out",
+    2,
+    "whyfooled attack",
+    {"reason": is_text, "photograph": is_text, "run": maybe(is_text)},
+)
+_ADVERSARY = FileKind(
+    "adversarial image",
+    2,
+    "whyfooled attack",
+    {
+        "success": is_flag,
+        "forwards": is_count,
+        "backwards": is_count,
+        "goal": lambda value: value in ("targeted", "untargeted"),
+        "class": is_count,
+        "true": maybe(is_count),
+        "photograph": maybe(is_text),
+        "run": maybe(is_text),
+    },
+)
 
 
 @final
@@ -91,31 +123,27 @@ def load_adversaries(folder: str | Path) -> Adversaries:
         If it is no such folder, or holds no image yet.
     """
     folder = Path(folder)
-    parameters = _read_run(folder)
-    if parameters is None:
+    try:
+        parameters = read_record(folder / RUN_FILE, RUN)
+    except (OSError, ValueError, DamagedError):
         raise ImageError(
             f"{folder} is not a folder of adversarial images: it has no readable {RUN_FILE}. "
             "Make one: whyfooled attack."
-        )
-    names = tuple(name for name in parameters["images"] if adversary_file(folder, name).is_file())
+        ) from None
+    names = tuple(name for name in parameters["images"] if is_file(adversary_file(folder, name)))
     if not names:
         raise ImageError(f"{folder} holds no adversarial image yet; its run was stopped before the first was finished.")
     return Adversaries(folder, names, parameters)
 
 
 def is_run(folder: Path) -> bool:
-    """Tell whether ``whyfooled attack`` wrote a folder."""
-    return _read_run(folder) is not None
-
-
-def _read_run(folder: Path) -> dict[str, Any] | None:
+    """Tell whether ``whyfooled attack`` wrote a folder, be it damaged or by another version."""
+    path = folder / RUN_FILE
     try:
-        parameters = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    # Other programs write files of this name too.
-    known = isinstance(parameters, dict) and isinstance(parameters.get("images"), list)
-    return parameters if known else None
+        # Other programs write files of this name too, but not with a seal.
+        return is_whole(path.read_bytes()) is not None or bool(read_record(path, RUN))
+    except (OSError, ValueError, DamagedError, ImageError):
+        return False
 
 
 def adversary_file(folder: Path, name: str) -> Path:
@@ -123,36 +151,69 @@ def adversary_file(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
-def write_left_out(folder: Path, name: str, reason: str, photograph: str) -> None:
+def find_name_fault(folder: Path, name: str) -> str:
+    """Say why no file for a photograph can be kept in a folder that exists, for its name; "" if it can."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "Its name is not text in UTF-8, so no file can be named after it. Rename it."
+    # Its own folder may not be there yet.
+    for path in (folder / f"{name}{LEFT_OUT}", folder / f"{Path(name).name}{LEFT_OUT}"):
+        try:
+            path.lstat()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return f"Its name is too long for a file named after it, which ends in {LEFT_OUT}. Shorten it."
+    return ""
+
+
+def write_left_out(folder: Path, name: str, reason: str, photograph: str, run: str) -> None:
     """Write why a photograph could not be attacked."""
-    content = json.dumps({"reason": reason, "photograph": photograph}, ensure_ascii=False)
-    write_whole(folder / f"{name}{LEFT_OUT}", content.encode())
+    record = {"reason": reason, "photograph": photograph, "run": run}
+    write_record(folder / f"{name}{LEFT_OUT}", _LEFT_OUT, record)
     adversary_file(folder, name).unlink(missing_ok=True)
 
 
-def read_left_out(folder: Path, name: str, photograph: str) -> str | None:
-    """Return why a photograph was left out; None if it was not, or was another photograph then."""
+def read_left_out(folder: Path, name: str, photograph: str, run: str) -> str | None:
+    """Return why a photograph was left out; None if it was not, or was another photograph or in another run."""
     try:
-        record = json.loads((folder / f"{name}{LEFT_OUT}").read_text())
-        return str(record["reason"]) if record["photograph"] == photograph else None
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_record(folder / f"{name}{LEFT_OUT}", _LEFT_OUT)
+    except (OSError, DamagedError, ImageError):
         return None
+    return str(record["reason"]) if (record["photograph"], record.get("run")) == (photograph, run) else None
 
 
-def is_finished(folder: Path, name: str, photograph: str) -> bool:
-    """Tell whether a photograph's adversarial image is there, undamaged, and made from the photograph as it is now."""
+def is_finished(folder: Path, name: str, photograph: str, run: str) -> bool:
+    """Tell whether a photograph's adversarial image is there, undamaged, of a run, and of the photograph as it is now.
+
+    `photograph` and `run` are their digests.
+    """
     try:
-        with safe_open(adversary_file(folder, name), framework="pt") as file:
-            return bool(json.loads((file.metadata() or {})[_KEY])["photograph"] == photograph)
-    except (SafetensorError, OSError, KeyError, ValueError):
+        about, _ = _read(adversary_file(folder, name))
+    except (OSError, ImageError):
         return False
+    return (about.get("photograph"), about.get("run")) == (photograph, run)
 
 
-def write_adversary(folder: Path, name: str, result: AttackResult, true: int, photograph: str) -> None:
+def list_runs(folder: Path) -> Iterator[str | None]:
+    """Give, for each result that is in a folder, the digest of the run that it belongs to; None if it does not say."""
+    for path in folder.rglob(f"*{SUFFIX}"):
+        try:
+            yield _read(path)[0].get("run")
+        except (OSError, ImageError):
+            yield None
+    for path in folder.rglob(f"*{LEFT_OUT}"):
+        try:
+            yield read_record(path, _LEFT_OUT).get("run")
+        except (OSError, DamagedError, ImageError):
+            yield None
+
+
+def write_adversary(folder: Path, name: str, result: AttackResult, true: int, photograph: str, run: str) -> None:
     """Write one image's result (a batch of one): clean, adversarial and, where it failed, attempted; both logits.
 
-    `true` is the class that it shows, which a target does not tell. `photograph` tells the photograph's content, so
-    that a changed one is noticed.
+    `true` is the class that it shows, which a target does not tell. `photograph` is a digest of the photograph's
+    content, so that a changed one is noticed, and `run` one of all that makes the run this one.
     """
     tensors = {
         "clean": result.clean[0],
@@ -163,7 +224,6 @@ def write_adversary(folder: Path, name: str, result: AttackResult, true: int, ph
     if not result.success[0]:
         tensors["attempted"] = result.attempted[0]
     about = {
-        "format": _VERSION,
         "success": bool(result.success[0]),
         "forwards": int(result.forwards[0]),
         "backwards": int(result.backwards[0]),
@@ -171,21 +231,16 @@ def write_adversary(folder: Path, name: str, result: AttackResult, true: int, ph
         "class": int(result.goal.classes[0]),
         "true": true,
         "photograph": photograph,
+        "run": run,
     }
-    # One key: the format writes several in no fixed order, and equal runs are to give equal files.
-    write_tensors(adversary_file(folder, name), tensors, {_KEY: json.dumps(about)})
+    single = {key: tensor.float() for key, tensor in tensors.items()}
+    write_kept_tensors(adversary_file(folder, name), _ADVERSARY, single, about)
     (folder / f"{name}{LEFT_OUT}").unlink(missing_ok=True)
 
 
 def read_adversary(path: Path) -> AttackResult:
     """Read one image's result, as a batch of one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = _about(path, file)
-            names = file.keys()
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name).unsqueeze(0) for name in names}
-    except (SafetensorError, OSError, KeyError, ValueError):
-        raise _damaged(path) from None
+    about, tensors = _read(path)
     classes = torch.tensor([about["class"]])
     goal: Goal = Targeted(classes) if about["goal"] == "targeted" else Untargeted(classes)
     return AttackResult(
@@ -203,32 +258,38 @@ def read_adversary(path: Path) -> AttackResult:
 
 def read_true_class(path: Path) -> int | None:
     """Read what a saved image shows, as its run was told; None if that was not recorded."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = _about(path, file)
-            if "true" in about:
-                return int(about["true"])
-            # Earlier versions wrote the goal alone.
-            return None if about["goal"] == "targeted" else int(about["class"])
-    except (SafetensorError, OSError, KeyError, ValueError):
-        raise _damaged(path) from None
-
-
-def _about(path: Path, file: Any) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
-    # The first version did not say which one it is.
-    check_format(path, "adversarial image", about.get("format", 1), _VERSION, "whyfooled attack")
-    return about
+    about, _ = _read(path)
+    if about.get("true") is not None:
+        return int(about["true"])
+    # Earlier versions wrote the goal alone.
+    return None if about["goal"] == "targeted" else int(about["class"])
 
 
 def read_seen_class(path: Path) -> int:
     """Read which class was predicted on the clean image."""
+    return int(_read(path)[1]["clean_logits"].argmax())
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what stands in a file, and its tensors, each as a batch of one; raise `ImageError` if it is damaged."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return int(file.get_tensor("clean_logits").argmax())
-    except (SafetensorError, OSError, ValueError):
-        raise _damaged(path) from None
+        about, tensors = read_kept_tensors(path, _ADVERSARY)
+        _check_tensors(about, tensors)
+    except (OSError, DamagedError):
+        raise ImageError(
+            f"{path} is not an adversarial image of `whyfooled attack`, or is damaged. Delete it."
+        ) from None
+    return about, {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
 
 
-def _damaged(path: Path) -> ImageError:
-    return ImageError(f"{path} is not an adversarial image of `whyfooled attack`, or is damaged. Delete it.")
+def _check_tensors(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise `DamagedError` unless the images and the logits are there and go together."""
+    images = [tensors.get(name) for name in ("clean", "adversarial", *({"attempted"} & set(tensors)))]
+    logits = [tensors.get(name) for name in ("clean_logits", "logits")]
+    for several, axes in ((images, 3), (logits, 1)):
+        shapes = {None if one is None or one.dtype != torch.float32 else tuple(one.shape) for one in several}
+        shape = shapes.pop()
+        if shapes or shape is None or len(shape) != axes or 0 in shape:
+            raise DamagedError
+        if axes == 1 and not all(index is None or index < shape[0] for index in (about["class"], about.get("true"))):
+            raise DamagedError

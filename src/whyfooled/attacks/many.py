@@ -18,11 +18,14 @@ from whyfooled._version import __version__
 from whyfooled.attacks import AttackResult, run_attack
 from whyfooled.attacks.adversaries import (
     LEFT_OUT,
+    RUN,
     RUN_FILE,
     SUFFIX,
     Adversaries,
     adversary_file,
+    find_name_fault,
     is_finished,
+    list_runs,
     read_adversary,
     read_left_out,
     write_adversary,
@@ -34,8 +37,9 @@ from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, WhyfooledError, WhyfooledWarning, at_least
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe_value
+from whyfooled.running.kept import storable_text
 from whyfooled.running.publishing import hide_all_folders, hide_folders
-from whyfooled.running.runs import claim
+from whyfooled.running.runs import claim, digest_run
 from whyfooled.types import Classes
 
 TABLE_FILE = "table.csv"
@@ -141,37 +145,50 @@ def attack_files(
     )
     truth = _Truth(classifier, _respell(files, labels) if isinstance(labels, Mapping) else labels, target, seed)
     truth.check_names(files)
-    begun = any(next(folder.rglob(f"*{suffix}"), None) for suffix in (SUFFIX, LEFT_OUT))
-    claim(folder / RUN_FILE, run, begun=begun)
-    tally = _Tally(len(files), report)
-    errors: dict[str, str] = {}
-    for names in _split_into_batches(list(files), batch_size):
-        errors |= _finish_batch(classifier, attack, truth, {name: files[name] for name in names}, folder, tally)
-    if len(errors) == len(files):
-        name, reason = next(iter(errors.items()))
-        raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
-    done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
-    write_whole(
-        folder / TABLE_FILE, _make_table(classifier, done.names, tally.rows, errors).to_csv(index=False).encode()
-    )
+    with claim(folder / RUN_FILE, RUN, run, results=lambda: list_runs(folder), partial=_PARTIAL):
+        tally = _Tally(len(files), report)
+        place = _Place(folder, digest_run(run))
+        errors = {name: fault for name in files if (fault := find_name_fault(folder, name))}
+        if errors:
+            tally.add(len(errors), ())
+        for names in _split_into_batches([name for name in files if name not in errors], batch_size):
+            errors |= _finish_batch(classifier, attack, truth, {name: files[name] for name in names}, place, tally)
+        if len(errors) == len(files):
+            name, reason = next(iter(errors.items()))
+            raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
+        done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
+        table = _make_table(classifier, done.names, tally.rows, errors).to_csv(index=False)
+        write_whole(folder / TABLE_FILE, table.encode())
     return done, errors
 
 
+_PARTIAL = tuple(f"{name}.partial" for name in (RUN_FILE, TABLE_FILE, f"**/*{SUFFIX}", f"**/*{LEFT_OUT}"))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The folder that results go to, and the digest of the run that they belong to."""
+
+    folder: Path
+    run: str
+
+
 def _finish_batch(
-    classifier: Classifier, attack: Any, truth: _Truth, batch: Mapping[str, Path], folder: Path, tally: _Tally
+    classifier: Classifier, attack: Any, truth: _Truth, batch: Mapping[str, Path], place: _Place, tally: _Tally
 ) -> dict[str, str]:
     """Attack a batch, unless all of it is finished; return the reasons of those left out."""
+    folder, run = place.folder, place.run
     contents = {name: _digest_content(path) for name, path in batch.items()}
-    errors = {name: reason for name in batch if (reason := read_left_out(folder, name, contents[name])) is not None}
-    if not all(name in errors or is_finished(folder, name, contents[name]) for name in batch):
+    errors = {name: why for name in batch if (why := read_left_out(folder, name, contents[name], run)) is not None}
+    if not all(name in errors or is_finished(folder, name, contents[name], run) for name in batch):
         photographs, errors = _read_photographs(classifier, batch)
         if photographs:
             results, failed = _attack_batch(attack, truth, photographs, tally.within(len(batch)))
             errors |= failed
             for name, (result, true) in results.items():
-                write_adversary(folder, name, result, true, contents[name])
+                write_adversary(folder, name, result, true, contents[name], run)
         for name, reason in errors.items():
-            write_left_out(folder, name, reason, contents[name])
+            write_left_out(folder, name, reason, contents[name], run)
     tally.add(len(batch), (read_adversary(adversary_file(folder, name)) for name in batch if name not in errors))
     return errors
 
@@ -328,7 +345,7 @@ def _make_table(
         beside = list(rows.columns).index(column) + 1
         rows.insert(beside, f"{column}_name", [classifier.class_name(index) for index in rows[column]])
     rows["error"] = ""
-    failed = pd.DataFrame({"file": list(errors), "error": list(errors.values())})
+    failed = pd.DataFrame([map(storable_text, pair) for pair in errors.items()], columns=["file", "error"])
     # Whole numbers that may be missing: without this they would become floats.
     whole = dict.fromkeys(rows.select_dtypes("int64"), "Int64")
     return pd.concat([rows.astype(whole), failed.astype(object)], ignore_index=True) if errors else rows

@@ -3,7 +3,7 @@
 import sys
 
 from whyfooled.cli import _attack, _dissect, _explain, _methods, _perturbation, _study, _units, _universal
-from whyfooled.cli._app import app, say
+from whyfooled.cli._app import app, say, terminable
 from whyfooled.errors import WhyfooledError
 
 __all__ = ["main"]
@@ -15,7 +15,8 @@ _COMMANDS = (_explain, _perturbation, _dissect, _units, _attack, _universal, _st
 def main() -> None:
     """Run the command line; an error of ours becomes one sentence and exit code 2."""
     try:
-        app()
+        with terminable():
+            app()
     except WhyfooledError as error:
         say(f"Error: {error}")
         sys.exit(2)

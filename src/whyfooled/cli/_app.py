@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from whyfooled._version import __version__
-from whyfooled.errors import WhyfooledWarning, check_seed
+from whyfooled.errors import OutputError, WhyfooledWarning, check_seed
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
     add_completion=False,
@@ -46,19 +49,52 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
 
 
+def _read_output(text: str | Path) -> Path:
+    # An empty path would be the folder that one happens to be in.
+    if not str(text):
+        raise OutputError("`--output` must be a path; got ''.")
+    return Path(text)
+
+
+def output_option(description: str, **more: Any) -> Any:
+    """Make the option that says where to write."""
+    return typer.Option("--output", "-o", help=description, parser=_read_output, metavar="<path>", **more)
+
+
 def say(text: str) -> None:
     """Print a line to stderr, so that what a command prints can be piped."""
     print(text, file=sys.stderr)
 
 
+class _Terminated(KeyboardInterrupt):
+    """The process was asked to end, as by a scheduler; everything that cleans up after Ctrl-C does after this."""
+
+
 @contextmanager
-def interruptible(sentence: str) -> Iterator[None]:
-    """Make of Ctrl-C one sentence and the exit code that shells expect."""
+def terminable() -> Iterator[None]:
+    """Make of SIGTERM an interruption like Ctrl-C, unless something else was to happen with it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
-    except KeyboardInterrupt:
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+@contextmanager
+def interruptible(sentence: str) -> Iterator[None]:
+    """Make of Ctrl-C, and of SIGTERM, one sentence and the exit code that shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
         say(sentence)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(TERMINATED if isinstance(interruption, _Terminated) else INTERRUPTED) from None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from whyfooled.cli._app import (
     Weights,
     app,
     interruptible,
+    output_option,
     plain_warnings,
     say,
 )
@@ -33,7 +34,7 @@ def attack(
     method: Annotated[
         str, typer.Option("--attack", help="The attack, such as cw, fmn or 'pgd(steps=40, epsilon=4/255)'.")
     ] = "cw",
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("adversaries"),
+    output: Annotated[Path, output_option("The folder to write.")] = Path("adversaries"),
     target: Annotated[
         str | None,
         typer.Option(

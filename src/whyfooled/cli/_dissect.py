@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
@@ -54,7 +54,7 @@ def dissect(
     model: Model = "lite0",
     weights: Weights = None,
     float32: Float32 = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
         int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
     ] = None,

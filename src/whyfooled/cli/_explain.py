@@ -19,6 +19,7 @@ from whyfooled.cli._app import (
     Weights,
     app,
     interruptible,
+    output_option,
     plain_warnings,
     say,
 )
@@ -59,7 +60,10 @@ def explain(
     float32: Float32 = False,
     methods: Annotated[
         str | None,
-        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.", show_default="all"),
+        typer.Option(
+            help="Saliency methods to show beside the enhanced map, separated by commas. See: whyfooled methods.",
+            show_default="guided,deconvnet,gradient,input-x-gradient,gradcam",
+        ),
     ] = None,
     trust: Annotated[
         Path | None,
@@ -76,7 +80,7 @@ def explain(
     ] = None,
     epsilon: Epsilon = None,
     steps: Steps = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Device, Float32, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._app import (
+    Device,
+    Float32,
+    Model,
+    Quiet,
+    Seed,
+    Weights,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+)
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
@@ -38,7 +49,7 @@ def perturbation(
     model: Model = "lite0",
     weights: Weights = None,
     float32: Float32 = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("whyfooled-out"),
+    output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,

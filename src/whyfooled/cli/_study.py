@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings, say
+from whyfooled.cli._app import (
+    Float32,
+    Model,
+    Quiet,
+    Seed,
+    Weights,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+    say,
+)
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._progress import show_study
 from whyfooled.errors import bad_parameter
@@ -32,9 +43,7 @@ def study(
     labels: Annotated[
         Path | None, typer.Option(help="A CSV file with the columns file and label: what photographs show.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to write.", show_default="runs/NAME")
-    ] = None,
+    output: Annotated[Path | None, output_option("The folder to write.", show_default="runs/NAME")] = None,
     attack: Annotated[str | None, typer.Option(help="The study's attack, or its attacks, separated by commas.")] = None,
     target: Annotated[str | None, typer.Option(help="The attack's target: random, least-likely or runner-up.")] = None,
     methods: Annotated[

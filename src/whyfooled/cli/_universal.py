@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, plain_warnings
+from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._progress import show_fit
 from whyfooled.errors import bad_parameter
@@ -44,9 +44,7 @@ def fit(
         str, typer.Option(help="How to find it, such as grad, pca or 'pca(contrast=0.5)'. See: --list.")
     ] = "grad",
     images: Images = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")] = Path(
-        "delta.safetensors"
-    ),
+    output: Annotated[Path, output_option("The .safetensors file to write.")] = Path("delta.safetensors"),
     epsilon: Annotated[
         str | None,
         typer.Option(help="Its largest size: the radius of the ball, on the scale of --scale.", show_default="10"),
@@ -138,9 +136,7 @@ def evaluate_perturbation(
     resize: Annotated[
         bool, typer.Option("--resize", help="Bring the perturbation to the model's input size, its norm kept.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder for the table, the summary and a figure.")
-    ] = None,
+    output: Annotated[Path | None, output_option("A folder for the table, the summary and a figure.")] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
     seed: Seed = 0,

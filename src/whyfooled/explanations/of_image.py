@@ -66,8 +66,8 @@ def explain(
     target
         The class that the attack is to reach (name or index); any wrong one if None.
     methods
-        Saliency methods, or their names as on the command line, to show beside enhanced guided backpropagation; every
-        one that works on this model if None.
+        Saliency methods, or their names as on the command line, to show beside enhanced guided backpropagation; those
+        of `DEFAULT_METHODS` that work on this model if None.
     trust
         A universal perturbation, or its file: the explanation then says how much it changes this image's maps, and how
         much random directions of the same norm do. That takes 12 maps more of every method shown.
@@ -145,14 +145,15 @@ def explain(
     )
 
 
-_DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())
+DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())
+"""What is shown beside enhanced guided backpropagation unless told otherwise."""
 
 
 def _compute_evidence(
     classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
 ) -> tuple[list[tuple[Any, Evidence]], list[str]]:
     """Compute the maps of every method, the headline's first; methods with the same base share its passes."""
-    named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or _DEFAULT_METHODS]
+    named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or DEFAULT_METHODS]
     chosen = [with_seed(method, seed) for method in named]
     first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
     others = [m for m in chosen if m != first]

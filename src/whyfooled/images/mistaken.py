@@ -43,8 +43,7 @@ def recognise_mistaken(path: Path) -> str:
         if start.startswith(b"PK\x03\x04"):
             return _recognise_archive(path)
         return _recognise_json(path) if start.lstrip()[:1] in (b"{", b"[") else ""
-    except (OSError, zipfile.BadZipFile):
-        # Missing, or damaged: what reads it says so.
+    except Exception:  # missing, or damaged, on which zipfile stumbles in many ways: what reads it says so
         return ""
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from whyfooled.errors import ImageError, first_line, warn
 from whyfooled.images.mistaken import recognise_mistaken
 from whyfooled.images.pixels import to_tensor
+from whyfooled.images.seals import is_whole_file
 from whyfooled.types import Images
 
 MOST_PIXELS = 100_000_000
@@ -260,6 +261,8 @@ def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
     if mistaken:
         raise ImageError(f"{path} cannot be read as a tensor: it is {mistaken}.")
     try:
+        if path.suffix.lower() == ".safetensors" and is_whole_file(path) is False:
+            raise ImageError(f"{path} is damaged: it is not as it was written. Make it again.")
         if path.suffix.lower() == ".npy":
             return torch.from_numpy(read_array(path, _MOST_NUMBERS))
         content = (
@@ -267,6 +270,8 @@ def _read_tensor(path: Path, wanted: tuple[str, ...]) -> Tensor:
             if path.suffix.lower() == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
+    except ImageError:
+        raise
     except MemoryError:
         raise ImageError(f"{path} cannot be read as a tensor: it takes more memory than there is.") from None
     except (SafetensorError, ValueError, OSError, EOFError, RuntimeError, TypeError) as error:

@@ -10,7 +10,9 @@ import importlib
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -177,7 +179,10 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     with _only_errors(logging.getLogger("ray")):
         try:
             _knock(address)
-            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
+            with _same_termination():
+                ray.init(
+                    address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False
+                )
         except Exception as error:  # each kind of address fails in its own way
             reason = first_line(error)
             if address is None:
@@ -190,6 +195,17 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _same_termination() -> Iterator[None]:
+    """Keep what happens on SIGTERM, which Ray would make an end of the process without a word."""
+    usual = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, usual)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from whyfooled.errors import ImageError
 
 
 def check_format(place: Path, what: str, written: object, known: int, command: str) -> None:
-    """Raise `ImageError` if a file is not of the version of its format that is read here.
+    """Raise `ImageError` if a file is of a version of its format that is not read here.
 
     Parameters
     ----------
@@ -19,11 +19,11 @@ def check_format(place: Path, what: str, written: object, known: int, command: s
     written
         The version that it says it has.
     known
-        The version that is read here.
+        The newest version that is read here; all before it are, too.
     command
         The command that makes it again.
     """
-    if written != known:
+    if type(written) is not int or not 1 <= written <= known:
         raise ImageError(
             f"The {what} in {place} was written by another version of whyfooled: its format is {written}, and this one "
             f"reads {known}. Read it with that version, or make it again: {command}."

@@ -2,53 +2,114 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from whyfooled.errors import OutputError
-from whyfooled.images import write_whole
+from whyfooled.errors import ImageError, OutputError
+from whyfooled.images.holding import HeldError, Holder, hold
+from whyfooled.images.seals import is_whole
+from whyfooled.images.writing import sweep
+from whyfooled.running.kept import DamagedError, FileKind, read_record, write_record
+
+LOCK_FILE = ".whyfooled.lock"
 
 
-def claim(path: Path, run: Mapping[str, Any], *, begun: bool) -> None:
-    """Write into a folder which run it belongs to, or find that it belongs to this one.
+def digest_run(run: Mapping[str, Any]) -> str:
+    """Return a digest of everything that makes a run this one and no other."""
+    return hashlib.blake2b(json.dumps(run).encode(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def claim(
+    path: Path,
+    kind: FileKind,
+    run: Mapping[str, Any],
+    *,
+    results: Callable[[], Iterable[str | None]],
+    partial: Sequence[str] = (),
+) -> Iterator[None]:
+    """Hold a run's folder while it works, and write into it which run it belongs to, or find that it is this one.
+
+    What killed processes left in the folder is deleted.
 
     Parameters
     ----------
     path
         The file that says so; its folder is made if need be.
+    kind
+        What kind of file that is.
     run
         Everything that makes it this run and no other, as plain values.
-    begun
-        Whether the folder holds results already. If it does not, another run's claim is taken over.
+    results
+        Gives, for each result that is in the folder already, the digest of its run; None if it cannot be told. If there
+        is none, another run's claim is taken over.
+    partial
+        Patterns of the names that earlier versions wrote to at first.
 
     Raises
     ------
     OutputError
-        If another run has begun there, or the folder cannot be written.
+        If another run has begun there, a process is working there, or the folder cannot be written.
     """
     folder = path.parent
-    text = json.dumps(run, indent=1, ensure_ascii=False)
+    with ExitStack() as held:
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise OutputError(f"The output folder {folder} cannot be used: it is a file.")
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(folder / LOCK_FILE))
+            _clear(folder, partial)
+            _settle(path, kind, run, results)
+        except HeldError as error:
+            raise OutputError(_describe_use(folder, error.holder)) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"The output folder {folder} cannot be used: {reason}.") from None
+        yield
+
+
+def _clear(folder: Path, partial: Sequence[str]) -> None:
+    """Delete what killed processes left; nobody else works in the folder now."""
+    sweep(folder, deep=True)
+    for path in (path for pattern in partial for path in folder.glob(pattern)):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _describe_use(folder: Path, holder: Holder) -> str:
+    gone = "" if holder.is_here else f" If that process is gone, delete {folder / LOCK_FILE}."
+    return f"{folder} is in use: a run is working there ({holder}). Wait for its end, or give another folder.{gone}"
+
+
+def _settle(path: Path, kind: FileKind, run: Mapping[str, Any], results: Callable[[], Iterable[str | None]]) -> None:
+    """Write which run a folder belongs to, unless that stands there already; raise `OutputError` if it is another."""
+    now = json.loads(json.dumps(run))
     try:
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"The output folder {folder} cannot be used: it is a file.")
-        if path.exists():
-            before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-            if not isinstance(before, dict):
-                raise OutputError(f"The output folder {folder} cannot be used: {path.name} is not of a run.")
-            differing = [key for key in now if before.get(key) != now[key]]
-            if differing and begun:
-                raise OutputError(
-                    f"{folder} holds another run: {_describe_difference(before, now, differing[0])}. "
-                    "Give another folder, or delete this one."
-                )
-            if not differing:
-                return
-        write_whole(path, text.encode())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"The output folder {folder} cannot be used: {reason}.") from None
+        before = read_record(path, kind)
+    except FileNotFoundError:
+        before = None
+    except DamagedError:
+        # One of another program, or of a run that nothing else tells of, is not written over.
+        if not set(results()) - {None} <= {digest_run(run)} or is_whole(path.read_bytes()) is None:
+            raise OutputError(
+                f"The output folder {path.parent} cannot be used: {path.name} is not of a run, or is damaged. Give "
+                "another folder, or delete this one."
+            ) from None
+        before = None
+    except ImageError as error:
+        raise OutputError(str(error)) from None
+    differing = [] if before is None else [key for key in now if before.get(key) != now[key]]
+    if before is not None and differing and any(True for _ in results()):
+        raise OutputError(
+            f"{path.parent} holds another run: {_describe_difference(before, now, differing[0])}. "
+            "Give another folder, or delete this one."
+        )
+    if before is None or differing:
+        write_record(path, kind, run)
 
 
 def _describe_difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:

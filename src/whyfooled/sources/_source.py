@@ -187,5 +187,5 @@ def _fingerprint(path: Path) -> str:
             with zipfile.ZipFile(path) as archive:
                 return str([(entry.filename, entry.CRC) for entry in archive.infolist()])
         return path.read_text(encoding="utf-8") if path.suffix == ".json" else str(path.stat().st_size)
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # damaged archives make zipfile stumble in many ways
         return "missing"

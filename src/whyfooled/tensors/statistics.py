@@ -1,7 +1,7 @@
 """Means with their intervals, over images, and tests over units: plain functions on tensors.
 
 Images are what varies from one repetition of a study to the next, so they are what the bootstrap draws; whatever else
-was measured on an image (methods, fills, classes) goes with it. Comparisons are therefore paired: take the differences
+was measured on an image (methods, fills, classes) comes along. Comparisons are therefore paired: take the differences
 image by image, and give those to `bootstrap_means`.
 """
 

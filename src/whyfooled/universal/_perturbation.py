@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,19 +9,46 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes
-from whyfooled.errors import ImageError, bad_parameter, one_of, positive
-from whyfooled.images import is_file, write_tensors
-from whyfooled.running.formats import check_format
+from whyfooled.errors import ImageError, ParameterError, bad_parameter, one_of, positive
+from whyfooled.images import is_file
+from whyfooled.running.kept import (
+    DamagedError,
+    FileKind,
+    is_count,
+    is_number,
+    is_text,
+    list_of,
+    maybe,
+    read_kept_tensors,
+    record_of,
+    write_kept_tensors,
+)
 from whyfooled.tensors.balls import BALLS, Ball, length
 from whyfooled.types import Image, Images
 
-_KEY = "whyfooled"
-_VERSION = 1
+_KIND = FileKind(
+    "universal perturbation",
+    2,
+    "whyfooled universal fit",
+    {
+        "epsilon": is_number,
+        "ball": lambda value: value in BALLS,
+        **dict.fromkeys(("method", "saliency", "model", "model_digest"), is_text),
+        "fitted_to": maybe(list_of(is_text)),
+        "looks": maybe(list_of(is_text)),
+        # The first files did not say how many images there were.
+        "images": maybe(is_count),
+        "wrong": maybe(is_count),
+        "history": list_of(record_of(is_number)),
+        "forwards": is_count,
+        "backwards": is_count,
+        "versions": record_of(is_text),
+    },
+)
 
 
 @final
@@ -47,6 +73,8 @@ class UniversalPerturbation:
     fitted_to
         Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
         None if they are not known.
+    looks
+        What these images look like: their `whyfooled.images.perceptual_hash`.
     images, wrong
         How many images it was fitted to, and how many were left out because the classifier misclassifies them; 0 if
         that is not known.
@@ -71,6 +99,7 @@ class UniversalPerturbation:
     model: str = ""
     model_digest: str = ""
     fitted_to: frozenset[str] | None = None
+    looks: frozenset[str] = frozenset()
     images: int = 0
     wrong: int = 0
     history: tuple[Mapping[str, float], ...] = ()
@@ -162,7 +191,6 @@ class UniversalPerturbation:
             If the file cannot be written.
         """
         about = {
-            "format": _VERSION,
             "epsilon": self.epsilon,
             "ball": self.ball,
             "method": self.method,
@@ -170,6 +198,7 @@ class UniversalPerturbation:
             "model": self.model,
             "model_digest": self.model_digest,
             "fitted_to": None if self.fitted_to is None else sorted(self.fitted_to),
+            "looks": sorted(self.looks),
             "images": self.images,
             "wrong": self.wrong,
             "history": [dict(step) for step in self.history],
@@ -177,8 +206,7 @@ class UniversalPerturbation:
             "backwards": self.passes.backwards,
             "versions": dict(self.versions),
         }
-        # One key: the format writes several in no fixed order, and equal fits are to give equal files.
-        write_tensors(Path(path), {"delta": self.delta}, {_KEY: json.dumps(about)})
+        write_kept_tensors(Path(path), _KIND, {"delta": self.delta.float()}, about)
 
     @classmethod
     def load(cls, path: str | Path) -> UniversalPerturbation:
@@ -193,11 +221,12 @@ class UniversalPerturbation:
         if not is_file(path):
             raise ImageError(f"There is no file {path} with a universal perturbation.")
         try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})[_KEY])
-                check_format(path, "universal perturbation", about["format"], _VERSION, "whyfooled universal fit")
-                return _from(file.get_tensor("delta"), about)
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            about, tensors = read_kept_tensors(path, _KIND)
+            delta = tensors.get("delta")
+            if delta is None or delta.ndim != 3 or not delta.is_floating_point():
+                raise DamagedError
+            return _from(delta, about)
+        except (OSError, DamagedError, ParameterError):
             raise ImageError(
                 f"{path} is not a universal perturbation of `whyfooled universal fit`, or is damaged."
             ) from None
@@ -214,8 +243,9 @@ def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
         model=about["model"],
         model_digest=about["model_digest"],
         fitted_to=None if fitted_to is None else frozenset(fitted_to),
-        images=about.get("images", 0),
-        wrong=about.get("wrong", 0),
+        looks=frozenset(about.get("looks") or ()),
+        images=about.get("images") or 0,
+        wrong=about.get("wrong") or 0,
         history=tuple(about["history"]),
         passes=Passes(about["forwards"], about["backwards"]),
         versions=about["versions"],

@@ -14,8 +14,8 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_classifier, check_saliency
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.drawing.summary import SummaryTable
-from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed
-from whyfooled.images import content_digest
+from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed, warn
+from whyfooled.images import content_digest, looks_like, perceptual_hash
 from whyfooled.registry import describe_value
 from whyfooled.sources import Source, class_map, mapped
 from whyfooled.tensors.balls import length
@@ -286,10 +286,15 @@ def check_unseen(
     places: Sequence[int],
     progress: Progress = silent,
 ) -> dict[str, str]:
-    """Raise `ParameterError` if a perturbation was fitted to one of the images, by content; name unreadable ones."""
+    """Raise `ParameterError` if a perturbation was fitted to one of the images; name unreadable ones.
+
+    An image is one that it was fitted to if all pixels are equal, before or after they are brought to the input size.
+    One that only looks like one, such as the same photograph compressed again, is warned of.
+    """
     known = perturbation.fitted_to or frozenset()
     unreadable: dict[str, str] = {}
     seen: list[str] = []
+    alike: list[str] = []
     for number, place in enumerate(places):
         try:
             sample = source[place]
@@ -299,6 +304,8 @@ def check_unseen(
             continue
         if known and not known.isdisjoint((content_digest(sample.image), content_digest(fitted))):
             seen.append(sample.name)
+        elif perturbation.looks and looks_like(perceptual_hash(sample.image), perturbation.looks):
+            alike.append(sample.name)
         progress(number + 1, len(places), "look")
     if seen:
         raise bad_parameter(
@@ -306,6 +313,12 @@ def check_unseen(
             "to test on must be ones that the perturbation was not fitted to, or the test would flatter it",
             f"{len(seen)} of {len(places)} that it was, such as {seen[0]}",
             "Leave them out.",
+        )
+    if alike:
+        warn(
+            f"{len(alike)} of the {len(places)} test images look like images that the perturbation was fitted to, such "
+            f"as {alike[0]}, though their pixels differ. If they are the same pictures, leave them out.",
+            stacklevel=2,
         )
     return unreadable
 

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import socket
 import warnings
 from pathlib import Path
 
@@ -86,6 +88,83 @@ def test_a_damaged_shard_is_measured_again(images, tmp_path):
     assert study(images, tmp_path / "out").table.path.read_bytes() == whole
 
 
+def damage(path, share=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
+def test_a_shard_with_a_flipped_bit_is_measured_again(images, tmp_path, share):
+    whole = study(images, tmp_path / "out").table.path.read_bytes()
+    damage(tmp_path / "out" / "shards" / "000001.parquet", share)
+    assert study(images, tmp_path / "out").table.path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_maps_that_are_damaged_or_lost_are_made_again(images, tmp_path, lost):
+    study(images, tmp_path / "out", keep_maps=True)
+    path = tmp_path / "out" / "maps" / "000002.safetensors"
+    whole = path.read_bytes()
+    path.unlink() if lost else damage(path)
+    study(images, tmp_path / "out", keep_maps=True)
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_table_is_named_and_made_again_by_the_same_run(images, tmp_path):
+    table = study(images, tmp_path / "out").table
+    whole = table.path.read_bytes()
+    damage(table.path)
+    with pytest.raises(ImageError, match=r"table\.parquet is no table of `whyfooled study`, or is damaged\. Run the"):
+        Table(table.path).read()
+    assert study(images, tmp_path / "out").table.path.read_bytes() == whole
+
+
+def test_a_damaged_study_file_is_named_and_written_anew(images, tmp_path):
+    study(images, tmp_path / "out")
+    path = tmp_path / "out" / "study.json"
+    whole = path.read_bytes()
+    damage(path)
+    with pytest.raises(ImageError, match=r"has no readable study\.json"):
+        redraw(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"study\.json is not of a run, or is damaged\. Give another folder"):
+        study(images, tmp_path / "out", seed=3)
+    study(images, tmp_path / "out")
+    assert path.read_bytes() == whole
+
+
+def test_a_folder_in_which_a_study_works_is_refused(images, tmp_path, monkeypatch):
+    refused, measure = [], Brightness.measure
+
+    def nosy(self, classifier, batch):
+        monkeypatch.setattr(Brightness, "measure", measure)
+        with pytest.raises(OutputError) as error:
+            study(images, tmp_path / "out")
+        refused.append(str(error.value))
+        return measure(self, classifier, batch)
+
+    monkeypatch.setattr(Brightness, "measure", nosy)
+    study(images, tmp_path / "out")
+    assert f"out is in use: a run is working there (process {os.getpid()} on this machine, since " in refused[0]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["study.json.partial", "table.parquet.partial", ".whyfooled-12345678"])
+def test_what_a_killed_study_left_does_not_block_the_next(images, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("half")
+    if name[0] == ".":
+        (tmp_path / "out" / f"{name}.lock").write_text(f"{2**22 + 5}\n{socket.gethostname()}\n")
+    study(images, tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").rglob("*") if "partial" in path.name or path.name[0] == "."]
+
+
+def test_an_output_path_that_is_too_long_is_one_sentence(images, tmp_path):
+    for name in ("a" * 300, "a/" * 3000):
+        with pytest.raises(OutputError, match=r"cannot be used: File name too long\.$"):
+            study(images, tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -158,7 +237,9 @@ def test_a_name_that_no_utf_8_can_hold_is_written_with_backslashes(tmp_path):
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     Image.new("RGB", (20, 20)).save(tmp_path / "x.png")
     (tmp_path / "x.png").rename(tmp_path / name)
-    assert study(tmp_path, tmp_path / "out").table.read()["image"].tolist() == ["caf\\udce9.png"]
+    result = study(tmp_path, tmp_path / "out", keep_maps=True)
+    assert result.table.read()["image"].tolist() == ["caf\\udce9.png"]
+    assert list(load_file(tmp_path / "out" / "maps" / "000000.safetensors")) == ["caf\\udce9.png/bright"]
 
 
 def test_a_model_of_another_size_is_one_sentence(images, tmp_path):
@@ -215,14 +296,14 @@ def test_an_error_of_the_model_is_recorded_with_its_kind(images, tmp_path, monke
 
 
 def test_a_full_disk_is_one_sentence_and_finished_shards_are_kept(images, tmp_path, monkeypatch):
-    write_bytes = Path.write_bytes
+    replace = Path.replace
 
-    def full(self, content):
-        if "000002" in self.name:
+    def full(self, target):
+        if "000002" in target.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write_bytes(self, content)
+        return replace(self, target)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OutputError, match=r"000002\.parquet cannot be written: No space left on device"):
         study(images, tmp_path / "out")
     monkeypatch.undo()

@@ -129,11 +129,11 @@ def test_folders_that_hold_no_whole_dissection_are_told(dissection, tmp_path):
     tensors.unlink()
     refused("is damaged or unfinished")
     tensors.write_bytes(content)
-    about.write_bytes(text.replace(b'"format": 1', b'"format": 2'))
-    refused("was written by another version of whyfooled: its format is 2, and this one reads 1")
-    about.write_bytes(text.replace(b'"category_of"', b'"categories_of"'))
-    refused("is damaged or unfinished")
-    for other in (text[: len(text) // 2], b"[1]", b"{}", b"\xff"):
+    later = {key: value for key, value in json.loads(text).items() if key != "seal"} | {"format": 3}
+    about.write_text(json.dumps(later))
+    refused("was written by another version of whyfooled: its format is 3, and this one reads 2")
+    renamed = text.replace(b'"category_of"', b'"categories_of"')
+    for other in (renamed, text + b" ", text[: len(text) // 2], b"[1]", b"{}", b"\xff"):
         about.write_bytes(other)
         refused("dissection.json is not a file of `whyfooled dissect`, or is damaged")
     about.unlink()
@@ -160,15 +160,47 @@ def test_a_file_of_the_folder_is_not_the_folder(dissection, tmp_path):
         {"concepts": []},
         {"categories": []},
         {"category_of": [0]},
-        {"cutoff": "0.04"},
-        {"parameters": [1]},
         {"layers": []},
+        {"images": []},
     ],
     ids=lambda one: next(iter(one)),
 )
 def test_names_that_do_not_go_with_the_numbers_are_told(dissection, tmp_path, changed):
     folder = dissection.save(tmp_path / "out")
     about = folder / "dissection.json"
-    about.write_text(json.dumps({**json.loads(about.read_bytes()), **changed}))
+    about.write_text(json.dumps({**unsealed(about), **changed}))
     with pytest.raises(ImageError, match="is damaged or unfinished"):
         load_dissection(folder)
+
+
+def unsealed(about):
+    """Read `dissection.json` as the first version wrote it."""
+    return {key: value for key, value in json.loads(about.read_bytes()).items() if key != "seal"} | {"format": 1}
+
+
+def test_one_of_the_first_version_still_loads(dissection, tmp_path):
+    about = dissection.save(tmp_path / "out") / "dissection.json"
+    about.write_text(json.dumps(unsealed(about)))
+    assert same(dataclasses.replace(dissection, source=None, fit=None), load_dissection(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cutoff": "0.04"},
+        {"cutoff": True},
+        {"parameters": [1]},
+        {"category_of": [[0], 0, 1, 1]},
+        {"images": 3},
+        {"passes": {"forwards": "many"}},
+        {"layers": [{"name": "a"}]},
+        {"layers": 3},
+        {"notes": None},
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_told(dissection, tmp_path, changed):
+    about = dissection.save(tmp_path / "out") / "dissection.json"
+    about.write_text(json.dumps({**unsealed(about), **changed}))
+    with pytest.raises(ImageError, match=r"dissection\.json is not a file of `whyfooled dissect`, or is damaged\.$"):
+        load_dissection(tmp_path / "out")

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import WhyfooledError, WhyfooledWarning, first_line
+from whyfooled.running.kept import FileKind, encode_tensors, is_text, storable_text
 from whyfooled.running.publishing import hide_folders
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.studies.study import Batch, Measured, Study
 from whyfooled.studies.table import encode
+
+MAPS = FileKind("file of maps", 2, "whyfooled study --maps", {"run": is_text})
 
 
 @final
@@ -106,7 +108,7 @@ class Job:
             "good": len(good),
             "headline": [sum(headline), len(headline)],
         }
-        content = save(maps, metadata={"whyfooled": self.run}) if self.keep_maps else None
+        content = encode_tensors(MAPS, maps, {"run": self.run}) if self.keep_maps else None
         return Finished(task, about, encode(rows, self.study.columns, about), content)
 
 
@@ -179,7 +181,7 @@ def _name_rows(measured: Measured, samples: Mapping[int, Sample]) -> list[dict[s
 
 def _name_maps(measured: Measured, samples: Mapping[int, Sample]) -> dict[str, Tensor]:
     return {
-        f"{sample.name}/{name}": maps[place].detach().cpu().contiguous().clone()
+        storable_text(f"{sample.name}/{name}"): maps[place]
         for name, maps in measured.maps.items()
         for place, sample in enumerate(samples.values())
     }

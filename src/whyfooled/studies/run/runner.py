@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +15,18 @@ from whyfooled._version import __version__
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, check_seed
-from whyfooled.images import write_whole
+from whyfooled.images import is_file, is_folder, write_whole
+from whyfooled.images.seals import is_whole_file
 from whyfooled.registry import describe, parameters, parse, with_seed
 from whyfooled.running.engines import Engine, ModelRecipe, choose_engine
+from whyfooled.running.kept import DamagedError, read_record
 from whyfooled.running.provenance import versions
 from whyfooled.running.publishing import hide_all_folders
-from whyfooled.running.runs import claim
+from whyfooled.running.runs import claim, digest_run
 from whyfooled.sources import Source, class_map, open_source
 from whyfooled.studies.prepare import PERTURBATIONS, Prepared, Setting
 from whyfooled.studies.run.job import Finished, Job
-from whyfooled.studies.run.write import STUDY_FILE, TABLE_FILE, write_results
+from whyfooled.studies.run.write import STUDY, STUDY_FILE, TABLE_FILE, write_results
 from whyfooled.studies.study import Study
 from whyfooled.studies.table import Table, join, read_about
 from whyfooled.tensors.randomness import choose
@@ -214,30 +214,30 @@ def run_study(
         }
     )
     _check_free(folder)
-    claim(folder / STUDY_FILE, run, begun=_begun(folder))
-    prepared = made.prepare(setting)
-    job = Job(
-        study=made,
-        source=source,
-        indices=prepared.places,
-        class_map=classes,
-        run=hashlib.blake2b(json.dumps(run).encode(), digest_size=16).hexdigest(),
-        seed=seed,
-        batch_size=size,
-        shard_size=shard_size,
-        keep_maps=keep_maps,
-        prepared=prepared.carried,
-    )
-    abouts = _measure(job, recipe, workers, folder, report)
-    about = {
-        **run,
-        "source": source.title,
-        "images_in_source": len(source),
-        "true_classes": _truth(source, labels),
-        "engine": engine,
-        "device": str(classifier.device),
-    }
-    return _finish(job, prepared, about, folder, abouts)
+    with claim(folder / STUDY_FILE, STUDY, run, results=lambda: _list_runs(folder), partial=_PARTIAL):
+        prepared = made.prepare(setting)
+        job = Job(
+            study=made,
+            source=source,
+            indices=prepared.places,
+            class_map=classes,
+            run=digest_run(run),
+            seed=seed,
+            batch_size=size,
+            shard_size=shard_size,
+            keep_maps=keep_maps,
+            prepared=prepared.carried,
+        )
+        abouts = _measure(job, recipe, workers, folder, report)
+        about = {
+            **run,
+            "source": source.title,
+            "images_in_source": len(source),
+            "true_classes": _truth(source, labels),
+            "engine": engine,
+            "device": str(classifier.device),
+        }
+        return _finish(job, prepared, about, folder, abouts)
 
 
 def _check_attacks(study: Study, source: Source) -> None:
@@ -259,24 +259,44 @@ def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int
     if given is not None:
         at_least(key, given, 1)
         return given
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))[key])
+    with suppress(OSError, ValueError, DamagedError, ImageError):
+        begun_with = read_record(folder / STUDY_FILE, STUDY).get(key)
+        if type(begun_with) is int and begun_with >= 1:
+            return begun_with
     return choose()
 
 
 def _check_free(folder: Path) -> None:
     """Raise `OutputError` if a folder holds something else than a study: its files would lie among the study's."""
-    if folder.is_dir() and not (folder / STUDY_FILE).exists():
-        ours = {SHARDS, MAPS, PERTURBATIONS}
-        other = next((path.name for path in folder.iterdir() if path.name not in ours and path.name[0] != "."), None)
-        if other is not None:
-            raise OutputError(f"{folder} holds other files, such as {other}, and no study. Give a folder of its own.")
+    if not is_folder(folder) or is_file(folder / STUDY_FILE):
+        return
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise OutputError(f"The output folder {folder} cannot be used: {error.strerror or error}.") from None
+    # What a killed process left is no file of somebody else.
+    ours = {SHARDS, MAPS, PERTURBATIONS, *_PARTIAL}
+    other = next((name for name in sorted(names) if name not in ours and name[0] != "."), None)
+    if other is not None:
+        raise OutputError(f"{folder} holds other files, such as {other}, and no study. Give a folder of its own.")
 
 
-def _begun(folder: Path) -> bool:
-    """Tell whether anything was measured in a folder; shards of nothing but errors are no loss."""
-    abouts = (read_about(path) for path in (folder / SHARDS).glob("*.parquet"))
-    return any(about is None or about["good"] for about in abouts)
+def _list_runs(folder: Path) -> Iterator[str | None]:
+    """Give the run that each shard in a folder is of; None if it does not say. One of nothing but errors is no loss."""
+    for path in (folder / SHARDS).glob("*.parquet"):
+        about = read_about(path)
+        if about is None or about["good"]:
+            yield None if about is None else about["run"]
+
+
+_PARTIAL = tuple(
+    f"{name}.partial"
+    for name in (
+        *(STUDY_FILE, TABLE_FILE, "summary.md", "summary.tex", "figure.png", "figure.pdf", "units.json"),
+        *(f"{SHARDS}/*.parquet", f"{MAPS}/*.safetensors", f"{PERTURBATIONS}/*.safetensors"),
+    )
+)
+"""What earlier versions wrote to at first."""
 
 
 def _measure(
@@ -288,7 +308,7 @@ def _measure(
     waiting = []
     for shard in job.shards:
         about = read_about(_shard_file(folder, shard))
-        if about is not None and about["run"] == job.run:
+        if about is not None and about["run"] == job.run and _has_maps(job, folder, shard):
             clock.done += job.count(shard)
             clock.take(about)
             abouts.append(about)
@@ -306,6 +326,18 @@ def _measure(
     return abouts
 
 
+def _has_maps(job: Job, folder: Path, shard: int) -> bool:
+    """Tell whether a shard's maps are there, undamaged, if they are kept."""
+    try:
+        return not job.keep_maps or is_whole_file(_maps_file(folder, shard)) is True
+    except OSError:
+        return False
+
+
+def _maps_file(folder: Path, shard: int) -> Path:
+    return folder / MAPS / f"{shard:06d}.safetensors"
+
+
 def _shard_file(folder: Path, shard: int) -> Path:
     return folder / SHARDS / f"{shard:06d}.parquet"
 
@@ -313,7 +345,7 @@ def _shard_file(folder: Path, shard: int) -> Path:
 def _write(finished: Finished, folder: Path) -> None:
     # The table last: a shard counts as finished when its table is there.
     if finished.maps is not None:
-        write_whole(folder / MAPS / f"{finished.shard:06d}.safetensors", finished.maps)
+        write_whole(_maps_file(folder, finished.shard), finished.maps)
     write_whole(_shard_file(folder, finished.shard), finished.table)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,42 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from whyfooled.errors import ImageError
-from whyfooled.images import write_whole
+from whyfooled.images import is_file, write_whole
 from whyfooled.registry import available
+from whyfooled.running.kept import (
+    DamagedError,
+    FileKind,
+    is_count,
+    is_text,
+    list_of,
+    maybe,
+    read_record,
+    write_record,
+)
 from whyfooled.studies.study import Study
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import NARROW
 
 STUDY_FILE, TABLE_FILE = "study.json", "table.parquet"
+
+STUDY = FileKind(
+    "study",
+    2,
+    "whyfooled study",
+    {"study": is_text, "version": is_text, "model": is_text, "seed": is_count, "attacked_with": maybe(is_text)},
+)
+_FINISHED = FileKind(
+    STUDY.what,
+    STUDY.version,
+    STUDY.command,
+    {
+        **STUDY.fields,
+        **dict.fromkeys(("images_measured", "images_given", "images_in_source"), is_count),
+        **dict.fromkeys(("forwards", "backwards", "failures"), is_count),
+        **dict.fromkeys(("source", "true_classes"), is_text),
+        **dict.fromkeys(("failed", "notes"), list_of(is_text)),
+    },
+)
 
 
 def write_results(study: type[Study], table: Table, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +59,7 @@ def write_results(study: type[Study], table: Table, folder: Path, about: dict[st
     for suffix in ("png", "pdf"):
         write_whole(folder / f"figure.{suffix}", _render(figure, suffix))
     whole = {**about, "findings": list(summary.sentences), "results": summary.plain()}
-    _write_text(folder / STUDY_FILE, json.dumps(whole, indent=1, ensure_ascii=False))
+    write_record(folder / STUDY_FILE, STUDY, whole)
     return whole
 
 
@@ -45,24 +73,35 @@ def redraw(folder: str | Path) -> Path:
     Raises
     ------
     ImageError
-        If the folder holds no finished study.
+        If the folder holds no finished study, or a damaged one.
     """
     folder = Path(folder)
+    about, study, table = read_study(folder)
+    write_results(study, table, folder, about)
+    return folder / "figure.png"
+
+
+def read_study(folder: Path) -> tuple[dict[str, Any], type[Study], Table]:
+    """Read what a finished study came to, which study it is, and its table; raise `ImageError` if there is none."""
+    path, table = folder / STUDY_FILE, Table(folder / TABLE_FILE)
     try:
-        about = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
-        name = about["study"].partition("(")[0]
-        finished = "images_measured" in about and (folder / TABLE_FILE).is_file()
-    except (OSError, ValueError, KeyError, TypeError):
+        about = read_record(path, STUDY)
+        finished = "images_measured" in about and is_file(table.path)
+        about = _FINISHED.check(path, about) if finished else about
+    except (OSError, ValueError, DamagedError):
         raise ImageError(
             f"{folder} holds no study: it has no readable {STUDY_FILE}. Make one: whyfooled study."
         ) from None
     if not finished:
         raise ImageError(f"The study in {folder} is not finished. Run the same command again: it goes on where it was.")
+    name = about["study"].partition("(")[0]
     studies = available("studies")
     if name not in studies:
         raise ImageError(f"{folder} holds the study {name}, which is not installed here.")
-    write_results(studies[name], Table(folder / TABLE_FILE), folder, about)
-    return folder / "figure.png"
+    missing = sorted(set(studies[name].columns) - table.columns)
+    if missing:
+        raise ImageError(f"{table.path} is not the table of the study {name}: it has no column {missing[0]}.")
+    return about, studies[name], table
 
 
 def _say_origin(study: type[Study], about: dict[str, Any]) -> list[str]:

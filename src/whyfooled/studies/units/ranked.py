@@ -18,8 +18,19 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.layers import Layer, choose_layers
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ImageError
-from whyfooled.images import content_digest, write_whole
+from whyfooled.images import content_digest
 from whyfooled.registry import describe_value
+from whyfooled.running.kept import (
+    DamagedError,
+    FileKind,
+    is_count,
+    is_number,
+    is_text,
+    list_of,
+    read_record,
+    record_of,
+    write_record,
+)
 from whyfooled.sources import class_map
 from whyfooled.studies.parts.attacked import FOOLED, outcomes_of, run_or_load_attacks
 from whyfooled.studies.parts.held_out import over_batches
@@ -30,6 +41,20 @@ from whyfooled.units.sensitivity import PairMoves, pair_moves
 
 UNITS_FILE = "units.json"
 """The file of a run that keeps the sensitivities: for each attack and layer, one for each unit."""
+
+_UNITS = FileKind(
+    "file of unit sensitivities",
+    2,
+    "whyfooled study neuron-masking",
+    {
+        "key": is_text,
+        "sensitivity": record_of(record_of(list_of(is_number))),
+        "pairs": record_of(is_count),
+        "passes": list_of(is_count),
+        "notes": list_of(is_text),
+        "images": list_of(is_text),
+    },
+)
 
 
 @final
@@ -85,7 +110,7 @@ def rank_units(
     kept = _read(path, key)
     if kept is None:
         kept = {"key": key, **_measure(setting, places, chosen, attacks, target)}
-        write_whole(path, json.dumps(kept, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        write_record(path, _UNITS, kept)
     images, passes = frozenset(kept["images"]), Passes(*kept["passes"])
     return RankedUnits(chosen, kept["sensitivity"], kept["pairs"], images, passes, tuple(kept["notes"]))
 
@@ -163,8 +188,8 @@ def _key(
 
 def _read(path: Path, key: str) -> dict[str, Any] | None:
     """Read what was measured before; None if it is missing, damaged or of something else."""
-    with suppress(OSError, ValueError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(kept, dict) and kept.get("key") == key:
+    with suppress(OSError, DamagedError, ImageError):
+        kept = read_record(path, _UNITS)
+        if kept["key"] == key:
             return kept
     return None

@@ -38,10 +38,6 @@ class UniversalDissimilarity(UniversalStudy):
         Ways to find a universal perturbation; their radius and ball are the study's.
     epsilons
         The balls' radii, on the scale of `scale`.
-    ball
-        ``"l2"`` or ``"linf"``.
-    scale
-        The value of white: 1 for pixel values from 0 to 1, or 255.
     saliency
         Saliency methods whose maps are to change.
     attack_steps
@@ -52,12 +48,6 @@ class UniversalDissimilarity(UniversalStudy):
     fit
         Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "". No
         image is both fitted to and tested.
-    fit_labels
-        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
-    fit_count
-        How many images to fit to, drawn at random; all if None.
-    directions
-        How many random directions tell what chance does.
     """
 
     methods: tuple[Any, ...] = (

@@ -40,18 +40,6 @@ class FitSize(UniversalStudy):
         How many times images are drawn for each size.
     saliency
         The saliency method whose maps are to change.
-    epsilon
-        The ball's radius, on the scale of `scale`.
-    ball
-        ``"l2"`` or ``"linf"``.
-    scale
-        The value of white: 1 for pixel values from 0 to 1, or 255.
-    fit
-        Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "".
-    fit_labels
-        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
-    directions
-        How many random directions tell what chance does.
     """
 
     methods: tuple[Any, ...] = (UPIGrad(), UPIPCA())

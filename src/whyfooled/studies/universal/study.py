@@ -33,6 +33,23 @@ class UniversalStudy(Study):
 
     A dataclass that derives from it declares the fields ``ball``, ``scale``, ``fit`` and ``fit_labels``,
     ``fit_count`` if not all images are to be fitted to, and ``directions`` if it compares with chance.
+
+    Parameters
+    ----------
+    epsilon
+        The ball's radius, on the scale of `scale`.
+    ball
+        ``"l2"`` or ``"linf"``.
+    scale
+        The value of white: 1 for pixel values from 0 to 1, or 255.
+    fit
+        Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "".
+    fit_labels
+        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
+    fit_count
+        How many images to fit to, drawn at random; all if None.
+    directions
+        How many random directions tell what chance does.
     """
 
     ball: Ball

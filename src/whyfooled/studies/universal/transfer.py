@@ -44,20 +44,6 @@ class UniversalTransfer(UniversalStudy):
         The models, by the names that ``--model`` takes; they must tell the same classes apart.
     saliency
         The saliency method whose maps are to change.
-    epsilon
-        The ball's radius, on the scale of `scale`.
-    ball
-        ``"l2"`` or ``"linf"``.
-    scale
-        The value of white: 1 for pixel values from 0 to 1, or 255.
-    fit
-        Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "".
-    fit_labels
-        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
-    fit_count
-        How many images to fit to, drawn at random; all if None.
-    directions
-        How many random directions tell what chance does.
     """
 
     method: Any = _METHOD

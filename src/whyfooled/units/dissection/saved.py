@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,14 +18,49 @@ from whyfooled.classifier.passes import Passes
 from whyfooled.drawing.summary import Summary
 from whyfooled.errors import ImageError
 from whyfooled.images import is_file
-from whyfooled.running.formats import check_format
+from whyfooled.running.kept import (
+    DamagedError,
+    FileKind,
+    encode_record,
+    is_count,
+    is_number,
+    is_record,
+    is_text,
+    list_of,
+    maybe,
+    parts_of,
+    read_record,
+    record_of,
+)
 from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
 
 Saved = TypeVar("Saved", bound=DissectionRecord)
 
 DISSECTION_FILE, TENSORS_FILE = "dissection.json", "tensors.safetensors"
 
-_VERSION = 1
+_LAYER = {
+    "name": is_text,
+    "kind": is_text,
+    "shape": list_of(is_count),
+    "positions": is_count,
+    "axes": maybe(record_of(lambda value: is_count(value) or isinstance(value, list))),
+}
+_KIND = FileKind(
+    "dissection",
+    2,
+    "whyfooled dissect",
+    {
+        **dict.fromkeys(("tensors_digest", "model_digest"), is_text),
+        **dict.fromkeys(("concepts", "categories", "images", "notes"), list_of(is_text)),
+        "category_of": list_of(is_count),
+        "cutoff": is_number,
+        "channels": maybe(is_count),
+        "parameters": is_record,
+        "seconds": record_of(is_number),
+        "passes": record_of(is_count),
+        "layers": list_of(parts_of(_LAYER)),
+    },
+)
 _TENSORS = (
     "threshold",
     "above",
@@ -53,7 +87,6 @@ def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Pat
     content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
     (folder / TENSORS_FILE).write_bytes(content)
     about = {
-        "format": _VERSION,
         "tensors_digest": _digest(content),
         "model_digest": dissection.model_digest,
         "cutoff": dissection.cutoff,
@@ -70,9 +103,7 @@ def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Pat
         "categories": list(dissection.categories),
         "images": list(dissection.images),
     }
-    text = json.dumps(about, indent=1, ensure_ascii=False)
-    # A file's name may have bytes that are no text; JSON reads the escape back as it was.
-    (folder / DISSECTION_FILE).write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
+    (folder / DISSECTION_FILE).write_bytes(encode_record(_KIND, about))
 
 
 def _describe_layer(dissected: DissectedLayer, cutoff: float) -> dict[str, Any]:
@@ -96,12 +127,11 @@ def read_dissection(folder: str | Path, kind: type[Saved]) -> Saved:
     """Read what `write_dissection` wrote, as an object of the given kind."""
     folder = Path(folder)
     about = _read_about(folder)
-    check_format(folder, "dissection", about["format"], _VERSION, "whyfooled dissect")
     try:
         dissection = kind(**_collect_fields(about, _read_tensors(folder / TENSORS_FILE, about["tensors_digest"])))
         _check(dissection)
         return dissection
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, IndexError):
         raise ImageError(
             f"The dissection in {folder} is damaged or unfinished: {TENSORS_FILE} is missing, or is not the one that "
             f"{DISSECTION_FILE} was written with. Make it again: whyfooled dissect."
@@ -117,13 +147,10 @@ def _read_about(folder: Path) -> dict[str, Any]:
             )
         raise ImageError(f"{folder} holds no dissection: it has no {DISSECTION_FILE}. Make one: whyfooled dissect.")
     try:
-        about = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        about = None
-    # Other programs write JSON too.
-    if not isinstance(about, dict) or "format" not in about:
-        raise ImageError(f"{path} is not a file of `whyfooled dissect`, or is damaged.")
-    return about
+        return read_record(path, _KIND)
+    except (OSError, DamagedError):
+        # Other programs write JSON too.
+        raise ImageError(f"{path} is not a file of `whyfooled dissect`, or is damaged.") from None
 
 
 def _name_folder(path: Path) -> str:
@@ -149,8 +176,7 @@ def _check(dissection: DissectionRecord) -> None:
         or any(len(set(counts)) > 1 for counts in units)
         or len(dissection.category_of) != concepts
         or not set(dissection.category_of) <= set(range(categories))
-        or not isinstance(dissection.parameters, dict)
-        or not isinstance(dissection.cutoff, float | int)
+        or any(int(one.top_images.max()) >= len(dissection.images) for one in dissection.layers)
     ):
         raise ValueError
 
