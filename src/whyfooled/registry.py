@@ -108,13 +108,13 @@ def parameter_texts(method: type[Any]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for cls in reversed(method.__mro__):
         _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
-        own: dict[str, list[str]] = {}
+        sections: dict[str, list[str]] = {}
         for line in section.splitlines():
             if line and not line.startswith(" "):
-                own[line] = []
-            elif line and own:
-                own[list(own)[-1]].append(line.strip())
-        texts |= {name: " ".join(lines) for name, lines in own.items()}
+                sections[line] = []
+            elif line and sections:
+                sections[list(sections)[-1]].append(line.strip())
+        texts |= {name: " ".join(lines) for name, lines in sections.items()}
     return {name: texts[name] for name in parameters(method) if name in texts}
 
 

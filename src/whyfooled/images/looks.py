@@ -38,7 +38,7 @@ def perceptual_hash(image: PILImage.Image | Image) -> str:
 _SIDE = 32
 
 
-def looks_like(one: str, others: Collection[str]) -> bool:
-    """Tell whether a picture of one hash looks like one of several others."""
-    bits = int(one, 16)
+def looks_like(look: str, others: Collection[str]) -> bool:
+    """Tell whether a picture of a hash looks like one of several others."""
+    bits = int(look, 16)
     return any((bits ^ int(other, 16)).bit_count() <= MOST_BITS for other in others)
