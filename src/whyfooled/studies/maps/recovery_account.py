@@ -73,9 +73,10 @@ def _say_highest(fill: str, recovered: Spread, sides: Sequence[Side], judged: st
     if means[best].count < FEWEST:
         count = means[best].count
         return f"{text} Of {count} images nothing can be said about which methods are better than a random order."
+    better, worse = sides.count("above"), sides.count("below")
     return (
-        f"{text} Of {len(sides)} methods {sides.count('above')} are better than a random order and "
-        f"{sides.count('below')} worse, by {judged}."
+        f"{text} Of {len(sides)} methods {better} {'is' if better == 1 else 'are'} better than a random order and {worse} "
+        f"worse, by {judged}."
     )
 
 
