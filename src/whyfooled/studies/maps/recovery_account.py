@@ -74,10 +74,8 @@ def _say_highest(fill: str, recovered: Spread, sides: Sequence[Side], judged: st
         count = means[best].count
         return f"{text} Of {count} images nothing can be said about which methods are better than a random order."
     better, worse = sides.count("above"), sides.count("below")
-    return (
-        f"{text} Of {len(sides)} methods {better} {'is' if better == 1 else 'are'} better than a random order and {worse} "
-        f"worse, by {judged}."
-    )
+    are = "is" if better == 1 else "are"
+    return f"{text} Of {len(sides)} methods {better} {are} better than a random order and {worse} worse, by {judged}."
 
 
 def _tabulate(fill: str, recovered: Spread, area: Spread, rows: pd.DataFrame) -> SummaryTable:
