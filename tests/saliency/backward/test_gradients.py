@@ -97,4 +97,5 @@ class Casting(nn.Module):
 
 def test_a_model_that_casts_its_input_takes_any():
     classifier = Classifier(Casting().eval(), size=(16, 16))
-    assert classifier.logits(torch.rand(1, 3, 16, 16).double()).dtype == torch.float32
+    images = torch.rand(1, 3, 16, 16)
+    assert classifier.logits(images.double()).tolist() == classifier.logits(images).tolist()
