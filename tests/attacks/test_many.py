@@ -218,17 +218,30 @@ def test_what_killed_runs_left_is_swept(photographs, tmp_path):
     assert contents(tmp_path / "out") == {**whole, "my.partial": b"mine"}
 
 
-def test_a_damaged_claim_is_written_anew_where_the_results_tell_of_this_run(photographs, tmp_path):
+@pytest.mark.parametrize("damage", [(b'"seed": 0', b'"seed": 1'), (b"blake2b:", b"blake2c:"), (b"{", b"[")])
+def test_a_damaged_claim_is_written_anew_where_the_results_tell_of_this_run(photographs, tmp_path, damage):
     run(photographs, tmp_path / "out")
     whole = contents(tmp_path / "out")
     path = tmp_path / "out" / "run.json"
-    path.write_bytes(whole["run.json"].replace(b'"seed": 0', b'"seed": 1'))
+    path.write_bytes(whole["run.json"].replace(*damage))
     with pytest.raises(ImageError, match=r"has no readable run\.json"):
         load_adversaries(tmp_path / "out")
-    with pytest.raises(OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder, or delete"):
+    with pytest.raises(OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder"):
         run(photographs, tmp_path / "out", FMN(steps=3))
     run(photographs, tmp_path / "out")
     assert contents(tmp_path / "out") == whole
+
+
+def test_another_programs_file_is_not_written_over(photographs, tmp_path):
+    (tmp_path / "out").mkdir()
+    for text in ('{"lr": 0.1}', "[1]", "no JSON", '{"images": 3}'):
+        (tmp_path / "out" / "run.json").write_text(text)
+        with pytest.raises(OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder"):
+            run(photographs, tmp_path / "out")
+        assert (tmp_path / "out" / "run.json").read_text() == text
+    # Damaged before anything was finished, it is known by its seal.
+    (tmp_path / "out" / "run.json").write_text('{"seal": "blake2b:' + 32 * "1" + '"')
+    run(photographs, tmp_path / "out")
 
 
 def test_another_run_is_not_mixed_in(photographs, tmp_path):

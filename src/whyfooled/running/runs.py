@@ -93,8 +93,7 @@ def _settle(path: Path, kind: FileKind, run: Mapping[str, Any], results: Callabl
     except FileNotFoundError:
         before = None
     except DamagedError:
-        # One of another program, or of a run that nothing else tells of, is not written over.
-        if not set(results()) - {None} <= {digest_run(run)} or is_whole(path.read_bytes()) is None:
+        if not _is_ours(path, set(results()), digest_run(run)):
             raise OutputError(
                 f"The output folder {path.parent} cannot be used: {path.name} is not of a run, or is damaged. Give "
                 "another folder, or delete this one."
@@ -110,6 +109,13 @@ def _settle(path: Path, kind: FileKind, run: Mapping[str, Any], results: Callabl
         )
     if before is None or differing:
         write_record(path, kind, run)
+
+
+def _is_ours(path: Path, found: set[str | None], run: str) -> bool:
+    """Tell whether a damaged claim may be written anew: by the results in its folder, or by its seal if none tells."""
+    if found <= {None}:
+        return is_whole(path.read_bytes()) is not None
+    return found <= {None, run}
 
 
 def _describe_difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
