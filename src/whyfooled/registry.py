@@ -237,10 +237,16 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
     name = method.card.name
     for key in values:
         if key not in known:
-            fix = did_you_mean(key, known) if known else f"{name} has no parameters."
+            fix = _say_who_has(kind, key) or did_you_mean(key, known) if known else f"{name} has no parameters."
             raise bad_parameter(key[:100], f"must be a parameter of {name}", _quote(key), fix)
     hints = get_type_hints(method)
     return method(**{key: _convert(key, value, known[key], hints[key]) for key, value in values.items()})
+
+
+def _say_who_has(kind: Kind, parameter: str) -> str:
+    """Say which methods of a kind have a parameter; "" if none has it."""
+    names = [name for name, method in available(kind).items() if parameter in parameters(method)]
+    return f"It is one of {', '.join(names)}." if names else ""
 
 
 _ARGUMENT: dict[Kind, str] = {"attacks": "attack", "saliency": "methods", "universal": "method", "studies": "study"}

@@ -59,6 +59,11 @@ def test_the_median_norm_is_told_as_the_run_goes_on(photographs, tmp_path):
     assert told[-1].fooled == len(reached)
 
 
+def test_a_misspelled_way_to_choose_targets_is_known(photographs, tmp_path):
+    with pytest.raises(ParameterError, match=r"one of random, .*; got 'randm'\. Did you mean random\?"):
+        run(photographs, tmp_path / "out", target="randm")
+
+
 def test_every_photograph_has_a_file_and_a_row(photographs, tmp_path):
     adversaries, errors = run(photographs, tmp_path / "out")
     assert errors == {}

@@ -267,7 +267,14 @@ def _write_notes(
                 f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "
                 "What it tried last is explained."
             )
-    change = float((result.attempted - result.clean).abs().mean())
+    changes = (result.attempted - result.clean).abs()
+    change = float(changes.mean())
+    if made_elsewhere and float(changes.max()) <= 0.5 / 255:
+        yield (
+            f"The two images differ by {255 * float(changes.max()):.2g}/255 at most, which is what rounding to 8 bits "
+            "gives: the perturbation is gone. Give the tensor that was fed to the model, in float32 (of a report, that in "
+            "tensors.safetensors)."
+        )
     if made_elsewhere and change > SUSPICIOUS_CHANGE:
         yield (
             f"The two images differ by {change:.2f} (of 1) a pixel value on average, too much for one perturbation: is "
