@@ -138,3 +138,54 @@ def test_every_vague_name_is_seen(source, expected):
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_a_variable_says_what_it_holds(path):
     assert not vague_names(path.read_text()), f"{path}: say what these hold."
+
+
+BORROWING = "classifier/borrowing.py"
+SETTERS = {"train", "eval", "catch_warnings", "set_stance", "sdpa_kernel", "set_default_dtype", "set_grad_enabled"}
+MAY_SET = {
+    "classifier/zoo.py": {"eval"},  # a model that was made here, before anyone else has it
+    "units/masking.py": {"register_forward_hook"},  # a copy of a model, for good
+    "saliency/backward/graph.py": {"set_stance", "sdpa_kernel"},  # made into settings that threads share
+    "classifier/calling.py": {"set_default_dtype", "set_grad_enabled"},  # sets back what a model has changed
+    "classifier/classifier.py": {"training"},  # the classifier's own flag, before it has a module
+    "images/reading.py": {"catch_warnings"},  # Pillow's own
+    "studies/run/job.py": {"catch_warnings"},  # one thread of a worker
+}
+"""What some files may set by themselves, and why."""
+
+
+def setters(source):
+    """Name the calls and assignments that set hooks, modes or settings on a module or on the whole process."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            is_hook = name.startswith("register_") and name.endswith("hook")
+            names |= {name} if is_hook or name in SETTERS else set()
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {"training" for target in targets if getattr(target, "attr", "") == "training"}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("module.train()", {"train"}),
+        ("self.model.eval().to(device)", {"eval"}),
+        ("part.register_full_backward_hook(f)", {"register_full_backward_hook"}),
+        ("register_module_forward_hook(f)", {"register_module_forward_hook"}),
+        ("part.training = False", {"training"}),
+        ("with warnings.catch_warnings(record=True): pass", {"catch_warnings"}),
+        ("train = part.training; part.requires_grad_(); values.register(f)", set()),
+    ],
+)
+def test_every_setter_is_seen(source, expected):
+    assert setters(source) == expected
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_what_other_threads_would_see_is_set_in_one_place(path):
+    name = str(path.relative_to(SOURCE))
+    if name != BORROWING:
+        assert setters(path.read_text()) == MAY_SET.get(name, set()), f"{name}: set it by {BORROWING}."

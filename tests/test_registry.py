@@ -371,3 +371,16 @@ def test_what_other_packages_add_is_looked_for_once(monkeypatch):
         assert "whyfooled.saliency" in looked
     finally:
         registry._find_entry_points.cache_clear()
+
+
+def test_a_parameter_of_other_methods_is_said_to_be_theirs():
+    with pytest.raises(ParameterError, match=r"must be a parameter of cw; got 'epsilon'\. It is one of fgsm, bim, pgd"):
+        parse("attacks", "cw(epsilon=4/255)")
+
+
+@pytest.mark.parametrize("kind", ["attacks", "saliency", "universal", "studies"])
+def test_every_parameter_is_explained(kind):
+    for method in registry.available(kind).values():
+        texts = registry.parameter_texts(method)
+        assert list(texts) == list(parameters(method)), method
+        assert all(len(text) > 8 for text in texts.values()), method

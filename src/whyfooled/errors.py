@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class WhyfooledError(Exception):
@@ -37,6 +40,52 @@ class OutputError(WhyfooledError):
 
 class WhyfooledWarning(UserWarning):
     """Something that does not stop the work but that its reader should know."""
+
+
+_HEARD: ContextVar[list[str] | None] = ContextVar("_HEARD", default=None)
+_UNSAID: ContextVar[tuple[str, ...]] = ContextVar("_UNSAID", default=())
+
+
+def warn(message: str, stacklevel: int = 1) -> None:
+    """Issue a `WhyfooledWarning`, or tell who is `hearing` in this context.
+
+    Python's own way of catching warnings is the whole process's: with several threads, each would catch the others'.
+
+    Parameters
+    ----------
+    message
+        What to say, in sentences.
+    stacklevel
+        Whom the warning is shown to: 1 is the caller of this function, 2 the caller's caller.
+    """
+    if message.startswith(_UNSAID.get()):
+        return
+    heard = _HEARD.get()
+    if heard is None:
+        warnings.warn(message, WhyfooledWarning, stacklevel=stacklevel + 1)
+    elif message not in heard:
+        heard.append(message)
+
+
+@contextmanager
+def hearing() -> Iterator[list[str]]:
+    """Collect what would be warned of inside the block, in this context and no other; each sentence once."""
+    heard: list[str] = []
+    entered = _HEARD.set(heard)
+    try:
+        yield heard
+    finally:
+        _HEARD.reset(entered)
+
+
+@contextmanager
+def leaving_unsaid(beginning: str) -> Iterator[None]:
+    """Leave unsaid, in this context, what begins like this: for who says it in the end, of everything."""
+    entered = _UNSAID.set((*_UNSAID.get(), beginning))
+    try:
+        yield
+    finally:
+        _UNSAID.reset(entered)
 
 
 def bad_parameter(argument: str, rule: str, value: object, fix: str = "") -> ParameterError:

@@ -12,14 +12,13 @@ import dataclasses
 import functools
 import inspect
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module, metadata
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from whyfooled.errors import WhyfooledWarning, bad_parameter, did_you_mean
+from whyfooled.errors import bad_parameter, did_you_mean, warn
 
 Kind = Literal["attacks", "saliency", "universal", "studies"]
 EVERY = "all"
@@ -68,7 +67,7 @@ def available(kind: Kind) -> dict[str, type[Any]]:
             if methods.setdefault(method.card.name, method) is not method:
                 raise ValueError(f"another one is called {method.card.name} already")
         except Exception as error:  # another package's mistake must not stop this one
-            warnings.warn(f"{entry.value} cannot be loaded: {error}", WhyfooledWarning, stacklevel=2)
+            warn(f"{entry.value} cannot be loaded: {error}", stacklevel=2)
     return methods
 
 
@@ -105,15 +104,18 @@ def parameters(method: type[Any]) -> dict[str, object]:
 
 
 def parameter_texts(method: type[Any]) -> dict[str, str]:
-    """Return what a method's docstring says of each of its parameters, on one line."""
-    _, _, section = inspect.cleandoc(method.__doc__ or "").partition("Parameters\n----------\n")
-    texts: dict[str, list[str]] = {}
-    for line in section.splitlines():
-        if line and not line.startswith(" "):
-            texts[line] = []
-        elif line and texts:
-            texts[list(texts)[-1]].append(line.strip())
-    return {name: " ".join(lines) for name, lines in texts.items() if name in parameters(method)}
+    """Return what the docstrings of a method and of its bases say of each of its parameters, on one line."""
+    texts: dict[str, str] = {}
+    for cls in reversed(method.__mro__):
+        _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
+        sections: dict[str, list[str]] = {}
+        for line in section.splitlines():
+            if line and not line.startswith(" "):
+                sections[line] = []
+            elif line and sections:
+                sections[list(sections)[-1]].append(line.strip())
+        texts |= {name: " ".join(lines) for name, lines in sections.items()}
+    return {name: texts[name] for name in parameters(method) if name in texts}
 
 
 def with_seed(method: Any, seed: int) -> Any:
@@ -235,10 +237,16 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
     name = method.card.name
     for key in values:
         if key not in known:
-            fix = did_you_mean(key, known) if known else f"{name} has no parameters."
+            fix = _say_who_has(kind, key) or did_you_mean(key, known) if known else f"{name} has no parameters."
             raise bad_parameter(key[:100], f"must be a parameter of {name}", _quote(key), fix)
     hints = get_type_hints(method)
     return method(**{key: _convert(key, value, known[key], hints[key]) for key, value in values.items()})
+
+
+def _say_who_has(kind: Kind, parameter: str) -> str:
+    """Say which methods of a kind have a parameter; "" if none has it."""
+    names = [name for name, method in available(kind).items() if parameter in parameters(method)]
+    return f"It is one of {', '.join(names)}." if names else ""
 
 
 _ARGUMENT: dict[Kind, str] = {"attacks": "attack", "saliency": "methods", "universal": "method", "studies": "study"}

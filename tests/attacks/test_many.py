@@ -59,6 +59,11 @@ def test_the_median_norm_is_told_as_the_run_goes_on(photographs, tmp_path):
     assert told[-1].fooled == len(reached)
 
 
+def test_a_misspelled_way_to_choose_targets_is_known(photographs, tmp_path):
+    with pytest.raises(ParameterError, match=r"one of random, .*; got 'randm'\. Did you mean random\?"):
+        run(photographs, tmp_path / "out", target="randm")
+
+
 def test_every_photograph_has_a_file_and_a_row(photographs, tmp_path):
     adversaries, errors = run(photographs, tmp_path / "out")
     assert errors == {}
@@ -226,7 +231,7 @@ def test_a_damaged_claim_is_written_anew_where_the_results_tell_of_this_run(phot
     path.write_bytes(whole["run.json"].replace(*damage))
     with pytest.raises(ImageError, match=r"has no readable run\.json"):
         load_adversaries(tmp_path / "out")
-    with pytest.raises(OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder, or delete"):
+    with pytest.raises(OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder"):
         run(photographs, tmp_path / "out", FMN(steps=3))
     run(photographs, tmp_path / "out")
     assert contents(tmp_path / "out") == whole
@@ -236,9 +241,7 @@ def test_another_programs_file_is_not_written_over(photographs, tmp_path):
     (tmp_path / "out").mkdir()
     for text in ('{"lr": 0.1}', "[1]", "no JSON", '{"images": 3}'):
         (tmp_path / "out" / "run.json").write_text(text)
-        with pytest.raises(
-            OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder, or delete"
-        ):
+        with pytest.raises(OutputError, match=r"run\.json is not of a run, or is damaged\. Give another folder"):
             run(photographs, tmp_path / "out")
         assert (tmp_path / "out" / "run.json").read_text() == text
     # Damaged before anything was finished, it is known by its seal.

@@ -138,7 +138,7 @@ class TestEvaluation:
     def test_every_part_has_its_own_mode_back_after_an_exception(self):
         module = self.training_module(Failing())
         before = self.flags(module)
-        with pytest.raises(RuntimeError, match="out of order"):
+        with pytest.raises(ModelError, match="out of order"):
             Classifier(module)(IMAGES)
         assert self.flags(module) == before
 

@@ -137,6 +137,12 @@ def test_nothing_about_the_model_is_changed(training):
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
 
 
+def test_layers_are_the_same_inside_inference_mode():
+    expected = list_layers(small())
+    with torch.inference_mode():
+        assert list_layers(small()) == expected
+
+
 def test_no_hook_stays_after_an_error():
     classifier = small()
 

@@ -27,7 +27,7 @@ FENCE = re.compile(
 )
 PATH = r"[a-z0-9_./-]+"
 INLINE = re.compile(r"`([^`\n]+)`")
-OWN_FOLDERS = ("src/", "docs/", "tests/conformance/", "tests/e2e/", "examples/", "benchmarks/", ".ci/")
+OWN_FOLDERS = ("src/", "docs/", "tests/", "examples/", "benchmarks/", ".ci/")
 PACKAGE = ROOT / "src" / "whyfooled"
 USAGE_ERROR = typer.BadParameter.__base__
 """What the command line raises; Typer brings its own since it has left Click."""

@@ -53,3 +53,10 @@ def test_a_perturbation_is_magnified_to_grey_levels_that_can_be_told_apart():
     assert set(np.unique(picture)) == {round(255 * (0.5 - 0.48)), round(255 * (0.5 + 0.48))}
     assert magnification(torch.zeros(3, 4, 4)) == 1
     assert magnification(torch.ones(3, 4, 4)) == 1
+
+
+def test_of_many_channels_the_one_that_changes_most_is_drawn():
+    delta = torch.tensor([[0.1, -0.1], [0.05, 0.2], [-0.2, 0.0], [0.0, 0.0], [0.0, -0.1]]).view(5, 1, 2)
+    picture = np.asarray(draw_delta(delta, 2))
+    # Their mean would be 0 in both.
+    assert picture.tolist() == [[[round(255 * level)] * 3 for level in (0.5 - 0.4, 0.5 + 0.4)]]

@@ -24,8 +24,8 @@ def test_markdown_is_a_title_findings_and_tables():
         "",
         "- All is well: 5 % of it.",
         "",
-        "Share of pixels, 30 % of all. In brackets: 95 % intervals over images (bootstrap, unless said otherwise); at "
-        "most 9 images.",
+        "Share of pixels, 30 % of all. In brackets: 95 % intervals over images (bootstrap; of shares of images, "
+        "Wilson's); at most 9 images.",
         "",
         "| method | value | difference | count |",
         "| --- | --- | --- | --- |",

@@ -119,6 +119,11 @@ MISTAKES = {
     "missing weights": (["explain", "cat.jpg", "--weights", "none.pt"], "no weights file"),
     "NaN logits": (["explain", "cat.jpg", "--model", "nets.py:Broken"], "finite logits"),
     "tuple for logits": (["explain", "cat.jpg", "--model", "nets.py:Pair"], "got tuple"),
+    "half precision": (
+        ["explain", "cat.jpg", "--model", "nets.py:Half"],
+        "on the command line --float32",
+    ),
+    "a model that ends": (["explain", "cat.jpg", "--model", "nets.py:Quitting"], "it called sys.exit(3)"),
     "output is a file": (["explain", "cat.jpg", "-o", "file"], "file is a file"),
     "output below a file": (["explain", "cat.jpg", "-o", "file/out"], "cannot be written"),
     "epsilon of 4": (["explain", "cat.jpg", "--attack", "bim", "--epsilon", "4"], "Did you mean 4/255"),

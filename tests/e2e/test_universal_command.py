@@ -11,6 +11,7 @@ from PIL import Image
 from tests.helpers.command_line import MODELS, command, killed_when
 from whyfooled.registry import available, parameters
 from whyfooled.universal import UNIVERSAL, UniversalPerturbation
+from whyfooled.universal.evaluation import DIRECTIONS
 
 OTHERS = """
 
@@ -87,7 +88,7 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
     assert "transfer" not in out
     table = pd.read_parquet("tested/table.parquet")
     pd.testing.assert_frame_equal(table, pd.read_csv("tested/table.csv"))
-    assert len(table) == 3 * 4
+    assert len(table) == 3 * 2 * (1 + DIRECTIONS)
     assert (folder / "tested" / "summary.md").read_text() in out
     assert "\\begin{table}" in (folder / "tested" / "summary.tex").read_text()
     assert Image.open("tested/figure.png").width > 1000

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -27,7 +28,9 @@ from whyfooled import (
     explain,
     run_attack,
 )
+from whyfooled.cli import app
 from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
+from whyfooled.explanations.of_image import DEFAULT_METHODS
 from whyfooled.images import to_picture
 from whyfooled.registry import title
 
@@ -336,6 +339,32 @@ def test_saving_again_leaves_no_picture_of_before_and_nothing_else_touched(foole
     assert (folder / "mine.txt").read_text() == "mine"
 
 
+def test_saving_again_leaves_no_table_of_a_section_of_before(fooled, tmp_path):
+    folder = fooled.save(tmp_path / "out")
+    (folder / "units.csv").write_text("of a report with units")
+    assert (folder / "regions.csv").exists()
+    image = fooled.clean[None]
+    found = explain(named(), image, adversarial=image, methods=["gradcam"])
+    assert found.effect is None
+    found.save(folder)
+    assert not {"units.csv", "regions.csv"} & {path.name for path in folder.iterdir()}
+    # Without a page beside it, it is somebody's own.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "units.csv").write_text("mine")
+    found.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "units.csv").read_text() == "mine"
+
+
+def test_an_image_that_rounding_made_of_the_clean_one_is_told(image, tmp_path):
+    to_picture(image[0]).save(tmp_path / "rounded.png")
+    found = explain(named(), image, adversarial=tmp_path / "rounded.png", methods=["gradcam"])
+    assert any(
+        "at most, which is what rounding to 8 bits gives: the perturbation is gone" in note for note in found.notes
+    )
+    assert "the model is not fooled" in found._repr_html_()
+    assert "the attack failed" not in found._repr_html_()
+
+
 def test_the_attacks_parameters_are_recorded_defaults_too(fooled):
     assert fooled.to_dict()["parameters"]["attack_parameters"] == {"epsilon": 0.3, "step_size": None, "steps": 20}
 
@@ -388,3 +417,8 @@ def test_a_photograph_is_brought_to_the_input_size():
     photograph = Image.new("RGB", (40, 30), (200, 100, 50))
     found = explain(small(), photograph, attack=FGSM(epsilon=0.3), methods=[Gradient()])
     assert found.clean.shape == (3, 16, 16)
+
+
+def test_the_help_names_the_methods_that_are_shown():
+    (option,) = (one for one in typer.main.get_command(app).commands["explain"].params if one.name == "methods")
+    assert option.show_default == ",".join(method.card.name for method in DEFAULT_METHODS)

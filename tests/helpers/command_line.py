@@ -43,6 +43,17 @@ class Probabilities(Net):
         return super().forward(x).softmax(1)
 
 
+class Half(Net):
+    def __init__(self):
+        super().__init__()
+        self.half()
+
+
+class Quitting(Net):
+    def forward(self, x):
+        raise SystemExit(3)
+
+
 class Slow(Net):
     def forward(self, x):
         import time

@@ -48,3 +48,12 @@ def test_other_numbers_of_channels_are_refused():
 def test_a_picture_is_rounded_and_clamped():
     image = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 1.5]).view(1, 2, 2).expand(3, 2, 2)
     assert np.asarray(to_picture(image))[..., 0].tolist() == [[0, 0], [1, 255]]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 16])
+def test_other_numbers_of_channels_are_shown_by_their_mean(channels):
+    levels = torch.rand(channels, 8, 10, generator=torch.Generator().manual_seed(0))
+    picture = np.asarray(to_picture(levels))
+    assert picture.shape == (8, 10, 3)
+    assert np.array_equal(picture[..., 0], (levels.mean(0) * 255).round().numpy())
+    assert np.array_equal(picture, picture[..., :1].repeat(3, 2))

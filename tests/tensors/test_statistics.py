@@ -1,8 +1,10 @@
 """Intervals and their coverage, against closed forms and scikit-learn's and SciPy's values."""
 
 import math
+import statistics
 
 import jaxtyping
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.statistics import (
+    Interval,
+    RandomDraws,
     auroc,
     bootstrap,
     bootstrap_difference,
     bootstrap_means,
     bootstrap_ratio,
+    flip_test,
     holm,
     permutation_test,
     variance_explained,
@@ -356,3 +361,63 @@ def test_holms_correction_by_hand():
     assert missing[::2].tolist() == pytest.approx([0.04, 0.04])
     assert math.isnan(missing[1])
     assert holm(torch.zeros(0)).shape == (0,)
+
+
+def test_signs_are_turned_in_all_ways_by_hand():
+    # Of three images, 8 ways to turn the signs: only all as they are, or all turned, take the mean as far.
+    p_values = flip_test(torch.tensor([[1.0, 1.0], [2.0, -1.0], [3.0, torch.nan]]), flips=40_000)
+    assert p_values[0] == pytest.approx(2 / 8, abs=0.01)
+    assert p_values[1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_signs_agree_with_scipy(seed):
+    values = draws(14, seed=seed) + 0.4
+    exact = scipy.stats.permutation_test(
+        (values[:, 0].numpy(),), np.mean, permutation_type="samples", n_resamples=2**14
+    )
+    assert float(flip_test(values)) == pytest.approx(exact.pvalue, abs=0.012)
+
+
+def test_signs_of_nothing_tell_nothing():
+    p_values = flip_test(torch.tensor([[torch.nan, 0.0, 2.0], [torch.nan, 0.0, -2.0]]))
+    assert math.isnan(p_values[0])
+    assert p_values[1:].tolist() == [1, 1]
+    assert flip_test(torch.zeros(0, 2)).isnan().all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.1, 1e6))
+def test_neither_order_nor_scale_nor_sign_changes_what_signs_tell(seed, scale):
+    values = draws(12, seed=seed)
+    found = float(flip_test(values))
+    assert float(flip_test(-scale * values)) == found
+    assert float(flip_test(values.flip(0))) == pytest.approx(found, abs=0.03)
+
+
+def test_of_many_true_nulls_few_families_hold_any_claim():
+    families = [holm(flip_test(draws(15, 20, seed=seed), flips=4000, seed=seed)) for seed in range(200)]
+    share = sum(bool((p_values < 0.05).any()) for p_values in families) / len(families)
+    # The middle 99.9 % of what 200 families at 5 % give reaches to 11 %.
+    assert share <= 0.11
+    clear = [holm(flip_test(draws(15, 20, seed=seed) + 3, flips=4000, seed=seed)) for seed in range(20)]
+    assert all(bool((p_values < 0.05).all()) for p_values in clear)
+
+
+def test_another_draw_is_as_uncertain_as_students_interval_of_prediction():
+    drawn = RandomDraws((0.30, 0.34, 0.29, 0.33))
+    error = statistics.stdev(drawn.means) * math.sqrt(1 + 1 / 4)
+    assert drawn.reach == pytest.approx(scipy.stats.t.ppf(0.975, 3) * error)
+    assert drawn.p_value(0.1) == pytest.approx(2 * scipy.stats.t.sf(0.1 / error, 3))
+    assert drawn.p_value(-0.1) == drawn.p_value(0.1)
+    assert drawn.p_value(0) == drawn.p_value(math.nan) == 1
+    assert RandomDraws((0.5, 0.5)).p_value(0.1) == 0
+    widened = Interval(1.0, 0.7, 1.4, 20).widen(0.4)
+    assert [widened.mean, widened.low, widened.high] == pytest.approx([1.0, 0.5, 1 + math.hypot(0.4, 0.4)])
+
+
+def test_one_more_random_draw_is_seldom_told_from_the_others():
+    draw = draws(2000, 9)
+    p_values = [RandomDraws(tuple(row[:8].tolist())).p_value(float(row[8] - row[:8].mean())) for row in draw]
+    share = sum(p_value < 0.05 for p_value in p_values) / len(p_values)
+    assert share == pytest.approx(0.05, abs=0.016)

@@ -57,6 +57,7 @@ def result(ours, chance, fooled=0.0, **more):
             "image": str(number),
             "class": 0,
             "perturbation": name,
+            "direction": direction,
             "clipped": clipped,
             "dissimilarity": value,
             "fooled": fooled if name == "universal" else 0.0,
@@ -65,7 +66,7 @@ def result(ours, chance, fooled=0.0, **more):
             "structural_similarity": float("nan"),
             "centre_shift": 1.0,
         }
-        for name, values in (("universal", ours), ("random", chance))
+        for name, direction, values in (("universal", None, ours), ("random", 0, chance), ("random", 1, chance))
         for clipped in (False, True)
         for number, value in enumerate(values)
     ]

@@ -3,18 +3,20 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
+import skimage.data
 import torch
 from PIL import Image
 
 from tests.helpers.models import small
 from tests.helpers.planted_maps import Dark, along, directions, grey, noise
 from whyfooled import Classifier
-from whyfooled.errors import ImageError, ParameterError
+from whyfooled.errors import ImageError, ParameterError, WhyfooledWarning
 from whyfooled.saliency import CAM, Gradient
 from whyfooled.tensors.measures import structural_similarity
-from whyfooled.tensors.randomness import image_generators
+from whyfooled.tensors.randomness import random_directions
 from whyfooled.universal import RandomDirection, UniversalPerturbation, changes, evaluate
 from whyfooled.universal.evaluation import MEASURES, RANDOM, UNIVERSAL, random_like
 
@@ -62,15 +64,16 @@ def measured(classifier, image, shown, moved):
 def test_every_row_is_what_brute_force_says(ball):
     classifier, images, classes = scene()
     perturbation = made(3.0 if ball == "l2" else 0.1, ball)
-    found = evaluate(classifier, perturbation, (images, classes), batch_size=3).to_frame()
-    assert list(found.columns) == ["image", "class", "perturbation", "clipped", *MEASURES]
-    assert len(found) == 4 * 2 * 2
-    drawn = [torch.randn(images.shape[1:], generator=one) for one in image_generators(images, 0)]
+    found = evaluate(classifier, perturbation, (images, classes), batch_size=3, directions=3).to_frame()
+    assert list(found.columns) == ["image", "class", "perturbation", "direction", "clipped", *MEASURES]
+    assert len(found) == 4 * 2 * (1 + 3)
+    drawn = list(random_directions(images.shape[1:], 3, 0))
     for row in found.to_dict("records"):
         place = int(row["image"])
         image, delta = images[place], perturbation.delta
         if row["perturbation"] == RANDOM:
-            delta = 3.0 * drawn[place] / drawn[place].norm() if ball == "l2" else 0.1 * drawn[place].sign()
+            direction = drawn[int(row["direction"])]
+            delta = 3.0 * direction / direction.norm() if ball == "l2" else 0.1 * direction.sign()
         moved = (image + delta).clamp(0, 1) if row["clipped"] else image + delta
         assert row["class"] == classes[place]
         expected = measured(classifier, image, int(classes[place]), moved)
@@ -101,10 +104,11 @@ def test_means_and_the_gain_are_paired_by_image():
     found = evaluate(classifier, made(), (images, classes))
     table = found.to_frame()
     for clipped in (False, True):
-        own = [
-            table[(table["perturbation"] == name) & (table["clipped"] == clipped)]["dissimilarity"].to_numpy()
+        by_image = [
+            table[(table["perturbation"] == name) & (table["clipped"] == clipped)].groupby("image")["dissimilarity"]
             for name in (UNIVERSAL, RANDOM)
         ]
+        own = [of_images.mean().to_numpy() for of_images in by_image]
         assert found.intervals(clipped=clipped)["dissimilarity"].mean == pytest.approx(own[0].mean())
         assert found.intervals(RANDOM, clipped=clipped)["dissimilarity"].mean == pytest.approx(own[1].mean())
         gain = found.gain(clipped=clipped)
@@ -120,9 +124,10 @@ def test_a_gain_over_itself_is_none_and_of_equal_differences_certain():
     classifier, images, classes = scene(3)
     found = evaluate(classifier, made(), (images, classes))
     table = found.to_frame()
-    table.loc[table["perturbation"] == RANDOM, "dissimilarity"] = (
-        table.loc[table["perturbation"] == UNIVERSAL, "dissimilarity"].to_numpy() - 0.25
-    )
+    universal = table[table["perturbation"] == UNIVERSAL].set_index(["image", "clipped"])["dissimilarity"]
+    random = table["perturbation"] == RANDOM
+    places = pd.MultiIndex.from_frame(table.loc[random, ["image", "clipped"]])
+    table.loc[random, "dissimilarity"] = universal.loc[places].to_numpy() - 0.25
     gain = found.gain()
     # The images differ; their differences do not.
     assert table["dissimilarity"].std() > 0.01
@@ -180,6 +185,21 @@ def test_images_that_were_fitted_to_are_refused_under_any_name_and_type(side, tm
         (tmp_path / "test" / "another.png").unlink()
         with pytest.raises(ParameterError, match="got 3 of 3 that it was"):
             evaluate(classifier, found, tmp_path / "test")
+
+
+def test_images_that_look_like_ones_that_were_fitted_to_are_warned_of(tmp_path):
+    classifier = small(side=SIDE)
+    (tmp_path / "fit").mkdir()
+    (tmp_path / "test").mkdir()
+    coffee = Image.fromarray(skimage.data.coffee()).resize((96, 96))
+    coffee.save(tmp_path / "fit" / "coffee.png")
+    coffee.save(tmp_path / "test" / "again.jpg", quality=60)
+    coffee.rotate(180).save(tmp_path / "test" / "turned.png")
+    found = RandomDirection(epsilon=1).fit(classifier, tmp_path / "fit")
+    found.save(tmp_path / "found.safetensors")
+    said = "1 of the 2 test images look like images that the perturbation was fitted to, such as again.jpg, though"
+    with pytest.warns(WhyfooledWarning, match=said):
+        assert evaluate(classifier, UniversalPerturbation.load(tmp_path / "found.safetensors"), tmp_path / "test").count
 
 
 def test_one_made_elsewhere_is_tested_on_anything():

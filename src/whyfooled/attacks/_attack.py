@@ -10,7 +10,10 @@ import torch
 
 from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.checks import FLOAT32
+from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal
+from whyfooled.errors import warn
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
 
@@ -81,6 +84,13 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
     clean_logits = problem.classifier.logits(problem.images)
     check_goal(problem.goal, clean_logits)
+    if problem.classifier.is_half:
+        warn(
+            "The model is in half precision, so its logits move in steps and its gradients are rough: an attack finds "
+            f"larger perturbations than there are, or none. {FLOAT32}",
+            stacklevel=3,
+        )
+    check_constancy(problem.classifier, problem.images, clean_logits)
     left = (~problem.goal.reached(clean_logits)).nonzero()[:, 0]
     images = problem.images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.checks import SLACK, check_attempted, check_classifier, check_images, name_images
-from whyfooled.classifier.dependence import check_dependence
+from whyfooled.classifier.dependence import check_dependence, check_recording, differentiate
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter
 from whyfooled.types import Flags, Images, Logits, PerImage
@@ -68,7 +68,9 @@ class Problem:
             raise ParameterError(
                 f"`goal` must have a class for each of the {len(images)} images; got {len(goal.classes)}."
             )
-        images = images.to(classifier.device)
+        # Without a graph, and out of torch.inference_mode: what an attack makes of them is to be differentiated.
+        images = images.detach().to(classifier.device)
+        images = images.clone() if images.is_inference() else images
         lows, highs = images.new_full((len(images), 1, 1, 1), low), images.new_full((len(images), 1, 1, 1), high)
         if mask is not None:
             free = _check_mask(mask, images)
@@ -118,15 +120,18 @@ class Problem:
 
     def logits(self, images: Tensor) -> Logits:
         """Run the classifier, with a graph to the images if they require one."""
+        differentiable = images.requires_grad and torch.is_grad_enabled()
+        if differentiable:
+            check_recording(self.classifier.module)
         logits: Tensor = self.classifier(images)
-        if images.requires_grad and torch.is_grad_enabled():
+        if differentiable:
             check_dependence(logits, images)
         self._check_finite(logits, "logits", "Check its weights and its normalisation.")
         return logits
 
     def gradient(self, loss: PerImage, inputs: Tensor) -> Tensor:
         """Differentiate a loss that is one number for each image; 0 where no change is allowed."""
-        return self.usable(torch.autograd.grad(loss.sum(), inputs)[0])
+        return self.usable(differentiate(loss.sum(), inputs))
 
     def usable(self, slope: Tensor) -> Tensor:
         """Check a gradient, and make it 0 where no change is allowed."""

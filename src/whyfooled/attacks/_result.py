@@ -15,6 +15,7 @@ from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_attempted, check_images
+from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
@@ -97,6 +98,7 @@ class AttackResult:
         check_images(clean)
         check_attempted(clean, adversarial)
         clean_logits = classifier.logits(clean)
+        check_constancy(classifier, clean, clean_logits)
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
@@ -209,7 +211,14 @@ def run_attack(
     ImageError
         If images, given or returned, are not in the box, not finite, or of different shapes.
     ModelError
-        If logits or gradients are not finite; the images are named.
+        If logits or gradients are not finite; the images are named. If the model fails, or takes an image for another
+        class each time, or beside other images.
+
+    Warns
+    -----
+    WhyfooledWarning
+        If the model gives an image other logits each time, or beside other images; it takes 2 or 3 forward passes of
+        the first image to see that.
     """
     problem = Problem.of(classifier, images, goal, mask, box)
     clean_logits, attempt = attempt_open(adapt(attack), problem, progress)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import SAFE_MARGIN, Attempt
 from whyfooled.attacks._problem import Problem
+from whyfooled.classifier.dependence import differentiate
 from whyfooled.tensors.balls import Ball, inside, length
 from whyfooled.types import Images, Progress
 
@@ -37,7 +38,7 @@ def step_in_ball(
         left = ~here.reached(logits.detach(), SAFE_MARGIN)
         if not left.any():
             break
-        slope = torch.autograd.grad(here.goal.loss(logits)[left].sum(), inputs)[0][left]
+        slope = differentiate(here.goal.loss(logits)[left].sum(), inputs)[left]
         active, here = active[left], here.select(left)
         backwards[active] += 1
         moved = inputs.detach()[left] - step_size * _direction(here.usable(slope), ball)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
+from whyfooled.classifier.borrowing import preserving
 from whyfooled.classifier.goals import Targeted
 from whyfooled.classifier.passes import count_passes
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
@@ -58,7 +59,7 @@ class Adapted(Attack):
                 f"got an attack of another kind, {self.attack!r}."
             )
         model = self.model or problem.classifier
-        with _preserve_model(model), count_passes(model) as passes:
+        with preserving(model), count_passes(model) as passes:
             made = self.make(problem)
         if not isinstance(made, Tensor):
             raise ModelError(f"The attack must return a tensor of images; got {type(made).__name__}.")
@@ -124,20 +125,6 @@ def _tell_kind(attack: object) -> str | None:
     # A model or an estimator of these libraries is callable too, but no attack.
     libraries = {base.partition(".")[0] for base in bases}
     return "function" if callable(attack) and not libraries & set(_BASES) else None
-
-
-@contextmanager
-def _preserve_model(model: nn.Module) -> Iterator[None]:
-    """Give a model its modes and its parameters' gradients back, whatever another library does with them."""
-    modes = {part: part.training for part in model.modules()}
-    gradients = {parameter: parameter.grad for parameter in model.parameters()}
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-        for parameter, gradient in gradients.items():
-            parameter.grad = gradient
 
 
 def _adapt_foolbox(attack: Any, epsilon: float | None) -> Adapted:

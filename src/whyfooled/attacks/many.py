@@ -7,6 +7,7 @@ import warnings
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from whyfooled.attacks.adversaries import (
 from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
-from whyfooled.errors import ImageError, WhyfooledError, WhyfooledWarning, at_least
+from whyfooled.errors import ImageError, ParameterError, WhyfooledError, WhyfooledWarning, at_least, bad_parameter
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe_value
 from whyfooled.running.kept import storable_text
@@ -250,7 +251,14 @@ class _Truth:
             if label is not None:
                 self.classifier.class_index(label, argument="label")
         if self.target is not None and self.target not in TARGET_CHOICES:
-            self.classifier.class_index(self.target, argument="target")
+            meant = get_close_matches(str(self.target), TARGET_CHOICES, n=1)
+            try:
+                self.classifier.class_index(self.target, argument="target")
+            except ParameterError:
+                if not meant:
+                    raise
+                rule = f"must be a class, or one of {', '.join(TARGET_CHOICES)}"
+                raise bad_parameter("target", rule, repr(self.target), f"Did you mean {meant[0]}?") from None
 
     def find_classes(self, names: Sequence[str], images: Tensor) -> Classes:
         """Return (n,) what each photograph shows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from whyfooled.classifier.classifier import Classifier
+from whyfooled.classifier.classifier import Classifier, find_precision
 from whyfooled.errors import ImageError, ModelError, bad_parameter
 
 SLACK = 1e-6
@@ -21,10 +21,20 @@ def check_classifier(classifier: object) -> None:
 
 def check_single_precision(classifier: Classifier) -> None:
     """Raise `ModelError` for a model whose parameters are not in single precision."""
-    if classifier.mean.dtype != torch.float32:
+    precision = find_precision(classifier.module) or torch.float32
+    if precision != torch.float32:
+        raise ModelError(f"The model must be in single precision for this; its parameters are {precision}. {FLOAT32}")
+
+
+FLOAT32 = "Run a copy of it: classifier.float32(), on the command line --float32."
+
+
+def check_digits(classifier: Classifier) -> None:
+    """Raise `ModelError` for a model in half precision, whose maps of two classes would differ by rounding alone."""
+    if classifier.is_half:
+        precision = find_precision(classifier.module)
         raise ModelError(
-            f"The model must be in single precision for this; its parameters are {classifier.mean.dtype}. Give "
-            "model.float()."
+            f"The model must be in single or double precision for maps; its parameters are {precision}. {FLOAT32}"
         )
 
 
@@ -39,7 +49,10 @@ def check_images(images: Tensor, low: float = 0.0, high: float = 1.0) -> None:
     """Raise `ImageError` unless the images are a float32 batch of finite values in the box."""
     if not isinstance(images, Tensor) or images.dtype != torch.float32:
         given = f"a tensor of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise ImageError(f"Images must be a tensor of torch.float32; got {given}.")
+        fix = "Give torch.as_tensor(images).float()."
+        if isinstance(images, Tensor):
+            fix = "Give images.float()." if images.is_floating_point() else "Give images.float() / 255."
+        raise ImageError(f"Images must be a tensor of torch.float32; got {given}. {fix}")
     if images.ndim != 4:
         raise ImageError(f"Images must be a batch (n, channels, height, width); got the shape {tuple(images.shape)}.")
     if not images.numel():

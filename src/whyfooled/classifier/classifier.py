@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, final
@@ -15,16 +13,11 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
+from whyfooled.classifier.borrowing import copy_at_rest
+from whyfooled.classifier.calling import call_module, check_output
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
-from whyfooled.errors import (
-    ImageError,
-    ModelError,
-    ParameterError,
-    WhyfooledWarning,
-    bad_parameter,
-    did_you_mean,
-    first_line,
-)
+from whyfooled.classifier.heads import describe_head
+from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
 from whyfooled.images import MOST_PIXELS, to_tensor
 from whyfooled.types import Classes, Images, Logits
 
@@ -152,7 +145,7 @@ class Classifier(nn.Module):
     Raises
     ------
     ModelError
-        From `forward`, if the module gives anything but one row of logits for each image.
+        From `forward`, if the module fails, or gives anything but one row of logits for each image.
     """
 
     mean: Tensor
@@ -193,6 +186,11 @@ class Classifier(nn.Module):
         return self.mean.shape[1]
 
     @property
+    def is_half(self) -> bool:
+        """Whether the module's first floating parameter has 16 bits: float16 or bfloat16."""
+        return find_precision(self.module) in _HALF
+
+    @property
     def device(self) -> torch.device:
         """Where the model's first floating parameter lives; its first one, if none is floating."""
         return self.mean.device
@@ -208,28 +206,42 @@ class Classifier(nn.Module):
         Returns
         -------
         Tensor
-            (n,m) logits.
+            (n,m) logits, in the precision of the images.
         """
+        self._check_given(images)
+        inputs, precision = (images - self.mean) / self.std, find_precision(self.module)
+        if self.is_half:
+            inputs = inputs.to(precision)
+        try:
+            output = call_module(self.module, inputs)
+        except ModelError as error:
+            # Not before: a model may well bring its input to its own precision.
+            if isinstance(error.__cause__, RuntimeError):
+                _check_precision(precision, images)
+            raise
+        logits = check_output(output, len(images))
+        self._warn_of_head(logits)
+        # In the precision of the images, whatever the model computes in; where these are half, in its own.
+        return logits if images.dtype in _HALF else logits.to(images.dtype)
+
+    def _check_given(self, images: Tensor) -> None:
+        """Raise `ParameterError` or `ImageError` for anything but a batch of floating-point images."""
+        check_pixels("images", images)
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ImageError(f"`images` must have the shape (n, {self.channels}, h, w); got {tuple(images.shape)}.")
-        try:
-            with _evaluating(self.module):
-                output = self.module((images - self.mean) / self.std)
-        except RuntimeError:
-            # Not before: a model may well bring its input to its own precision.
-            _check_precision(self.module, images)
-            raise
-        if not isinstance(output, Tensor):
-            raise ModelError(
-                f"The model must return one tensor of logits; got {type(output).__name__}. "
-                "Wrap it in a module that returns the logits alone."
+
+    def _warn_of_head(self, logits: Tensor) -> None:
+        """Warn if a pass with a graph shows that the outputs are no logits, or are rougher than the weights."""
+        if logits.grad_fn is not None:
+            said = describe_head(self.module, logits)
+            if said:
+                warn(said, stacklevel=4)
+        if logits.dtype in _HALF and not self.is_half and not _is_autocast(logits):
+            warn(
+                f"The model computes in {logits.dtype}, though its parameters are {self.mean.dtype}: it has a "
+                "torch.autocast inside. The maps of two classes are nearly equal, and lose by that: switch it off.",
+                stacklevel=4,
             )
-        if output.ndim != 2 or len(output) != len(images) or output.shape[1] < 2:
-            raise ModelError(
-                f"The model must return logits of the shape (n, classes) for n={len(images)} images, of two classes at "
-                f"least; got {tuple(output.shape)}.{_ONE_LOGIT if output.shape[1:] == (1,) else ''}"
-            )
-        return output
 
     @torch.no_grad()
     def logits(self, images: Images) -> Logits:
@@ -243,23 +255,13 @@ class Classifier(nn.Module):
         Warns
         -----
         WhyfooledWarning
-            If the outputs look like probabilities.
+            If the outputs look like probabilities, or their logarithms.
         """
-        try:
-            logits: Tensor = self(images)
-        except RuntimeError as error:
-            raise ModelError(
-                f"The model failed on images of the shape {tuple(images.shape)}: {first_line(error)}. "
-                "If it needs another size, say so: Classifier(module, size=(height, width))."
-            ) from error
+        logits: Tensor = self(images)
         check_finite(logits)
-        if _look_like_probabilities(logits):
-            warnings.warn(
-                "The model's outputs look like probabilities (none negative, each row sums to 1). Explanations and "
-                "attacks are defined on logits: give the model without its softmax.",
-                WhyfooledWarning,
-                stacklevel=2,
-            )
+        said = describe_head(self.module, logits)
+        if said:
+            warn(said, stacklevel=2)
         return logits
 
     def predict(self, images: Images) -> Classes:
@@ -267,11 +269,31 @@ class Classifier(nn.Module):
         return self.logits(images).argmax(1)
 
     def prepare(self, photograph: PILImage.Image) -> Images:
-        """Bring a photograph to the model's input size: (1,c,h,w), values in [0, 1], on the model's device.
+        """Bring a photograph to the model's input size: (1,c,h,w), float32 in [0, 1], on the model's device.
 
         Where the model takes one channel, that is the photograph's grey.
         """
-        return to_tensor(self.fit(photograph), self.channels).unsqueeze(0).to(self.mean)
+        return to_tensor(self.fit(photograph), self.channels).unsqueeze(0).to(self.device)
+
+    def float32(self) -> Classifier:
+        """Make this classifier in single precision, of a copy of its module; itself, if it is in single precision.
+
+        A module in half precision gives the predictions that it always gives, and no maps: those of two classes are
+        nearly equal, so their difference needs the digits.
+
+        Raises
+        ------
+        ModelError
+            If the module cannot be copied.
+        """
+        if not any(value.dtype in _FLOATING and value.dtype != torch.float32 for value in self.state_dict().values()):
+            return self
+        try:
+            module = copy_at_rest(self.module).float()
+        except Exception as error:  # whatever a part of someone else's model stumbles over
+            raise ModelError(f"The model cannot be copied, to run in single precision: {first_line(error)}.") from error
+        mean, std = (tensor.flatten().tolist() for tensor in (self.mean, self.std))
+        return Classifier(module, mean, std, class_names=self.class_names, name=self.name, fit=self.fit)
 
     def class_count(self) -> int:
         """Return how many classes there are: as many as names or, without names, as logits of a black image."""
@@ -348,23 +370,19 @@ class Classifier(nn.Module):
         raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
 
 
-_ONE_LOGIT = " One logit for two classes can be made two: wrap it in a module that returns torch.cat([-z, z], 1)."
+_HALF = (torch.float16, torch.bfloat16)
 
 
-def _check_precision(module: nn.Module, images: Tensor) -> None:
+def _check_precision(precision: torch.dtype | None, images: Tensor) -> None:
     """Raise the error that says so if images are of another precision than the module's parameters."""
-    precision = next((part.dtype for part in module.parameters() if part.is_floating_point()), images.dtype)
-    if precision == images.dtype:
-        return
-    if precision not in (torch.float32, torch.float64):
-        raise ModelError(
-            f"The model must be in the precision of the images, {images.dtype}; its parameters are {precision}. Give "
-            "model.float()."
-        )
-    name = str(precision).removeprefix("torch.")
-    raise bad_parameter(
-        "images", f"must be {precision}, as the model's parameters are", images.dtype, f"Give images.to(torch.{name})."
-    )
+    if precision is not None and precision != images.dtype:
+        name = str(precision).removeprefix("torch.")
+        fix = f"Give images.to(torch.{name})."
+        raise bad_parameter("images", f"must be {precision}, as the model's parameters are", images.dtype, fix)
+
+
+def _is_autocast(logits: Tensor) -> bool:
+    return torch.is_autocast_enabled(logits.device.type)
 
 
 _MOST_DIGITS = 100
@@ -378,11 +396,24 @@ _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def _like_parameters(module: nn.Module, values: Sequence[float]) -> Tensor:
     """Make a tensor of the type and on the device of the first parameter that is floating."""
     parameters = list(module.parameters())
-    floating = next((parameter for parameter in parameters if parameter.dtype in _FLOATING), None)
-    if floating is not None:
-        return floating.new_tensor(values)
-    device = parameters[0].device if parameters else None
-    return torch.tensor(values, dtype=torch.get_default_dtype(), device=device)
+    first = next((parameter for parameter in parameters if parameter.dtype in _FLOATING), next(iter(parameters), None))
+    device = None if first is None else first.device
+    return torch.tensor(values, dtype=find_precision(module) or torch.get_default_dtype(), device=device)
+
+
+def find_precision(module: nn.Module) -> torch.dtype | None:
+    """Return the type of a module's first parameter that is floating; None if none is."""
+    return next((parameter.dtype for parameter in module.parameters() if parameter.dtype in _FLOATING), None)
+
+
+def check_pixels(argument: str, images: object) -> None:
+    """Raise `ParameterError` for anything but a tensor of floating-point numbers."""
+    if not isinstance(images, Tensor):
+        fix = f"Make a tensor of them: torch.as_tensor({argument})."
+        raise bad_parameter(argument, "must be a tensor", type(images).__name__, fix)
+    if not images.is_floating_point():
+        fix = f"Values are in [0, 1]: {argument}.float() / 255."
+        raise bad_parameter(argument, "must be floating-point numbers", images.dtype, fix)
 
 
 def check_finite(logits: Tensor) -> None:
@@ -402,23 +433,6 @@ def check_classes(classes: Tensor, logits: Tensor) -> None:
     if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= count):
         given = f"values from {int(classes.min())} to {int(classes.max())}"
         raise ParameterError(f"`classes` must be class indices from 0 to {count - 1}; got {given}.")
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode for a while; every submodule has its own mode back afterwards."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-def _look_like_probabilities(logits: Tensor) -> bool:
-    return bool(len(logits) and (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3)
 
 
 def strongest_other(logits: Logits, classes: Classes) -> Classes:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
-from whyfooled.errors import MethodError, ModelError
+from whyfooled.classifier.calling import quote
+from whyfooled.errors import MethodError, ModelError, WhyfooledError
 
 
 def check_dependence(logits: Tensor, images: Tensor) -> None:
     """Raise `ModelError` unless a path of operations that have a gradient leads from the images to the logits."""
-    check_recording()
     if not is_differentiable(logits, images):
         raise ModelError(
             "The model's logits do not depend on the images by operations that have a gradient: something on the way "
@@ -21,12 +22,64 @@ def check_dependence(logits: Tensor, images: Tensor) -> None:
         )
 
 
-def check_recording() -> None:
-    """Raise `MethodError` where PyTorch records nothing that a gradient could be taken of, whatever one asks for."""
+def check_recording(module: nn.Module) -> None:
+    """Raise `MethodError` where PyTorch records nothing that a gradient could be taken of, whatever one asks for.
+
+    And `ModelError` for a module that was made there.
+    """
     if torch.is_inference_mode_enabled():
         raise MethodError(
             "Gradients cannot be taken inside torch.inference_mode(). Leave it; inside torch.no_grad() they can."
         )
+    if any(parameter.is_inference() for parameter in module.parameters()):
+        raise ModelError(
+            "The model's parameters were made inside torch.inference_mode(), so there is no gradient through them. "
+            "Make the model outside of it."
+        )
+
+
+def differentiate(
+    outputs: Tensor,
+    inputs: Tensor | GradientEdge,
+    weights: Tensor | None = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> Tensor:
+    """Take a vector-Jacobian product back through a model, and of nothing but the inputs.
+
+    Parameters
+    ----------
+    outputs
+        What is differentiated: one number, or any tensor with `weights` of its shape.
+    inputs
+        With respect to what: a tensor, or the place in the graph where it was made.
+    weights
+        What each output counts.
+    retain_graph, create_graph
+        As for `torch.autograd.grad`.
+
+    Raises
+    ------
+    ModelError
+        If the outputs do not depend on the inputs, or the model fails on the way back: with its own words.
+    """
+    try:
+        (gradient,) = torch.autograd.grad(
+            outputs, inputs, weights, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+        )
+    except WhyfooledError:
+        raise
+    except Exception as error:  # whatever a backward pass of someone else's stumbles over
+        if "use_reentrant" in str(error):
+            raise ModelError(
+                "A part of this model has a re-entrant checkpoint, through which PyTorch gives no gradient of the "
+                "image. Call torch.utils.checkpoint with use_reentrant=False, or switch checkpoints off."
+            ) from None
+        raise ModelError(f"The model failed on the way back from the logits: {quote(error)}.") from error
+    if gradient is None:
+        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
+    return gradient
 
 
 def is_differentiable(output: Tensor, inputs: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from whyfooled.classifier.axes import CHANNELS_FIRST, Axes, read_axes
+from whyfooled.classifier.borrowing import hooked_after
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.tracing import PassTrace, Seen
-from whyfooled.errors import ModelError, ParameterError, bad_parameter, did_you_mean
+from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, did_you_mean
 from whyfooled.types import Images
 
 LAST_STAGE = "last-stage"
@@ -205,7 +206,15 @@ def find_layers(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
 
 @contextmanager
 def watch_layers(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
-    """Tell of each of these layers, in the order in which they finish, when it gave a tensor; no hook stays behind."""
+    """Tell of each of these layers, in the order in which they finish, when it gave a tensor; no hook stays behind.
+
+    What other threads send through the same layers in the meantime is not seen.
+
+    Raises
+    ------
+    MethodError
+        If all of them are scripted or traced.
+    """
 
     def hook_of(name: str) -> Any:
         def hook(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
@@ -214,9 +223,14 @@ def watch_layers(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
 
         return hook
 
-    with ExitStack() as stack:
-        for name, part in layers.items():
-            stack.callback(part.register_forward_hook(hook_of(name)).remove)
+    # PyTorch calls no hooks in what is scripted, or does not take any.
+    seen = {name: part for name, part in layers.items() if not isinstance(part, torch.jit.ScriptModule)}
+    if layers and not seen:
+        raise MethodError(
+            "This needs to see what the model's layers give, and they are scripted or traced, where nobody can look. "
+            "Give the plain Python module."
+        )
+    with hooked_after((part, hook_of(name)) for name, part in seen.items()):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whyfooled.classifier.borrowing import hooked_before
+
 
 @dataclass
 class Passes:
@@ -17,6 +20,10 @@ class Passes:
 
     forwards: int = 0
     backwards: int = 0
+
+
+# What one block counts may come from several threads at once.
+_ADDING = threading.Lock()
 
 
 class _Count(torch.autograd.Function):
@@ -29,7 +36,8 @@ class _Count(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        ctx.passes.backwards += len(gradients[0])
+        with _ADDING:
+            ctx.passes.backwards += len(gradients[0])
         return gradients[0], None
 
 
@@ -39,6 +47,10 @@ def count_passes(model: nn.Module) -> Iterator[Passes]:
 
     A backward pass is one vector-Jacobian product that reaches the model's input for one image. The counter sits on
     the model itself (on a `Classifier`, never on the module that it wraps) and is gone when the block ends.
+
+    Other threads count where they run in the block's context, as those of ``asyncio.to_thread`` do; what any other
+    thread sends through the same model in the meantime is its own affair. For a thread pool, hand the context on:
+    ``pool.submit(contextvars.copy_context().run, work)``.
 
     Examples
     --------
@@ -51,11 +63,9 @@ def count_passes(model: nn.Module) -> Iterator[Passes]:
 
     def before(_: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         images, *rest = inputs or (named.pop(next(iter(named))),)
-        passes.forwards += len(images)
+        with _ADDING:
+            passes.forwards += len(images)
         return (_Count.apply(images, passes), *rest), named
 
-    hook = model.register_forward_pre_hook(before, with_kwargs=True)
-    try:
+    with hooked_before(model, before):
         yield passes
-    finally:
-        hook.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, NamedTuple, final
 
 import torch
@@ -61,6 +62,7 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._left = ExitStack()
         height, width = images.shape[-2:]
         self._pixels = (height, width)
         # Memory that is referred to, even weakly, is not given out again, so these keys stay unique.
@@ -73,6 +75,18 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         columns = torch.arange(width, dtype=torch.float32).expand(images.shape)
         self._note_step([images], [])
         self._note_origin(images, Origin(rows, columns))
+
+    def __enter__(self) -> PassTrace:
+        if torch.is_inference_mode_enabled():
+            # In it, PyTorch takes operations for one that are several otherwise; leaving it would record a graph.
+            self._left.enter_context(torch.inference_mode(mode=False))
+            self._left.enter_context(torch.no_grad())
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        self._left.close()
 
     def look(self, tensor: Tensor) -> Seen:
         """Return what is known of a tensor now."""

@@ -32,6 +32,7 @@ def load_classifier(
     class_names: Sequence[str] | None = None,
     device: str = "cpu",
     seed: int = 0,
+    float32: bool = False,
 ) -> Classifier:
     """Load a classifier by name, with the preprocessing that its publishers state.
 
@@ -57,6 +58,8 @@ def load_classifier(
         Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     seed
         Seed of untrained weights.
+    float32
+        Whether to run a model of half or double precision in single precision, on a copy, as `Classifier.float32`.
 
     Returns
     -------
@@ -92,6 +95,7 @@ def load_classifier(
         )
     if names is not None:
         classifier.class_names = tuple(names)
+    classifier = classifier.float32() if float32 else classifier
     classifier.module.eval().requires_grad_(False)
     classifier.module.to(memory_format=torch.channels_last)
     classifier.name = model if weights is None else f"{model}, weights {Path(weights).name}"

@@ -39,6 +39,9 @@ Model = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
 ]
+Float32 = Annotated[
+    bool, typer.Option("--float32", help="Run a model of half or double precision in single precision, on a copy.")
+]
 Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")]
 Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]

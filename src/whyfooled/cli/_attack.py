@@ -10,6 +10,7 @@ import typer
 from whyfooled.cli._app import (
     Device,
     Epsilon,
+    Float32,
     Model,
     Quiet,
     Seed,
@@ -50,6 +51,7 @@ def attack(
     ] = None,
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     epsilon: Epsilon = None,
     steps: Steps = None,
     batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
@@ -78,7 +80,7 @@ def attack(
     truth = label if labels is None else _read_one_label_each(labels)
     with plain_warnings(), show_attack(quiet) as progress:
         _, errors = attack_files(
-            load_classifier(model, weights=weights, device=device, seed=seed),
+            load_classifier(model, weights=weights, device=device, seed=seed, float32=float32),
             files,
             made,
             output,

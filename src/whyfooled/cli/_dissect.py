@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
@@ -53,6 +53,7 @@ def dissect(
     ] = False,
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
         int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
@@ -86,7 +87,7 @@ def dissect(
             annotated = annotated.only(choose(len(annotated), count, seed))
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = ModelRecipe(model, weights, seed).load(device)
+            classifier = ModelRecipe(model, weights, seed, float32).load(device)
             progress(1, 1, "loading")
             if squash:
                 classifier.fit = replace(classifier.fit, squash=True)
@@ -132,6 +133,7 @@ def _describe_concepts() -> None:
 def layers(
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     every: Annotated[
         bool, typer.Option("--all", help="Those without places too, which have no units to dissect.")
     ] = False,
@@ -146,7 +148,7 @@ def layers(
     from whyfooled.running.engines import ModelRecipe
 
     with plain_warnings():
-        classifier = ModelRecipe(model, weights, seed).load(device)
+        classifier = ModelRecipe(model, weights, seed, float32).load(device)
         known = list_layers(classifier)
         # Without any, a list of those that there are is what helps.
         last = choose_layers(classifier, LAST_STAGE) if not every or any(one.spatial for one in known) else ()

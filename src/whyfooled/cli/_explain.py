@@ -11,6 +11,7 @@ import typer
 from whyfooled.cli._app import (
     Device,
     Epsilon,
+    Float32,
     Model,
     Quiet,
     Seed,
@@ -56,9 +57,13 @@ def explain(
     ] = None,
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     methods: Annotated[
         str | None,
-        typer.Option(help="Saliency methods to show, separated by commas. See: whyfooled methods.", show_default="all"),
+        typer.Option(
+            help="Saliency methods to show beside the enhanced map, separated by commas. See: whyfooled methods.",
+            show_default="guided,deconvnet,gradient,input-x-gradient,gradcam",
+        ),
     ] = None,
     trust: Annotated[
         Path | None,
@@ -111,7 +116,7 @@ def explain(
             photograph = example_photograph() if image is None else read_photograph(image)
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = load_classifier(model, weights=weights, device=device, seed=seed)
+            classifier = load_classifier(model, weights=weights, device=device, seed=seed, float32=float32)
             loading = time.perf_counter() - _STARTED
             progress(1, 1, "loading")
             if weights == RANDOM:

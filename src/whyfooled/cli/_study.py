@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings, say
+from whyfooled.cli._app import (
+    Float32,
+    Model,
+    Quiet,
+    Seed,
+    Weights,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+    say,
+)
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._progress import show_study
 from whyfooled.errors import bad_parameter
@@ -40,6 +51,7 @@ def study(
     ] = None,
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     count: Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Keep the saliency maps too, in maps/.")] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")] = "local",
@@ -88,6 +100,7 @@ def study(
             folder,
             model=model,
             weights=weights,
+            float32=float32,
             labels=labels,
             count=count,
             seed=seed,

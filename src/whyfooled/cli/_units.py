@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from whyfooled.cli._app import Device, Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import (
+    Device,
+    Float32,
+    Model,
+    Quiet,
+    Seed,
+    Weights,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+)
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
 
@@ -27,6 +38,7 @@ def explain(
     target: Target = None,
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
@@ -42,7 +54,7 @@ def explain(
         before, after = read_pair(clean, adversarial)
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = load_classifier(model, weights=weights, device=device, seed=seed)
+            classifier = load_classifier(model, weights=weights, device=device, seed=seed, float32=float32)
             progress(1, 1, "loading")
             explanation = explain_units(
                 classifier, before, after, dissection, label=label, target=target, seed=seed, progress=progress

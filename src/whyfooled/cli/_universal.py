@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._progress import show_fit
 from whyfooled.errors import bad_parameter
@@ -61,6 +61,7 @@ def fit(
     labels: Labels = None,
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     count: Count = None,
     engine: Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")] = "local",
     address: Annotated[
@@ -98,7 +99,7 @@ def fit(
     with plain_warnings(), show_fit(quiet) as progress:
         source = open_source(place, labels)
         progress(0, 1, "loading")
-        classifier = ModelRecipe(model, weights, seed).load(device)
+        classifier = ModelRecipe(model, weights, seed, float32).load(device)
         progress(1, 1, "loading")
         perturbation = made.fit(
             classifier,
@@ -130,6 +131,7 @@ def evaluate_perturbation(
     labels: Labels = None,
     model: Model = "lite0",
     weights: Weights = None,
+    float32: Float32 = False,
     count: Count = None,
     resize: Annotated[
         bool, typer.Option("--resize", help="Bring the perturbation to the model's input size, its norm kept.")
@@ -158,7 +160,7 @@ def evaluate_perturbation(
         source = open_source(place, labels)
         with show_fit(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = ModelRecipe(model, weights, seed).load(device)
+            classifier = ModelRecipe(model, weights, seed, float32).load(device)
             progress(1, 1, "loading")
             resized = given.resized(classifier.size) if resize else given
             evaluation = evaluate(

@@ -73,5 +73,11 @@ def magnification(delta: Image) -> float:
 
 
 def draw_delta(delta: Image, factor: float) -> PILImage.Image:
-    """Draw a perturbation magnified around mid-grey."""
+    """Draw a perturbation magnified around mid-grey.
+
+    Where it has another number of channels than pictures have, of each pixel the channel that changes most: the mean
+    would hide what goes up in one and down in another.
+    """
+    if len(delta) not in (1, 3):
+        delta = delta.gather(0, delta.abs().argmax(0, keepdim=True))
     return to_picture(torch.clamp(0.5 + factor * delta, 0, 1))

@@ -41,8 +41,8 @@ class SummaryTable:
         if not counts:
             return self.caption
         return (
-            f"{self.caption} In brackets: 95 % intervals over images (bootstrap, unless said otherwise); at most "
-            f"{max(counts)} images."
+            f"{self.caption} In brackets: 95 % intervals over images (bootstrap; of shares of images, Wilson's); at "
+            f"most {max(counts)} images."
         )
 
     def texts(self) -> list[list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult, CarliniWagner, run_attack
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_single_precision
-from whyfooled.classifier.classifier import strongest_other
+from whyfooled.classifier.classifier import check_pixels, strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.passes import Passes
-from whyfooled.errors import bad_parameter
+from whyfooled.errors import bad_parameter, hearing
 from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.running.provenance import Stages, versions
@@ -94,7 +93,7 @@ def collect_fields(
         "wrong": case.wrong,
         "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
         "outcome": case.outcome,
-        "notes": tuple(dict.fromkeys(hide_folders(note) for note in [*case.notes, *notes])),
+        "notes": tuple(dict.fromkeys(map(hide_folders, [*case.notes, *_note_channels(case.clean), *notes]))),
         "parameters": hide_all_folders(
             {
                 "model": classifier.name,
@@ -109,6 +108,16 @@ def collect_fields(
         "seconds": stages.seconds,
         "passes": stages.passes,
     }
+
+
+def _note_channels(images: Images) -> Iterator[str]:
+    """Say what pictures show of images with as many channels as no picture has."""
+    channels = images.shape[1]
+    if channels not in (1, 3):
+        yield (
+            f"The images have {channels} channels. Pictures show their mean, in grey; of the perturbation, the channel "
+            "that changes most at each pixel; of maps, as always, the sum over the channels."
+        )
 
 
 def read_clean_image(
@@ -132,19 +141,19 @@ def read_clean_image(
     if adversarial is None or (image.height, image.width) != classifier.size:
         return fitted
     as_it_is = to_tensor(image, classifier.channels).unsqueeze(0).to(fitted)
-    with warnings.catch_warnings():
-        # What is wrong with the other image is said when it is explained.
-        warnings.simplefilter("ignore")
+    # What is wrong with the other image is said when it is explained.
+    with hearing():
         other = _read_made_elsewhere(classifier, adversarial)
     return as_it_is if (as_it_is - other).norm() < (fitted - other).norm() else fitted
 
 
 def _check_input_size(classifier: Classifier, argument: str, image: Images) -> Images:
+    check_pixels(argument, image)
     expected = (1, *_input_shape(classifier))
     if tuple(image.shape) != expected:
         rule = f"must be one image of the classifier's input size, {expected}"
         raise bad_parameter(argument, rule, tuple(image.shape))
-    return image.to(classifier.mean)
+    return image.detach().to(classifier.mean)
 
 
 def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
@@ -258,7 +267,14 @@ def _write_notes(
                 f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "
                 "What it tried last is explained."
             )
-    change = float((result.attempted - result.clean).abs().mean())
+    changes = (result.attempted - result.clean).abs()
+    change = float(changes.mean())
+    if made_elsewhere and float(changes.max()) <= 0.5 / 255:
+        yield (
+            f"The two images differ by {255 * float(changes.max()):.2g}/255 at most, which is what rounding to 8 bits "
+            "gives: the perturbation is gone. Give the tensor that was fed to the model, in float32 (of a report, that in "
+            "tensors.safetensors)."
+        )
     if made_elsewhere and change > SUSPICIOUS_CHANGE:
         yield (
             f"The two images differ by {change:.2f} (of 1) a pixel value on average, too much for one perturbation: is "

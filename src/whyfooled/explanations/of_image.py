@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError
+from whyfooled.errors import MethodError, ParameterError, hearing
 from whyfooled.explanations.case import Case, collect_fields, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.registry import describe, parse, title, with_seed
-from whyfooled.running.provenance import Stages, pass_on
+from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Deconvnet, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.pairs import pair_maps
@@ -67,8 +66,8 @@ def explain(
     target
         The class that the attack is to reach (name or index); any wrong one if None.
     methods
-        Saliency methods, or their names as on the command line, to show beside enhanced guided backpropagation; every
-        one that works on this model if None.
+        Saliency methods, or their names as on the command line, to show beside enhanced guided backpropagation; those
+        of `DEFAULT_METHODS` that work on this model if None.
     trust
         A universal perturbation, or its file: the explanation then says how much it changes this image's maps, and how
         much random directions of the same norm do. That takes 12 maps more of every method shown.
@@ -98,8 +97,7 @@ def explain(
     universal = _open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     stages = Stages(classifier, progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as heard:
         clean = read_clean_image(classifier, image, adversarial)
         with stages.stage("attack"):
             case = make_case(
@@ -128,7 +126,7 @@ def explain(
         case,
         stages,
         image=image,
-        notes=[*remarks, *(note for part in parts for note in part.notes), *pass_on(caught)],
+        notes=[*remarks, *(note for part in parts for note in part.notes), *heard],
         parameters={
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
@@ -147,14 +145,15 @@ def explain(
     )
 
 
-_DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())
+DEFAULT_METHODS = (GuidedBackprop(), Deconvnet(), Gradient(), InputXGradient(), GradCAM())
+"""What is shown beside enhanced guided backpropagation unless told otherwise."""
 
 
 def _compute_evidence(
     classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
 ) -> tuple[list[tuple[Any, Evidence]], list[str]]:
     """Compute the maps of every method, the headline's first; methods with the same base share its passes."""
-    named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or _DEFAULT_METHODS]
+    named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or DEFAULT_METHODS]
     chosen = [with_seed(method, seed) for method in named]
     first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
     others = [m for m in chosen if m != first]

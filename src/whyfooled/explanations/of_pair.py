@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from PIL import Image as PILImage
 
 from whyfooled.classifier import Classifier
+from whyfooled.errors import hearing
 from whyfooled.explanations.case import collect_fields, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
 from whyfooled.registry import parse
-from whyfooled.running.provenance import Stages, pass_on
+from whyfooled.running.provenance import Stages
 from whyfooled.types import Images, Progress, silent
 from whyfooled.units import Dissection
 from whyfooled.units.changes import DRAWS, find_unit_changes, open_dissection
@@ -64,8 +64,7 @@ def explain_perturbation(
         If class activation maps were asked for and the model has none.
     """
     stages = Stages(classifier, progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as heard:
         before = read_clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
             case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
@@ -87,7 +86,7 @@ def explain_perturbation(
             case,
             stages,
             image=clean,
-            notes=[*effect.notes, *pass_on(caught)],
+            notes=[*effect.notes, *heard],
             parameters={"regions": effect.regions},
         ),
         effect=effect,
@@ -140,8 +139,7 @@ def explain_units(
     """
     units = open_dissection(classifier, dissection)
     stages = Stages(classifier, progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as heard:
         before = read_clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
             case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
@@ -163,7 +161,7 @@ def explain_units(
             case,
             stages,
             image=clean,
-            notes=[*changes.notes, *pass_on(caught)],
+            notes=[*changes.notes, *heard],
             parameters={"dissection": str(dissection), "draws": draws, "seed": seed},
         ),
         units=changes,

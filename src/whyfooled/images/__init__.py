@@ -10,6 +10,7 @@ from whyfooled.images.folders import (
     photographs_below,
     photographs_in,
 )
+from whyfooled.images.looks import looks_like, perceptual_hash
 from whyfooled.images.mistaken import recognise_mistaken
 from whyfooled.images.pixels import content_digest, to_picture, to_tensor
 from whyfooled.images.reading import (
@@ -49,7 +50,9 @@ __all__ = [
     "is_tensor_file",
     "list_files_below",
     "list_folders_in",
+    "looks_like",
     "output_folder",
+    "perceptual_hash",
     "photographs_below",
     "photographs_in",
     "read_adversarial",

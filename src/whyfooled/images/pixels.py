@@ -34,8 +34,10 @@ def to_tensor(photograph: PILImage.Image, channels: int = 3) -> Image:
 def to_picture(image: Tensor) -> PILImage.Image:
     """Turn a tensor (3,h,w), or a grey one (1,h,w), into an 8-bit RGB picture.
 
-    For looking at, because rounding loses small perturbations.
+    For looking at, because rounding loses small perturbations. Of another number of channels, which no screen has
+    colours for, it shows the mean in grey.
     """
+    image = image if len(image) in _MODES else image.mean(0, keepdim=True)
     pixels = (image.detach().expand(3, -1, -1).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
     return PILImage.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from whyfooled.errors import ImageError, WhyfooledWarning, first_line
+from whyfooled.errors import ImageError, first_line, warn
 from whyfooled.images.mistaken import recognise_mistaken
 from whyfooled.images.pixels import to_tensor
 from whyfooled.images.seals import is_whole_file
@@ -56,10 +56,9 @@ def read_photograph(path: str | Path) -> PILImage.Image:
     path = Path(path)
     photograph, largest = read_picture(path, lambda file: _decode(path, file))
     if 0 < largest < _TWELVE_BITS:
-        warnings.warn(
+        warn(
             f"{path} has 16 bits a channel and no value above {largest} of 65535, as if it held values of 12 bits, so "
             "it comes out nearly black. Multiply its values by 16 and save it again.",
-            WhyfooledWarning,
             stacklevel=2,
         )
     return photograph
@@ -205,10 +204,9 @@ def read_adversarial(path: str | Path, shape: tuple[int, int, int]) -> Images:
         tensor = _read_tensor(path, ("attempted", "adversarial"))
     else:
         tensor = to_tensor(read_photograph(path))
-        warnings.warn(
+        warn(
             f"{path} has 8 bits a channel, so its perturbation is rounded to steps of 1/255 and may no longer fool the "
             "model. Save adversarial images as float32 tensors (.safetensors, .npy, .pt).",
-            WhyfooledWarning,
             stacklevel=2,
         )
     return _check_input(path, tensor, shape)

@@ -18,6 +18,8 @@ from whyfooled.errors import OutputError
 from whyfooled.images.holding import HeldError, hold
 
 _PREFIX, _LOCK = ".whyfooled-", ".lock"
+_PARTS = ("pictures", "regions.csv", "units.csv")
+"""What a page may have beside it, and another one may not."""
 _UNDO, _DONE, _EARLIER, _ADDED = "undo", "done", "earlier", "added"
 
 
@@ -131,12 +133,12 @@ def sweep(folder: Path, *, deep: bool = False) -> None:
 
 
 @contextmanager
-def output_folder(folder: str | Path, replaced: Sequence[str] = ("pictures",)) -> Iterator[Path]:
+def output_folder(folder: str | Path, replaced: Sequence[str] = _PARTS) -> Iterator[Path]:
     """Give a staging folder whose files appear in `folder` together when the block ends well, and not at all otherwise.
 
     The staging folder is made at once, in `folder` or the nearest folder above it that exists, so that a place that
     cannot be written to is found before the work begins. What is in `folder` already stays, except what is written
-    anew; a folder in it that is written anew, as those in `replaced` will be, is replaced whole. If the replacement
+    anew, and what `replaced` names, which are parts of an earlier page; folders are replaced whole. If the replacement
     fails or is interrupted, what was there is put back; if its process is killed, by the next call.
 
     Raises
@@ -153,7 +155,7 @@ def output_folder(folder: str | Path, replaced: Sequence[str] = ("pictures",)) -
         with _staged(nearest) as staging:
             staging.mkdir()
             yield staging
-            _publish(staging, target)
+            _publish(staging, target, replaced)
     except OSError as error:
         raise OutputError(f"The output folder {target} cannot be written: {_say_why(error)}.") from error
 
@@ -174,7 +176,7 @@ def _prepare_folder(target: Path, replaced: Sequence[str]) -> Path:
     return nearest
 
 
-def _publish(staging: Path, target: Path) -> None:
+def _publish(staging: Path, target: Path, replaced: Sequence[str]) -> None:
     """Move everything to its place; what was there is put aside until all of it is done."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +186,12 @@ def _publish(staging: Path, target: Path) -> None:
         earlier, added = aside / _UNDO / _EARLIER, aside / _UNDO / _ADDED
         for folder in (earlier, added):
             folder.mkdir(parents=True)
+        written = {path.name for path in staging.iterdir()}
+        # Of an earlier page, which this one takes the place of; without one they are somebody's own.
+        outdated = set(replaced) - written if any(target.glob("*.html")) else set()
+        for name in sorted(outdated):
+            if os.path.lexists(target / name):
+                (target / name).rename(earlier / name)
         for path in sorted(staging.iterdir()):
             goal = target / path.name
             # Folders whole, so that no picture of an earlier run stands beside this one's.

@@ -78,15 +78,17 @@ class ModelRecipe:
     name: str | Classifier
     weights: str | Path | None = None
     seed: int = 0
+    float32: bool = False
 
     def load(self, device: str) -> Classifier:
         """Load it onto a device; ``"auto"`` is a GPU if there is one, or where a given classifier is."""
         if isinstance(self.name, Classifier):
-            here = self.name.device.type if device == "auto" else device
+            given = self.name.float32() if self.float32 else self.name
+            here = given.device.type if device == "auto" else device
             # Not moved: it is the user's.
-            return self.name if self.name.device == find_device(here) else deepcopy(self.name).to(here)
+            return given if given.device == find_device(here) else deepcopy(given).to(here)
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return load_classifier(self.name, weights=self.weights, device=place, seed=self.seed)
+        return load_classifier(self.name, weights=self.weights, device=place, seed=self.seed, float32=self.float32)
 
 
 def choose_engine(name: str, address: str | None, classifier: Classifier, threads: int) -> Engine:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import platform
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
-from whyfooled.errors import WhyfooledWarning
 from whyfooled.types import Progress
 
 
@@ -40,15 +38,6 @@ class Stages:
             yield
         self.seconds[name] = time.perf_counter() - started
         self.passes[name] = passes
-
-
-def pass_on(caught: list[warnings.WarningMessage]) -> Iterator[str]:
-    """Turn our warnings into notes, and let everybody else's go where they were going."""
-    for warning in caught:
-        if issubclass(warning.category, WhyfooledWarning):
-            yield str(warning.message)
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def versions() -> dict[str, str]:

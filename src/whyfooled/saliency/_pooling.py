@@ -215,7 +215,7 @@ def _gives(head: _Head, logits: Tensor) -> bool:
         return False
     with torch.autocast(logits.device.type, enabled=False):
         compute = F.conv2d if isinstance(head.layer, nn.Conv2d) else F.linear
-        again = compute(head.inputs, weight, head.layer.bias).flatten(1)
+        again = compute(head.inputs.to(weight), weight, head.layer.bias).flatten(1)
     return _close(again, logits, logits.abs().amax(1, keepdim=True))
 
 

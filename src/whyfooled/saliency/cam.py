@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.dependence import check_recording
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency._pooling import find_pooled_linear
@@ -63,7 +64,7 @@ class CAM:
         check_classes(classes, logits)
         chosen = weight.detach()[classes.long().to(weight.device)]
         with torch.autocast(features.device.type, enabled=False):
-            cams = torch.einsum("n...d,ndhw->n...hw", chosen, features)
+            cams = torch.einsum("n...d,ndhw->n...hw", chosen, features.to(chosen))
         return at_image_size(cams, images).unsqueeze(-3)
 
 
@@ -205,6 +206,7 @@ def _layer_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's output (n,d,h,w), or (n,1,d,h,w) for classes (n,k), and the logits' gradients there."""
     check_pairs(images, classes)
+    check_recording(classifier.module)
     leaf = images.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits, (value, axes, edge) = run_to_layer(classifier, leaf, method.layer, method.card)

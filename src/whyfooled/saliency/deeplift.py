@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.dependence import check_recording
 from whyfooled.errors import MethodError, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._baselines import BASELINES, Baseline, make_baselines
@@ -55,6 +56,7 @@ class DeepLIFT:
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
         check_pairs(images, classes)
+        check_recording(classifier.module)
         images = images.detach()
         start = make_baselines(images, self.baseline)
         references = RecordedInputs()

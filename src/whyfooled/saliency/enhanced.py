@@ -1,4 +1,4 @@
-"""Enhancement: the evidence for one class that is not evidence for another (Gu & Tresp 2019, sec. 3)."""
+"""Enhancement: the evidence for one class that is not evidence for another (Gu & Tresp 2019, sec. 2.2)."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Enhanced:
         name="enhanced",
         title="Enhanced",
         summary="What speaks for one class and not for the other: the difference of two classes' normalised maps.",
-        source="Gu & Tresp 2019, arXiv 1908.08413, sec. 3",
+        source="Gu & Tresp 2019, arXiv 1908.08413, sec. 2.2",
         cost="1 forward, 2 backwards (of its base method)",
         names_base=True,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.errors import MethodError, WhyfooledWarning, bad_parameter, one_of
+from whyfooled.errors import MethodError, bad_parameter, one_of, warn
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import check_pairs
 from whyfooled.saliency.backward.relevance import Rules, Trace, trace
@@ -126,9 +125,8 @@ class LRP:
         chosen = passed.logits.detach().gather(1, columns)
         maps = torch.stack([_relevance(passed, *pair) for pair in zip(columns.T, chosen.T, strict=True)], dim=1)
         if not maps.flatten(2).any(2).all():
-            warnings.warn(
+            warn(
                 "No relevance reaches the image: the logit is 0, or comes from biases alone. Its map is empty.",
-                WhyfooledWarning,
                 stacklevel=4,
             )
         return (maps, chosen) if classes.ndim == 2 else (maps[:, 0], chosen[:, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -11,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
-from whyfooled.errors import WhyfooledWarning, at_least, bad_parameter, one_of, positive
+from whyfooled.classifier.dependence import differentiate
+from whyfooled.errors import at_least, bad_parameter, one_of, positive, warn
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import check_pairs, plain_logits
 from whyfooled.tensors.adam import Moments
@@ -99,10 +99,9 @@ class MeaningfulPerturbation:
         # One image at a time: Adam's steps make much of the rounding, which depends on the size of a batch.
         masks = torch.cat([self._find_masks(classifier, images[i : i + 1], columns[i]) for i in range(len(images))])
         if not (masks < 1).flatten(1).any(1).all():
-            warnings.warn(
+            warn(
                 "An image has nothing whose deletion lowers the logit by as much as it costs. Its map is empty; with "
                 "a smaller `l1` deletion costs less.",
-                WhyfooledWarning,
                 stacklevel=2,
             )
         return (1 - _enlarged(masks, images.shape[-2:])).view(*classes.shape, 1, *images.shape[-2:])
@@ -137,7 +136,7 @@ class MeaningfulPerturbation:
             leaf = mask.requires_grad_()
             with torch.enable_grad():
                 logits = plain_logits(classifier, reference + _enlarged(leaf, size) * (image - reference))
-                (slope,) = torch.autograd.grad(logits[0, index] / scale + self._compute_cost(leaf), leaf)
+                slope = differentiate(logits[0, index] / scale + self._compute_cost(leaf), leaf)
             moments = moments.after(slope)
             mean, deviation = moments.direction(step + 1)
             mask = (mask.detach() - self.learning_rate * mean / deviation).clamp(0, 1)

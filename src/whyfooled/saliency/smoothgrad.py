@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import WhyfooledWarning, at_least, bad_parameter
+from whyfooled.errors import at_least, bad_parameter, leaving_unsaid, warn
 from whyfooled.registry import Card, describe
 from whyfooled.saliency._samples import chunks, for_each_sample
 from whyfooled.saliency.backward.gradients import EMPTY, check_pairs
@@ -77,15 +76,13 @@ class SmoothGrad:
             count = chunk.stop - chunk.start
             noise = torch.stack([normal(images, generators) for _ in range(count)])
             noisy = (images + spread * noise).flatten(0, 1)
-            with warnings.catch_warnings():
-                # Of one noisy version a gradient may well be zero; of all of them it is said below.
-                warnings.filterwarnings("ignore", message=EMPTY, category=WhyfooledWarning)
+            # Of one noisy version a gradient may well be zero; of all of them it is said below.
+            with leaving_unsaid(EMPTY):
                 maps = maps_of(classifier, noisy, for_each_sample(classes, count))
             total = total + maps.view(count, len(images), *maps.shape[1:]).sum(0)
         if not total.flatten(1).any(1).all():
-            warnings.warn(
+            warn(
                 f"A map is zero at every pixel, because that of {describe(self.base)} is for every noisy version.",
-                WhyfooledWarning,
                 stacklevel=2,
             )
         return total / self.samples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import final
 
 from PIL import Image as PILImage
 
-from whyfooled.errors import ImageError, WhyfooledWarning
+from whyfooled.errors import ImageError, warn
 from whyfooled.images import list_folders_in, photographs_below, photographs_in, read_photograph
 from whyfooled.images.folders import common_folder, existing_folder
 from whyfooled.sources._labels import as_indices, match_labels, read_labels
@@ -79,9 +78,8 @@ def list_photographs_by_class(
         raise ImageError(f"No photographs were found in the {len(folders)} folders of {root}.")
     stray = [path.name for path in photographs_below(root, deep=False)]
     if stray:
-        warnings.warn(
+        warn(
             f"{len(stray)} photographs in {root} are in no class's folder and are left out, such as {stray[0]}.",
-            WhyfooledWarning,
             stacklevel=4,
         )
     return tuple(names), tuple(shown)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from whyfooled.errors import WhyfooledWarning, bad_parameter
+from whyfooled.errors import bad_parameter, warn
 from whyfooled.images import compose_accents
 from whyfooled.sources.text_files import open_table, read_text
 
@@ -103,9 +102,8 @@ def match_labels(labels: Mapping[str, tuple[str, ...]], folder: Path, names: Seq
         )
     unused = sorted(labels.keys() - used.keys())
     if unused:
-        warnings.warn(
+        warn(
             f"{len(unused)} of the {len(labels)} labels belong to no photograph, such as {unused[0]}.",
-            WhyfooledWarning,
             stacklevel=3,
         )
     return [labels[key] for key in keys if key is not None]

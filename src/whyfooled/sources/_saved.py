@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from whyfooled.attacks.adversaries import (
     read_seen_class,
     read_true_class,
 )
-from whyfooled.errors import ImageError, WhyfooledWarning, bad_parameter
+from whyfooled.errors import ImageError, bad_parameter, warn
 from whyfooled.sources._source import Source
 
 
@@ -100,10 +99,9 @@ def _list_common(runs: Sequence[Adversaries]) -> tuple[str, ...]:
     if len(common) < len(every):
         example = min(every - common)
         missing = next(run.folder for run, names in zip(runs, sets, strict=True) if example not in names)
-        warnings.warn(
+        warn(
             f"{len(every) - len(common)} of {len(every)} photographs are left out because not every run has finished "
             f"them, such as {example}, which is not in {missing}.",
-            WhyfooledWarning,
             stacklevel=4,
         )
     return tuple(name for name in runs[0].names if name in common)

@@ -7,7 +7,7 @@ the result for an image is the same in any batch, order, shard or process.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +24,14 @@ def image_generators(images: Images, seed: int) -> list[torch.Generator]:
         digest = hashlib.blake2b(content, digest_size=8).digest()
         generators.append(torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1))
     return generators
+
+
+def random_directions(shape: Sequence[int], count: int, seed: int) -> Iterator[Tensor]:
+    """Draw directions of a shape, of independent standard normal values, each from its own generator (on the CPU)."""
+    for number in range(count):
+        digest = hashlib.blake2b(f"direction {number} of {seed}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        yield torch.randn(tuple(shape), generator=generator)
 
 
 def uniform(images: Images, generators: list[torch.Generator]) -> Tensor:

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.axes import Axes, read_axes
+from whyfooled.classifier.dependence import check_recording
 from whyfooled.classifier.layers import Layer, find_layers, watch_layers
 from whyfooled.classifier.tracing import PassTrace, Seen
 from whyfooled.errors import ModelError
@@ -61,6 +62,7 @@ def differentiate_layers(
     maps: dict[str, Tensor] = {}
     edges: dict[str, GradientEdge] = {}
     origins: dict[str, Seen] = {}
+    check_recording(classifier.module)
     leaf = images.detach().clone().requires_grad_()
     trace = PassTrace(leaf)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
@@ -13,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes
+from whyfooled.classifier.borrowing import copy_at_rest
 from whyfooled.classifier.checks import check_classifier
 from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, watch_layers
 from whyfooled.errors import ModelError, ParameterError, bad_parameter, first_line
@@ -136,7 +136,7 @@ def _check_plain(module: nn.Module) -> None:
 def _copy_sharing_memory(module: nn.Module) -> nn.Module:
     """Copy a module and its parts, hooks and modes included, but no tensor: all of them share the originals' memory."""
     try:
-        return copy.deepcopy(module, _make_sharing_tensors(module))
+        return copy_at_rest(module, _make_sharing_tensors(module))
     except Exception as error:  # whatever a part of someone else's model stumbles over
         raise ModelError(f"The model cannot be copied, so its units cannot be masked: {first_line(error)}.") from error
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ImageError, MethodError
-from whyfooled.images import content_digest
+from whyfooled.images import content_digest, perceptual_hash
 from whyfooled.running.engines import Crew, Engine, ModelRecipe
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.sources import Sample, Source, mapped
@@ -92,10 +92,11 @@ def _stacked(classifier: Classifier, samples: Sequence[Sample]) -> Images:
 @final
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What is known of an image before the fit: its class, None if it is not to be used; its digests."""
+    """What is known of an image before the fit: its class, None if it is not to be used; its digests and its look."""
 
     shows: int | None
     digests: tuple[str, ...]
+    look: str
 
 
 @final
@@ -111,7 +112,8 @@ class _Look:
         for sample, image, given in zip(samples, images.cpu(), classifier.predict(images).tolist(), strict=True):
             labels = mapped(sample.labels, self.class_map)
             digests = (content_digest(sample.image), content_digest(image))
-            seen.append(_Seen(given if given in (labels or (given,)) else None, digests))
+            shows = given if given in (labels or (given,)) else None
+            seen.append(_Seen(shows, digests, perceptual_hash(sample.image)))
         return seen
 
 
@@ -162,6 +164,7 @@ class Fitting:
     progress: Progress
     classes: dict[int, int] = field(default_factory=dict)
     digests: frozenset[str] = frozenset()
+    looks: frozenset[str] = frozenset()
     history: list[dict[str, float]] = field(default_factory=list)
     passes: Passes = field(default_factory=Passes)
     steps: int = 0
@@ -220,6 +223,7 @@ class Fitting:
             raise ImageError(f"None of the {len(places)} images is classified as what it shows, so none can be used.")
         self.classes = {place: int(one.shows) for place, one in used.items() if one.shows is not None}
         self.digests = frozenset(digest for one in used.values() for digest in one.digests)
+        self.looks = frozenset(one.look for one in used.values())
 
     def _split_into_shards(self, places: Sequence[int]) -> list[Sequence[int]]:
         return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.dependence import differentiate
 from whyfooled.classifier.goals import Untargeted
 from whyfooled.saliency.backward.gradients import plain_logits
 from whyfooled.types import Classes, Images, Logits, PerImage
@@ -34,5 +34,5 @@ def loss_slopes(
     """Differentiate each image's loss with respect to the image, on the true network; and return the losses, (n,)."""
     inputs = images.detach().requires_grad_()
     losses = loss(plain_logits(classifier, inputs), classes)
-    (slopes,) = torch.autograd.grad(losses.sum(), inputs)
+    slopes = differentiate(losses.sum(), inputs)
     return slopes, losses.detach()

@@ -152,6 +152,7 @@ class UniversalMethod(ABC):
             model=hide_folders(classifier.name),
             model_digest=classifier.digest(),
             fitted_to=fit.digests,
+            looks=fit.looks,
             images=len(fit.classes),
             wrong=len(places) - len(fit.classes),
             history=tuple(fit.history),

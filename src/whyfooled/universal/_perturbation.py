@@ -39,6 +39,7 @@ _KIND = FileKind(
         "ball": lambda value: value in BALLS,
         **dict.fromkeys(("method", "saliency", "model", "model_digest"), is_text),
         "fitted_to": maybe(list_of(is_text)),
+        "looks": maybe(list_of(is_text)),
         # The first files did not say how many images there were.
         "images": maybe(is_count),
         "wrong": maybe(is_count),
@@ -72,6 +73,8 @@ class UniversalPerturbation:
     fitted_to
         Digests of the images that it was fitted to, before and after they were brought to the classifier's input size.
         None if they are not known.
+    looks
+        What these images look like: their `whyfooled.images.perceptual_hash`.
     images, wrong
         How many images it was fitted to, and how many were left out because the classifier misclassifies them; 0 if
         that is not known.
@@ -96,6 +99,7 @@ class UniversalPerturbation:
     model: str = ""
     model_digest: str = ""
     fitted_to: frozenset[str] | None = None
+    looks: frozenset[str] = frozenset()
     images: int = 0
     wrong: int = 0
     history: tuple[Mapping[str, float], ...] = ()
@@ -194,6 +198,7 @@ class UniversalPerturbation:
             "model": self.model,
             "model_digest": self.model_digest,
             "fitted_to": None if self.fitted_to is None else sorted(self.fitted_to),
+            "looks": sorted(self.looks),
             "images": self.images,
             "wrong": self.wrong,
             "history": [dict(step) for step in self.history],
@@ -238,6 +243,7 @@ def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
         model=about["model"],
         model_digest=about["model_digest"],
         fitted_to=None if fitted_to is None else frozenset(fitted_to),
+        looks=frozenset(about.get("looks") or ()),
         images=about.get("images") or 0,
         wrong=about.get("wrong") or 0,
         history=tuple(about["history"]),

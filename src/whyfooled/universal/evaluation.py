@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,15 +14,15 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_classifier, check_saliency
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.drawing.summary import SummaryTable
-from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed
-from whyfooled.images import content_digest
+from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed, warn
+from whyfooled.images import content_digest, looks_like, perceptual_hash
 from whyfooled.registry import describe_value
 from whyfooled.sources import Source, class_map, mapped
 from whyfooled.tensors.balls import length
 from whyfooled.tensors.measures import centre_shift, rank_correlation, structural_similarity, top_overlap
-from whyfooled.tensors.randomness import choose, image_generators, normal
-from whyfooled.tensors.statistics import Interval, bootstrap_difference, bootstrap_means
-from whyfooled.types import Classes, Images, PerImage, Progress, silent
+from whyfooled.tensors.randomness import choose, image_generators, normal, random_directions
+from whyfooled.tensors.statistics import Interval, RandomDraws, bootstrap_difference, bootstrap_means
+from whyfooled.types import Classes, Image, Images, PerImage, Progress, silent
 from whyfooled.universal._given import Given, as_source
 from whyfooled.universal._method import GRADIENT
 from whyfooled.universal._perturbation import UniversalPerturbation
@@ -40,6 +40,8 @@ MEASURES = {
 """What is measured of each image, and what it is called in a table."""
 
 UNIVERSAL, RANDOM = "universal", "random"
+DIRECTIONS = 8
+"""How many random directions a perturbation is compared with. [ours]"""
 TOP = 0.05
 """Share of the pixels that count as the top ones. [ours]"""
 
@@ -100,11 +102,9 @@ def compare_maps(before: Interpretations, after: Interpretations, share: float =
 
 
 def random_like(perturbation: UniversalPerturbation, images: Images, seed: int) -> Images:
-    """Add to each image a random direction of its own, of the perturbation's norm: what chance does."""
+    """Add to each image a random direction of its own, of the perturbation's norm."""
     drawn = normal(images, image_generators(images, seed))
-    if perturbation.ball == "linf":
-        return images + perturbation.linf * drawn.sign()
-    return images + perturbation.l2 * drawn / length(drawn)
+    return images + torch.stack([_as_large(perturbation, direction) for direction in drawn])
 
 
 @final
@@ -115,8 +115,9 @@ class Evaluation:
     Parameters
     ----------
     table
-        One row for each image, perturbation (``"universal"``, or ``"random"``: a random direction of the same norm for
-        each image) and ``clipped`` (whether the values were brought back to [0, 1]), with the columns of `MEASURES`.
+        One row for each image, perturbation (``"universal"``, or ``"random"``: a random direction of the same norm,
+        whose number is in ``direction``) and ``clipped`` (whether the values were brought back to [0, 1]), with the
+        columns of `MEASURES`.
     perturbation
         What was evaluated.
     saliency
@@ -145,19 +146,29 @@ class Evaluation:
         """How many images were evaluated."""
         return int(self.table["image"].nunique())
 
+    @property
+    def directions(self) -> int:
+        """How many random directions it was compared with."""
+        return int(self.table["direction"].nunique())
+
     def to_frame(self) -> pd.DataFrame:
         """Return the table."""
         return self.table
 
     def intervals(self, perturbation: str = UNIVERSAL, *, clipped: bool = False) -> dict[str, Interval]:
         """Return the mean of each of `MEASURES` over images, with 95 % bootstrap intervals."""
-        values = torch.from_numpy(self._select(perturbation, clipped)[list(MEASURES)].to_numpy(copy=True))
+        values = torch.from_numpy(self._by_image(perturbation, clipped).to_numpy(copy=True))
         return dict(zip(MEASURES, bootstrap_means(values), strict=True))
 
     def gain(self, *, clipped: bool = False) -> Interval:
-        """Return how much larger D is than under a random direction of the same norm, paired by image."""
-        both = [self._select(name, clipped)["dissimilarity"].to_numpy(copy=True) for name in (UNIVERSAL, RANDOM)]
-        return bootstrap_difference(torch.stack([torch.from_numpy(one) for one in both], dim=1))
+        """Return how much larger D is than under random directions of the same norm, paired by image.
+
+        The interval holds what one more random direction would leave of it in 95 % of cases.
+        """
+        both = [self._by_image(name, clipped)["dissimilarity"].to_numpy(copy=True) for name in (UNIVERSAL, RANDOM)]
+        by_direction = self._select(RANDOM, clipped).groupby("direction")["dissimilarity"].mean()
+        gain = bootstrap_difference(torch.stack([torch.from_numpy(one) for one in both], dim=1))
+        return gain.widen(RandomDraws(tuple(by_direction)).reach)
 
     def summary_table(self) -> SummaryTable:
         """Make a table of it, for Markdown or LaTeX: `whyfooled.drawing.summary.SummaryTable`."""
@@ -168,10 +179,14 @@ class Evaluation:
         ]
         caption = (
             f"{self.perturbation.method} of {self.perturbation.size_text()}, on maps of {self.saliency} of "
-            f"{self.model}, and random directions of the same norm. Clipped: values brought back to [0, 1]. Top "
-            f"pixels: {TOP:.0%} of all, which is also what maps have in common by chance."
+            f"{self.model}, and {self.directions} random directions of the same norm (their mean). Clipped: values "
+            f"brought back to [0, 1]. Top pixels: {TOP:.0%} of all, which is also what maps have in common by chance."
         )
         return SummaryTable(caption, ("perturbation", "values", *MEASURES.values()), rows)
+
+    def _by_image(self, perturbation: str, clipped: bool) -> pd.DataFrame:
+        """Return each image's `MEASURES`, in the mean of the random directions."""
+        return self._select(perturbation, clipped).groupby("image", sort=False)[list(MEASURES)].mean()
 
     def _select(self, perturbation: str, clipped: bool) -> pd.DataFrame:
         return self.table[(self.table["perturbation"] == perturbation) & (self.table["clipped"] == clipped)]
@@ -184,14 +199,15 @@ def evaluate(
     saliency: Any = GRADIENT,
     *,
     count: int | None = None,
+    directions: int = DIRECTIONS,
     seed: int = 0,
     batch_size: int | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure what a universal perturbation does to the maps and predictions of images that it was not fitted to.
 
-    Images that the classifier misclassifies are left out, as in the paper. Every image is compared with a random
-    direction of the same norm.
+    Images that the classifier misclassifies are left out, as in the paper. It is compared with random directions of the
+    same norm, added to the same images.
 
     Parameters
     ----------
@@ -205,6 +221,8 @@ def evaluate(
         Any saliency method; its maps need not be differentiable.
     count
         How many images to draw at random, by the seed; all if None.
+    directions
+        How many random directions it is compared with, at least 2.
     seed
         Seed of the draw and of the random directions.
     batch_size
@@ -226,6 +244,8 @@ def evaluate(
     check_classifier(classifier)
     check_saliency(saliency)
     check_seed(seed)
+    # Of one direction it is not known how far others lie from it.
+    at_least("directions", directions, 2)
     perturbation.check_fits((classifier.channels, *classifier.size))
     images = as_source(source)
     classes = class_map(images, classifier)
@@ -234,10 +254,16 @@ def evaluate(
     readable = [place for place in places if images.name(place) not in unreadable]
     size = batch_size_for(classifier) if batch_size is None else batch_size
     at_least("batch_size", size, 1)
+    shape = (classifier.channels, *classifier.size)
+    drawn = [_as_large(perturbation, direction) for direction in random_directions(shape, directions, seed)]
+    views: list[tuple[Mapping[str, Any], Image]] = [
+        ({"perturbation": UNIVERSAL, "direction": None}, perturbation.delta),
+    ]
+    views += [({"perturbation": RANDOM, "direction": number}, delta) for number, delta in enumerate(drawn)]
     rows: list[dict[str, Any]] = []
     for start in range(0, len(readable), size):
         some = readable[start : start + size]
-        rows += _measure(classifier, perturbation, images, some, classes, saliency, seed)
+        rows += _measure(classifier, images, some, classes, saliency, views)
         progress(start + len(some), len(readable), "test")
     table = pd.DataFrame(rows)
     evaluated = 0 if table.empty else table["image"].nunique()
@@ -260,10 +286,15 @@ def check_unseen(
     places: Sequence[int],
     progress: Progress = silent,
 ) -> dict[str, str]:
-    """Raise `ParameterError` if a perturbation was fitted to one of the images, by content; name unreadable ones."""
+    """Raise `ParameterError` if a perturbation was fitted to one of the images; name unreadable ones.
+
+    An image is one that it was fitted to if all pixels are equal, before or after they are brought to the input size.
+    One that only looks like one, such as the same photograph compressed again, is warned of.
+    """
     known = perturbation.fitted_to or frozenset()
     unreadable: dict[str, str] = {}
     seen: list[str] = []
+    alike: list[str] = []
     for number, place in enumerate(places):
         try:
             sample = source[place]
@@ -273,6 +304,8 @@ def check_unseen(
             continue
         if known and not known.isdisjoint((content_digest(sample.image), content_digest(fitted))):
             seen.append(sample.name)
+        elif perturbation.looks and looks_like(perceptual_hash(sample.image), perturbation.looks):
+            alike.append(sample.name)
         progress(number + 1, len(places), "look")
     if seen:
         raise bad_parameter(
@@ -281,17 +314,22 @@ def check_unseen(
             f"{len(seen)} of {len(places)} that it was, such as {seen[0]}",
             "Leave them out.",
         )
+    if alike:
+        warn(
+            f"{len(alike)} of the {len(places)} test images look like images that the perturbation was fitted to, such "
+            f"as {alike[0]}, though their pixels differ. If they are the same pictures, leave them out.",
+            stacklevel=2,
+        )
     return unreadable
 
 
 def _measure(
     classifier: Classifier,
-    perturbation: UniversalPerturbation,
     source: Source,
     places: Sequence[int],
     class_map: tuple[int, ...] | None,
     saliency: Saliency,
-    seed: int,
+    views: Sequence[tuple[Mapping[str, Any], Image]],
 ) -> Iterator[dict[str, Any]]:
     """Measure images together, and give their rows."""
     samples = [source[place] for place in places]
@@ -307,21 +345,24 @@ def _measure(
     chosen = torch.tensor(right, device=images.device)
     images, classes = images[chosen], given[chosen]
     clean = interpret(saliency, classifier, images, classes)
-    for name, perturbed in _perturb(perturbation, images, seed):
+    for about, delta in views:
         for clipped in (False, True):
-            now = perturbed.clamp(0, 1) if clipped else perturbed
+            now = images + delta.to(images)
+            now = now.clamp(0, 1) if clipped else now
             measured = changes(saliency, classifier, images, classes, now, clean=clean)
             columns = {key: value.tolist() for key, value in measured.items()}
             for row, number in enumerate(right):
                 yield {
                     "image": samples[number].name,
                     "class": int(classes[row]),
-                    "perturbation": name,
+                    **about,
                     "clipped": clipped,
                     **{key: values[row] for key, values in columns.items()},
                 }
 
 
-def _perturb(perturbation: UniversalPerturbation, images: Images, seed: int) -> Iterator[tuple[str, Tensor]]:
-    yield UNIVERSAL, perturbation.apply(images, clip=False)
-    yield RANDOM, random_like(perturbation, images, seed)
+def _as_large(perturbation: UniversalPerturbation, direction: Tensor) -> Image:
+    """Return a direction with a perturbation's norm."""
+    if perturbation.ball == "linf":
+        return perturbation.linf * direction.sign()
+    return perturbation.l2 * direction / length(direction[None])[0]

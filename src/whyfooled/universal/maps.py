@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, WhyfooledWarning, first_line, positive
+from whyfooled.errors import MethodError, first_line, leaving_unsaid, positive
 from whyfooled.saliency.backward.gradients import EMPTY
 from whyfooled.saliency.backward.smooth import smooth_activations
 from whyfooled.saliency.differentiable import DifferentiableMethod
@@ -102,6 +101,5 @@ def check_beta(beta: float | None) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Say nothing of empty maps: who goes over many images counts them, and says so once."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=EMPTY, category=WhyfooledWarning)
+    with leaving_unsaid(EMPTY):
         yield

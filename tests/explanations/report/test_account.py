@@ -5,7 +5,7 @@ import pytest
 from whyfooled.explanations.report.account import _write_recovery
 
 
-def found(evidence, chance, spread):
+def found(evidence, chance, spread, seen=1):
     def curve(probability):
         return {
             "fraction": [0.1, 0.3],
@@ -15,7 +15,12 @@ def found(evidence, chance, spread):
         }
 
     recovery = [{"fills": {"zero": curve(value)}} for value in (evidence, chance)]
-    return {"true": {"name": "oak"}, "wrong": {"name": "elm"}, "recovery": recovery}
+    return {
+        "true": {"name": "oak", "index": 0},
+        "wrong": {"name": "elm", "index": 1},
+        "recovery": recovery,
+        "predictions": {"adversarial": [{"index": seen}]},
+    }
 
 
 @pytest.mark.parametrize(
@@ -29,4 +34,10 @@ def found(evidence, chance, spread):
     ],
 )
 def test_a_difference_counts_when_random_orders_differ_less(evidence, chance, spread, verdict):
-    assert verdict in _write_recovery(found(evidence, chance, spread))
+    (sentence,) = _write_recovery(found(evidence, chance, spread))
+    assert verdict in sentence
+    assert sentence.endswith("and it is predicted at 1 of 2 shares (at random 1.0).")
+
+
+def test_what_was_never_lost_is_not_brought_back():
+    assert _write_recovery(found(0.8, 0.5, 0.1, seen=0)) == []

@@ -13,6 +13,7 @@ from tests.helpers.activations import BOUNDED, SPELLINGS
 from tests.helpers.middles import Middle, maps_of
 from tests.helpers.untouched import Failing, state
 from whyfooled import LRP, Classifier, ContrastiveLRP
+from whyfooled.errors import ModelError
 
 METHODS = [LRP(bias=True), LRP("epsilon"), LRP("alpha-beta", alpha=2.0)]
 METHOD = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.rule)
@@ -312,7 +313,7 @@ def test_nothing_is_left_on_a_model_whether_it_works_or_raises(method):
         before, weights = state(module), copy.deepcopy(module.state_dict())
         call = (Classifier(module), torch.rand(1, 3, side, side), torch.tensor([[0, 1]]))
         if isinstance(module, Failing):
-            with pytest.raises(RuntimeError, match="broken"):
+            with pytest.raises(ModelError, match="broken"):
                 method(*call)
         else:
             method(*call)

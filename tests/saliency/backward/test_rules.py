@@ -16,7 +16,7 @@ from tests.helpers.oracles import ruled_two_layers
 from tests.helpers.torchvision_families import REFUSED, RULED, SIDES, build
 from tests.helpers.untouched import Failing, state
 from whyfooled import Classifier, Deconvnet, Gradient, GuidedBackprop
-from whyfooled.errors import MethodError
+from whyfooled.errors import MethodError, ModelError
 from whyfooled.saliency.backward import rules
 from whyfooled.saliency.backward.rules import relu_rule
 
@@ -101,7 +101,7 @@ def test_rules_work_under_vmap():
 def test_nothing_is_left_on_a_model_that_raises(method):
     module = Failing()
     before, weights = state(module), copy.deepcopy(module.state_dict())
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(ModelError, match="broken"):
         method(Classifier(module), torch.rand(1, 3, 8, 8), torch.tensor([0]))
     assert state(module) == before
     assert all(torch.equal(weights[key], value) for key, value in module.state_dict().items())

@@ -171,7 +171,8 @@ def point(choice, units, clean, old, change=(0.0, 0.0, 0.0), over=(0.0, 0.0, 0.0
     unknown = {"again": UNKNOWN, "length": UNKNOWN}
     changed = {"clean": Interval(*change, 20), "old": Interval(old, 0.0, 0.6, 20), **unknown}
     overs = {"clean": UNKNOWN, "old": Interval(*over, 20), **unknown}
-    return Point("cw", "bn2", choice, units, 100, right, changed, overs)
+    sides = {("change", "clean"): changed["clean"].side(), ("over", "old"): overs["old"].side()}
+    return Point("cw", "bn2", choice, units, 100, right, changed, overs, sides)
 
 
 def test_random_units_and_the_price_are_told_in_numbers_even_where_nothing_is_sure():

@@ -12,6 +12,7 @@ from whyfooled.errors import ImageError, ParameterError
 from whyfooled.studies import FitSize, run_study
 from whyfooled.studies.universal.comparison import CHANCE
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation
+from whyfooled.universal.evaluation import DIRECTIONS
 
 STUDY = FitSize(methods=(UPIPCA(passes=1, samples=1),), sizes=(4, 2), repeats=2, epsilon=2.0)
 
@@ -43,7 +44,7 @@ def test_means_are_over_images_and_draws_and_single_draws_are_told(world):
     folder, images, made = world
     result = run(images, folder / "out", made)
     table = result.table.read()
-    assert len(table) == 5 * (2 * 2 + 1)
+    assert len(table) == 5 * (2 * 2 + DIRECTIONS)
     rows = {row["images drawn"]: row for row in result.about["results"][0]["rows"]}
     for size in (2, 4):
         own = table[table["size"] == size]

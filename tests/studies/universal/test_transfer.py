@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from whyfooled.studies.universal import models as _models
 from whyfooled.studies.universal.comparison import CHANCE
 from whyfooled.studies.universal.models import Models
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, dissimilarity
+from whyfooled.universal.evaluation import DIRECTIONS
 
 NETS = """
 from tests.helpers.models import small
@@ -62,16 +64,22 @@ def run(images, folder, made, **options):
     return run_study(made, images, folder, **options)
 
 
+def names_of(made):
+    """Return what its models are called in tables."""
+    return [Path(name).name for name in made.models]
+
+
 def test_every_pair_is_what_the_saved_perturbation_does_to_the_resized_images(world):
     folder, images, made = world
     table = run(images, folder / "out", made).table.read()
     kept = [UniversalPerturbation.load(path) for path in (folder / "out" / "perturbations").iterdir()]
     by_model = {one.model: one for one in kept}
-    assert set(by_model) == set(made.models)
+    names = names_of(made)
+    assert set(by_model) == set(names)
     assert {tuple(one.delta.shape) for one in kept} == {(3, 16, 16)}
     # The same weights and size, by two names: those of the run's own, and of a file.
-    models = {made.models[0]: (small(), 16), made.models[1]: (small(side=24, seed=3), 24)}
-    assert len(table) == 6 * 2 * 3
+    models = {names[0]: (small(), 16), names[1]: (small(side=24, seed=3), 24)}
+    assert len(table) == 6 * 2 * (2 + DIRECTIONS)
     for row in table[table["fitted_on"] != CHANCE].to_dict("records"):
         model, side = models[row["tested_on"]]
         clean = open_source(images)[row["index"]].fitted(small().fit, 3).unsqueeze(0).requires_grad_()
@@ -91,7 +99,7 @@ def test_the_matrix_and_the_verdicts_are_over_all_pairs(world):
     result = run(images, folder / "out", made)
     rows = result.about["results"][0]["rows"]
     pairs = {(row["tested on"], row["fitted on"]) for row in rows}
-    assert pairs == {(one, other) for one in made.models for other in (*made.models, CHANCE)}
+    assert pairs == {(one, other) for one in names_of(made) for other in (*names_of(made), CHANCE)}
     table = result.table.read()
     for row in rows:
         own = table[(table["tested_on"] == row["tested on"]) & (table["fitted_on"] == row["fitted on"])]
@@ -115,7 +123,7 @@ def test_an_image_counts_for_the_models_that_get_it_right(world):
         seen[0] = also[0]
         images = write_images(folder / "i.npz", count=6, labels=seen)
     table = run(images, folder / "out", made).table.read()
-    for model, given in zip(made.models, (first.predict(x).tolist(), also), strict=True):
+    for model, given in zip(names_of(made), (first.predict(x).tolist(), also), strict=True):
         own = table[table["tested_on"] == model]
         wrong = {place for place, (one, label) in enumerate(zip(given, seen, strict=True)) if one != label}
         assert set(own.loc[own["outcome"] == "already wrong", "index"]) == wrong
@@ -146,15 +154,17 @@ def test_passes_through_the_other_models_are_counted(world):
     folder, images, made = world
     about = run(images, folder / "out", made).about
     kept = [UniversalPerturbation.load(path) for path in (folder / "out" / "perturbations").iterdir()]
-    # On each model: one prediction of each image, a map of each, and a map and a prediction for each of three.
-    assert about["forwards"] == sum(one.passes.forwards for one in kept) + 6 * 2 * (1 + 1 + 3 * 2)
-    assert about["backwards"] == sum(one.passes.backwards for one in kept) + 6 * 2 * 4
+    # On each model: one prediction of each image, a map of each, and a map and a prediction for each perturbation and
+    # random direction.
+    assert about["forwards"] == sum(one.passes.forwards for one in kept) + 6 * 2 * (1 + 1 + (2 + DIRECTIONS) * 2)
+    assert about["backwards"] == sum(one.passes.backwards for one in kept) + 6 * 2 * (1 + 2 + DIRECTIONS)
 
 
 def test_other_weights_of_a_model_are_another_run(world):
     folder, images, made = world
     run(images, folder / "out", made)
-    assert set(json.loads((folder / "out" / "study.json").read_text())["models_digests"]) == set(made.models)
+    digests = json.loads((folder / "out" / "study.json").read_text())["models_digests"]
+    assert [name for name, _ in digests] == names_of(made)
     (folder / "nets.py").write_text(NETS.replace("seed=3", "seed=4"))
     with pytest.raises(OutputError, match="its other models had other weights"):
         run(images, folder / "out", made)
@@ -186,7 +196,7 @@ def test_a_method_that_cannot_be_fitted_is_an_error_for_every_image(world):
             return images.mean(1, keepdim=True)
 
     result = run(images, folder / "out", replace(made, saliency=Wide()))
-    assert set(result.table.errors()["fitted_on"]) == set(made.models)
+    assert set(result.table.errors()["fitted_on"]) == set(names_of(made))
     assert set(result.table.read()["fitted_on"]) == {CHANCE}
 
 

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from tests.helpers.made_dissections import made_dissection, made_layer
-from whyfooled.units.dissection.summary import count_detectors_by_chance, dissection_summary, find_concepts_in_reach
+from whyfooled.units.dissection.summary import (
+    count_above_all,
+    count_detectors_by_chance,
+    dissection_summary,
+    find_concepts_in_reach,
+)
 
 
 def layer_of(both, union, null=(), **more):
@@ -33,6 +38,23 @@ def dissection():
         area=torch.tensor([60, 30]),
         notes=("Remember this.",),
     )
+
+
+def test_chance_of_being_above_all_permutations_by_hand(dissection):
+    chance = count_above_all(dissection.layers[0], 0.04)
+    # Unit 0 as it is, unit 2 in the third permutation; of unit 1 two are level, and unit 3 does not reach the cutoff.
+    assert chance.observed == 1
+    assert chance.counts.tolist() == [0, 0, 1, 0]
+
+
+def test_each_permutation_is_above_all_as_often_by_chance():
+    layer = made_layer("here", 4000, 2, permutations=9)
+    random = torch.rand(10, 4000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    both = (1e6 * random[0]).long()[:, None].expand(-1, 2)
+    layer = dataclasses.replace(layer, both=both, union=torch.full_like(both, 1_000_000), null_iou=random[1:])
+    chance = count_above_all(layer, 0.0)
+    assert chance.observed == pytest.approx(400, abs=70)
+    assert chance.mean == pytest.approx(400, abs=20)
 
 
 def test_chance_is_counted_as_the_detectors_are(dissection):
@@ -70,7 +92,8 @@ def test_the_sentences_say_what_was_found_and_what_to_doubt(dissection):
     for sentence in (
         "4 units of 1 layer, compared with 2 concepts of 2 categories in 6 images.",
         "here: 2 of 4 units detect a concept (IoU above 0.04), 2 different ones, most often sky (1), red (1); "
-        "by chance 1.5 (0 to 3) would, p 0.600.",
+        "by chance 1.5 (0 to 3) would, p 0.600. 1 of them has a larger IoU than in any permutation; by chance 0.2 "
+        "(0 to 1).",
         "4 times",
         "p cannot be below 0.200",
         "Chance alone gives at least half as many detectors in here:",

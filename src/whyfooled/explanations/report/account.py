@@ -37,7 +37,7 @@ def write_sentences(numbers: dict[str, Any]) -> list[str]:
         *_write_perturbation(numbers),
         *([] if effect is None else write_effect_sentences(effect, *names)),
         *([] if units is None else write_unit_sentences(units, *names)),
-        *([*_write_evidence(numbers), _write_recovery(numbers)] if "headline" in numbers else []),
+        *([*_write_evidence(numbers), *_write_recovery(numbers)] if "headline" in numbers else []),
         *(write_trust_sentences(numbers["trust"]) if "trust" in numbers else []),
     ]
 
@@ -79,7 +79,7 @@ def _write_evidence(numbers: dict[str, Any]) -> list[str]:
     likeness = {cls: _write_likeness(value) for cls, value in cosine.items()}
     return [
         f"{where} {by}.",
-        f"Against the clean image, this evidence is {likeness['wrong']} (cosine {cosine['wrong']:.2f}), and "
+        f"Compared with the clean image's, this evidence is {likeness['wrong']} (cosine {cosine['wrong']:.2f}), and "
         f"that for {true} against {wrong} is {likeness['true']} ({cosine['true']:.2f}).",
     ]
 
@@ -90,8 +90,13 @@ def _write_likeness(cosine: float) -> str:
     return "partly the same" if cosine >= ELSEWHERE else "in other places"
 
 
-def _write_recovery(numbers: dict[str, Any]) -> str:
-    """Say what blackening the evidence does, over the whole curve: the best point of one is a lucky one."""
+def _write_recovery(numbers: dict[str, Any]) -> list[str]:
+    """Say what blackening the evidence does, over the whole curve: the best point of one is a lucky one.
+
+    Where the true class is still seen, there is nothing to bring back.
+    """
+    if numbers["predictions"]["adversarial"][0]["index"] == numbers["true"]["index"]:
+        return []
     evidence, chance = numbers["recovery"][0]["fills"]["zero"], numbers["recovery"][-1]["fills"]["zero"]
     wrong, true = numbers["wrong"]["name"], numbers["true"]["name"]
     shares = f"{100 * evidence['fraction'][0]:g} to {100 * evidence['fraction'][-1]:g} %"
@@ -99,9 +104,10 @@ def _write_recovery(numbers: dict[str, Any]) -> str:
     luck = max(NOTICEABLE, sum(chance["probability_std"]) / len(chance["probability_std"]))
     difference = evidence["mean_probability"] - chance["mean_probability"]
     verdict = "about as well as" if abs(difference) <= luck else "better than" if difference > 0 else "worse than"
-    return (
+    points = len(evidence["fraction"])
+    return [
         f"Blackening the pixels with the strongest evidence for {wrong} brings {true} back {verdict} blackening random "
         f"ones: over {shares} of the pixels its mean probability is {percent(evidence['mean_probability'])} (at random "
-        f"{percent(chance['mean_probability'])}, give or take {percent(luck)} by the order), and it is predicted in "
-        f"{percent(evidence['mean'])} of the cases (at random {percent(chance['mean'])})."
-    )
+        f"{percent(chance['mean_probability'])}, give or take {percent(luck)} by the order), and it is predicted at "
+        f"{evidence['mean'] * points:.0f} of {points} shares (at random {chance['mean'] * points:.1f})."
+    ]

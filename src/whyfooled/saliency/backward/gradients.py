@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import nullcontext
 
 import torch
@@ -10,9 +9,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from whyfooled.classifier import Classifier, check_classes, check_finite
-from whyfooled.classifier.dependence import check_dependence
+from whyfooled.classifier.checks import check_digits
+from whyfooled.classifier.constancy import warn_of_neighbours
+from whyfooled.classifier.dependence import check_dependence, check_recording, differentiate
 from whyfooled.classifier.goals import check_whole
-from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning, bad_parameter
+from whyfooled.errors import ParameterError, bad_parameter, warn
 from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
@@ -102,9 +103,8 @@ EMPTY = "A gradient is zero at every pixel"
 def warn_of_empty(gradients: ManyMaps, stacklevel: int = 3) -> None:
     """Warn the caller of the calling method if the gradient of an image is zero."""
     if not gradients.flatten(1).any(1).all():
-        warnings.warn(
+        warn(
             f"{EMPTY}: the logit does not change with the image there (a saturated or dead network). Its map is empty.",
-            WhyfooledWarning,
             stacklevel=stacklevel,
         )
 
@@ -130,6 +130,8 @@ def check_pairs(images: Images, classes: ManyClasses) -> None:
 
 def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None, *, whole_way: bool = True) -> Logits:
     """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
+    if images.requires_grad:
+        check_recording(classifier.module)
     with relu_rule(rule) if rule is not None else uncompiled() as calls:
         logits = plain_logits(classifier, images, whole_way=whole_way)
     if calls is not None:
@@ -142,6 +144,7 @@ def plain_logits(classifier: Classifier, images: Images, *, whole_way: bool = Tr
 
     Where gradients are taken from a layer on, not the `whole_way`, it may be cut off between the images and the layer.
     """
+    check_digits(classifier)
     report_images(images)
     with torch.autocast(images.device.type, enabled=False):
         logits: Tensor = classifier(images)
@@ -149,6 +152,7 @@ def plain_logits(classifier: Classifier, images: Images, *, whole_way: bool = Tr
     if images.requires_grad and (whole_way or logits.grad_fn is None):
         check_dependence(logits, images)
     report_logits(classifier.module, logits, images)
+    warn_of_neighbours(logits)
     return logits
 
 
@@ -165,27 +169,10 @@ def logit_gradients(
     chosen = logits.gather(1, columns)
     last = chosen.shape[1] - 1
     gradients = [
-        _differentiate(chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph)
+        differentiate(chosen[:, k].sum(), inputs, retain_graph=create_graph or k < last, create_graph=create_graph)
         for k in range(chosen.shape[1])
     ]
     if create_graph and isinstance(inputs, Tensor):
         # The gradient of a linear model is a constant, and has a derivative all the same: 0, not an error of PyTorch.
         gradients = [gradient + 0 * inputs for gradient in gradients]
     return gradients[0] if classes.ndim == 1 else torch.stack(gradients, dim=1)
-
-
-def _differentiate(total: Tensor, inputs: Tensor | GradientEdge, *, retain_graph: bool, create_graph: bool) -> Tensor:
-    try:
-        (gradient,) = torch.autograd.grad(
-            total, inputs, retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
-        )
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        raise ModelError(
-            "A part of this model has a re-entrant checkpoint, through which PyTorch gives no gradient of the image. "
-            "Call torch.utils.checkpoint with use_reentrant=False, or switch checkpoints off."
-        ) from None
-    if gradient is None:
-        raise ModelError("The model's logits do not depend on the images by operations that have a gradient.")
-    return gradient

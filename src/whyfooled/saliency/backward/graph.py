@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import handle_torch_function, has_torch_function
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import SharedSetting
 
 
 @contextmanager
@@ -24,14 +25,14 @@ def uncompiled() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with _EAGER():
         yield
 
 
-def plain_attention() -> AbstractContextManager[None]:
-    """Compute attention in its plain form for a while: the quick ones have no second derivative."""
-    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-    return context
+_EAGER = SharedSetting(lambda: torch.compiler.set_stance("force_eager"))
+
+plain_attention = SharedSetting(lambda: sdpa_kernel(SDPBackend.MATH))
+"""Attention in its plain form for a while: the quick ones have no second derivative."""
 
 
 def is_scripted(module: nn.Module) -> bool:

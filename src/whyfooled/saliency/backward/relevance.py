@@ -21,6 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from whyfooled.classifier import Classifier, check_finite
+from whyfooled.classifier.calling import quote
+from whyfooled.classifier.checks import check_digits
 from whyfooled.classifier.dependence import check_dependence, check_recording
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.calls import (
@@ -256,7 +258,8 @@ class Trace:
                 (maps,) = torch.autograd.grad(self.logits, self.images, start, retain_graph=True)
         except RuntimeError as error:
             if "inplace operation" not in str(error):
-                raise
+                said = f"Relevance cannot be sent back through this model: {quote(error)}. Use gradient or gradcam."
+                raise MethodError(said) from error
             raise MethodError(
                 "This model overwrites the input of a layer in place, so relevance cannot be shared by it. Make that "
                 "operation work on a copy."
@@ -291,7 +294,8 @@ def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
     ModelError
         If the logits are not finite, or do not depend on the images.
     """
-    check_recording()
+    check_digits(classifier)
+    check_recording(classifier.module)
     # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
     leaf = images.detach().clone().requires_grad_()
     autocast = torch.autocast(images.device.type, enabled=False)

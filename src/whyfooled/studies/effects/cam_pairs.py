@@ -41,8 +41,6 @@ class CAMPairs(AttackedStudy):
     ----------
     attacks
         What the images are attacked with; not used on saved adversarial images.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     methods
         Saliency methods. Grad-CAM, unless told otherwise, works on networks that CAM does not work on; where both do,
         it is the positive part of CAM up to a factor.

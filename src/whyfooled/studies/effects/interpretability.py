@@ -36,8 +36,6 @@ class InterpretabilityScores(FooledStudy):
     ----------
     attacks
         What the images are attacked with; not used on saved adversarial images.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     methods
         Saliency methods; class activation maps in the paper.
     quantile

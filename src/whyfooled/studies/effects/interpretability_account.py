@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from whyfooled.drawing.figures.boxes import Box, boxes_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.fooled import describe_fooled
-from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
+from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows, judge, say_family
 from whyfooled.studies.table import Table
-from whyfooled.tensors.statistics import FEWEST, Interval
+from whyfooled.tensors.statistics import FEWEST, Interval, Side
 
 BEFORE, AFTER = "true class on the clean image", "promoted class on the adversarial image"
 NUMBERS = ("score", "chance", "random", "mirrored")
@@ -23,6 +23,7 @@ _OVER = {
     "minus mirrored": "what lies on the mirrored map",
 }
 """What the score is compared with, by the heading of the difference."""
+_HALF = "minus a half"
 _LABELS = ("map", "attack", "method")
 _HEADINGS = ("map of the", "attack", "method")
 
@@ -36,13 +37,15 @@ def summarise(table: Table, seed: int) -> Summary:
     check_some_method(table)
     rows = _read_measured(table)
     main = rows[rows["main"]]
-    compared = {labels: _compare(group, seed) for labels, group in group_rows(main, *_LABELS)}
+    spreads = {labels: _spread_scores(group, seed) for labels, group in group_rows(main, *_LABELS)}
+    compared = {labels: {**scores.means, **over.means} for labels, (scores, over) in spreads.items()}
+    sides = judge({labels: over for labels, (_, over) in spreads.items()})
     sentences = (
         f"{who} {_count_goals_reached(rows)}",
         f"A map's discriminative region is the top {100 * main['quantile'].iloc[0]:g} % of its pixels, less where many "
         "tie. Chance is the share of the pixels that are in it; a random perturbation is as large as the attack's; and "
         "the mirrored map keeps what maps and perturbations have in common because objects stand in the middle.",
-        *(_answer(kind, compared) for kind in (BEFORE, AFTER)),
+        *(_answer(kind, compared, sides) for kind in (BEFORE, AFTER)),
     )
     return Summary(sentences, (_tabulate(compared), _tabulate_sizes(rows, seed)))
 
@@ -66,10 +69,14 @@ def _read_measured(table: Table) -> pd.DataFrame:
     return rows[rows["method"].notna()].astype({"main": bool, "reached": bool})
 
 
-def _compare(rows: pd.DataFrame, seed: int) -> Mapping[str, Interval]:
+def _spread_scores(rows: pd.DataFrame, seed: int) -> tuple[Spread, Spread]:
+    """Spread out the scores and their chance levels, and what the scores are over a half and over each reference."""
     score, *references = (torch.tensor(rows[name].to_numpy(dtype="float64")) for name in NUMBERS)
-    values = torch.stack([score, references[0], *(score - reference for reference in references)], dim=1)
-    return Spread(("score", "chance", *_OVER), values, seed).means
+    over = [score - 0.5, *(score - reference for reference in references)]
+    return (
+        Spread(("score", "chance"), torch.stack([score, references[0]], dim=1), seed),
+        Spread((_HALF, *_OVER), torch.stack(over, dim=1), seed),
+    )
 
 
 def _count_goals_reached(rows: pd.DataFrame) -> str:
@@ -77,7 +84,7 @@ def _count_goals_reached(rows: pd.DataFrame) -> str:
     return f"Their goal was reached on {', '.join(f'{count} ({attack})' for attack, count in reached.items())}."
 
 
-def _answer(kind: str, compared: Compared) -> str:
+def _answer(kind: str, compared: Compared, sides: Mapping[tuple[str, ...], Mapping[str, Side]]) -> str:
     """Say of one of the two maps whether most of the perturbations' energy lies where it is high."""
     known = {
         labels: means for labels, means in compared.items() if labels[0] == kind and means["score"].count >= FEWEST
@@ -85,15 +92,15 @@ def _answer(kind: str, compared: Compared) -> str:
     question = f"Does most of a perturbation's energy lie where the map of the {kind} is high?"
     if not known:
         return f"{question} Of fewer than {FEWEST} images nothing can be said."
-    sides = [means["score"].side(0.5) for means in known.values()]
-    more, less = sides.count("above"), sides.count("below")
+    halves = [sides[labels][_HALF] for labels in known]
+    more, less = halves.count("above"), halves.count("below")
     answer = "Yes" if more == len(known) else "No" if less == len(known) else "Not in general"
     ranked = sorted(known, key=lambda labels: known[labels]["score"].mean)
     lowest, highest = (_describe(labels, known[labels]) for labels in (ranked[0], ranked[-1]))
-    over = (_count_sides(said, [means[column] for means in known.values()]) for column, said in _OVER.items())
+    over = (_count_sides(said, [sides[labels][column] for labels in known]) for column, said in _OVER.items())
     return (
         f"{question} {answer}: it is more than half in {more} of {len(known)} pairs of attack and method, less than "
-        f"half in {less}. It is {'; '.join(over)} (by intervals of the paired differences that leave out 0). The "
+        f"half in {less}. It is {'; '.join(over)} (by {say_family(sides)}). The "
         f"highest mean is {highest}, the lowest {lowest}."
     )
 
@@ -103,8 +110,7 @@ def _describe(labels: Sequence[str], means: Mapping[str, Interval]) -> str:
     return f"{means['score']} ({attack}, {method}; chance {means['chance'].mean:.3f})"
 
 
-def _count_sides(reference: str, differences: Sequence[Interval]) -> str:
-    sides = [difference.side() for difference in differences]
+def _count_sides(reference: str, sides: Sequence[Side]) -> str:
     return f"above {reference} in {sides.count('above')} and below it in {sides.count('below')}"
 
 

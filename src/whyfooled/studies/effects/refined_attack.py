@@ -47,8 +47,6 @@ class RefinedAttack(AttackedStudy):
     ----------
     attacks
         What the images are attacked with; not used on saved adversarial images, whose own attack is run again.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     where
         What regions are chosen by: ``"cam"``, ``"sensitivity"``, ``"random"``; see
         `whyfooled.perturbation.attack_region`.

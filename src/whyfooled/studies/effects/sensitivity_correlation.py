@@ -45,8 +45,6 @@ class SensitivityCorrelation(FooledStudy):
     ----------
     attacks
         What fools the classifier; not used on saved adversarial images.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     cell
         Side of the square regions, in pixels; as in `whyfooled.perturbation.Grid` if None.
     check_gradient

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.fooled import describe_fooled, read_fooled
-from whyfooled.studies.parts.over_images import Spread, group_rows, swap_keys, tabulate_means
+from whyfooled.studies.parts.over_images import Spread, group_rows, judge, say_family, swap_keys, tabulate_means
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval
 
@@ -34,7 +34,10 @@ def summarise(table: Table, seed: int) -> Summary:
     who, rows = describe_fooled(table), _read(table)
     main = Spread.of(rows[ATTACK], "attack", _MAIN, seed)
     best, over_noise = main.best(), _compare_with_noise(main, rows)
-    differences = {f"Pearson, ℓ2: minus {best}": main.minus(best), "Pearson, ℓ2: minus noise": over_noise}
+    differences = {
+        f"Pearson, ℓ2: minus {best}": main.minus(best),
+        "Pearson, ℓ2: minus noise": over_noise.means if over_noise else {},
+    }
     over_touched = (
         "Correlation of the sensitivity score with the norm of the perturbation, over the regions of an image that the "
         "perturbation touches; and paired differences."
@@ -86,11 +89,11 @@ def _read(table: Table) -> ByKind:
     return {kind: of_kind for (kind,), of_kind in group_rows(read_fooled(table), "perturbation")}
 
 
-def _compare_with_noise(main: Spread, rows: ByKind) -> dict[str, Interval]:
-    """Return how much higher the main correlation is than that of noise, image by image; empty without the control."""
+def _compare_with_noise(main: Spread, rows: ByKind) -> Spread | None:
+    """Return how much higher the main correlation is than that of noise, image by image; None without the control."""
     if NOISE not in rows:
-        return {}
-    return replace(main, values=main.values - Spread.of(rows[NOISE], "attack", _MAIN, main.seed).values).means
+        return None
+    return replace(main, values=main.values - Spread.of(rows[NOISE], "attack", _MAIN, main.seed).values)
 
 
 def _tabulate(
@@ -120,15 +123,17 @@ def _say_what_correlates(main: Spread, rows: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _say_what_is_over_noise(differences: Mapping[str, Interval]) -> Iterator[str]:
+def _say_what_is_over_noise(over_noise: Spread | None) -> Iterator[str]:
+    if over_noise is None:
+        return
+    sides = judge({ATTACK: over_noise})
     said: dict[str, list[str]] = {}
-    for attack, difference in differences.items():
-        if difference.count >= FEWEST:
-            said.setdefault(SAID[difference.side()], []).append(attack)
-    if differences and not said:
+    for attack, side in sides[ATTACK].items():
+        said.setdefault(SAID[side], []).append(attack)
+    if not said:
         yield f"Of fewer than {FEWEST} images nothing can be said about which attacks differ from noise of their size."
     for what, attacks in said.items():
-        yield f"Under {', '.join(attacks)} {what} noise of the same size in every region."
+        yield f"Under {', '.join(attacks)} {what} noise of the same size in every region (by {say_family(sides)})."
 
 
 SAID = {
@@ -136,4 +141,4 @@ SAID = {
     "below": "the effect correlates less strongly with size than under",
     "open": "no difference is seen between how the effect correlates with size and how it does under",
 }
-"""How the difference to noise is said, by the side of 0 on which its interval lies."""
+"""How the difference to noise is said, by the side of 0 on which it surely lies."""

@@ -1,6 +1,6 @@
 """Whether a map reacts to an attack's success: how much it changes on images that fool the classifier, and on others.
 
-Gu & Tresp (2019, sec. 4) hold that plain methods show nearly the same on clean images, on successful adversarial images
+Gu & Tresp (2019, sec. 3) hold that plain methods show nearly the same on clean images, on successful adversarial images
 and on unsuccessful ones, and that enhanced ones tell them apart. Here that is a number for every method.
 """
 
@@ -49,8 +49,6 @@ class AttackOutcome(AttackedStudy):
     ----------
     attacks
         What the images are attacked with; not used on saved adversarial images.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     methods
         Saliency methods.
     noise
@@ -67,7 +65,7 @@ class AttackOutcome(AttackedStudy):
         name="attack-outcome",
         title="Maps and the outcome of an attack",
         summary="How much a map changes when an attack succeeds, and when it fails.",
-        source="Gu & Tresp 2019, arXiv 1908.08413, sec. 4 and fig. 5",
+        source="Gu & Tresp 2019, arXiv 1908.08413, sec. 3 and fig. 5",
         cost="the attacks, and the methods' maps of the clean and of every attacked image",
     )
     columns: ClassVar[Columns] = {

@@ -43,7 +43,7 @@ class Recovery(Study):
     methods
         Saliency methods.
     fills
-        What perturbed pixels become; see `whyfooled.tensors.measures.recovery_curve`.
+        What perturbed pixels become; see `whyfooled.saliency.recovery.recovery_curve`.
     fractions
         Shares of the pixels to perturb, ascending. [ours]
     random_orders

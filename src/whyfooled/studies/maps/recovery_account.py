@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from whyfooled.drawing.figures.curves import Curves, curves_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, FAILED, FOOLED, check_some_fooled
-from whyfooled.studies.parts.over_images import Spread, check_some_method
+from whyfooled.studies.parts.over_images import Spread, check_some_method, judge, say_family
 from whyfooled.studies.table import Table
-from whyfooled.tensors.statistics import FEWEST
+from whyfooled.tensors.statistics import FEWEST, Side
 
 RANDOM, SIZE = "Random order", "Size of the perturbation"
 _REFERENCES = (RANDOM, SIZE)
@@ -21,9 +23,12 @@ def summarise(table: Table, seed: int) -> Summary:
     """Means over the shares of pixels, for every fill; areas under the curves; paired differences to the best."""
     sentences, tables = [_count_fooled(table)], []
     check_some_method(table, _REFERENCES)
-    for fill, rows in _read_fills(table).items():
-        recovered = Spread.of(rows, "method", "recovered", seed)
-        sentences.append(_judge(fill, recovered))
+    fills = _read_fills(table)
+    spreads = {fill: Spread.of(rows, "method", "recovered", seed) for fill, rows in fills.items()}
+    sides = judge({fill: _minus_random(recovered) for fill, recovered in spreads.items()})
+    for fill, rows in fills.items():
+        recovered = spreads[fill]
+        sentences.append(_say_highest(fill, recovered, [*sides[fill].values()], say_family(sides)))
         tables.append(_tabulate(fill, recovered, Spread.of(integrate(rows), "method", "area", seed), rows))
     return Summary(tuple(sentences), tuple(tables))
 
@@ -54,7 +59,13 @@ def _count_fooled(table: Table) -> str:
     )
 
 
-def _judge(fill: str, recovered: Spread) -> str:
+def _minus_random(recovered: Spread) -> Spread:
+    """Compare every method with a random order."""
+    return recovered.gaps({name: (name, RANDOM) for name in recovered.entries if name not in _REFERENCES})
+
+
+def _say_highest(fill: str, recovered: Spread, sides: Sequence[Side], judged: str) -> str:
+    """Say which method is the highest, and how many are better than a random order."""
     means, best = recovered.means, recovered.best(_REFERENCES)
     text = (
         f"When pixels become {_FILL_TITLES[fill]}: the highest is {best}, {means[best]} (random order {means[RANDOM]})."
@@ -62,11 +73,9 @@ def _judge(fill: str, recovered: Spread) -> str:
     if means[best].count < FEWEST:
         count = means[best].count
         return f"{text} Of {count} images nothing can be said about which methods are better than a random order."
-    sides = [difference.side() for name, difference in recovered.minus(RANDOM).items() if name not in _REFERENCES]
-    return (
-        f"{text} Of {len(sides)} methods {sides.count('above')} are better than a random order and "
-        f"{sides.count('below')} worse, by intervals of the paired difference that leave out 0."
-    )
+    better, worse = sides.count("above"), sides.count("below")
+    are = "is" if better == 1 else "are"
+    return f"{text} Of {len(sides)} methods {better} {are} better than a random order and {worse} worse, by {judged}."
 
 
 def _tabulate(fill: str, recovered: Spread, area: Spread, rows: pd.DataFrame) -> SummaryTable:

@@ -37,8 +37,6 @@ class SaliencyGrid(AttackedStudy):
     ----------
     attacks
         What the images are attacked with; not used on saved adversarial images.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     methods
         Saliency methods.
     """

@@ -158,7 +158,7 @@ class Stage:
 
     @property
     def explained(self) -> tuple[Classes, Classes]:
-        """Choose which classes maps explain, and which they are contrasted with (Gu & Tresp 2019, sec. 4).
+        """Choose which classes maps explain, and which they are contrasted with (Gu & Tresp 2019, sec. 3).
 
         The class that the classifier gives; contrasted with the true class where it is another one, else with the
         strongest other.

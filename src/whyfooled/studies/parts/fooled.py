@@ -114,6 +114,11 @@ class AttackedStudy(Study):
     """A study of what attacks do: it has attacks and a target, and shows while it runs how many images are fooled.
 
     A dataclass that derives from it declares the fields ``attacks`` and ``target``, and ``methods`` if it has some.
+
+    Parameters
+    ----------
+    target
+        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     """
 
     attacks: tuple[Any, ...]

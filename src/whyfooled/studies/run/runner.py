@@ -96,6 +96,7 @@ def run_study(
     *,
     model: str | Classifier = "lite0",
     weights: str | Path | None = None,
+    float32: bool = False,
     labels: str | Path | None = None,
     count: int | None = None,
     seed: int = 0,
@@ -125,6 +126,8 @@ def run_study(
         The classifier's name, as `load_classifier` takes it, or the classifier itself.
     weights
         As `load_classifier` takes them.
+    float32
+        Whether to run a model of another precision in single precision, on a copy.
     labels
         A CSV file with the columns ``file`` and ``label``, for files and folders of photographs.
     count
@@ -170,7 +173,7 @@ def run_study(
     made = with_seed(made, seed)
     source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
     _check_attacks(made, source)
-    recipe = ModelRecipe(model, weights, seed)
+    recipe = ModelRecipe(model, weights, seed, float32)
     classifier = recipe.load(device)
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))

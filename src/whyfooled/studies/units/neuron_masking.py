@@ -51,8 +51,6 @@ class NeuronMasking(AttackedStudy):
     attacks
         What the images are attacked with; not used on saved adversarial images, whose own attack is run again if it is
         known here.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     layers
         Names, patterns or ``"last-stage"``, see `whyfooled.classifier.layers.choose_layers`.
     shares

@@ -14,7 +14,7 @@ from whyfooled.drawing.figures.bands import bands_grid
 from whyfooled.drawing.figures.curves import Curves
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, check_some_attacked
-from whyfooled.studies.parts.over_images import Spread, swap_keys
+from whyfooled.studies.parts.over_images import Spread, judge, swap_keys
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval, Side
 
@@ -39,6 +39,8 @@ class Point:
     change, over
         The same minus that without a mask, and minus that with as many random units, paired by image. Of `LENGTH`, how
         many times as long the new perturbation is as that one, where both fool: a geometric mean.
+    sides
+        On which side of no difference ``change`` and ``over`` surely are, for each measure that images enough have.
     forwards, backwards
         What running the attack again took, in the mean; NaN if it was not.
     """
@@ -51,6 +53,7 @@ class Point:
     right: Mapping[str, Interval]
     change: Mapping[str, Interval]
     over: Mapping[str, Interval]
+    sides: Mapping[tuple[str, str], Side]
     forwards: float = math.nan
     backwards: float = math.nan
 
@@ -79,8 +82,9 @@ def summarise(table: Table, seed: int) -> Summary:
     how = (
         "Accuracy is the share of tested images that are given their true class. Old adversaries, failed ones "
         "included, were made for the classifier without a mask; attacked again, the same attack was run on the masked "
-        f"one. Random units were drawn {rows['draw'].nunique()} times, and attacked again the first time. Each "
-        "comparison is made at 95 %, and there is one for each number of units."
+        f"one. Random units were drawn {rows['draw'].nunique()} times, and attacked again the first time. What is "
+        "sure is so by tests of the paired differences, corrected (Holm) for all comparisons of a layer's most "
+        "sensitive units under an attack."
     )
     layers = list(_compare(rows, seed))
     verdicts = [_verdict(none, masked) for none, *masked in layers]
@@ -148,14 +152,26 @@ def _points(rows: pd.DataFrame, attack: str, layer: str, seed: int) -> Iterator[
     spreads = {measure: Spread.of(rows, "mask", measure, seed) for measure in (*ACCURACIES, LENGTH)}
     numbers = sorted({int(units) for units in rows["units"]})
     masks = [(choice, units) for units in numbers for choice in ((MOST, RANDOM, LEAST) if units else (NONE,))]
-    change = _gaps(spreads, {_name(*mask): _name(NONE, 0) for mask in masks})
-    over = _gaps(spreads, {_name(*mask): _name(RANDOM if mask[1] else NONE, mask[1]) for mask in masks})
+    beside_none = {_name(*mask): _name(NONE, 0) for mask in masks}
+    beside_random = {_name(*mask): _name(RANDOM if mask[1] else NONE, mask[1]) for mask in masks}
+    change, over = _gaps(spreads, beside_none), _gaps(spreads, beside_random)
+    most = [_name(*mask) for mask in masks if mask[0] == MOST]
+    references = {"change": beside_none, "over": beside_random}
+    sides = judge(
+        {
+            (kind, measure): spread.gaps({name: (name, pairs[name]) for name in most})
+            for kind, pairs in references.items()
+            for measure, spread in spreads.items()
+        }
+    )
     passes = rows.groupby("mask")[["forwards", "backwards"]].mean()
     right = swap_keys({measure: spreads[measure].means for measure in ACCURACIES})
     of = int(rows["layer_units"].max())
     for mask in masks:
         name = _name(*mask)
-        yield Point(attack, layer, *mask, of, right[name], change[name], over[name], *map(float, passes.loc[name]))
+        told = {place: of_masks[name] for place, of_masks in sides.items() if name in of_masks}
+        cost = map(float, passes.loc[name])
+        yield Point(attack, layer, *mask, of, right[name], change[name], over[name], told, *cost)
 
 
 def _gaps(spreads: Mapping[str, Spread], references: Mapping[str, str]) -> dict[str, dict[str, Interval]]:
@@ -179,13 +195,13 @@ def _verdict(none: Point, masked: Masked) -> str:
 
 def _on_side(points: Masked, kind: str, measure: str, side: Side) -> list[Point]:
     """Return the masks with which a number is surely higher (or lower) than without one, or with random units."""
-    return [point for point in points if getattr(point, kind)[measure].side() == side]
+    return [point for point in points if point.sides.get((kind, measure)) == side]
 
 
 def _old(none: Point, most: Masked, shown: Point, random: Point) -> str:
     """Say what becomes of old adversaries, and of them with random units masked, whatever the difference is."""
     over = shown.over["old"]
-    said = {"open": "as well", "above": "less", "below": "more"}[over.side()]
+    said = {"open": "as well", "above": "less", "below": "more"}[shown.sides.get(("over", "old"), "open")]
     higher = _surely_higher(_on_side(most, "change", "old", "above"), _on_side(most, "over", "old", "above"))
     return (
         f"masking the {shown.units} most sensitive of {none.of} units brings the accuracy on old adversaries from "
@@ -231,11 +247,12 @@ def _after(most: Masked, shown: Point) -> str:
         f"{_surely_higher(survives, _on_side(survives, 'over', 'again', 'above'))}"
     )
     longer = shown.change[LENGTH]
-    if longer.count < FEWEST:
+    if ("change", LENGTH) not in shown.sides:
         return text
-    sure = {"above": "surely longer", "below": "surely shorter", "open": "not surely of another length"}[longer.side(1)]
+    sure = {"above": "surely longer", "below": "surely shorter", "open": "not surely of another length"}
+    said = sure[shown.sides["change", LENGTH]]
     return (
-        f"{text}. Where both fool, the new perturbation is {sure} ({longer.format(2)} times as long; "
+        f"{text}. Where both fool, the new perturbation is {said} ({longer.format(2)} times as long; "
         f"{shown.over[LENGTH].format(2)} times as with random ones masked)"
     )
 

@@ -49,8 +49,6 @@ class SensitivityInterpretability(FooledStudy):
         A folder that ``whyfooled dissect`` wrote, of the classifier that is attacked.
     attacks
         What fools the classifier; not used on saved adversarial images.
-    target
-        ``"random"``, ``"least-likely"`` or ``"runner-up"``; any wrong class if None.
     layers
         Which of the dissected layers, by name; all if empty.
     control

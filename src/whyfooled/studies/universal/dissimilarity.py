@@ -21,7 +21,7 @@ from whyfooled.studies.universal.study import GRADIENT, Perturbed, UniversalStud
 from whyfooled.tensors.balls import Ball
 from whyfooled.types import Classes, Images
 from whyfooled.universal import UAP, UPIPCA, InterpretationAttack, RandomDirection, UPIGrad
-from whyfooled.universal.evaluation import MEASURES, TOP
+from whyfooled.universal.evaluation import DIRECTIONS, MEASURES, TOP
 
 
 @final
@@ -38,10 +38,6 @@ class UniversalDissimilarity(UniversalStudy):
         Ways to find a universal perturbation; their radius and ball are the study's.
     epsilons
         The balls' radii, on the scale of `scale`.
-    ball
-        ``"l2"`` or ``"linf"``.
-    scale
-        The value of white: 1 for pixel values from 0 to 1, or 255.
     saliency
         Saliency methods whose maps are to change.
     attack_steps
@@ -52,10 +48,6 @@ class UniversalDissimilarity(UniversalStudy):
     fit
         Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "". No
         image is both fitted to and tested.
-    fit_labels
-        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
-    fit_count
-        How many images to fit to, drawn at random; all if None.
     """
 
     methods: tuple[Any, ...] = (
@@ -75,18 +67,20 @@ class UniversalDissimilarity(UniversalStudy):
     fit: str = ""
     fit_labels: str = ""
     fit_count: int | None = None
+    directions: int = DIRECTIONS
 
     card: ClassVar[Card] = Card(
         name="universal-dissimilarity",
         title="Universal perturbations of maps",
         summary="How far universal perturbations move the maps of images that they were not fitted to.",
         source="Ehsani Oskouie & Farnia 2022, arXiv 2212.03095, tables 1 and 2",
-        cost="the fits; for each image and saliency method a map, for each perturbation 2 maps and 2 forwards, and for "
-        "each of `attack_steps` 2 maps, one of them differentiated, 1 forward and a gradient",
+        cost="the fits; for each image and saliency method a map, for each perturbation and random direction 2 maps "
+        "and 2 forwards, and for each of `attack_steps` 2 maps, one of them differentiated, 1 forward and a gradient",
     )
     columns: ClassVar[Columns] = {
         "saliency": "text",
         **UniversalStudy.ball_columns,
+        **UniversalStudy.chance_columns,
         "method": "text",
         "clipped": "flag",
         **UniversalStudy.fit_columns,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from whyfooled.drawing.figures.bands import tradeoff_figure
 from whyfooled.drawing.summary import Summary, SummaryTable
-from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
+from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows, judge, say_family
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
-from whyfooled.studies.universal.comparison import CHANCE, D, Measures, over_chance, spread_measures, tabulate
+from whyfooled.studies.universal.comparison import CHANCE, Compared, compare, tabulate
 from whyfooled.studies.universal.sentences import ball_text, first_measured, who_was_tested
-from whyfooled.tensors.statistics import FEWEST, Interval
+from whyfooled.tensors.statistics import FEWEST, Interval, Side
 from whyfooled.universal.evaluation import MEASURES
 
 ALONE = "Attack on each image by itself"
@@ -30,13 +32,14 @@ def summarise(table: Table, seed: int) -> Summary:
     first = first_measured(rows)
     what = (
         "D is how far the normalised map of an image moves, relative to the map; 0 is not at all. "
-        f"Epsilon is the {ball_text(first)}. “{CHANCE}” is as long, and what every perturbation is compared with."
+        f"Epsilon is the {ball_text(first)}. “{CHANCE}” are {rows['direction'].nunique()}, as long, and what every "
+        "perturbation is compared with: differences to them are as uncertain as one more random direction makes them."
     )
     measured = {clipped: _spread(rows, clipped, seed) for clipped in (False, True)}
+    sides = judge({place: _less_chance(compared) for place, compared in _flatten(measured[False])})
     verdicts = [
-        f"Maps of {saliency}, epsilon {epsilon}: {_verdict(measures)}"
-        for saliency, by_epsilon in measured[False].items()
-        for epsilon, measures in by_epsilon.items()
+        f"Maps of {place[0]}, epsilon {place[1]}: {_verdict(compared, sides[place], say_family(sides))}"
+        for place, compared in _flatten(measured[False])
     ]
     tables = [
         _table(saliency, by_epsilon, float(first["share"]), clipped)
@@ -52,30 +55,46 @@ def draw(table: Table, seed: int) -> Figure:
     for saliency, by_epsilon in _spread(table.read(), False, seed).items():
         curves: dict[str, list[tuple[float, Interval]]] = {}
         lines: dict[str, list[tuple[Interval, Interval]]] = {}
-        for epsilon, measures in by_epsilon.items():
-            for method, d in measures[D].means.items():
+        for epsilon, compared in by_epsilon.items():
+            for method, d in compared.d.means.items():
                 curves.setdefault(method, []).append((float(epsilon), d))
                 # An attack on one image keeps the class by its making, and would press the others together.
                 if method != ALONE:
-                    lines.setdefault(method, []).append((measures["fooled"].means[method], d))
+                    lines.setdefault(method, []).append((compared.measures["fooled"].means[method], d))
         panels[f"maps of {saliency}"] = curves, lines
     return tradeoff_figure(
         panels, x="epsilon", y="dissimilarity D of the maps", other="fooling rate", references=REFERENCES
     )
 
 
-def _spread(rows: pd.DataFrame, clipped: bool, seed: int) -> dict[str, dict[str, Measures]]:
+def _spread(rows: pd.DataFrame, clipped: bool, seed: int) -> dict[str, dict[str, Compared]]:
     """Spread out, for each saliency method and radius, what perturbations do, brought back to [0, 1] or not."""
-    measured: dict[str, dict[str, Measures]] = {}
+    measured: dict[str, dict[str, Compared]] = {}
     rows = rows[(rows["outcome"] == TESTED) & (rows["clipped"] == clipped)]
     for (saliency, epsilon), group in group_rows(rows, "saliency", "epsilon"):
-        measured.setdefault(saliency, {})[f"{float(epsilon):g}"] = spread_measures(group, "method", MEASURES, seed)
+        measured.setdefault(saliency, {})[f"{float(epsilon):g}"] = compare(group, "method", MEASURES, seed)
     return measured
 
 
-def _verdict(measures: Measures) -> str:
+def _flatten(measured: Mapping[str, Mapping[str, Compared]]) -> Iterator[tuple[tuple[str, str], Compared]]:
+    return (
+        ((saliency, epsilon), compared)
+        for saliency, by_epsilon in measured.items()
+        for epsilon, compared in by_epsilon.items()
+    )
+
+
+def _less_chance(compared: Compared) -> Spread:
+    """Compare every universal perturbation with chance."""
+    less = compared.less_chance
+    methods = tuple(method for method in less.entries if method not in REFERENCES)
+    values = [less.column(method) for method in methods]
+    return replace(less, entries=methods, values=torch.stack(values, dim=1) if values else less.values[:, :0])
+
+
+def _verdict(compared: Compared, sides: Mapping[str, Side], judged: str) -> str:
     """Say which perturbation moves the maps most, and how each stands to chance."""
-    d = measures[D].means
+    d = compared.d.means
     universal = [method for method in d if method not in REFERENCES]
     ranked = sorted(universal, key=lambda method: d[method].mean, reverse=True)
     if not ranked:
@@ -83,25 +102,24 @@ def _verdict(measures: Measures) -> str:
     best = ranked[0]
     if d[best].count < FEWEST:
         return f"of fewer than {FEWEST} images nothing can be said."
-    text = f"the largest D is {d[best]} ({best}), {over_chance(measures[D])[best]} times chance's {d[CHANCE].mean:.3f}"
+    text = f"the largest D is {d[best]} ({best}), {compared.over_chance[best]} times chance's {d[CHANCE].mean:.3f}"
     if len(ranked) > 1:
-        lead = measures[D].minus(ranked[1])[best]
+        lead = compared.d.minus(ranked[1])[best]
         sure = "more" if lead.side() == "above" else "not surely more"
         text += f", and {sure} than that of {ranked[1]} (by {lead.format(sign=True)})"
-    text = f"{text}. {_beside_chance(measures[D], ranked)} {_predictions(measures['fooled'], ranked)}"
+    text = f"{text}. {_beside_chance(sides, ranked, judged)} {_predictions(compared.measures['fooled'], ranked)}"
     return f"{text} An attack on each image by itself that keeps its class reaches {d[ALONE]}." if ALONE in d else text
 
 
 _SIDES = {"above": "above chance", "below": "below it", "open": "not to be told from it"}
 
 
-def _beside_chance(d: Spread, methods: Sequence[str]) -> str:
-    sides = {method: interval.side() for method, interval in d.minus(CHANCE).items()}
+def _beside_chance(sides: Mapping[str, Side], methods: Sequence[str], judged: str) -> str:
     told = (
-        f"{words}: {', '.join(method for method in methods if sides[method] == side) or 'none'}"
+        f"{words}: {', '.join(method for method in methods if sides.get(method) == side) or 'none'}"
         for side, words in _SIDES.items()
     )
-    return f"By paired intervals that leave out 0, {'; '.join(told)}."
+    return f"By {judged}, {'; '.join(told)}."
 
 
 def _predictions(fooled: Spread, methods: Sequence[str]) -> str:
@@ -110,7 +128,7 @@ def _predictions(fooled: Spread, methods: Sequence[str]) -> str:
     return f"Of the predictions change {told}, by chance {rates[CHANCE]}."
 
 
-def _table(saliency: str, by_epsilon: Mapping[str, Measures], share: float, clipped: bool) -> SummaryTable:
+def _table(saliency: str, by_epsilon: Mapping[str, Compared], share: float, clipped: bool) -> SummaryTable:
     values = "brought back to [0, 1]" if clipped else "as they are, outside of [0, 1] too"
     caption = (
         f"What perturbations do to the maps of {saliency}, and to predictions; the images' values {values}. Minus "

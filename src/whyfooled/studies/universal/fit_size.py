@@ -19,6 +19,7 @@ from whyfooled.studies.universal.comparison import D_AND_FOOLED
 from whyfooled.studies.universal.study import GRADIENT, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.universal import UPIPCA, UPIGrad
+from whyfooled.universal.evaluation import DIRECTIONS
 
 
 @final
@@ -39,16 +40,6 @@ class FitSize(UniversalStudy):
         How many times images are drawn for each size.
     saliency
         The saliency method whose maps are to change.
-    epsilon
-        The ball's radius, on the scale of `scale`.
-    ball
-        ``"l2"`` or ``"linf"``.
-    scale
-        The value of white: 1 for pixel values from 0 to 1, or 255.
-    fit
-        Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "".
-    fit_labels
-        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
     """
 
     methods: tuple[Any, ...] = (UPIGrad(), UPIPCA())
@@ -60,16 +51,19 @@ class FitSize(UniversalStudy):
     scale: int = 1
     fit: str = ""
     fit_labels: str = ""
+    directions: int = DIRECTIONS
 
     card: ClassVar[Card] = Card(
         name="fit-size",
         title="How many images a universal perturbation takes",
         summary="How far maps of test images move, over the number of images that perturbations are fitted to.",
         source="Ehsani Oskouie & Farnia 2022, arXiv 2212.03095, sec. 5",
-        cost="a fit for each method, size and repeat; for each image a map, and for each fit 1 map and 1 forward",
+        cost="a fit for each method, size and repeat; for each image a map, and for each fit and random "
+        "direction 1 map and 1 forward",
     )
     columns: ClassVar[Columns] = {
         **UniversalStudy.ball_columns,
+        **UniversalStudy.chance_columns,
         "method": "text",
         "size": "whole",
         "repeat": "whole",

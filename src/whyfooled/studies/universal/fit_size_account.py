@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from whyfooled.drawing.figures.bands import bands_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
-from whyfooled.studies.parts.over_images import check_some_method
+from whyfooled.studies.parts.over_images import check_some_method, judge, say_family
 from whyfooled.studies.parts.right_images import TESTED
 from whyfooled.studies.table import Table
-from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, D, Measures, spread_measures
+from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, Compared, D, compare
 from whyfooled.studies.universal.sentences import ball_text, first_measured, who_was_tested
-from whyfooled.tensors.statistics import FEWEST, Interval
+from whyfooled.tensors.statistics import FEWEST, Interval, Side
 
 
 def summarise(table: Table, seed: int) -> Summary:
@@ -29,7 +29,10 @@ def summarise(table: Table, seed: int) -> Summary:
         "draws lie apart says how much it matters which images are fitted to."
     )
     by_method = _spread(rows, seed)
-    verdicts = [f"{method}: {_verdict(measures)}" for method, measures in by_method.items()]
+    sides = judge({method: compared.less_chance for method, compared in by_method.items()})
+    verdicts = [
+        f"{method}: {_verdict(compared, sides[method], say_family(sides))}" for method, compared in by_method.items()
+    ]
     return Summary((who, what, *verdicts), (_table(by_method, _draws(rows)),))
 
 
@@ -39,8 +42,8 @@ def draw(table: Table, seed: int) -> Figure:
     by_method, draws = _spread(rows, seed), _draws(rows)
     curves: dict[str, list[tuple[float, Interval]]] = {}
     points: dict[str, list[tuple[float, float]]] = {}
-    for method, measures in by_method.items():
-        d, sizes = measures[D].means, _sizes(measures)
+    for method, compared in by_method.items():
+        d, sizes = compared.d.means, _sizes(compared)
         curves[method] = [(int(size), d[size]) for size in sizes]
         points[method] = [(int(size), mean) for size in sizes for mean in draws[method, size][D]]
     every = {size for curve in curves.values() for size, _ in curve}
@@ -49,19 +52,19 @@ def draw(table: Table, seed: int) -> Figure:
     return bands_figure(curves, x="images to fit to", y=y, references=[CHANCE], points=points)
 
 
-def _spread(rows: pd.DataFrame, seed: int) -> dict[str, Measures]:
+def _spread(rows: pd.DataFrame, seed: int) -> dict[str, Compared]:
     """Spread out, for each method, the numbers of images that it was fitted to, smallest first; all draws of each."""
     rows = rows[rows["outcome"] == TESTED]
     rows = rows.assign(fitted_to=rows["size"].map("{:.0f}".format).where(rows["size"].notna(), CHANCE))
     return {
-        str(method): spread_measures(rows[rows["method"].isin([method, CHANCE])], "fitted_to", D_AND_FOOLED, seed)
+        str(method): compare(rows[rows["method"].isin([method, CHANCE])], "fitted_to", D_AND_FOOLED, seed)
         for method in rows["method"].unique()
         if method != CHANCE
     }
 
 
-def _sizes(measures: Measures) -> list[str]:
-    return [size for size in measures[D].entries if size != CHANCE]
+def _sizes(compared: Compared) -> list[str]:
+    return [size for size in compared.d.entries if size != CHANCE]
 
 
 def _draws(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -71,29 +74,28 @@ def _draws(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     return {(str(part.index[0][0]), f"{part.index[0][1]:.0f}"): part for _, part in by_size}
 
 
-def _verdict(measures: Measures) -> str:
+def _verdict(compared: Compared, sides: Mapping[str, Side], judged: str) -> str:
     """Say from how many images on a method is above chance, and whether more images help."""
-    sizes = _sizes(measures)
+    sizes = _sizes(compared)
     least, most = sizes[0], sizes[-1]
-    if measures[D].means[most].count < FEWEST:
+    if compared.d.means[most].count < FEWEST:
         return f"of fewer than {FEWEST} test images nothing can be said."
-    minus_chance = measures[D].minus(CHANCE)
-    sides = [minus_chance[size].side() for size in sizes]
-    enough = [size for place, size in enumerate(sizes) if set(sides[place:]) == {"above"}]
-    above = f"D is above chance from {enough[0]} images on." if enough else "D is not surely above chance."
+    enough = [size for place, size in enumerate(sizes) if {sides.get(larger) for larger in sizes[place:]} == {"above"}]
+    above = f"D is above chance from {enough[0]} images on" if enough else "D is not surely above chance"
+    above = f"{above} (by {judged})."
     if least == most:
         return above
-    gain = measures[D].minus(least)[most]
+    gain = compared.d.minus(least)[most]
     sure = {"above": "larger", "below": "smaller", "open": "not surely another"}[gain.side()]
     return f"{above} Fitted to {most} images, it is {sure} than fitted to {least} (by {gain.format(sign=True)})."
 
 
-def _table(by_method: Mapping[str, Measures], draws: Mapping[tuple[str, str], pd.DataFrame]) -> SummaryTable:
+def _table(by_method: Mapping[str, Compared], draws: Mapping[tuple[str, str], pd.DataFrame]) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = []
-    for method, measures in by_method.items():
-        d, fooled = (spread.means for spread in measures.values())
-        minus_chance = measures[D].minus(CHANCE)
-        for size in _sizes(measures):
+    for method, compared in by_method.items():
+        d, fooled = (spread.means for spread in compared.measures.values())
+        minus_chance = compared.less_chance.means
+        for size in _sizes(compared):
             of_size = draws[method, size]
             known = of_size[D].dropna()
             span = f"{known.min():.3f} to {known.max():.3f}" if len(known) else None

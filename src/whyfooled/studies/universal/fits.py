@@ -92,7 +92,7 @@ class Fits:
         except MethodError as error:
             return Fitted(None, {**facts, "error": f"{named(method)}: {error}"})
         facts["fit_images"] = images.used(perturbation)
-        return Fitted(replace(perturbation, fitted_to=None, history=()), facts)
+        return Fitted(replace(perturbation, fitted_to=None, looks=frozenset(), history=()), facts)
 
     def prepared(self, carried: Any, *notes: str) -> Prepared:
         """Hand on what was found, and the images that were not fitted to."""

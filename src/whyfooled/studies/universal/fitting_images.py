@@ -9,8 +9,8 @@ from typing import final
 
 import torch
 
-from whyfooled.errors import ImageError, WhyfooledError
-from whyfooled.images import content_digest
+from whyfooled.errors import ImageError, WhyfooledError, hearing
+from whyfooled.images import content_digest, perceptual_hash
 from whyfooled.sources import Source, open_source, takes_labels
 from whyfooled.studies.parts.held_out import split
 from whyfooled.studies.prepare import Setting
@@ -89,12 +89,14 @@ def look_at(images: FittingImages, setting: Setting) -> FittingImages:
     """
     classifier = setting.classifier
     digests: dict[int, frozenset[str]] = {}
+    looks: set[str] = set()
     notes: list[str] = []
     for place in range(len(images.source)):
         try:
             sample = images.source[place]
             fitted = sample.fitted(classifier.fit, classifier.channels)
             digests[place] = frozenset((content_digest(sample.image), content_digest(fitted)))
+            looks.add(perceptual_hash(sample.image))
         except WhyfooledError as error:
             notes.append(f"{images.source.name(place)} cannot be fitted to: {error}")
         setting.progress(place + 1, len(images.source), "looking at the fitting images")
@@ -104,13 +106,16 @@ def look_at(images: FittingImages, setting: Setting) -> FittingImages:
         delta=torch.zeros(classifier.channels, *classifier.size),
         epsilon=1.0,
         fitted_to=frozenset().union(*digests.values()),
+        looks=frozenset(looks),
     )
-    check_unseen(
-        probe,
-        setting.source,
-        classifier,
-        images.tested,
-        lambda done, total, _: setting.progress(done, total, "looking at the test images"),
-    )
+    with hearing() as heard:
+        check_unseen(
+            probe,
+            setting.source,
+            classifier,
+            images.tested,
+            lambda done, total, _: setting.progress(done, total, "looking at the test images"),
+        )
+    notes += heard
     readable = images.source.only(list(digests))
     return replace(images, source=readable, digests=tuple(digests.values()), notes=tuple(notes))

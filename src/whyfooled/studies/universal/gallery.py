@@ -42,18 +42,6 @@ class UniversalGallery(UniversalStudy):
         Ways to find a universal perturbation; their radius and ball are the study's.
     saliency
         The saliency method whose maps are shown.
-    epsilon
-        The ball's radius, on the scale of `scale`.
-    ball
-        ``"l2"`` or ``"linf"``.
-    scale
-        The value of white: 1 for pixel values from 0 to 1, or 255.
-    fit
-        Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "".
-    fit_labels
-        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
-    fit_count
-        How many images to fit to, drawn at random; all if None.
     """
 
     methods: tuple[Any, ...] = (UPIGrad(), UPIPCA(), RandomDirection())

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
-
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ParameterError, at_least, bad_parameter
 from whyfooled.saliency import Gradient
@@ -19,9 +17,10 @@ from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, D
 from whyfooled.studies.universal.fits import Fits, Fitted, named
 from whyfooled.studies.universal.fitting_images import FittingImages, find_fitting_images, look_at
 from whyfooled.tensors.balls import Ball
+from whyfooled.tensors.randomness import random_directions
 from whyfooled.types import Images
-from whyfooled.universal import RandomDirection, UniversalMethod, UniversalPerturbation, changes
-from whyfooled.universal.evaluation import TOP, random_like
+from whyfooled.universal import RandomDirection, UniversalMethod, changes
+from whyfooled.universal.evaluation import DIRECTIONS, TOP
 from whyfooled.universal.maps import interpret
 
 GRADIENT = Gradient()
@@ -32,8 +31,25 @@ Perturbed = Iterable[tuple[Mapping[str, Any], Images | None]]
 class UniversalStudy(Study):
     """A study of universal perturbations: of one ball, and fitted to images that are not measured.
 
-    A dataclass that derives from it declares the fields ``ball``, ``scale``, ``fit`` and ``fit_labels``, and
-    ``fit_count`` if not all images are to be fitted to.
+    A dataclass that derives from it declares the fields ``ball``, ``scale``, ``fit`` and ``fit_labels``,
+    ``fit_count`` if not all images are to be fitted to, and ``directions`` if it compares with chance.
+
+    Parameters
+    ----------
+    epsilon
+        The ball's radius, on the scale of `scale`.
+    ball
+        ``"l2"`` or ``"linf"``.
+    scale
+        The value of white: 1 for pixel values from 0 to 1, or 255.
+    fit
+        Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "".
+    fit_labels
+        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
+    fit_count
+        How many images to fit to, drawn at random; all if None.
+    directions
+        How many random directions tell what chance does.
     """
 
     ball: Ball
@@ -41,9 +57,11 @@ class UniversalStudy(Study):
     fit: str
     fit_labels: str
     fit_count: int | None = None
+    directions: int = DIRECTIONS
 
     headline: ClassVar[str] = "D"
     ball_columns: ClassVar[Columns] = {"ball": "text", "scale": "whole", "epsilon": "real"}
+    chance_columns: ClassVar[Columns] = {"direction": "whole"}
     fit_columns: ClassVar[Columns] = {"outcome": "text", "fit": "text", "fit_images": "whole"}
 
     def check_parameters(self, methods: Sequence[Any], epsilons: Sequence[float], saliency: Sequence[Any]) -> None:
@@ -53,6 +71,8 @@ class UniversalStudy(Study):
         check_methods(saliency, "saliency")
         if self.fit_count is not None:
             at_least("fit_count", self.fit_count, 1)
+        # Of one direction it is not known how far others lie from it.
+        at_least("directions", self.directions, 2)
         if self.fit_labels and not self.fit:
             rule, fix = "are for fitting images of their own", "Give them with fit=PLACE."
             raise bad_parameter("fit_labels", rule, self.fit_labels, fix)
@@ -78,13 +98,14 @@ class UniversalStudy(Study):
         return {"ball": self.ball, "scale": self.scale, "epsilon": epsilon}
 
     def perturb(self, images: Images, fitted: Iterable[Fitted], epsilon: float, seed: int) -> Perturbed:
-        """Add every perturbation to images and, last, to each image a random direction of its own."""
+        """Add every perturbation to images and, last, each of the study's random directions."""
         shared = self.ball_facts(epsilon)
         for perturbation in fitted:
             yield {**shared, **perturbation.facts}, perturbation.applied_to(images)
-        whole = RandomDirection(epsilon=epsilon, ball=self.ball, scale=self.scale)
-        reference = UniversalPerturbation(whole.largest(torch.ones(images.shape[1:])), whole.radius, self.ball)
-        yield {**shared, "method": CHANCE}, random_like(reference, images, seed)
+        ball = RandomDirection(epsilon=epsilon, ball=self.ball, scale=self.scale)
+        for number, direction in enumerate(random_directions(images.shape[1:], self.directions, seed)):
+            delta = ball.largest(direction).to(images)
+            yield {**shared, "method": CHANCE, "direction": number}, images + delta
 
     @staticmethod
     def measure_changes(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, final
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.registry import Card
+from whyfooled.running.publishing import hide_folders
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, check_entries
@@ -21,6 +22,7 @@ from whyfooled.studies.universal.models import Models, check_same_classes
 from whyfooled.studies.universal.study import GRADIENT, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.universal import UPIGrad
+from whyfooled.universal.evaluation import DIRECTIONS
 
 _METHOD = UPIGrad()
 
@@ -42,18 +44,6 @@ class UniversalTransfer(UniversalStudy):
         The models, by the names that ``--model`` takes; they must tell the same classes apart.
     saliency
         The saliency method whose maps are to change.
-    epsilon
-        The ball's radius, on the scale of `scale`.
-    ball
-        ``"l2"`` or ``"linf"``.
-    scale
-        The value of white: 1 for pixel values from 0 to 1, or 255.
-    fit
-        Where the images to fit to come from, as the study's own; half of the study's own, drawn at random, if "".
-    fit_labels
-        A CSV file with the labels of the images to fit to, if they are photographs; the study's own file if "".
-    fit_count
-        How many images to fit to, drawn at random; all if None.
     """
 
     method: Any = _METHOD
@@ -65,17 +55,20 @@ class UniversalTransfer(UniversalStudy):
     fit: str = ""
     fit_labels: str = ""
     fit_count: int | None = None
+    directions: int = DIRECTIONS
 
     card: ClassVar[Card] = Card(
         name="universal-transfer",
         title="Universal perturbations on other models",
         summary="How far a perturbation that was fitted on one model moves the maps of others.",
         source="Ehsani Oskouie & Farnia 2022, arXiv 2212.03095, sec. 5",
-        cost="a fit on each model; for each image and model a map, and for each model and for chance 1 map, 1 forward",
+        cost="a fit on each model; for each image and model a map, and for each model and random direction 1 "
+        "map, 1 forward",
     )
     columns: ClassVar[Columns] = {
         "method": "text",
         **UniversalStudy.ball_columns,
+        **UniversalStudy.chance_columns,
         "fitted_on": "text",
         "tested_on": "text",
         **UniversalStudy.fit_columns,
@@ -85,12 +78,13 @@ class UniversalTransfer(UniversalStudy):
 
     def __post_init__(self) -> None:
         self.check_parameters((self.method,), (self.epsilon,), (self.saliency,))
-        check_entries("models", self.models, once=True)
+        # By which they are told apart in tables, wherever their files lie.
+        check_entries("models", [hide_folders(name) for name in self.models], once=True)
 
     def identity(self, setting: Setting) -> Mapping[str, Any]:
         """Tell which images are fitted to, and the models' weights."""
         models = Models(self.models, setting.seed)
-        digests = {name: models.get(name, setting.classifier).digest() for name in self.models}
+        digests = [(name, models.get(name, setting.classifier).digest()) for name in self.models]
         return {**super().identity(setting), "models_digests": digests}
 
     def prepare(self, setting: Setting) -> Prepared:
@@ -123,7 +117,7 @@ class UniversalTransfer(UniversalStudy):
         right = right_images(model, batch)
         perturbed = self.perturb(right.batch.images, batch.prepared[1], self.epsilon, batch.seed)
         rows = [*right.wrong_rows(), *self.measure_changes(self.saliency, model, right, perturbed)]
-        shared = {"tested_on": name, **self.ball_facts(self.epsilon)}
+        shared = {"tested_on": hide_folders(name), **self.ball_facts(self.epsilon)}
         chance = {"method": named(self.method), "fitted_on": CHANCE}
         return [{**shared, **row, **(chance if row.get("method") == CHANCE else {})} for row in rows]
 
@@ -138,7 +132,7 @@ class UniversalTransfer(UniversalStudy):
 
 def _on_model(name: str, fitted: Fitted) -> Fitted:
     """Let the rows of a perturbation say which model it was fitted on."""
-    facts = {**fitted.facts, "fitted_on": name}
+    facts = {**fitted.facts, "fitted_on": hide_folders(name)}
     if "error" in facts:
-        facts |= {"fit_images": None, "error": f"{name}: {facts['error']}"}
+        facts |= {"fit_images": None, "error": f"{hide_folders(name)}: {facts['error']}"}
     return replace(fitted, facts=facts)

@@ -65,6 +65,18 @@ def count_detectors_by_chance(layer: DissectedLayer, cutoff: float) -> Chance:
     return Chance(int(layer.detectors(cutoff).sum()), (layer.null_iou > cutoff).sum(1))
 
 
+def count_above_all(layer: DissectedLayer, cutoff: float) -> Chance:
+    """Count a layer's detectors with a larger IoU than under every permutation, and what chance gives of them.
+
+    By chance, any permutation might as well be the annotations as they are: of each, the units count that detect a
+    concept and have a larger IoU than under all others, the annotations as they are among them. [ours]
+    """
+    iou = torch.cat([layer.best_iou[None], layer.null_iou])
+    first, second = iou.topk(2, dim=0).values
+    counts = ((iou == first) & (first > second) & (iou > cutoff)).sum(1)
+    return Chance(int(counts[0]), counts[1:])
+
+
 def find_concepts_in_reach(layer: DissectedLayer, area: Int[Tensor, " c"], cutoff: float) -> Bool[Tensor, " c"]:
     """Tell which concepts some unit of a layer is active on enough pixels, and not on too many, to detect.
 
@@ -115,9 +127,12 @@ def _write_layer_sentence(dissection: DissectionRecord, dissected: DissectedLaye
         text += f", {len(concepts)} different ones{', most often' if len(concepts) > 1 else ':'} {most}"
     if not len(chance.counts):
         return f"{text}."
-    above = int((dissected.detectors(dissection.cutoff) & (dissected.null_iou < dissected.best_iou).all(0)).sum())
     text += f"; by chance {chance.text()} would, p {chance.p_value:.3f}"
-    return f"{text}. {above} of them have a larger IoU than in any permutation." if len(detected) else f"{text}."
+    if not len(detected):
+        return f"{text}."
+    above = count_above_all(dissected, dissection.cutoff)
+    have = "has" if above.observed == 1 else "have"
+    return f"{text}. {above.observed} of them {have} a larger IoU than in any permutation; by chance {above.text()}."
 
 
 def _write_on_chance(dissection: DissectionRecord) -> Iterator[str]:

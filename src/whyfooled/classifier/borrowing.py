@@ -1,0 +1,162 @@
+"""Everything that is set on a user's module, or in the whole process, for a while: modes, hooks, settings of PyTorch.
+
+A module belongs to its user, who may send images through it from several threads at once. Whatever has to be set on it
+is set here and nowhere else, so that what holds for threads holds everywhere:
+
+- Modes are held: the first block that wants a part of a module in evaluation mode puts it there, the last one gives it
+  its own mode back. Nobody waits for a forward pass of anybody else.
+- Hooks are everybody's, since PyTorch calls them in all threads. Ours do nothing but in the context that they were set
+  in (`contextvars`), which `asyncio.to_thread` hands on, and which a thread that is started otherwise begins without.
+- Settings of the whole process are set by the first block that wants them, and set back by the last.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any, final
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+_LOCK = threading.RLock()
+"""Held while something is set or set back, never while a module runs."""
+
+_HELD: dict[int, int] = {}
+"""How many blocks hold a part in evaluation mode that has another mode of its own, by its id; the blocks keep it."""
+
+_BLOCKS: ContextVar[frozenset[object]] = ContextVar("_BLOCKS", default=frozenset())
+"""The blocks with hooks that this context is inside of."""
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode for a while; every part has its own mode back when the last such block ends."""
+    with _LOCK:
+        parts = [part for part in module.modules() if part.training or id(part) in _HELD]
+        for part in parts:
+            part.training = False
+            _HELD[id(part)] = _HELD.get(id(part), 0) + 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            for part in parts:
+                _HELD[id(part)] -= 1
+                if not _HELD[id(part)]:
+                    del _HELD[id(part)]
+                    part.training = True
+
+
+@contextmanager
+def preserving(module: nn.Module) -> Iterator[None]:
+    """Lend a module to other code, in evaluation mode; its modes and its parameters' gradients are as before then."""
+    gradients = {parameter: parameter.grad for parameter in module.parameters()}
+    with evaluating(module):
+        try:
+            yield
+        finally:
+            with _LOCK:
+                for part in module.modules():
+                    part.training = False
+            for parameter, gradient in gradients.items():
+                parameter.grad = gradient
+
+
+@final
+class _Hook:
+    """A hook that acts only in the context of the block that set it."""
+
+    def __init__(self, act: Callable[..., Any], block: object) -> None:
+        self.act, self.block = act, block
+
+    def __call__(self, *given: Any) -> Any:
+        # PyTorch looks up how a hook is called after it has collected it, so what other threads hand over may differ.
+        return self.act(*given) if self.block in _BLOCKS.get() else None
+
+
+@contextmanager
+def hooked_after(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Call functions after parts of a module ran, inside this context: (part, arguments, output) -> None or another."""
+    with _setting_hooks(lambda block: [part.register_forward_hook(_Hook(act, block)) for part, act in hooks]):
+        yield
+
+
+@contextmanager
+def hooked_before(module: nn.Module, act: Callable[..., Any]) -> Iterator[None]:
+    """Call a function before a module runs, inside this context: (module, arguments, named) -> the arguments, both."""
+    with _setting_hooks(lambda block: [module.register_forward_pre_hook(_Hook(act, block), with_kwargs=True)]):
+        yield
+
+
+@contextmanager
+def _setting_hooks(register: Callable[[object], list[RemovableHandle]]) -> Iterator[None]:
+    block = object()
+    # Two hooks that are registered at the same moment would get the same number.
+    with _LOCK:
+        handles = register(block)
+    entered = _BLOCKS.set(_BLOCKS.get() | {block})
+    try:
+        yield
+    finally:
+        _BLOCKS.reset(entered)
+        with _LOCK:
+            for handle in handles:
+                handle.remove()
+
+
+def copy_at_rest(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """Copy a module as its user has it: with its own modes and hooks, and without what is set for a while.
+
+    Parameters
+    ----------
+    module
+        The module.
+    memo
+        What stands for tensors or parts in place of a copy, by their id, as `copy.deepcopy` takes it.
+    """
+    with _LOCK:
+        made = copy.deepcopy(module, memo)
+        for part, copied in zip(module.modules(), made.modules(), strict=False):
+            copied.training = copied.training or id(part) in _HELD
+            for hooks in (copied._forward_hooks, copied._forward_pre_hooks):
+                for number in [number for number, hook in hooks.items() if isinstance(hook, _Hook)]:
+                    del hooks[number]
+                    copied._forward_pre_hooks_with_kwargs.pop(number, None)
+    return made
+
+
+@final
+class SharedSetting:
+    """A setting of the whole process: the first block that wants it sets it, the last one sets it back.
+
+    Parameters
+    ----------
+    make
+        Makes the context manager that sets it.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._make = make
+        self._blocks = 0
+        self._context: AbstractContextManager[Any] | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Have it set inside the block."""
+        with _LOCK:
+            if not self._blocks:
+                self._context = self._make()
+                self._context.__enter__()
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with _LOCK:
+                self._blocks -= 1
+                if not self._blocks and self._context is not None:
+                    self._context.__exit__(None, None, None)
+                    self._context = None

@@ -1,0 +1,84 @@
+"""Calling a user's module: the one place where it is done, and where whatever goes wrong inside becomes a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whyfooled.classifier.borrowing import evaluating
+from whyfooled.errors import ModelError, WhyfooledError, first_line
+
+
+def call_module(module: nn.Module, inputs: Tensor) -> Any:
+    """Run a module in evaluation mode, and set back what it changes for all of PyTorch: the default type, gradients.
+
+    Raises
+    ------
+    ModelError
+        If it raises anything but Ctrl-C or an error of this package, ``sys.exit`` included: with its own words.
+    """
+    default, recording = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        with evaluating(module):
+            return module(inputs)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, WhyfooledError) or _is_signal(error):
+            raise
+        raise ModelError(
+            f"The model failed on images of the shape {tuple(inputs.shape)}: {quote(error)}. "
+            "If it needs another size, say so: Classifier(module, size=(height, width))."
+            f"{' If it takes one image at a time, ' + ONE_BY_ONE if len(inputs) > 1 else ''}"
+        ) from error
+    finally:
+        if torch.get_default_dtype() != default:
+            torch.set_default_dtype(default)
+        if torch.is_grad_enabled() != recording:
+            torch.set_grad_enabled(recording)
+
+
+def check_output(output: Any, count: int) -> Tensor:
+    """Return what a module gave for some images, or raise `ModelError` unless it is a row of logits for each."""
+    if not isinstance(output, Tensor):
+        raise ModelError(
+            f"The model must return one tensor of logits; got {type(output).__name__}. "
+            "Wrap it in a module that returns the logits alone."
+        )
+    if output.ndim != 2 or len(output) != count or output.shape[1] < 2:
+        raise ModelError(
+            f"The model must return logits of the shape (n, classes) for n={count} images, of two classes at least; "
+            f"got {tuple(output.shape)}.{_ONE_LOGIT if output.shape in ((count, 1), (count,)) else ''}"
+        )
+    if not output.is_floating_point():
+        raise ModelError(
+            f"The model must return logits as floating-point numbers; got {output.dtype}. Return what it has before it "
+            "rounds them or chooses a class; of complex numbers, their real part or their size."
+        )
+    return output
+
+
+_ONE_LOGIT = (
+    " One logit for two classes can be made two, in two lines: `class TwoLogits(torch.nn.Sequential):` and "
+    "`    def forward(self, x): z = super().forward(x).view(-1, 1); return torch.cat([-z, z], 1) / 2`. Then: "
+    "Classifier(TwoLogits(model))."
+)
+
+
+ONE_BY_ONE = (
+    "give it a batch's images one by one, in two lines: `class OneByOne(torch.nn.Sequential):` and `    def forward("
+    "self, x): return torch.cat(list(map(super().forward, x.split(1))))`. Then: Classifier(OneByOne(model))."
+)
+
+
+def quote(error: BaseException) -> str:
+    """Say in a line what an error of the model says."""
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({'' if error.code is None else error.code!r})"
+    said, kind = first_line(error), type(error).__name__
+    return said if said == kind or type(error) is RuntimeError else f"{kind}: {said}"
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Tell whether PyTorch raises this to stop a model that runs again for its values, and catches it further out."""
+    return type(error).__module__ == "torch.utils.checkpoint" and type(error).__name__.startswith("_")
