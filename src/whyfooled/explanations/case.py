@@ -272,8 +272,8 @@ def _write_notes(
     if made_elsewhere and float(changes.max()) <= 0.5 / 255:
         yield (
             f"The two images differ by {255 * float(changes.max()):.2g}/255 at most, which is what rounding to 8 bits "
-            "gives: the perturbation is gone. Give the tensor that was fed to the model, in float32 (of a report, that in "
-            "tensors.safetensors)."
+            "gives: the perturbation is gone. Give the tensor that was fed to the model, in float32; a report's is in "
+            "tensors.safetensors."
         )
     if made_elsewhere and change > SUSPICIOUS_CHANGE:
         yield (
