@@ -111,11 +111,11 @@ def _settle(path: Path, kind: FileKind, run: Mapping[str, Any], results: Callabl
         write_record(path, kind, run)
 
 
-def _is_ours(path: Path, found: set[str | None], run: str) -> bool:
+def _is_ours(path: Path, runs: set[str | None], run: str) -> bool:
     """Tell whether a damaged claim may be written anew: by the results in its folder, or by its seal if none tells."""
-    if found <= {None}:
+    if runs <= {None}:
         return is_whole(path.read_bytes()) is not None
-    return found <= {None, run}
+    return runs <= {None, run}
 
 
 def _describe_difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
