@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from whyfooled.attacks.adversaries import (
 from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
-from whyfooled.errors import ImageError, ParameterError, WhyfooledError, WhyfooledWarning, at_least, bad_parameter
+from whyfooled.errors import ImageError, ParameterError, WhyfooledError, at_least, bad_parameter, warn
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
 from whyfooled.registry import describe_value
 from whyfooled.running.kept import storable_text
@@ -240,10 +239,9 @@ class _Truth:
         if isinstance(self.labels, Mapping):
             unused = sorted(set(self.labels) - set(files) - {path.name for path in files.values()})
             if unused:
-                warnings.warn(
+                warn(
                     f"{len(unused)} of the {len(self.labels)} labels belong to no photograph, such as {unused[0]}. "
                     "Give paths below the photographs' common folder, or bare file names.",
-                    WhyfooledWarning,
                     stacklevel=3,
                 )
         labels = self.labels.values() if isinstance(self.labels, Mapping) else [self.labels]
