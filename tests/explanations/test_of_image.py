@@ -131,7 +131,8 @@ def test_methods_with_the_same_base_share_their_passes(image):
 def test_recovery_has_every_map_every_fill_and_both_references(fooled):
     titles = [one.title for one in fooled.recovery]
     assert titles[0] == "Enhanced guided backpropagation"
-    assert titles[-2:] == ["Size of the perturbation", "Random order"]
+    assert titles[-2:] == ["Control: size of the perturbation", "Control: random order"]
+    assert [one.control for one in fooled.recovery][-3:] == [False, True, True]
     assert len(titles) == 1 + len(fooled.evidence) + 2
     for one in fooled.recovery:
         assert set(one.curves) == {"zero", "mean", "noise", "blur"}
@@ -166,7 +167,7 @@ def test_an_image_that_is_wrong_already_is_said_and_explained(image):
     assert found.passes["attack"].backwards == 0
     assert any("nothing to fool" in note for note in found.notes)
     assert torch.equal(found.clean, found.adversarial)
-    assert "Size of the perturbation" not in [one.title for one in found.recovery]
+    assert "Control: size of the perturbation" not in [one.title for one in found.recovery]
 
 
 def test_an_example_made_elsewhere_is_explained(image, tmp_path):
@@ -293,11 +294,12 @@ def test_saving_writes_everything_and_the_page_needs_nothing_else(fooled, tmp_pa
         "pictures",
     }
     pictures = {path.name for path in (folder / "pictures").iterdir()}
-    assert {"clean.png", "adversarial.png", "delta.png", "recovery.png"} <= pictures
-    assert len([name for name in pictures if not name.startswith("regions")]) == 4 + 4 * (1 + len(fooled.evidence))
-    assert {"regions.png", "regions-clean-paper.png", "regions-adversarial-colour-blind.png"} <= pictures
+    assert {"clean.png", "adversarial.png", "delta.png", "perturbation-size.png", "effect.png", "ratio.png"} <= pictures
+    assert {"recovery-zero.png", "recovery-mean.png", "recovery-noise.png", "recovery-blur.png"} <= pictures
+    assert {"regions-paper.png", "regions-colour-blind.png"} <= pictures
+    assert len(pictures) == 12 + 6 * (1 + len(fooled.evidence))
     page = (folder / "report.html").read_text()
-    assert "Can these maps be trusted?" not in page
+    assert "under a universal perturbation?" not in page
     references = References()
     references.feed(page)
     assert references.found

@@ -62,7 +62,7 @@ def explain(
         str | None,
         typer.Option(
             help="Saliency methods to show beside the enhanced map, separated by commas. See: whyfooled methods.",
-            show_default="guided,deconvnet,gradient,input-x-gradient,gradcam",
+            show_default="guided,gradient,input-x-gradient,gradcam",
         ),
     ] = None,
     trust: Annotated[

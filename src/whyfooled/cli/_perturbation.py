@@ -86,6 +86,7 @@ def perturbation(
                 target=target,
                 regions=parts,
                 cam=maps,
+                seed=seed,
                 progress=progress,
             )
         write_files(explanation, staging)

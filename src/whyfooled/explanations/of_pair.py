@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from whyfooled.classifier import Classifier
 from whyfooled.errors import hearing
-from whyfooled.explanations.case import collect_fields, make_case, read_clean_image
+from whyfooled.explanations.case import collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
@@ -29,6 +29,7 @@ def explain_perturbation(
     target: str | int | None = None,
     regions: Regions | None = None,
     cam: Any = None,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> PerturbationExplanation:
     """Explain what the perturbation between two images does: which regions hold the true class down or lift the other.
@@ -51,6 +52,8 @@ def explain_perturbation(
         How the image is divided: a `Grid`, `Superpixels` or a label map; `Grid` if None.
     cam
         The class activation maps, or their name as on the command line; Grad-CAM if None, where the model allows it.
+    seed
+        Seed of the random perturbations that the given one is compared with.
     progress
         Called with the steps done, the steps in all, and what is being done.
 
@@ -68,6 +71,7 @@ def explain_perturbation(
         before = read_clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
             case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
+        by_chance = fool_by_chance(classifier, case, stages, seed)
         with stages.stage("regions"):
             maps = parse("saliency", cam, argument="cam") if isinstance(cam, str) else cam
             effect = find_effect(
@@ -85,9 +89,10 @@ def explain_perturbation(
             classifier,
             case,
             stages,
+            by_chance=by_chance,
             image=clean,
             notes=[*effect.notes, *heard],
-            parameters={"regions": effect.regions},
+            parameters={"regions": effect.regions, "seed": seed},
         ),
         effect=effect,
     )
@@ -143,6 +148,7 @@ def explain_units(
         before = read_clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
             case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
+        by_chance = fool_by_chance(classifier, case, stages, seed)
         with stages.stage("units"):
             changes = find_unit_changes(
                 classifier,
@@ -160,6 +166,7 @@ def explain_units(
             classifier,
             case,
             stages,
+            by_chance=by_chance,
             image=clean,
             notes=[*changes.notes, *heard],
             parameters={"dissection": str(dissection), "draws": draws, "seed": seed},

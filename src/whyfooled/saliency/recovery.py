@@ -20,6 +20,12 @@ from whyfooled.types import Classes, Images, Maps, PerImage
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """Shares of the pixels at which recovery is measured unless told otherwise."""
 
+RANDOM, SIZE = "Control: random order", "Control: size of the perturbation"
+"""What orders are called that come from no saliency method: any method must beat them to say anything."""
+
+VERDICT_FILL: Fill = "zero"
+"""What perturbed pixels become in the one test that a report's verdict on a map rests on. [ours]"""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -157,7 +163,10 @@ class RecoveryCurves:
         Where the order comes from.
     curves
         For each fill, the curve; of several orders if the order is random, else of one.
+    control
+        Whether the order comes from no saliency method, and is there for others to be compared with.
     """
 
     title: str
     curves: dict[str, RecoveryCurve]
+    control: bool = False
