@@ -78,6 +78,10 @@ def test_a_report_begins_with_pictures_and_few_words(plain):
     assert "Deconvnet" not in page
 
 
+def test_a_report_with_every_section_is_no_longer(folder):
+    assert len(read_words((folder / "report.html").read_text())[0]) <= 500
+
+
 def test_a_report_of_the_usual_size_is_small_and_shows_each_method_once(plain):
     page = plain / "report.html"
     assert page.stat().st_size <= 4_000_000

@@ -14,9 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from whyfooled._version import __version__
-from whyfooled.errors import OutputError, WhyfooledWarning, check_seed
+from whyfooled.errors import OutputError, WhyfooledWarning, check_seed, one_of
 
 INTERRUPTED, TERMINATED = 130, 143
+FORMATS = ("pdf", "svg", "png")
+"""The formats that figures are written in."""
 
 app = typer.Typer(
     add_completion=False,
@@ -46,7 +48,17 @@ Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for valu
 Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_check_seed)]
+Figures = Annotated[
+    str | None,
+    typer.Option(help="Write every picture and panel once more, one a file, for a paper: pdf, svg or png."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
+
+
+def check_figures(suffix: str | None) -> None:
+    """Raise `ParameterError` if figures are asked for in a format that there is not."""
+    if suffix is not None:
+        one_of("--figures", suffix, FORMATS)
 
 
 def _read_output(text: str | Path) -> Path:
@@ -59,6 +71,26 @@ def _read_output(text: str | Path) -> Path:
 def output_option(description: str, **more: Any) -> Any:
     """Make the option that says where to write."""
     return typer.Option("--output", "-o", help=description, parser=_read_output, metavar="<path>", **more)
+
+
+_NOT_REPEATED = frozenset({"output", "quiet", "figures", "palette"})
+"""Options that change nothing about what is found."""
+
+
+def write_command(context: typer.Context) -> str:
+    """Write the command that runs, with every option that decides what it finds, by the names of files alone."""
+    import shlex
+
+    from whyfooled.running.publishing import hide_folders
+
+    parts = ["whyfooled", *context.command_path.split()[1:]]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name in _NOT_REPEATED or value is None or value is False:
+            continue
+        parts += [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        parts += [] if value is True else [shlex.quote(hide_folders(str(value)))]
+    return " ".join(parts)
 
 
 def say(text: str) -> None:

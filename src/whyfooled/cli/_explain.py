@@ -11,6 +11,7 @@ import typer
 from whyfooled.cli._app import (
     Device,
     Epsilon,
+    Figures,
     Float32,
     Model,
     Quiet,
@@ -18,10 +19,12 @@ from whyfooled.cli._app import (
     Steps,
     Weights,
     app,
+    check_figures,
     interruptible,
     output_option,
     plain_warnings,
     say,
+    write_command,
 )
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
@@ -32,6 +35,7 @@ _STARTED = time.perf_counter()
 @app.command()
 @interruptible("Stopped. Nothing was written.")
 def explain(
+    context: typer.Context,
     image: Annotated[
         Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")
     ] = None,
@@ -80,6 +84,7 @@ def explain(
     ] = None,
     epsilon: Epsilon = None,
     steps: Steps = None,
+    figures: Figures = None,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
@@ -87,6 +92,7 @@ def explain(
 ) -> None:
     """Attack a photograph and explain why the classifier is fooled: a report, pictures, numbers, tensors."""
     # Only what an early mistake needs comes before the imports that take seconds.
+    check_figures(figures)
     overrides: dict[str, object] = {
         name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None
     }
@@ -138,10 +144,10 @@ def explain(
             )
         explanation = replace(
             explanation,
-            parameters={**explanation.parameters, **_name_given_files(image, trust)},
+            parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command(context)},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
-        write_files(explanation, staging)
+        write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
 

@@ -9,15 +9,18 @@ import typer
 
 from whyfooled.cli._app import (
     Device,
+    Figures,
     Float32,
     Model,
     Quiet,
     Seed,
     Weights,
     app,
+    check_figures,
     interruptible,
     output_option,
     plain_warnings,
+    write_command,
 )
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
@@ -27,6 +30,7 @@ from whyfooled.errors import bad_parameter
 @app.command()
 @interruptible("Stopped. Nothing was written.")
 def perturbation(
+    context: typer.Context,
     clean: Clean,
     adversarial: Adversarial = None,
     label: Label = None,
@@ -49,16 +53,20 @@ def perturbation(
     model: Model = "lite0",
     weights: Weights = None,
     float32: Float32 = False,
+    figures: Figures = None,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Show what a perturbation does, region by region: where it holds the true class down, where it lifts the other."""
+    check_figures(figures)
     given = {"--cell": cell, "--superpixels": superpixels, "--regions": regions}
     chosen = [option for option, value in given.items() if value is not None]
     if len(chosen) > 1:
         raise bad_parameter(chosen[1], f"excludes {chosen[0]}", given[chosen[1]], "Give one.")
+
+    from dataclasses import replace
 
     from whyfooled.classifier.zoo import load_classifier
     from whyfooled.explanations.of_pair import explain_perturbation
@@ -89,6 +97,7 @@ def perturbation(
                 seed=seed,
                 progress=progress,
             )
-        write_files(explanation, staging)
+        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command(context)})
+        write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

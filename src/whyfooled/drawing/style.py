@@ -44,10 +44,6 @@ def as_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-FORMATS = ("pdf", "svg", "png")
-"""The formats of files that figures are written in."""
-
-
 def as_file(figure: Figure, suffix: str) -> bytes:
     """Draw a figure as a file for a paper, on white, with text that stays text; the same bytes for the same figure."""
     buffer = io.BytesIO()

@@ -16,12 +16,21 @@ from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, ma
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
+from whyfooled.perturbation.sensitivity import choose_batch_size
 from whyfooled.registry import describe, parse, title, with_seed
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.pairs import pair_maps
-from whyfooled.saliency.recovery import RANDOM, SIZE, VERDICT_FILL, RecoveryCurves, random_maps, recovery_curve
+from whyfooled.saliency.recovery import (
+    BATCH_SIZE,
+    RANDOM,
+    SIZE,
+    VERDICT_FILL,
+    RecoveryCurves,
+    random_maps,
+    recovery_curve,
+)
 from whyfooled.tensors.fills import FILLS
 from whyfooled.types import Images, Progress, silent
 from whyfooled.units import Dissection
@@ -138,6 +147,7 @@ def explain(
             **({} if units is None else {"units": str(units)}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
+            "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
         },
     )
     return Explanation(

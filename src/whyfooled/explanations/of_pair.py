@@ -13,6 +13,7 @@ from whyfooled.explanations.case import collect_fields, fool_by_chance, make_cas
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
+from whyfooled.perturbation.sensitivity import choose_batch_size
 from whyfooled.registry import parse
 from whyfooled.running.provenance import Stages
 from whyfooled.types import Images, Progress, silent
@@ -92,7 +93,11 @@ def explain_perturbation(
             by_chance=by_chance,
             image=clean,
             notes=[*effect.notes, *heard],
-            parameters={"regions": effect.regions, "seed": seed},
+            parameters={
+                "regions": effect.regions,
+                "seed": seed,
+                "batch_size": {"regions": choose_batch_size(classifier.device)},
+            },
         ),
         effect=effect,
     )

@@ -23,6 +23,9 @@ FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 RANDOM, SIZE = "Control: random order", "Control: size of the perturbation"
 """What orders are called that come from no saliency method: any method must beat them to say anything."""
 
+BATCH_SIZE = 6
+"""How many perturbed images are classified at once unless told otherwise: small batches stay in a CPU's caches."""
+
 VERDICT_FILL: Fill = "zero"
 """What perturbed pixels become in the one test that a report's verdict on a map rests on. [ours]"""
 
@@ -75,7 +78,7 @@ def recovery_curve(
     fill: Fill = "zero",
     origin: Images | None = None,
     seed: int = 0,
-    batch_size: int = 6,
+    batch_size: int = BATCH_SIZE,
 ) -> RecoveryCurve:
     """Perturb the most salient pixels of adversarial images and see whether the true class comes back.
 

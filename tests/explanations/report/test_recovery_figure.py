@@ -16,7 +16,7 @@ def curve(*probability, orders=1):
         "fraction": [0.1, 0.2],
         "probability": list(probability),
         "probability_std": [0.1, 0.1],
-        "recovered": [0.0, 1.0],
+        "shares_right": [1] * orders,
     }
 
 
@@ -52,6 +52,10 @@ def test_two_drawings_in_one_page_share_no_names():
 def test_there_are_eight_lines_at_most_and_then_differences_from_random_orders():
     lines = draw_recovery(numbers(MOST_LINES - 1), "zero").axes[0].get_lines()
     assert len(lines) == MOST_LINES
+    assert [line.get_label() for line in lines][::7] == [
+        "Method 0: 1",
+        "Control: random order, 5 times (± 1 σ): 1",
+    ]
     panel = draw_recovery(numbers(MOST_LINES), "zero").axes[0]
     assert not panel.get_lines()
     shown = np.array([float(text.get_text()) for text in panel.texts]).reshape(MOST_LINES, 2)

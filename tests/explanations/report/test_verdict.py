@@ -15,6 +15,7 @@ def numbers(own=2, random=(0, 1, 1), *, outcome="fooled", seen=1, chance=(0, 19)
     after = {"index": seen, "name": ("oak", "elm")[seen], "probability": probability}
     return {
         "outcome": outcome,
+        "parameters": {"attack": "cw"},
         "true": {"name": "oak", "index": 0},
         "wrong": {"name": "elm", "index": 1},
         "predictions": {"clean": [before], "adversarial": [after]},
@@ -154,4 +155,7 @@ def test_next_steps_leave_out_what_was_done():
     assert any("--units" in command for command in commands)
     done = [step.command for step in list_next_steps({**numbers(), "units": {}, "trust": {}})]
     assert not any("--units" in command or "--trust" in command for command in done)
-    assert any("--epsilon" in step.command for step in list_next_steps(numbers(outcome="failed")))
+    failed = numbers(outcome="failed")
+    assert any("--epsilon" in step.command for step in list_next_steps(failed))
+    # Of an image made elsewhere there is no attack to give more room.
+    assert not any("--epsilon" in step.command for step in list_next_steps({**failed, "parameters": {}}))

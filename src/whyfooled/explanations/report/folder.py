@@ -44,7 +44,8 @@ def write_files(explained: Explained, folder: Path, figures: str | None = None) 
     folder
         Where to write.
     figures
-        The format, one of `FORMATS`, in which every picture and panel is written once more, as a paper needs it.
+        The format, ``"pdf"``, ``"svg"`` or ``"png"``, in which every picture and panel is written once more, one a
+        file, as a paper needs it.
     """
     numbers = collect_numbers(explained)
     _write_pictures(explained, numbers, folder / "pictures")

@@ -18,6 +18,9 @@ from whyfooled.explanations.report.units_view import prepare_units
 from whyfooled.explanations.report.verdict import list_next_steps, write_happened, write_trusted
 from whyfooled.images import to_picture
 
+SMALL = 100
+"""Side in pixels under which pictures are enlarged without smoothing, so that pixels stay pixels. [ours]"""
+
 
 def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
     """Write what is explained and its numbers as one HTML page without any reference to another file."""
@@ -27,6 +30,7 @@ def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
     names = (numbers["true"]["name"], numbers["wrong"]["name"])
     return load_template("whyfooled.explanations.report", "report.html.j2", scripts=("report.js",)).render(
         numbers=numbers,
+        small=min(explained.clean.shape[1:]) < SMALL,
         verdicts=[verdict for verdict in (write_happened(numbers), write_trusted(numbers)) if verdict is not None],
         steps=list_next_steps(numbers),
         added=write_perturbation(numbers),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from whyfooled.drawing.style import COLOURS, DASHES, PANEL_SIZE, plain_panel, plain_text
 from whyfooled.drawing.words import shortened
+from whyfooled.explanations.report.recovery import write_whole
 from whyfooled.saliency.recovery import RANDOM
 
 FILL_TITLES = {"zero": "black", "mean": "the image's mean colour", "noise": "uniform noise", "blur": "blurred"}
@@ -31,14 +32,19 @@ def draw_recovery(numbers: dict[str, Any], fill: str, ink: str = "black") -> Fig
         return _draw_differences(numbers, fill, ink)
     curves = numbers["recovery"]
     width, height = PANEL_SIZE
-    figure = Figure(figsize=(width, height + 0.17 * len(curves)), layout="constrained")
+    figure = Figure(figsize=(width, height + 0.17 * (len(curves) + 1)), layout="constrained")
     panel = figure.subplots()
     _draw_curves(panel, [(one, one["fills"][fill]) for one in curves], numbers, ink)
     panel.set_title(f"pixels become {FILL_TITLES.get(fill, fill)}", fontsize=10, color=ink)
     # A class may be called anything, dollar signs included.
     panel.set_ylabel(plain_text(f"probability of {shortened(numbers['true']['name'], 24)}"), color=ink)
     panel.set_xlabel("perturbed pixels, the strongest first", color=ink)
-    figure.legend(loc="outside lower left", frameon=False, labelcolor=ink, fontsize=9, labelspacing=0.3)
+    points = len(curves[0]["fills"][fill]["fraction"])
+    legend = figure.legend(
+        title=f"right at how many of {points} shares:", loc="outside lower left", frameon=False, labelcolor=ink,
+        fontsize=9, title_fontsize=9, alignment="left", labelspacing=0.3,
+    )  # fmt: skip
+    legend.get_title().set_color(ink)
     return figure
 
 
@@ -58,8 +64,10 @@ def _draw_curves(
             low = [max(0.0, p - s) for p, s in zip(probability, spread, strict=True)]
             high = [min(1.0, p + s) for p, s in zip(probability, spread, strict=True)]
             panel.fill_between(share, low, high, color=_GREY, alpha=0.25, linewidth=0)
-            label = f"{order['title']}, {curve['orders']} times (± 1 standard deviation)"
+            label = f"{order['title']}, {curve['orders']} times (± 1 σ)"
             style = {"color": _GREY, "linestyle": "-"}
+        counts = curve["shares_right"]
+        label = f"{label}: {write_whole(sum(counts) / len(counts))}"
         panel.plot(share, probability, linewidth=2.2 if number == 0 or order["control"] else 1.4, label=label, **style)
     panel.set_ylim(-0.02, 1.02)
     panel.set_xscale("symlog", linthresh=0.005, linscale=0.4)

@@ -7,7 +7,6 @@ from typing import Any
 from whyfooled.drawing.style import INK, as_svg
 from whyfooled.explanations.report.recovery import judge_headline, judge_recovery, write_whole
 from whyfooled.explanations.report.recovery_figure import FILL_TITLES, draw_recovery
-from whyfooled.explanations.report.verdict import write_recovery_sentence
 from whyfooled.saliency.recovery import VERDICT_FILL
 
 
@@ -18,11 +17,10 @@ def prepare_recovery(numbers: dict[str, Any]) -> dict[str, Any] | None:
     fills = list(numbers["recovery"][0]["fills"])
     figures = [
         {"title": f"pixels become {FILL_TITLES.get(fill, fill)}", "svg": as_svg(draw_recovery(numbers, fill, INK))}
-        for fill in sorted(fills, key=lambda fill: fill != VERDICT_FILL)
+        for fill in sorted(fills, key=lambda fill: (fill != VERDICT_FILL, fill))
     ]
-    verdict = judge_headline(numbers)
     return {
-        "sentence": "" if verdict is None else write_recovery_sentence(numbers, verdict),
+        "judged": judge_headline(numbers) is not None,
         "figures": figures,
         "points": len(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"]),
         "rows": _list_rows(numbers),

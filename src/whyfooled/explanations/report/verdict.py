@@ -165,7 +165,7 @@ def list_next_steps(numbers: Mapping[str, Any]) -> list[Step]:
 
 
 def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
-    if numbers["outcome"] == "failed":
+    if numbers["outcome"] == "failed" and numbers["parameters"].get("attack") is not None:
         yield Step("Give the attack more room:", "whyfooled explain PHOTOGRAPH --attack bim --epsilon 8/255")
     if numbers.get("recovery"):
         yield Step(
