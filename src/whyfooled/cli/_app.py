@@ -48,6 +48,10 @@ Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for valu
 Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_check_seed)]
+RegionNames = Annotated[
+    Path | None,
+    typer.Option("--names", help="What the labels of --regions are called: a line for each, the first for 0; or CSV."),
+]
 Figures = Annotated[
     str | None,
     typer.Option(help="Write every picture and panel once more, one a file, for a paper: pdf, svg or png."),

@@ -82,6 +82,19 @@ def explain(
         Path | None,
         typer.Option(help="The folder of a dissection of this model: see what the attack does to hidden units."),
     ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            help="A label map of the photograph, .npy or a picture of whole numbers: see on which region it acts."
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="What the labels of --regions are called: a line for each, the first for 0; or CSV."),
+    ] = None,
+    attack_in: Annotated[
+        str | None, typer.Option(help="The region of --regions, by name, in which alone the attack may act.")
+    ] = None,
     epsilon: Epsilon = None,
     steps: Steps = None,
     figures: Figures = None,
@@ -101,6 +114,11 @@ def explain(
         raise bad_parameter(
             "--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one."
         )
+    for option, value in {"--names": names, "--attack-in": attack_in}.items():
+        if value is not None and regions is None:
+            raise bad_parameter(option, "is about the regions of --regions", "no --regions")
+    if attack_in is not None and adversarial is not None:
+        raise bad_parameter("--attack-in", "is for an attack that is run here", "--adversarial", "Give one.")
     if resize and trust is None:
         raise bad_parameter("--resize", "is for the perturbation of --trust", "no --trust")
 
@@ -139,6 +157,9 @@ def explain(
                 methods=chosen,
                 trust=universal,
                 units=units,
+                regions=regions,
+                names=names,
+                attack_in=attack_in,
                 seed=seed,
                 progress=progress,
             )

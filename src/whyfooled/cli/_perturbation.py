@@ -46,6 +46,10 @@ def perturbation(
         Path | None,
         typer.Option(help="Take the regions of a label map, in place of a grid: .npy, or a picture of whole numbers."),
     ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="What the labels of --regions are called: a line for each, the first for 0; or CSV."),
+    ] = None,
     cam: Annotated[
         str | None,
         typer.Option(help="The maps below the regions, such as gradcam, gradcampp or cam.", show_default="gradcam"),
@@ -65,6 +69,9 @@ def perturbation(
     chosen = [option for option, value in given.items() if value is not None]
     if len(chosen) > 1:
         raise bad_parameter(chosen[1], f"excludes {chosen[0]}", given[chosen[1]], "Give one.")
+
+    if names is not None and regions is None:
+        raise bad_parameter("--names", "is about the regions of --regions", "no --regions")
 
     from dataclasses import replace
 
@@ -93,6 +100,7 @@ def perturbation(
                 label=label,
                 target=target,
                 regions=parts,
+                names=names,
                 cam=maps,
                 seed=seed,
                 progress=progress,

@@ -184,6 +184,7 @@ def make_case(
     adversarial: str | Path | Images | None = None,
     label: str | int | None = None,
     target: str | int | None = None,
+    mask: Tensor | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Case:
@@ -203,6 +204,8 @@ def make_case(
         The true class (name or index); the class predicted on the clean image if None.
     target
         The class that the attack is to reach (name or index); any wrong one if None.
+    mask
+        (1,1,h,w) Which pixels the attack may change; all if None.
     seed
         Seed of the attack.
     progress
@@ -230,7 +233,7 @@ def make_case(
         given["attack"] = None
     else:
         chosen = _choose_attack(attack, seed)
-        result = run_attack(chosen, classifier, clean, goal, progress=progress)
+        result = run_attack(chosen, classifier, clean, goal, mask=mask, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
         given["attack_parameters"] = _describe_parameters(chosen)
     return _build_case(classifier, result, true, aim, given)

@@ -12,6 +12,7 @@ from torch import Tensor
 from whyfooled.classifier.passes import Passes
 from whyfooled.perturbation.by_chance import FooledByChance
 from whyfooled.perturbation.effect import Effect
+from whyfooled.perturbation.named_effect import NamedEffect
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.recovery import RecoveryCurves
 from whyfooled.types import Image, Outcome
@@ -54,6 +55,8 @@ class Explained(ABC):
         One for each map, then for the size of the perturbation, then for random orders.
     effect
         What the perturbation does, region by region.
+    named
+        What the perturbation does on regions with names.
     trust
         How much the clean image's maps change under a universal perturbation.
     units
@@ -77,6 +80,7 @@ class Explained(ABC):
     evidence: tuple[Evidence, ...] = ()
     recovery: tuple[RecoveryCurves, ...] = ()
     effect: Effect | None = None
+    named: NamedEffect | None = None
     trust: Trust | None = None
     units: UnitChanges | None = None
 

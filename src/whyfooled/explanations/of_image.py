@@ -11,9 +11,10 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, hearing
+from whyfooled.errors import MethodError, ParameterError, bad_parameter, hearing
 from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
+from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.perturbation.sensitivity import choose_batch_size
@@ -57,6 +58,9 @@ def explain(
     methods: Sequence[Any] | None = None,
     trust: UniversalPerturbation | str | Path | None = None,
     units: Dissection | str | Path | None = None,
+    regions: str | Path | Tensor | None = None,
+    names: str | Path | None = None,
+    attack_in: str | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -87,6 +91,14 @@ def explain(
     units
         A dissection of this classifier, or its folder: the explanation then says what the attack does to the dissected
         units, and through them to the logits. That takes 6 forward passes, and 4 backward passes down to the layers.
+    regions
+        A label map of the photograph (its file, or a tensor (h,w) of whole numbers), of the photograph's size or the
+        classifier's input size: the explanation then says what the perturbation does on each of its regions.
+    names
+        The file that names the labels of `regions`: a line for each, the first for 0; or CSV with ``label`` and
+        ``name``.
+    attack_in
+        The name of the region in which alone the attack may act.
     seed
         Seed of everything random.
     progress
@@ -107,11 +119,22 @@ def explain(
     """
     if attack is not None and adversarial is not None:
         raise ParameterError("`attack` and `adversarial` exclude each other: the image is attacked, or was. Give one.")
+    if regions is None and (names is not None or attack_in is not None):
+        missing = "names" if names is not None else "attack_in"
+        raise bad_parameter(missing, "is about the regions of `regions`", "no `regions`")
+    if attack_in is not None and adversarial is not None:
+        raise ParameterError("`attack_in` and `adversarial` exclude each other: the image was attacked already.")
     universal = _open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     stages = Stages(classifier, progress)
     with hearing() as heard:
-        clean = read_clean_image(classifier, image, adversarial)
+        if isinstance(image, (str, Path)) and not is_tensor_file(Path(image)):
+            photograph: Any = read_photograph(image)
+        else:
+            photograph = image
+        clean = read_clean_image(classifier, photograph, adversarial)
+        places = None if regions is None else read_named_regions(classifier, photograph, clean, regions, names)
+        within = None if attack_in is None or places is None else places.find(attack_in, "attack_in")
         with stages.stage("attack"):
             case = make_case(
                 classifier,
@@ -120,6 +143,7 @@ def explain(
                 adversarial=adversarial,
                 label=label,
                 target=target,
+                mask=within,
                 seed=seed,
                 progress=progress,
             )
@@ -127,6 +151,7 @@ def explain(
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
         effect = _find_effect(classifier, case, stages)
+        named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
         recovery = _measure_recovery(classifier, case, [headline, *evidence], seed, stages)
         trusted = (
@@ -145,6 +170,7 @@ def explain(
         parameters={
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
+            **describe_named(regions, names, attack_in),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
             "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
@@ -156,6 +182,7 @@ def explain(
         evidence=tuple(evidence),
         recovery=tuple(recovery),
         effect=effect,
+        named=named,
         trust=trusted,
         units=changes,
     )

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image as PILImage
+from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import hearing
+from whyfooled.errors import bad_parameter, hearing
 from whyfooled.explanations.case import collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
+from whyfooled.explanations.named import describe_named, find_named, read_named_regions
+from whyfooled.images import is_tensor_file, read_photograph
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
 from whyfooled.perturbation.sensitivity import choose_batch_size
@@ -29,6 +32,7 @@ def explain_perturbation(
     label: str | int | None = None,
     target: str | int | None = None,
     regions: Regions | None = None,
+    names: str | Path | None = None,
     cam: Any = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -51,6 +55,9 @@ def explain_perturbation(
         where that is the true one, the strongest other.
     regions
         How the image is divided: a `Grid`, `Superpixels` or a label map; `Grid` if None.
+    names
+        The file that names the labels of a label map, which may then have the photograph's size too: the explanation
+        says what the perturbation does on each name.
     cam
         The class activation maps, or their name as on the command line; Grad-CAM if None, where the model allows it.
     seed
@@ -67,12 +74,22 @@ def explain_perturbation(
     MethodError
         If class activation maps were asked for and the model has none.
     """
+    if names is not None and not isinstance(regions, Tensor):
+        raise bad_parameter("names", "is about the regions of a label map", "no label map in `regions`")
     stages = Stages(classifier, progress)
     with hearing() as heard:
-        before = read_clean_image(classifier, clean, adversarial)
+        photograph: Any = clean
+        if isinstance(clean, (str, Path)) and not is_tensor_file(Path(clean)):
+            photograph = read_photograph(clean)
+        before = read_clean_image(classifier, photograph, adversarial)
+        places = None
+        if names is not None and isinstance(regions, Tensor):
+            places = read_named_regions(classifier, photograph, before, regions, names)
+            regions = places.labels
         with stages.stage("predictions"):
             case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
         by_chance = fool_by_chance(classifier, case, stages, seed)
+        named = None if places is None else find_named(classifier, case, places, stages)
         with stages.stage("regions"):
             maps = parse("saliency", cam, argument="cam") if isinstance(cam, str) else cam
             effect = find_effect(
@@ -96,10 +113,12 @@ def explain_perturbation(
             parameters={
                 "regions": effect.regions,
                 "seed": seed,
+                **describe_named(None, names),
                 "batch_size": {"regions": choose_batch_size(classifier.device)},
             },
         ),
         effect=effect,
+        named=named,
     )
 
 

@@ -56,13 +56,14 @@ def test_there_are_eight_lines_at_most_and_then_differences_from_random_orders()
         "Method 0: 1",
         "Control: random order, 5 times (± 1 σ): 1",
     ]
-    panel = draw_recovery(numbers(MOST_LINES), "zero").axes[0]
+    figure = draw_recovery(numbers(MOST_LINES), "zero")
+    panel = figure.axes[0]
     assert not panel.get_lines()
     shown = np.array([float(text.get_text()) for text in panel.texts]).reshape(MOST_LINES, 2)
     # In percentage points: 20 + 5 k less 30, and 60 less 50.
     assert shown[:, 0].tolist() == [5 * k - 10 for k in range(MOST_LINES)]
     assert shown[:, 1].tolist() == [10] * MOST_LINES
-    assert "5 random orders" in panel.get_title()
+    assert "5 random orders" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])

@@ -21,6 +21,7 @@ from whyfooled.explanations.report.evidence_view import (
     draw_maps,
     make_file_name,
 )
+from whyfooled.explanations.report.named_view import draw_named
 from whyfooled.explanations.report.numbers import collect_numbers
 from whyfooled.explanations.report.page import write_page
 from whyfooled.explanations.report.recovery_figure import draw_recovery
@@ -54,6 +55,8 @@ def write_files(explained: Explained, folder: Path, figures: str | None = None) 
     if explained.effect is not None:
         table = explained.effect.sensitivity.to_frame().drop(columns="image")
         (folder / "regions.csv").write_text(table.to_csv(index=False), encoding="utf-8")
+    if explained.named is not None:
+        (folder / "named.csv").write_text(explained.named.to_frame().to_csv(index=False), encoding="utf-8")
     if explained.units is not None:
         (folder / "units.csv").write_text(explained.units.to_frame().to_csv(index=False), encoding="utf-8")
     text = json.dumps(numbers, indent=2, ensure_ascii=False)
@@ -97,6 +100,8 @@ def draw_figures(explained: Explained, numbers: dict[str, Any]) -> dict[str, Fig
     drawn: dict[str, Figure] = {}
     if explained.effect is not None:
         drawn |= draw_effect_figures(explained.effect, numbers, explained.clean, explained.delta)
+    if explained.named is not None:
+        drawn["named"] = draw_named(explained.named, explained.clean)
     fills = numbers["recovery"][0]["fills"] if explained.recovery else ()
     return drawn | {f"recovery-{make_file_name(fill)}": draw_recovery(numbers, fill) for fill in fills}
 
@@ -108,6 +113,8 @@ def collect_tensors(explained: Explained) -> dict[str, Tensor]:
     if effect is not None:
         named |= name_effect_tensors(effect)
         named |= {} if effect.cams is None else _name_map_tensors(effect.cams)
+    if explained.named is not None:
+        named["named/labels"] = explained.named.labels
     if explained.units is not None:
         named |= name_unit_tensors(explained.units)
     for evidence in list_evidence(explained):

@@ -12,6 +12,7 @@ from whyfooled.drawing.pictures import magnification, scale_of
 from whyfooled.explanations.explained import Explained, list_evidence
 from whyfooled.explanations.report.effect import collect_effect_numbers
 from whyfooled.explanations.report.evidence import find_blindness, measure_similarities
+from whyfooled.explanations.report.named import collect_named_numbers
 from whyfooled.explanations.report.trust import collect_trust_numbers
 from whyfooled.explanations.report.units import collect_unit_numbers
 from whyfooled.saliency.evidence import Evidence
@@ -42,6 +43,7 @@ def collect_numbers(explained: Explained) -> dict[str, Any]:
         "effect": None
         if effect is None
         else collect_effect_numbers(effect, explained.delta, logits, explained.true, explained.wrong),
+        **({} if explained.named is None else {"named": collect_named_numbers(explained.named, explained.names)}),
         **({} if units is None else {"units": collect_unit_numbers(units)}),
         "notes": list(explained.notes),
         "parameters": dict(explained.parameters),

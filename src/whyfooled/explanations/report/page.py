@@ -6,17 +6,21 @@ from typing import Any
 
 from whyfooled.drawing.html import load_template, write_data_uri
 from whyfooled.drawing.pictures import draw_delta
+from whyfooled.drawing.style import INK, as_svg
 from whyfooled.explanations.explained import Explained
 from whyfooled.explanations.report.account import write_perturbation
 from whyfooled.explanations.report.effect_view import prepare_effect
 from whyfooled.explanations.report.evidence import write_evidence_sentences
 from whyfooled.explanations.report.evidence_view import prepare_evidence
+from whyfooled.explanations.report.named import write_named_sentences
+from whyfooled.explanations.report.named_view import draw_named
 from whyfooled.explanations.report.recovery_view import prepare_recovery
 from whyfooled.explanations.report.trust_view import prepare_trust
 from whyfooled.explanations.report.units_account import write_unit_sentences
 from whyfooled.explanations.report.units_view import prepare_units
 from whyfooled.explanations.report.verdict import list_next_steps, write_happened, write_trusted
 from whyfooled.images import to_picture
+from whyfooled.perturbation.named_effect import NamedEffect
 
 SMALL = 100
 """Side in pixels under which pictures are enlarged without smoothing, so that pixels stay pixels. [ours]"""
@@ -44,6 +48,15 @@ def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
         effect=None if effect is None else prepare_effect(effect, numbers, explained.clean, explained.delta),
         units=None if units is None else prepare_units(units, numbers["units"], explained.clean.shape[1:]),
         unit_sentences=[] if units is None else write_unit_sentences(numbers["units"], *names),
+        named=None if explained.named is None else _prepare_named(explained, explained.named, numbers),
         trust=None if trust is None else prepare_trust(trust, explained.clean, numbers["trust"]),
         recovery=prepare_recovery(numbers),
     )
+
+
+def _prepare_named(explained: Explained, named: NamedEffect, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Prepare what a page shows of regions with names."""
+    return {
+        "sentences": write_named_sentences(numbers["named"], numbers["true"]),
+        "figure": {"title": "the named regions", "svg": as_svg(draw_named(named, explained.clean, INK))},
+    }

@@ -92,12 +92,14 @@ def _draw_differences(numbers: dict[str, Any], fill: str, ink: str) -> Figure:
     # Half as strong as the scale allows, so that numbers are read on every cell, in light and dark.
     panel.imshow(values, cmap="RdBu_r", vmin=-end, vmax=end, alpha=0.55 * np.abs(values) / end, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        panel.text(column, row, f"{100 * value:+.0f}", ha="center", va="center", fontsize=8, color=ink)
-    panel.set_yticks(range(len(rows)), [plain_text(shortened(one["title"], 32)) for one in rows], fontsize=8)
+        points = round(100 * value)
+        panel.text(column, row, f"{points:+d}" if points else "0", ha="center", va="center", fontsize=8, color=ink)
+    panel.set_yticks(range(len(rows)), [plain_text(shortened(one["title"], 36)) for one in rows], fontsize=8)
     panel.set_xticks(range(values.shape[1]), [f"{100 * share:g} %" for share in random["fraction"]], fontsize=8)
     panel.set_xlabel("perturbed pixels, the strongest first", color=ink)
-    heading = f"pixels become {FILL_TITLES.get(fill, fill)}: probability less that of\n{random['orders']} random orders"
-    panel.set_title(f"{heading}, in percentage points", fontsize=9, color=ink)
+    heading = f"pixels become {FILL_TITLES.get(fill, fill)}: probability less that of"
+    heading += f"\n{random['orders']} random orders, in percentage points"
+    figure.suptitle(heading, x=0.02, ha="left", fontsize=9, color=ink)
     plain_panel(panel, ink)
     panel.grid(visible=False)
     return figure

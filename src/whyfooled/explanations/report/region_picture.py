@@ -119,10 +119,10 @@ def draw_regions(sensitivity: Sensitivity, image: Image, palette: Palette) -> Fi
     for region in list_drawn_regions(sensitivity):
         if region.kind != "inert":
             colour = palette.colour(region.kind)
-            panel.add_patch(PathPatch(_join(region.loops), facecolor=colour, alpha=region.opacity, linewidth=0))
+            panel.add_patch(PathPatch(join_loops(region.loops), facecolor=colour, alpha=region.opacity, linewidth=0))
     for kind, loops in trace_kinds(sensitivity).items():
         if loops:
-            panel.add_patch(PathPatch(_join(loops), fill=False, edgecolor=palette.colour(kind), linewidth=0.7))
+            panel.add_patch(PathPatch(join_loops(loops), fill=False, edgecolor=palette.colour(kind), linewidth=0.7))
     return figure
 
 
@@ -162,5 +162,6 @@ def _open_picture(picture: PILImage.Image) -> tuple[Figure, Axes]:
     return figure, panel
 
 
-def _join(loops: list[Loop]) -> LinePath:
+def join_loops(loops: list[Loop]) -> LinePath:
+    """Join loops into one path."""
     return LinePath.make_compound_path(*[LinePath([*loop, loop[0]], closed=True) for loop in loops])
