@@ -52,7 +52,10 @@ def perturbation(
     ] = None,
     cam: Annotated[
         str | None,
-        typer.Option(help="The maps below the regions, such as gradcam, gradcampp or cam.", show_default="gradcam"),
+        typer.Option(
+            help="The maps that the perturbation is compared with, such as gradcam, gradcampp or cam.",
+            show_default="gradcam",
+        ),
     ] = None,
     model: Model = "lite0",
     weights: Weights = None,
