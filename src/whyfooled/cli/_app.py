@@ -77,24 +77,13 @@ def output_option(description: str, **more: Any) -> Any:
     return typer.Option("--output", "-o", help=description, parser=_read_output, metavar="<path>", **more)
 
 
-_NOT_REPEATED = frozenset({"output", "quiet", "figures", "palette"})
-"""Options that change nothing about what is found."""
-
-
-def write_command(context: typer.Context) -> str:
-    """Write the command that runs, with every option that decides what it finds, by the names of files alone."""
+def write_command() -> str:
+    """Write the command that runs, as it was given, but for the folders of files."""
     import shlex
 
     from whyfooled.running.publishing import hide_folders
 
-    parts = ["whyfooled", *context.command_path.split()[1:]]
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if parameter.name in _NOT_REPEATED or value is None or value is False:
-            continue
-        parts += [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
-        parts += [] if value is True else [shlex.quote(hide_folders(str(value)))]
-    return " ".join(parts)
+    return shlex.join(["whyfooled", *map(hide_folders, sys.argv[1:])])
 
 
 def say(text: str) -> None:

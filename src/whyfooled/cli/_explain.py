@@ -15,6 +15,7 @@ from whyfooled.cli._app import (
     Float32,
     Model,
     Quiet,
+    RegionNames,
     Seed,
     Steps,
     Weights,
@@ -35,7 +36,6 @@ _STARTED = time.perf_counter()
 @app.command()
 @interruptible("Stopped. Nothing was written.")
 def explain(
-    context: typer.Context,
     image: Annotated[
         Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")
     ] = None,
@@ -88,10 +88,7 @@ def explain(
             help="A label map of the photograph, .npy or a picture of whole numbers: see on which region it acts."
         ),
     ] = None,
-    names: Annotated[
-        Path | None,
-        typer.Option(help="What the labels of --regions are called: a line for each, the first for 0; or CSV."),
-    ] = None,
+    names: RegionNames = None,
     attack_in: Annotated[
         str | None, typer.Option(help="The region of --regions, by name, in which alone the attack may act.")
     ] = None,
@@ -165,7 +162,7 @@ def explain(
             )
         explanation = replace(
             explanation,
-            parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command(context)},
+            parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, staging, figures)

@@ -13,6 +13,7 @@ from whyfooled.cli._app import (
     Float32,
     Model,
     Quiet,
+    RegionNames,
     Seed,
     Weights,
     app,
@@ -30,7 +31,6 @@ from whyfooled.errors import bad_parameter
 @app.command()
 @interruptible("Stopped. Nothing was written.")
 def perturbation(
-    context: typer.Context,
     clean: Clean,
     adversarial: Adversarial = None,
     label: Label = None,
@@ -46,10 +46,7 @@ def perturbation(
         Path | None,
         typer.Option(help="Take the regions of a label map, in place of a grid: .npy, or a picture of whole numbers."),
     ] = None,
-    names: Annotated[
-        Path | None,
-        typer.Option(help="What the labels of --regions are called: a line for each, the first for 0; or CSV."),
-    ] = None,
+    names: RegionNames = None,
     cam: Annotated[
         str | None,
         typer.Option(
@@ -108,7 +105,7 @@ def perturbation(
                 seed=seed,
                 progress=progress,
             )
-        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command(context)})
+        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
         write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

@@ -32,7 +32,6 @@ app.add_typer(units, name="units")
 @units.command()
 @interruptible("Stopped. Nothing was written.")
 def explain(
-    context: typer.Context,
     clean: Clean,
     dissection: Annotated[
         Path, typer.Option("--dissection", "--units", help="The folder of a dissection of this model.")
@@ -68,7 +67,7 @@ def explain(
             explanation = explain_units(
                 classifier, before, after, dissection, label=label, target=target, seed=seed, progress=progress
             )
-        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command(context)})
+        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
         write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
