@@ -135,7 +135,7 @@ def test_limits_bind():
 
 @LIMITS
 @pytest.mark.parametrize("aimed", [False, True])
-@pytest.mark.parametrize("attack", [CarliniWagner(steps=100, rounds=8), FMN(steps=100)], ids=["cw", "fmn"])
+@pytest.mark.parametrize("attack", [CarliniWagner(), FMN()], ids=["cw", "fmn"])
 def test_l2_is_within_2_percent_of_the_optimum(attack, limits, aimed):
     case = make(limits)
     result = attacked(attack, case, aimed)
@@ -143,17 +143,17 @@ def test_l2_is_within_2_percent_of_the_optimum(attack, limits, aimed):
     close(result.l2, smallest(case, proportional)[0].norm(dim=1), 1.02)
 
 
-@pytest.mark.parametrize(("attack", "bound"), [(CarliniWagner(), 1.05), (FMN(), 1.02)], ids=["cw", "fmn"])
+@pytest.mark.parametrize("attack", [CarliniWagner(), FMN()], ids=["cw", "fmn"])
 @pytest.mark.parametrize("seed", range(4))
-def test_l2_is_near_the_optimum_by_default(attack, bound, seed):
+def test_l2_is_near_the_optimum_whatever_the_images(attack, seed):
     case = make("free", n=8, seed=seed)
     result = attacked(attack, case)
     assert result.success.all()
-    close(result.l2, smallest(case, proportional)[0].norm(dim=1), bound)
+    close(result.l2, smallest(case, proportional)[0].norm(dim=1), 1.02)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-@pytest.mark.parametrize("attack", [CarliniWagner(steps=100, rounds=8), FMN(steps=100)], ids=["cw", "fmn"])
+@pytest.mark.parametrize("attack", [CarliniWagner(), FMN()], ids=["cw", "fmn"])
 def test_l2_is_the_distance_to_the_nearest_of_several_classes(attack, n):
     classifier, images, labels, weight = linear_case(n, seed=n)
     optimum = torch.stack([distance(weight, images, labels, (labels + k) % 4) for k in (1, 2, 3)]).amin(0)
@@ -169,14 +169,14 @@ def test_l2_is_the_distance_to_the_nearest_of_several_classes(attack, n):
 @pytest.mark.parametrize("aimed", [False, True])
 def test_linf_is_within_2_percent_of_the_optimum(limits, aimed):
     case = make(limits)
-    result = attacked(FMN(ball="linf", steps=100), case, aimed)
+    result = attacked(FMN(ball="linf"), case, aimed)
     assert result.success.all()
     close(result.linf, smallest(case, equal)[0].amax(1), 1.02)
 
 
 def test_linf_without_limits_is_the_margin_by_the_weights_l1_norm():
     case = make("free", n=8)
-    result = attacked(FMN(ball="linf", steps=100), case)
+    result = attacked(FMN(ball="linf"), case)
     assert result.success.all()
     close(result.linf, case.need / case.towards.abs().sum(1), 1.02)
 
@@ -230,7 +230,7 @@ def test_the_smallest_l2_radius_is_bracketed():
 
 # l1 and the elastic net
 
-SPARSE = EAD(beta=10, decision="l1", initial_constant=10, learning_rate=0.1, steps=200, rounds=10)
+SPARSE = EAD(beta=10, decision="l1", steps=200)
 
 
 @LIMITS
@@ -262,27 +262,17 @@ def test_values_with_small_weights_are_left_bit_for_bit(limits):
 def test_the_elastic_net_is_within_2_percent_of_its_optimum(limits):
     case, beta = make(limits), 0.1
     sizes, _ = smallest(case, shrunk(beta))
-    result = attacked(EAD(beta=beta, initial_constant=0.1, steps=100, rounds=9), case)
+    result = attacked(EAD(beta=beta), case)
     assert result.success.all()
     optimum = beta * sizes.sum(1) + sizes.square().sum(1)
     close(beta * result.l1 + result.l2.square(), optimum, 1.02)
 
 
 @LIMITS
-def test_the_elastic_net_is_within_5_percent_of_its_optimum_by_default(limits):
-    case, beta = make(limits), EAD().beta
-    sizes, _ = smallest(case, shrunk(beta))
-    result = attacked(EAD(), case)
-    assert result.success.all()
-    optimum = beta * sizes.sum(1) + sizes.square().sum(1)
-    close(beta * result.l1 + result.l2.square(), optimum, 1.05)
-
-
-@LIMITS
 def test_the_elastic_net_changes_the_values_whose_weight_is_above_its_threshold(limits):
     case, beta = make(limits), 0.1
     _, slope = smallest(case, shrunk(beta))
-    result = attacked(EAD(beta=beta, initial_constant=0.1, steps=100, rounds=9), case)
+    result = attacked(EAD(beta=beta), case)
     weights, changed = case.towards.abs(), result.delta.flatten(1) != 0
     below, above = weights < 0.7 * beta / slope, (weights > 1.3 * beta / slope) & (case.room > 0)
     assert below.any(1).all()
@@ -294,9 +284,7 @@ def test_the_elastic_net_changes_the_values_whose_weight_is_above_its_threshold(
 def test_the_decision_chooses_among_the_examples_of_the_same_search():
     # In a single round: the next one would start at the example chosen.
     case, beta = make("free"), 0.01
-    net, one = (
-        attacked(EAD(beta=beta, decision=decision, initial_constant=0.1, rounds=1), case) for decision in ("en", "l1")
-    )
+    net, one = (attacked(EAD(beta=beta, decision=decision, rounds=1), case) for decision in ("en", "l1"))
     assert net.success.all()
     assert one.success.all()
     assert (one.l1 <= net.l1).all()
@@ -307,7 +295,7 @@ def test_the_decision_chooses_among_the_examples_of_the_same_search():
 @LIMITS
 def test_l1_is_sparser_than_l2(limits):
     case = make(limits)
-    few, many = attacked(SPARSE, case), attacked(CarliniWagner(steps=100, rounds=8), case)
+    few, many = attacked(SPARSE, case), attacked(CarliniWagner(), case)
     assert ((few.delta != 0).flatten(1).sum(1) < (many.delta != 0).flatten(1).sum(1)).all()
     assert (few.l1 < many.l1).all()
     assert (few.l2 > many.l2).all()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import SAFE_MARGIN, Attempt
+from whyfooled.attacks._attack import Attempt
 from whyfooled.attacks._problem import Problem
+from whyfooled.attacks._yardstick import find_safe_margin
 from whyfooled.classifier.dependence import differentiate
 from whyfooled.tensors.balls import Ball, inside, length
 from whyfooled.types import Images, Progress
@@ -30,12 +31,16 @@ def step_in_ball(
     forwards = torch.zeros(len(problem), dtype=torch.int64, device=ended.device)
     backwards = torch.zeros_like(forwards)
     active = torch.arange(len(problem), device=ended.device)
+    safe = torch.zeros_like(ended[:, 0, 0, 0])
     for step in range(steps):
         here = problem.select(active)
         inputs = ended[active].requires_grad_()
         logits = here.logits(inputs)
         forwards[active] += 1
-        left = ~here.reached(logits.detach(), SAFE_MARGIN)
+        margin = here.goal.margin(logits.detach())
+        if step == 0:
+            safe = find_safe_margin(margin, logits.detach())
+        left = margin > -safe[active]
         if not left.any():
             break
         slope = differentiate(here.goal.loss(logits)[left].sum(), inputs)[left]
