@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from whyfooled.drawing.figures.differences import MOST_LINES
 from whyfooled.drawing.style import INK, as_file, as_svg
-from whyfooled.explanations.report.recovery_figure import MOST_LINES, draw_recovery
+from whyfooled.explanations.report.recovery_figure import draw_recovery
 from whyfooled.saliency.recovery import RANDOM
 
 

@@ -9,15 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from whyfooled.drawing.figures.differences import MOST_LINES, draw_differences
 from whyfooled.drawing.style import COLOURS, DASHES, PANEL_SIZE, plain_panel, plain_text
 from whyfooled.drawing.words import shortened
 from whyfooled.explanations.report.recovery import write_whole
 from whyfooled.saliency.recovery import RANDOM
 
 FILL_TITLES = {"zero": "black", "mean": "the image's mean colour", "noise": "uniform noise", "blur": "blurred"}
-
-MOST_LINES = 8
-"""How many lines a figure may have; with more, it is a table of differences from the random order."""
 
 _GREY = "#868e96"
 
@@ -89,17 +87,11 @@ def _draw_differences(numbers: dict[str, Any], fill: str, ink: str) -> Figure:
     end = max(0.01, float(np.abs(values).max()))
     figure = Figure(figsize=(PANEL_SIZE[0], 0.26 * len(rows) + 1.3), layout="constrained")
     panel = figure.subplots()
-    # Half as strong as the scale allows, so that numbers are read on every cell, in light and dark.
-    panel.imshow(values, cmap="RdBu_r", vmin=-end, vmax=end, alpha=0.55 * np.abs(values) / end, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        points = round(100 * value)
-        panel.text(column, row, f"{points:+d}" if points else "0", ha="center", va="center", fontsize=8, color=ink)
-    panel.set_yticks(range(len(rows)), [plain_text(shortened(one["title"], 36)) for one in rows], fontsize=8)
-    panel.set_xticks(range(values.shape[1]), [f"{100 * share:g} %" for share in random["fraction"]], fontsize=8)
+    titles = [order["title"] for order in rows]
+    shares = [f"{100 * share:g} %" for share in random["fraction"]]
+    draw_differences(panel, dict(zip(titles, values.tolist(), strict=True)), shares, end=end, ink=ink)
     panel.set_xlabel("perturbed pixels, the strongest first", color=ink)
     heading = f"pixels become {FILL_TITLES.get(fill, fill)}: probability less that of"
     heading += f"\n{random['orders']} random orders, in percentage points"
     figure.suptitle(heading, x=0.02, ha="left", fontsize=9, color=ink)
-    plain_panel(panel, ink)
-    panel.grid(visible=False)
     return figure
