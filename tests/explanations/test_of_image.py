@@ -131,11 +131,16 @@ def test_methods_with_the_same_base_share_their_passes(image):
 def test_recovery_has_every_map_every_fill_and_both_references(fooled):
     titles = [one.title for one in fooled.recovery]
     assert titles[0] == "Enhanced guided backpropagation"
-    assert titles[-2:] == ["Control: size of the perturbation", "Control: random order"]
-    assert [one.control for one in fooled.recovery][-3:] == [False, True, True]
-    assert len(titles) == 1 + len(fooled.evidence) + 2
+    assert titles[-3:] == [
+        "Control: size of the perturbation",
+        "Control: the first map, shifted",
+        "Control: random order",
+    ]
+    assert [one.control for one in fooled.recovery][-4:] == [False, True, True, True]
+    assert len(titles) == 1 + len(fooled.evidence) + 3
     for one in fooled.recovery:
-        assert set(one.curves) == {"zero", "mean", "noise", "blur"}
+        assert set(one.curves) == ({"zero"} if "shifted" in one.title else {"zero", "mean", "noise", "blur"})
+    assert len(fooled.recovery[-2].curves["zero"].recovered) == 19
     assert len(fooled.recovery[-1].curves["zero"].recovered) > 1
 
 

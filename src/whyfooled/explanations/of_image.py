@@ -26,25 +26,27 @@ from whyfooled.saliency.pairs import pair_maps
 from whyfooled.saliency.recovery import (
     BATCH_SIZE,
     RANDOM,
+    SHIFTED,
     SIZE,
     VERDICT_FILL,
     RecoveryCurves,
     random_maps,
     recovery_curve,
+    shifted_maps,
 )
-from whyfooled.tensors.fills import FILLS
+from whyfooled.tensors.fills import FILLS, Fill
 from whyfooled.types import Images, Progress, silent
 from whyfooled.units import Dissection
 from whyfooled.units.changes import UnitChanges, find_unit_changes, open_dissection
 from whyfooled.universal import UniversalPerturbation
 from whyfooled.universal.trust import Trust, find_trust
 
-RANDOM_ORDERS = 19
-"""With how many random orders of the pixels an order is compared where pixels are made black, on which a report's
-verdict rests: one that beats them all does so by chance once in twenty times. [ours]"""
+RANDOM_ORDERS = 5
+"""With how many random orders of the pixels a recovery curve is compared."""
 
-OTHER_RANDOM_ORDERS = 5
-"""With how many where pixels are perturbed otherwise."""
+SHIFTS = 19
+"""To how many other places the first map is shifted, where pixels are made black: with the random orders that is what a
+report's verdict rests on, and what beats them all does so by chance once in twenty-five times. [ours]"""
 
 
 def explain(
@@ -309,24 +311,29 @@ def _find_trust(
 def _measure_recovery(
     classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: Stages
 ) -> list[RecoveryCurves]:
-    """Perturb the adversarial image in the order of every map, of the perturbation's size, and at random."""
+    """Perturb the adversarial image in the order of every map, of the perturbation's size, and of what says nothing."""
     image = case.adversarial
-    orders: list[tuple[str, bool, list[Tensor]]] = [(one.title, False, [one.wrong.to(image)]) for one in evidence]
+    first = evidence[0].wrong.to(image)
+    orders: list[tuple[str, bool, Sequence[Fill], list[Tensor]]] = [
+        (one.title, False, FILLS, [one.wrong.to(image)]) for one in evidence
+    ]
     size = (case.adversarial - case.clean).abs()
     if size.any():
-        orders.append((SIZE, True, [size]))
-    orders.append((RANDOM, True, [random_maps(image, seed + number) for number in range(RANDOM_ORDERS)]))
+        orders.append((SIZE, True, FILLS, [size]))
+    orders.append((SHIFTED, True, [VERDICT_FILL], [shifted_maps(first, image, SHIFTS, seed)]))
+    orders.append((RANDOM, True, FILLS, [random_maps(image, seed + number) for number in range(RANDOM_ORDERS)]))
     true = torch.tensor([case.true], device=image.device)
     recovery = []
     with stages.stage("recovery"):
-        for done, (name, control, maps) in enumerate(orders):
+        for done, (name, control, fills, maps) in enumerate(orders):
             stages.progress(done, len(orders), "recovery")
-            curves = {}
-            for fill in FILLS:
-                stacked = torch.cat(maps if fill == VERDICT_FILL else maps[:OTHER_RANDOM_ORDERS])
-                count = len(stacked)
-                repeated, classes = image.expand(count, -1, -1, -1), true.expand(count)
-                curves[str(fill)] = recovery_curve(classifier, repeated, classes, stacked, fill=fill, seed=seed)
+            stacked = torch.cat(maps)
+            count = len(stacked)
+            repeated, classes = image.expand(count, -1, -1, -1), true.expand(count)
+            curves = {
+                str(fill): recovery_curve(classifier, repeated, classes, stacked, fill=fill, seed=seed)
+                for fill in fills
+            }
             recovery.append(RecoveryCurves(name, curves, control))
         stages.progress(len(orders), len(orders), "recovery")
     return recovery

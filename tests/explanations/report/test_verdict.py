@@ -2,15 +2,16 @@
 
 import pytest
 
-from whyfooled.explanations.report.recovery import judge_headline, judge_recovery
+from whyfooled.explanations.report.recovery import judge_recovery
 from whyfooled.explanations.report.verdict import list_next_steps, write_happened, write_trusted
+from whyfooled.saliency.recovery import RANDOM, SHIFTED
 
 
-def curve(*shares_right):
-    return {"fills": {"zero": {"fraction": [0.1, 0.2, 0.3], "shares_right": list(shares_right)}}}
+def curve(title, *shares_right):
+    return {"title": title, "fills": {"zero": {"fraction": [0.1, 0.2, 0.3], "shares_right": list(shares_right)}}}
 
 
-def numbers(own=2, random=(0, 1, 1), *, outcome="fooled", seen=1, chance=(0, 19), probability=0.6):
+def numbers(own=2, random=(0, 1, 1), shifted=(0, 1), *, outcome="fooled", seen=1, chance=(0, 19), probability=0.6):
     before = {"index": 0, "name": "oak", "probability": 0.9}
     after = {"index": seen, "name": ("oak", "elm")[seen], "probability": probability}
     return {
@@ -20,7 +21,7 @@ def numbers(own=2, random=(0, 1, 1), *, outcome="fooled", seen=1, chance=(0, 19)
         "wrong": {"name": "elm", "index": 1},
         "predictions": {"clean": [before], "adversarial": [after]},
         "fooled_by_chance": None if chance is None else {"fooled": chance[0], "draws": chance[1]},
-        "recovery": [curve(own), curve(*random)],
+        "recovery": [curve("Gradient", own), curve(SHIFTED, *shifted), curve(RANDOM, *random)],
         "effect": None,
     }
 
@@ -65,42 +66,45 @@ def test_what_happened_is_said_with_what_chance_does(given, answer, sentence):
 
 
 @pytest.mark.parametrize(
-    ("own", "random", "standing"),
+    ("own", "random", "shifted", "standing"),
     [
-        (3, (0, 1, 2), "better"),
-        # As many as the best random order: chance did it once.
-        (2, (0, 1, 2), "no better"),
-        (0, (0, 1, 2), "no better"),
-        (0, (1, 1, 2), "worse"),
+        (3, (0, 1, 2), (0, 2), "better"),
+        # As many as the best random order, or as the best shift: chance did it once.
+        (2, (0, 1, 2), (0, 1), "no better"),
+        (2, (0, 1, 1), (0, 2), "no better"),
+        (0, (0, 1, 2), (1, 1), "no better"),
+        (0, (1, 1, 2), (1, 2), "worse"),
+        (0, (1, 1, 2), (0, 2), "no better"),
     ],
 )
-def test_an_order_stands_to_all_random_ones(own, random, standing):
-    verdict = judge_recovery(curve(own), curve(*random))
+def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing):
+    verdict = judge_recovery(numbers(own, random, shifted))
     assert verdict.standing == standing
-    assert (verdict.right, verdict.points, verdict.low, verdict.high) == (own, 3, min(random), max(random))
-    assert verdict.chance == pytest.approx(sum(random) / 3)
+    assert (verdict.right, verdict.points, verdict.random, verdict.shifted) == (own, 3, random, shifted)
 
 
 @pytest.mark.parametrize(
     ("own", "random", "answer", "end"),
     [
-        (3, (0, 1, 2), "Better than chance.", "at 1 (0 to 2 in 3 draws). It points at pixels that matter here."),
-        (1, (0, 1, 1), "No better than chance.", "at 0.7 (0 to 1 in 3 draws). Do not read the map pixel by pixel."),
-        (0, (1, 1, 1), "Worse than chance.", "at 1 (1 to 1 in 3 draws). It points away from the pixels that matter."),
+        (3, (0, 1, 2), "Better than chance.", "1 (0 to 2 in 3 draws)|It points at pixels that matter here."),
+        (1, (0, 1, 1), "No better than chance.", "0.7 (0 to 1 in 3 draws)|Do not read the map pixel by pixel."),
+        (0, (1, 1, 1), "Worse than chance.", "1 (1 to 1 in 3 draws)|It points away from the pixels that matter."),
     ],
 )
 def test_trust_rests_on_one_number_of_shares(own, random, answer, end):
-    verdict = write_trusted(numbers(own, random))
+    verdict = write_trusted(numbers(own, random, (1, 2)))
     assert verdict.answer == answer
+    chance, advice = end.split("|")
     assert verdict.sentence == (
         "With the pixels that its evidence map ranks highest made black (3 shares of the image, 10 to 30 %), the model "
-        f"sees oak again at {own} of 3 shares; with random pixels {end}"
+        f"sees oak again at {own} of 3 shares; with random pixels at {chance}, with the map shifted elsewhere at 1.5 "
+        f"(1 to 2 in 2 draws). {advice}"
     )
 
 
 def test_what_was_never_lost_is_not_brought_back():
-    verdict = write_trusted(numbers(3, (0, 0, 0), outcome="failed", seen=0))
-    assert judge_headline(numbers(seen=0)) is None
+    verdict = write_trusted(numbers(3, (0, 0, 0), (0,), outcome="failed", seen=0))
+    assert judge_recovery(numbers(seen=0)) is None
     assert verdict.answer == "This image cannot tell."
     assert verdict.sentence.startswith("The model still sees oak, so there is nothing to bring back")
     # What the model never saw does not come again.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-from whyfooled.saliency.recovery import VERDICT_FILL
+from whyfooled.saliency.recovery import RANDOM, SHIFTED, VERDICT_FILL
 
 Standing = Literal["better", "no better", "worse"]
 
@@ -14,53 +14,48 @@ Standing = Literal["better", "no better", "worse"]
 @final
 @dataclass(frozen=True)
 class RecoveryVerdict:
-    """How one order of the pixels stands to random ones.
+    """How the first map's order of the pixels stands to orders that say nothing.
 
     Parameters
     ----------
     right, points
         At how many of how many shares of black pixels the true class is predicted.
-    chance, low, high
-        At how many it is with a random order: on average, at least, at most.
-    orders
-        How many random orders there were.
+    random, shifted
+        At how many it is with each random order, and with the map shifted to each of other places.
     """
 
     right: int
     points: int
-    chance: float
-    low: int
-    high: int
-    orders: int
+    random: tuple[int, ...]
+    shifted: tuple[int, ...]
 
     @property
     def standing(self) -> Standing:
-        """Better than chance, or worse, where no random order does as well, or as badly."""
-        if self.right > self.high:
+        """Better than chance, or worse, where none of the others does as well, or as badly."""
+        chance = (*self.random, *self.shifted)
+        if self.right > max(chance):
             return "better"
-        return "worse" if self.right < self.low else "no better"
+        return "worse" if self.right < min(chance) else "no better"
 
 
-def judge_recovery(order: Mapping[str, Any], random: Mapping[str, Any]) -> RecoveryVerdict:
-    """Compare an order's figures with those of random orders, where pixels are made black."""
-    judged, chance = (one["fills"][VERDICT_FILL] for one in (order, random))
-    counts = chance["shares_right"]
-    return RecoveryVerdict(
-        right=judged["shares_right"][0],
-        points=len(judged["fraction"]),
-        chance=sum(counts) / len(counts),
-        low=min(counts),
-        high=max(counts),
-        orders=len(counts),
-    )
-
-
-def judge_headline(numbers: Mapping[str, Any]) -> RecoveryVerdict | None:
+def judge_recovery(numbers: Mapping[str, Any]) -> RecoveryVerdict | None:
     """Judge the first map; None if there is none, or the adversarial image is still given its true class."""
     lost = numbers["predictions"]["adversarial"][0]["index"] != numbers["true"]["index"]
     if not numbers.get("recovery") or not lost:
         return None
-    return judge_recovery(numbers["recovery"][0], numbers["recovery"][-1])
+    curves = {order["title"]: order["fills"][VERDICT_FILL] for order in numbers["recovery"]}
+    judged = numbers["recovery"][0]["fills"][VERDICT_FILL]
+    return RecoveryVerdict(
+        right=judged["shares_right"][0],
+        points=len(judged["fraction"]),
+        random=tuple(curves[RANDOM]["shares_right"]),
+        shifted=tuple(curves[SHIFTED]["shares_right"]),
+    )
+
+
+def write_counts(counts: Sequence[int]) -> str:
+    """Write the mean of counts, and the least and the largest."""
+    return f"{write_whole(sum(counts) / len(counts))} ({min(counts)} to {max(counts)} in {len(counts)} draws)"
 
 
 def write_shares(fractions: list[float]) -> str:

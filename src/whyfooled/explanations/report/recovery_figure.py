@@ -13,7 +13,7 @@ from whyfooled.drawing.figures.differences import MOST_LINES, draw_differences
 from whyfooled.drawing.style import COLOURS, DASHES, PANEL_SIZE, plain_panel, plain_text
 from whyfooled.drawing.words import shortened
 from whyfooled.explanations.report.recovery import write_whole
-from whyfooled.saliency.recovery import RANDOM
+from whyfooled.saliency.recovery import RANDOM, SHIFTED
 
 FILL_TITLES = {"zero": "black", "mean": "the image's mean colour", "noise": "uniform noise", "blur": "blurred"}
 
@@ -26,9 +26,9 @@ def draw_recovery(numbers: dict[str, Any], fill: str, ink: str = "black") -> Fig
     Where there are more orders than `MOST_LINES`, the figure has a cell for each order and share, with the difference
     from the random order.
     """
-    if len(numbers["recovery"]) > MOST_LINES:
-        return _draw_differences(numbers, fill, ink)
-    curves = numbers["recovery"]
+    curves = [order for order in numbers["recovery"] if fill in order["fills"]]
+    if len(curves) > MOST_LINES:
+        return _draw_differences(curves, fill, ink)
     width, height = PANEL_SIZE
     figure = Figure(figsize=(width, height + 0.17 * (len(curves) + 1)), layout="constrained")
     panel = figure.subplots()
@@ -57,12 +57,16 @@ def _draw_curves(
         style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
         if order["control"]:
             style = {"color": ink, "linestyle": ":"}
+        if order["title"] == SHIFTED:
+            style = {"color": ink, "linestyle": "--"}
         if curve["orders"] > 1:
+            label = f"{order['title']}, {curve['orders']} times"
+        if order["title"] == RANDOM:
             spread = [0.0, *curve["probability_std"]]
             low = [max(0.0, p - s) for p, s in zip(probability, spread, strict=True)]
             high = [min(1.0, p + s) for p, s in zip(probability, spread, strict=True)]
             panel.fill_between(share, low, high, color=_GREY, alpha=0.25, linewidth=0)
-            label = f"{order['title']}, {curve['orders']} times (± 1 σ)"
+            label = f"{label} (± 1 σ)"
             style = {"color": _GREY, "linestyle": "-"}
         counts = curve["shares_right"]
         label = f"{label}: {write_whole(sum(counts) / len(counts))}"
@@ -79,10 +83,10 @@ def _draw_curves(
     plain_panel(panel, ink)
 
 
-def _draw_differences(numbers: dict[str, Any], fill: str, ink: str) -> Figure:
+def _draw_differences(curves: list[dict[str, Any]], fill: str, ink: str) -> Figure:
     """Draw each order's probability of the true class less that of random orders, one row each."""
-    random = next(one for one in numbers["recovery"] if one["title"] == RANDOM)["fills"][fill]
-    rows = [one for one in numbers["recovery"] if one["title"] != RANDOM]
+    random = next(one for one in curves if one["title"] == RANDOM)["fills"][fill]
+    rows = [one for one in curves if one["title"] != RANDOM]
     values = np.array([one["fills"][fill]["probability"] for one in rows]) - np.array(random["probability"])
     end = max(0.01, float(np.abs(values).max()))
     figure = Figure(figsize=(PANEL_SIZE[0], 0.26 * len(rows) + 1.3), layout="constrained")

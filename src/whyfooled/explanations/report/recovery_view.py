@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.recovery import judge_headline, judge_recovery, write_whole
+from whyfooled.explanations.report.recovery import judge_recovery, write_whole
 from whyfooled.explanations.report.recovery_figure import FILL_TITLES, draw_recovery
 from whyfooled.saliency.recovery import VERDICT_FILL
 
@@ -20,7 +20,7 @@ def prepare_recovery(numbers: dict[str, Any]) -> dict[str, Any] | None:
         for fill in sorted(fills, key=lambda fill: (fill != VERDICT_FILL, fill))
     ]
     return {
-        "judged": judge_headline(numbers) is not None,
+        "judged": judge_recovery(numbers) is not None,
         "figures": figures,
         "points": len(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"]),
         "rows": _list_rows(numbers),
@@ -30,7 +30,6 @@ def prepare_recovery(numbers: dict[str, Any]) -> dict[str, Any] | None:
 def _list_rows(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """List every order with its figures where pixels are made black, the controls last."""
     facts = {method["title"]: method for method in [numbers["headline"], *numbers["evidence"]]}
-    random = numbers["recovery"][-1]
     rows = []
     for order in numbers["recovery"]:
         curve = order["fills"][VERDICT_FILL]
@@ -39,7 +38,6 @@ def _list_rows(numbers: dict[str, Any]) -> list[dict[str, Any]]:
             {
                 "title": order["title"],
                 "right": write_whole(sum(counts) / len(counts)),
-                "standing": "" if order is random else judge_recovery(order, random).standing,
                 "probability": curve["mean_probability"],
                 "facts": facts.get(order["title"]),
             }

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from whyfooled.drawing.words import percent
 from whyfooled.explanations.report.effect import find_share_alone, regions_add_up
-from whyfooled.explanations.report.recovery import RecoveryVerdict, judge_headline, write_shares, write_whole
+from whyfooled.explanations.report.recovery import RecoveryVerdict, judge_recovery, write_counts, write_shares
 from whyfooled.saliency.recovery import VERDICT_FILL
 
 UNSURE = 0.1
@@ -96,7 +96,7 @@ _MAP = "Can the explanation be trusted?"
 
 
 def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
-    true, verdict = numbers["true"]["name"], judge_headline(numbers)
+    true, verdict = numbers["true"]["name"], judge_recovery(numbers)
     if verdict is None:
         sentence = f"The model still sees {true}, so there is nothing to bring back and nothing to judge its map by."
         return Verdict(_MAP, "This image cannot tell.", sentence)
@@ -112,14 +112,14 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
 
 
 def write_recovery_sentence(numbers: Mapping[str, Any], verdict: RecoveryVerdict) -> str:
-    """Say at how many shares of black pixels the true class is seen, and at how many with random orders."""
+    """Say at how many shares of black pixels the true class is seen, and at how many with orders that say nothing."""
     shares = write_shares(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"])
     again = "" if numbers["outcome"] == "already wrong" else " again"
     return (
         f"With the pixels that its evidence map ranks highest made black ({verdict.points} shares of the image, "
         f"{shares}), the model sees {numbers['true']['name']}{again} at {verdict.right} of {verdict.points} shares; "
-        f"with random pixels at {write_whole(verdict.chance)} ({verdict.low} to {verdict.high} in {verdict.orders} "
-        "draws)."
+        f"with random pixels at {write_counts(verdict.random)}, with the map shifted elsewhere at "
+        f"{write_counts(verdict.shifted)}."
     )
 
 
