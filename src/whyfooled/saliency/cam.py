@@ -159,7 +159,7 @@ class GradCAMPlusPlus:
 class GuidedGradCAM:
     """Guided Grad-CAM: guided backpropagation where Grad-CAM is, their product (Selvaraju et al. 2017, sec. 3.3).
 
-    Raises `MethodError` on networks whose activations are no ReLUs.
+    Guided backpropagation is that of `GuidedBackprop`, whatever the activations are.
 
     Parameters
     ----------
