@@ -44,7 +44,7 @@ class Explained(ABC):
     passes
         Images sent through the classifier, forwards and backwards, in each stage.
     headline
-        The maps of enhanced guided backpropagation (of the gradient, where its rule cannot hold at an activation of the model).
+        The maps of enhanced guided backpropagation (of the gradient, where its rule cannot hold on the model).
     evidence
         The maps of the other methods.
     recovery

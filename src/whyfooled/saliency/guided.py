@@ -47,8 +47,8 @@ class GuidedBackprop:
     ``max(G, 0) · f(a)/a``: at a ReLU, the same. The gate ``f(a)/a`` is never below 0, as the derivatives of GELU and
     SiLU are; AttnLRP has the same (Achtibat et al. 2024, arXiv 2402.05602).
 
-    An activation is one however it is spelled: ``a.clamp(min=0)``, ``a * (a > 0)``, ``a * torch.sigmoid(a)``. Everything
-    else keeps its gradient, by the method's definition, if it is known to be no activation:
+    An activation is one however it is spelled: ``a.clamp(min=0)``, ``a * (a > 0)``, ``a * torch.sigmoid(a)``.
+    Everything else keeps its gradient, by the method's definition, if it is known to be no activation:
     `whyfooled.saliency.backward.steps` lists it. Whatever may be one without such a gate, such as Softplus or a model's
     own `torch.autograd.Function`, raises `MethodError`, which names it.
     """
@@ -56,7 +56,7 @@ class GuidedBackprop:
     card: ClassVar[Card] = Card(
         name="guided",
         title="Guided backpropagation",
-        summary="The gradient, with its negative part stopped at every activation; the rest passes as far as it is open.",
+        summary="The gradient, with its negative part stopped at every activation; the rest passes where it is open.",
         source="Springenberg, Dosovitskiy, Brox, Riedmiller 2015, arXiv 1412.6806, sec. 3.4",
         cost="1 forward, 1 backward for each class",
     )

@@ -170,7 +170,7 @@ def test_a_model_that_no_method_works_on_is_said_with_the_reason(tmp_path):
     model = small()
     model.module.register_module("extra", nn.Softplus())
     plain = model.module.forward
-    model.module.forward = lambda x: plain(nn.functional.softplus(x, 20))
+    model.module.forward = lambda x: plain(x) + nn.functional.softplus(plain(x))
     study = Recovery(attack=FGSM(epsilon=0.3), methods=(GuidedBackprop(),), fills=("zero",), fractions=(0.1,))
     with pytest.raises(ImageError, match=r"No saliency method could be measured\. Guided backpropagation: .*Softplus"):
         run_study(study, images, tmp_path / "out", model=model)

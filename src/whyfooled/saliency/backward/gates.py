@@ -209,13 +209,13 @@ class _SpelledOut:
 
     def at(self, points: Tensor) -> Tensor:
         """Compute it, in double precision."""
-        found = _evaluate(self.outcome, self.signal, self.line, points.double())
-        if found is None:
+        outputs = _evaluate(self.outcome, self.signal, self.line, points.double())
+        if outputs is None:
             raise MethodError(
                 "An activation of this model, which is written out in several calls, cannot be computed again. Use a "
                 "method without a rule at activations, such as gradient or gradcam."
             )
-        return found
+        return outputs
 
     def function(self, a: Tensor) -> Tensor:
         """Compute the activation."""
@@ -300,7 +300,7 @@ def _has_its_derivative(spelled: _SpelledOut) -> bool:
 
 def _evaluate(outcome: Values, signal: Values, line: Line | None, points: Tensor) -> Tensor | None:
     """Compute the function that an outcome is of a signal, which may be on a line with its origin."""
-    found = evaluate(outcome, points, signal)
-    if found is None and line is not None:
-        found = evaluate(outcome, (points - line[1]) / line[0])
-    return found
+    outputs = evaluate(outcome, points, signal)
+    if outputs is None and line is not None:
+        outputs = evaluate(outcome, (points - line[1]) / line[0])
+    return outputs
