@@ -196,7 +196,7 @@ def _find_last(classifier: Classifier, known: Mapping[Layer, bool]) -> Layer:
     spatial = [layer for layer in known if layer.spatial]
     # What a module is the last part of finishes after it, so the last is the outermost.
     used = [layer for layer in spatial if known[layer]]
-    if not used or used[-1].known_axes.places_all((1, *used[-1].shape)):
+    if not used or not used[-1].known_axes.tokens:
         return (used or spatial)[-1]
     outputs: dict[str, _Output] = {}
     layers = {layer.name: layer for layer in used}

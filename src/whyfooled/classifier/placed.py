@@ -59,10 +59,10 @@ def find_last_read(outputs: Sequence[P], logits: Tensor) -> P | None:
 
 def _is_read(output: P, logits: Tensor) -> bool:
     axes = output.known_axes
-    if axes.places_all(output.shape):
-        return True
-    # Queries, keys and values are weighted sums of the channels, which are those of the output before.
-    if output.edge is None or isinstance(output.part, nn.Linear):
+    # Queries, keys, values, or logits of each token, are weighted sums of the channels, which the output before has.
+    if axes.tokens and isinstance(output.part, nn.Linear):
         return False
+    if axes.places_all(output.shape) or output.edge is None:
+        return axes.places_all(output.shape)
     weights = logits.new_ones(logits.shape[1]).cumsum(0).expand_as(logits)
     return bool(axes.to_grid(differentiate(logits, output.edge, weights, retain_graph=True)).any())
