@@ -33,7 +33,7 @@ def _sized(name: str, side: int = SIDE, **options: Any) -> Small:
 # One of the smallest of each module of timm.
 FAMILIES = {
     "beit": _sized("beit_base_patch16_224", depth=3),
-    "byoanet": _sized("halonet_h1", 256),
+    "byoanet": Small("lambda_resnet26t"),
     "byobnet": Small("test_byobnet"),
     "cait": _sized("cait_xxs24_224"),
     "coat": _sized("coat_tiny"),

@@ -399,12 +399,33 @@ def test_what_is_smooth_already_stays(name):
     torch.testing.assert_close(maps, maps_of(function, Gradient()), rtol=1e-3, atol=1e-6)
 
 
+UNRULED = ("abs", "abs by the sign", "a function", "between the signs", "SiLU by einsum", "swish for each channel")
+
+
 @pytest.mark.parametrize("method", [LRP(), LRP("epsilon")], ids=repr)
-@pytest.mark.parametrize("name", [*SMOOTH, *HARD, "abs", "abs by the sign", "a function", "between the signs"])
+@pytest.mark.parametrize("name", [*UNRULED, "swish behind a norm", "softplus", "square"])
 def test_what_relevance_has_no_rule_for_is_refused(name, method):
     turned = {"between the signs": (lambda a: torch.where(a > 0, a, -a), "")}
     with pytest.raises(MethodError, match="Relevance has no rule for"):
         maps_of({**BENT, **SMOOTH, **HARD, **turned}[name][0], method)
+
+
+PASSED = {
+    "SiLU": F.silu,
+    "SiLU divided": F.silu,
+    "SiLU of views": F.silu,
+    "GELU": F.gelu,
+    "Mish": F.mish,
+    "Hardswish": F.hardswish,
+    "Hardswish by clamp": F.hardswish,
+}
+
+
+@pytest.mark.parametrize("method", [LRP(), LRP("epsilon")], ids=repr)
+@pytest.mark.parametrize("name", PASSED)
+def test_relevance_passes_an_activation_with_a_gate_however_it_is_spelled(name, method):
+    expected = maps_of(lambda a: PASSED[name](a), method)
+    assert_same(maps_of({**SMOOTH, **HARD}[name][0], method), expected)
 
 
 @pytest.mark.parametrize("method", [LRP(), LRP("epsilon")], ids=repr)
