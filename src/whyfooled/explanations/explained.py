@@ -48,7 +48,7 @@ class Explained(ABC):
     by_chance
         How many random perturbations of the same length fool the classifier too; None where nothing was changed.
     headline
-        The maps of enhanced guided backpropagation (of the gradient, where the model has no ReLUs).
+        The maps of enhanced guided backpropagation (of the gradient, where its rule cannot hold on the model).
     evidence
         The maps of the other methods.
     recovery
