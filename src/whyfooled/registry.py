@@ -314,14 +314,15 @@ def _convert_list(key: str, value: str, default: object, hint: object) -> tuple[
     values: dict[object, None] = {}
     for part in split_list(inside[1] if inside else value):
         if hasattr(first, "card") and part == EVERY:
-            values |= dict.fromkeys(method() for method in available(_kind(first)).values() if _needs_nothing(method))
+            values |= dict.fromkeys(make_every(_kind(first)))
         else:
             values[_convert(key, part, first, hint)] = None
     return tuple(values)
 
 
-def _needs_nothing(method: type[Any]) -> bool:
-    return dataclasses.MISSING not in parameters(method).values()
+def make_every(kind: Kind) -> list[Any]:
+    """Make every method of a kind that needs no parameter, with its defaults."""
+    return [method() for method in available(kind).values() if dataclasses.MISSING not in parameters(method).values()]
 
 
 def _kind(method: object) -> Kind:

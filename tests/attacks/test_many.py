@@ -93,6 +93,13 @@ def test_a_saved_set_loads_again_bit_for_bit(photographs, tmp_path):
     torch.testing.assert_close(verified.logits, whole.logits)
     assert torch.equal(loaded[-1].adversarial, whole.adversarial[-1:])
     assert loaded[1:3].clean.shape == (2, 3, 16, 16)
+    assert len(loaded[1:3]) == 2
+    assert torch.equal(loaded.clean, whole.clean)
+    assert torch.equal(loaded.adversarial, whole.adversarial)
+    chosen = loaded[[loaded.names[3], loaded.names[0]]]
+    assert torch.equal(chosen.adversarial, whole.adversarial[[3, 0]])
+    with pytest.raises(ParameterError, match=r"`index` must be a photograph's name; got 'a/on.png'. Did you mean"):
+        loaded[[loaded.names[0], "a/on.png"]]
     assert whole.adversarial.dtype == torch.float32
 
 

@@ -240,6 +240,15 @@ def test_where_places_cannot_be_told_grad_cam_is_left_out_and_it_is_said(image):
     assert any("Grad-CAM is not shown" in note and "tokens" in note for note in found.notes)
 
 
+def test_of_all_methods_those_that_do_not_hold_are_left_out_and_it_is_said(image, monkeypatch):
+    assert {Gradient(), Deconvnet(), GradCAM()} <= set(make_every("saliency"))
+    monkeypatch.setattr(of_image, "make_every", lambda kind: [Gradient(), Deconvnet(), GradCAM()])
+    found = explain(named(Tokens(heads=True)), image, attack=FGSM(epsilon=0.3), methods=["all"])
+    assert {one.method for one in found.evidence} == {"gradient"}
+    for name in ("Deconvnet", "Grad-CAM"):
+        assert any(note.startswith(f"{name} is not shown. ") for note in found.notes)
+
+
 def test_a_method_that_was_asked_for_and_does_not_hold_is_an_error(image):
     with pytest.raises(MethodError, match="Softplus"):
         explain(named(Smooth()), image, attack=FGSM(epsilon=0.3), methods=["gradient", GuidedBackprop()])

@@ -103,6 +103,9 @@ class AttackResult:
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
 
+    def __len__(self) -> int:
+        return len(self.clean)
+
     def __repr__(self) -> str:
         reached, n = int(self.success.sum()), len(self.success)
         median = f", median l2 {float(self.l2[self.success].median()):.4g}" if reached else ""

@@ -31,6 +31,7 @@ from whyfooled.running.kept import (
     write_kept_tensors,
     write_record,
 )
+from whyfooled.types import Images
 
 RUN_FILE = "run.json"
 SUFFIX = ".safetensors"
@@ -91,18 +92,33 @@ class Adversaries:
         Parameters
         ----------
         index
-            A position, a slice, a photograph's name, or an array of positions or of flags, such as a table's column.
+            A position, a slice, a photograph's name, a list of names, or an array of positions or of flags, such as a
+            table's column.
         """
         if isinstance(index, str):
-            if index not in self.names:
-                raise bad_parameter(
-                    "index", "must be a photograph's name", repr(index), did_you_mean(index, self.names)
-                )
-            index = self.names.index(index)
+            index = self._find(index)
+        elif isinstance(index, (list, tuple)) and any(isinstance(name, str) for name in index):
+            index = [self._find(name) for name in index]
         chosen = np.atleast_1d(np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)])
         if not len(chosen):
             raise bad_parameter("index", f"must choose some of the {len(self)} images", index)
         return AttackResult.join([read_adversary(adversary_file(self.folder, self.names[i])) for i in chosen])
+
+    def _find(self, name: object) -> int:
+        if name not in self.names:
+            near = did_you_mean(str(name), self.names)
+            raise bad_parameter("index", "must be a photograph's name", repr(name), near)
+        return self.names.index(str(name))
+
+    @property
+    def clean(self) -> Images:
+        """(n,c,h,w) The images before, read at that moment."""
+        return self[:].clean
+
+    @property
+    def adversarial(self) -> Images:
+        """(n,c,h,w) The images after, read at that moment; where the attack failed, the clean image."""
+        return self[:].adversarial
 
     def __iter__(self) -> Iterator[AttackResult]:
         return (self[number] for number in range(len(self)))

@@ -65,7 +65,8 @@ def explain(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Saliency methods to show beside the enhanced map, separated by commas. See: whyfooled methods.",
+            help="Saliency methods to show beside the enhanced map, separated by commas, or 'all'. "
+            "See: whyfooled methods.",
             show_default="guided,gradient,input-x-gradient,gradcam",
         ),
     ] = None,
@@ -130,7 +131,7 @@ def explain(
 
     with output_folder(output) as staging, plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
-        chosen = None if methods is None else [parse("saliency", name) for name in split_list(methods)]
+        chosen = None if methods is None else split_list(methods)
         universal = None if trust is None else UniversalPerturbation.load(trust)
         photograph: Any = image
         if image is None or not is_tensor_file(image):

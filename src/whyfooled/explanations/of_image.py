@@ -18,7 +18,7 @@ from whyfooled.explanations.named import describe_named, find_named, read_named_
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.perturbation.sensitivity import choose_batch_size
-from whyfooled.registry import describe, parse, title, with_seed
+from whyfooled.registry import EVERY, describe, make_every, parse, title, with_seed
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.evidence import Evidence
@@ -86,7 +86,7 @@ def explain(
         The class that the attack is to reach (name or index); any wrong one if None.
     methods
         Saliency methods, or their names as on the command line, to show beside enhanced guided backpropagation; those
-        of `DEFAULT_METHODS` that work on this model if None.
+        of `DEFAULT_METHODS` that work on this model if None, and of all there are if one is named ``"all"``.
     trust
         A universal perturbation, or its file: the explanation then says how much it changes this image's maps, and how
         much random directions of the same norm do. That takes 12 maps more of every method shown.
@@ -198,8 +198,9 @@ def _compute_evidence(
     classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
 ) -> tuple[list[tuple[Any, Evidence]], list[str]]:
     """Compute the maps of every method, the headline's first; methods with the same base share its passes."""
-    named = [parse("saliency", m) if isinstance(m, str) else m for m in methods or DEFAULT_METHODS]
-    chosen = [with_seed(method, seed) for method in named]
+    named = [made for method in methods or DEFAULT_METHODS for made in _make_methods(method)]
+    chosen = [with_seed(method, seed) for method in dict.fromkeys(named)]
+    must_work = methods is not None and EVERY not in methods
     first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
     others = [m for m in chosen if m != first]
     images = torch.cat([case.clean, case.adversarial])
@@ -214,7 +215,7 @@ def _compute_evidence(
         for done, (method, maps) in enumerate(maps_of([first, *others])):
             stages.progress(done, len(others) + 1, "saliency maps")
             if isinstance(maps, MethodError):
-                if methods is not None and method in chosen:
+                if must_work and method in chosen:
                     raise maps
                 notes.append(_say_why_skipped(method, maps, first))
                 if method != first:
@@ -227,6 +228,12 @@ def _compute_evidence(
             evidence.append((method, Evidence(*texts, isinstance(method, Enhanced), maps.cpu())))
         stages.progress(1, 1, "saliency maps")
     return evidence, notes
+
+
+def _make_methods(method: Any) -> list[Any]:
+    if method == EVERY:
+        return make_every("saliency")
+    return [parse("saliency", method) if isinstance(method, str) else method]
 
 
 def _note_leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iterator[str]:

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -447,3 +448,11 @@ def test_a_table_that_is_opened_again_reads_the_same(images, tmp_path):
     result = study(images, tmp_path / "out")
     assert Table(tmp_path / "out" / "table.parquet").read().equals(result.table.read())
     assert "10 images" in repr(result)
+
+
+def test_a_classifier_is_given_under_either_name(images, tmp_path):
+    named = run_study(Brightness(), images, tmp_path / "a", model=small(), shard_size=3).table.read()
+    other = run_study(Brightness(), images, tmp_path / "b", classifier=small(), shard_size=3).table.read()
+    pd.testing.assert_frame_equal(other, named)
+    with pytest.raises(ParameterError, match="`classifier` must be left out where `model` is given"):
+        run_study(Brightness(), images, tmp_path / "c", model="lite0", classifier=small())

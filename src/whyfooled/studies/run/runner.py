@@ -94,7 +94,8 @@ def run_study(
     images: Source | str | Path | Sequence[str | Path],
     folder: str | Path,
     *,
-    model: str | Classifier = "lite0",
+    model: str | Classifier | None = None,
+    classifier: Classifier | None = None,
     weights: str | Path | None = None,
     float32: bool = False,
     labels: str | Path | None = None,
@@ -123,7 +124,10 @@ def run_study(
     folder
         Where to write.
     model
-        The classifier's name, as `load_classifier` takes it, or the classifier itself.
+        The classifier's name, as `load_classifier` takes it, or the classifier itself; the bundled one if neither this
+        nor `classifier` is given.
+    classifier
+        The same as `model`, for a classifier that is there already.
     weights
         As `load_classifier` takes them.
     float32
@@ -173,7 +177,7 @@ def run_study(
     made = with_seed(made, seed)
     source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
     _check_attacks(made, source)
-    recipe = ModelRecipe(model, weights, seed, float32)
+    recipe = ModelRecipe(_choose_model(model, classifier), weights, seed, float32)
     classifier = recipe.load(device)
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
@@ -238,6 +242,14 @@ def run_study(
             "device": str(classifier.device),
         }
         return _finish(job, prepared, about, folder, abouts)
+
+
+def _choose_model(model: str | Classifier | None, classifier: Classifier | None) -> str | Classifier:
+    if model is not None and classifier is not None:
+        raise bad_parameter("classifier", "must be left out where `model` is given", classifier.name)
+    if classifier is not None:
+        return classifier
+    return "lite0" if model is None else model
 
 
 def _check_attacks(study: Study, source: Source) -> None:
