@@ -46,6 +46,7 @@ OTHER = {
     "l1": 0.3,
     "layer": "features.3",
     "learning_rate": 0.02,
+    "loss": "dlr",
     "noise": 0.3,
     "norm": "max",
     "others": "logits",
@@ -56,12 +57,14 @@ OTHER = {
     "ring": 3,
     "rounds": 2,
     "samples": 4,
+    "searches": 5,
     "rule": "epsilon",
     "seed": 7,
     "step_size": 1 / 255,
     "steps": 11,
     "stride": 4,
     "superpixels": 9,
+    "targets": 9,
     "tau": 0.7,
     "tv": 0.9,
     "where": "sensitivity",
@@ -74,6 +77,7 @@ def other(method, name):
     """Return a value of a parameter that is not its default."""
     own = {
         ("FMN", "ball"): "linf",
+        ("MinimalAPGD", "ball"): "linf",
         ("ContrastiveLRP", "base"): LRP("alpha-beta", alpha=2.0),
         ("MeaningfulPerturbation", "beta"): 2.0,
         ("PredictionDifference", "fill"): "marginal",
@@ -216,6 +220,7 @@ class TestRefusals:
             ("fgsm(epsilon=1e400)", "`epsilon` must be"),
             ("fgsm(epsilon=4)", "Did you mean 4/255?"),
             ("pgd(ball=l3)", "`ball` must be one of linf, l2; got l3"),
+            ("apgd(loss=hinge)", "`loss` must be one of ce, dlr; got hinge"),
         ],
     )
     def test_a_bad_attack_is_refused_with_advice(self, text, fragment):

@@ -12,6 +12,7 @@ from whyfooled._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from whyfooled.attacks import (
+        APGD,
         BIM,
         EAD,
         FGSM,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         PGD,
         AttackResult,
         CarliniWagner,
+        MinimalAPGD,
         Refined,
         StrAttack,
         adapt,
@@ -99,6 +101,7 @@ _HOME = {
     "attacks.adversaries": ("Adversaries", "load_adversaries"),
     "attacks.many": ("attack_files",),
     "attacks": (
+        "APGD",
         "BIM",
         "EAD",
         "FGSM",
@@ -106,6 +109,7 @@ _HOME = {
         "PGD",
         "AttackResult",
         "CarliniWagner",
+        "MinimalAPGD",
         "Refined",
         "StrAttack",
         "adapt",
@@ -183,6 +187,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "APGD",
     "BIM",
     "CAM",
     "EAD",
@@ -218,6 +223,7 @@ __all__ = [
     "IntegratedGradients",
     "InterpretationAttack",
     "MeaningfulPerturbation",
+    "MinimalAPGD",
     "PerturbationExplanation",
     "PredictionDifference",
     "RandomDirection",

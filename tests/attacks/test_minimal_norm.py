@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers.linear_optimum import distance, linear_case
 from tests.helpers.models import linear
-from whyfooled import BIM, EAD, FGSM, FMN, PGD, CarliniWagner, Classifier, Targeted, Untargeted, run_attack
+from whyfooled import BIM, EAD, FGSM, FMN, PGD, CarliniWagner, Classifier, MinimalAPGD, Targeted, Untargeted, run_attack
 
 SIDE, PIXELS = 8, 192
 
@@ -135,7 +135,7 @@ def test_limits_bind():
 
 @LIMITS
 @pytest.mark.parametrize("aimed", [False, True])
-@pytest.mark.parametrize("attack", [CarliniWagner(), FMN()], ids=["cw", "fmn"])
+@pytest.mark.parametrize("attack", [CarliniWagner(), FMN(), MinimalAPGD()], ids=["cw", "fmn", "apgd-minimal"])
 def test_l2_is_within_2_percent_of_the_optimum(attack, limits, aimed):
     case = make(limits)
     result = attacked(attack, case, aimed)
@@ -143,7 +143,7 @@ def test_l2_is_within_2_percent_of_the_optimum(attack, limits, aimed):
     close(result.l2, smallest(case, proportional)[0].norm(dim=1), 1.02)
 
 
-@pytest.mark.parametrize("attack", [CarliniWagner(), FMN()], ids=["cw", "fmn"])
+@pytest.mark.parametrize("attack", [CarliniWagner(), FMN(), MinimalAPGD()], ids=["cw", "fmn", "apgd-minimal"])
 @pytest.mark.parametrize("seed", range(4))
 def test_l2_is_near_the_optimum_whatever_the_images(attack, seed):
     case = make("free", n=8, seed=seed)
@@ -153,7 +153,7 @@ def test_l2_is_near_the_optimum_whatever_the_images(attack, seed):
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-@pytest.mark.parametrize("attack", [CarliniWagner(), FMN()], ids=["cw", "fmn"])
+@pytest.mark.parametrize("attack", [CarliniWagner(), FMN(), MinimalAPGD()], ids=["cw", "fmn", "apgd-minimal"])
 def test_l2_is_the_distance_to_the_nearest_of_several_classes(attack, n):
     classifier, images, labels, weight = linear_case(n, seed=n)
     optimum = torch.stack([distance(weight, images, labels, (labels + k) % 4) for k in (1, 2, 3)]).amin(0)

@@ -23,6 +23,8 @@ BUDGET = {
     "fgsm": {"epsilon": 0.3},
     "bim": {"epsilon": 0.3},
     "pgd": {"epsilon": 0.3, "restarts": 2},
+    "apgd": {"epsilon": 0.3, "steps": 20},
+    "apgd-minimal": {"steps": 10},
     "fmn": {"steps": 40},
     "cw": {"steps": 25},
     "ead": {"steps": 40, "learning_rate": 2.0},
@@ -31,6 +33,8 @@ BUDGET = {
 }
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
 EVERY += [parse("attacks", "pgd(epsilon=5, ball=l2)"), parse("attacks", "fmn(ball=linf, steps=40)")]
+EVERY += [parse("attacks", "apgd(epsilon=5, ball=l2, steps=10, targets=2)")]
+EVERY += [parse("attacks", "apgd-minimal(ball=linf, steps=10)")]
 EVERY += [parse("attacks", "ead(decision=l1, steps=40, learning_rate=2)")]
 EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, steps=20, rounds=2)")]
 EVERY += [parse("attacks", "refined(attack=bim(epsilon=0.5), where=sensitivity, cell=3, keep=0.6)")]

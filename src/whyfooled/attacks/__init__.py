@@ -4,6 +4,8 @@ from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._result import AttackResult, run_attack
 from whyfooled.attacks.adapters import adapt
+from whyfooled.attacks.apgd import APGD
+from whyfooled.attacks.apgd_minimal import MinimalAPGD
 from whyfooled.attacks.carlini_wagner import CarliniWagner
 from whyfooled.attacks.ead import EAD
 from whyfooled.attacks.fmn import FMN
@@ -12,10 +14,11 @@ from whyfooled.attacks.pgd import PGD
 from whyfooled.attacks.refined import Refined
 from whyfooled.attacks.str_attack import StrAttack
 
-ATTACKS = (FGSM, BIM, PGD, FMN, CarliniWagner, EAD, StrAttack, Refined)
+ATTACKS = (FGSM, BIM, PGD, APGD, MinimalAPGD, FMN, CarliniWagner, EAD, StrAttack, Refined)
 """Every attack of this package. The command line and the conformance tests take them from here."""
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "BIM",
     "EAD",
@@ -26,6 +29,7 @@ __all__ = [
     "AttackResult",
     "Attempt",
     "CarliniWagner",
+    "MinimalAPGD",
     "Problem",
     "Refined",
     "StrAttack",
