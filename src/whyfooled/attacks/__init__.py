@@ -12,9 +12,10 @@ from whyfooled.attacks.fmn import FMN
 from whyfooled.attacks.gradient_sign import BIM, FGSM
 from whyfooled.attacks.pgd import PGD
 from whyfooled.attacks.refined import Refined
+from whyfooled.attacks.square import Square
 from whyfooled.attacks.str_attack import StrAttack
 
-ATTACKS = (FGSM, BIM, PGD, APGD, MinimalAPGD, FMN, CarliniWagner, EAD, StrAttack, Refined)
+ATTACKS = (FGSM, BIM, PGD, APGD, MinimalAPGD, Square, FMN, CarliniWagner, EAD, StrAttack, Refined)
 """Every attack of this package. The command line and the conformance tests take them from here."""
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "MinimalAPGD",
     "Problem",
     "Refined",
+    "Square",
     "StrAttack",
     "adapt",
     "run_attack",
