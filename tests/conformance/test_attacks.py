@@ -26,6 +26,7 @@ BUDGET = {
     "apgd": {"epsilon": 0.3, "steps": 20},
     "apgd-minimal": {"steps": 10},
     "square": {"epsilon": 0.5, "queries": 200},
+    "auto": {"epsilon": 0.3, "steps": 10, "targets": 2, "queries": 20},
     "fmn": {"steps": 40},
     "cw": {"steps": 25},
     "ead": {"steps": 40, "learning_rate": 2.0},
@@ -43,6 +44,7 @@ EVERY += [parse("attacks", "refined(attack=fmn(steps=40), where=random, cell=3, 
 SQUARES = parse("attacks", "square(epsilon=9, ball=l2, queries=150)")
 EVERY += [SQUARES]
 ATTACK = pytest.mark.parametrize("attack", EVERY, ids=describe)
+FEW_CLASSES = pytest.mark.filterwarnings("ignore:The model has . classes, and DLR")
 GRADIENT_ATTACK = pytest.mark.parametrize("attack", [a for a in EVERY if not isinstance(a, Square)], ids=describe)
 
 
@@ -179,6 +181,7 @@ def test_what_is_adversarial_already_comes_back_as_it_is(attack):
 
 
 @ATTACK
+@FEW_CLASSES
 def test_where_nothing_succeeds_the_images_come_back(attack):
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     for goal in (Untargeted(torch.tensor([1, 1, 1])), Targeted(torch.tensor([2, 0, 2]))):
@@ -297,6 +300,7 @@ class RootOfZero(nn.Module):
 
 
 @GRADIENT_ATTACK
+@FEW_CLASSES
 def test_an_image_without_a_finite_gradient_is_named(attack):
     images = torch.full((3, 3, 8, 8), 0.5)
     images[1, 0, 0, 0] = 0

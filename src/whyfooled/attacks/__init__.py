@@ -6,6 +6,7 @@ from whyfooled.attacks._result import AttackResult, run_attack
 from whyfooled.attacks.adapters import adapt
 from whyfooled.attacks.apgd import APGD
 from whyfooled.attacks.apgd_minimal import MinimalAPGD
+from whyfooled.attacks.auto import AutoAttack
 from whyfooled.attacks.carlini_wagner import CarliniWagner
 from whyfooled.attacks.ead import EAD
 from whyfooled.attacks.fmn import FMN
@@ -15,7 +16,7 @@ from whyfooled.attacks.refined import Refined
 from whyfooled.attacks.square import Square
 from whyfooled.attacks.str_attack import StrAttack
 
-ATTACKS = (FGSM, BIM, PGD, APGD, MinimalAPGD, Square, FMN, CarliniWagner, EAD, StrAttack, Refined)
+ATTACKS = (FGSM, BIM, PGD, APGD, MinimalAPGD, Square, AutoAttack, FMN, CarliniWagner, EAD, StrAttack, Refined)
 """Every attack of this package. The command line and the conformance tests take them from here."""
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "Attempt",
+    "AutoAttack",
     "CarliniWagner",
     "MinimalAPGD",
     "Problem",
