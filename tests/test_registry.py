@@ -66,7 +66,7 @@ OTHER = {
     "steps": 11,
     "stride": 4,
     "superpixels": 9,
-    "targets": 9,
+    "targets": 4,
     "tau": 0.7,
     "tv": 0.9,
     "where": "sensitivity",
@@ -99,6 +99,8 @@ class TestParse:
             ("cw()", CarliniWagner()),
             (" bim ( steps = 3 , epsilon = 0.5 ) ", BIM(epsilon=0.5, steps=3)),
             ("fgsm(epsilon=4/255)", FGSM(4 / 255)),
+            ("pgd(epsilon=0.5/255)", PGD(0.5 / 255)),
+            ("pgd(epsilon=.1/255)", PGD(1 / 2550)),
             ("fgsm(epsilon=8 / 255)", FGSM(8 / 255)),
             ("fgsm(epsilon=1e-2)", FGSM(0.01)),
             ("fgsm(epsilon=1)", FGSM(1.0)),
@@ -218,6 +220,12 @@ class TestRefusals:
             ("bim(step_size=small)", "`step_size` must be a number"),
             ("fgsm(epsilon=large)", "`epsilon` must be a number or a fraction such as 4/255; got 'large'"),
             ("fgsm(epsilon=1/0)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1/0.0)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1/2/3)", "`epsilon` must be a number or a fraction such as 4/255; got '1/2/3'"),
+            ("fgsm(epsilon=/255)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=4/)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1e999999/255)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1/1e999999)", "`epsilon` must be a number or a fraction"),
             ("fgsm(epsilon=nan)", "`epsilon` must be a number or a fraction"),
             ("fgsm(epsilon=1e400)", "`epsilon` must be"),
             ("fgsm(epsilon=4)", "Did you mean 4/255?"),
@@ -256,7 +264,18 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("4/255", 4 / 255), (" 4 / 255 ", 4 / 255), ("-0.5", -0.5), ("1e-3", 0.001), ("2", 2.0)]
+    ("text", "expected"),
+    [
+        ("4/255", 4 / 255),
+        (" 4 / 255 ", 4 / 255),
+        ("-0.5", -0.5),
+        ("1e-3", 0.001),
+        ("2", 2.0),
+        ("0.5/255", 1 / 510),
+        (".1/255", 1 / 2550),
+        ("-.5 / 2.55e2", -1 / 510),
+        ("1./3", 1 / 3),
+    ],
 )
 def test_a_number_may_be_a_fraction(text, expected):
     assert number("epsilon", text) == expected
