@@ -9,12 +9,17 @@ from torch import nn
 from tests.helpers.linear_optimum import distance, linear_case
 from tests.helpers.models import small
 from whyfooled import BIM, EAD, FMN, PGD, CarliniWagner, Classifier, MinimalAPGD, StrAttack, Untargeted, run_attack
+from whyfooled.attacks import DDN, DeepFool, SigmaZero
 from whyfooled.registry import describe
 
 SEARCHES = [
     CarliniWagner(),
     FMN(),
     FMN(ball="linf"),
+    DDN(),
+    DeepFool(),
+    DeepFool(ball="linf"),
+    SigmaZero(),
     EAD(),
     EAD(decision="l1"),
     MinimalAPGD(),

@@ -87,7 +87,7 @@ def search(levels, *, steps, costs=0.0, confidence=0.0, progress=silent):
     with count_passes(here.classifier) as passes:
         attempt = minimise(
             here,
-            Rounds(rounds, steps, confidence),
+            Rounds(rounds, steps, confidence, 0.0),
             begin=begin,
             growth=lambda delta: 2 * delta[:, *LEVEL].square(),
             size=lambda delta: delta[:, *LEVEL].square(),
@@ -139,7 +139,7 @@ def test_all_classes_pull_in_the_first_round_and_the_nearest_alone_afterwards():
 
     attempt = minimise(
         here,
-        Rounds(2, 1, 0.0),
+        Rounds(2, 1, 0.0, 0.0),
         begin=lambda start: Still(torch.zeros(1, 1), torch.zeros(1, 1), log),
         growth=lambda delta: delta.flatten(1).square().sum(1),
         size=lambda delta: delta.flatten(1).square().sum(1),
@@ -182,7 +182,7 @@ def test_an_image_without_a_gradient_costs_one_pass_and_stays():
     def begin(start):
         raise AssertionError
 
-    attempt = minimise(here, Rounds(3, 60, 0.0), begin=begin, growth=torch.sum, size=torch.sum)
+    attempt = minimise(here, Rounds(3, 60, 0.0, 0.0), begin=begin, growth=torch.sum, size=torch.sum)
     assert torch.equal(attempt.images, images)
     assert attempt.forwards.tolist() == attempt.backwards.tolist() == [1, 1]
 
@@ -257,7 +257,7 @@ def test_progress_only_rises_and_ends_at_the_whole():
 @pytest.mark.parametrize("far", [0.501, 0.51, 0.53])
 def test_the_last_sixteenth_of_the_way_is_bisected(far):
     here = problem(2)
-    yardstick = Yardstick.of(here.goal, here.classifier.logits(here.images), 0.0)
+    yardstick = Yardstick.of(here.goal, here.classifier.logits(here.images), 0.0, 0.0)
     best = Best.none(here.images)
     best.offer(torch.tensor([1]), pictures([far], [0.8]), torch.tensor([far]), torch.tensor([True]))
     with count_passes(here.classifier) as passes:

@@ -12,7 +12,7 @@ FIRST = torch.tensor([0, 0])
 
 
 def test_the_clean_margin_is_the_unit():
-    yardstick = Yardstick.of(Untargeted(FIRST), CLEAN, 0.0)
+    yardstick = Yardstick.of(Untargeted(FIRST), CLEAN, 0.0, 0.0)
     assert yardstick.unit.tolist() == [2, 1]
     assert yardstick.passed.tolist() == pytest.approx([1e-3, 1e-3])
     assert yardstick.needed.tolist() == pytest.approx([1.001, 1.001])
@@ -22,20 +22,20 @@ def test_the_clean_margin_is_the_unit():
 
 def test_a_target_is_measured_by_what_it_lacks():
     goal = Targeted(torch.tensor([1, 1]))
-    yardstick = Yardstick.of(goal, CLEAN, 0.0)
+    yardstick = Yardstick.of(goal, CLEAN, 0.0, 0.0)
     assert yardstick.unit.tolist() == [3, 3]
     assert yardstick.missing(goal, LATER).tolist() == pytest.approx([1 / 3 + 1e-3, 0.5 / 3 + 1e-3])
 
 
 def test_confidence_is_in_logits():
-    yardstick = Yardstick.of(Untargeted(FIRST), CLEAN, 0.5)
+    yardstick = Yardstick.of(Untargeted(FIRST), CLEAN, 0.5, 0.0)
     assert yardstick.passed.tolist() == [0.25, 0.5]
     assert yardstick.safe.tolist() == pytest.approx([1e-3, 1e-3])
 
 
 @pytest.mark.parametrize("goal", [Untargeted(FIRST), Targeted(torch.tensor([1, 1]))])
 def test_softened_it_is_the_logarithm_of_a_sum_over_the_others(goal):
-    yardstick = Yardstick.of(goal, CLEAN, 0.0)
+    yardstick = Yardstick.of(goal, CLEAN, 0.0, 0.0)
     aimed = isinstance(goal, Targeted)
     for row in range(2):
         unit, others = float(yardstick.unit[row]), [0, 2] if aimed else [1, 2]
@@ -48,7 +48,7 @@ def test_softened_it_is_the_logarithm_of_a_sum_over_the_others(goal):
 @pytest.mark.parametrize("factor", [1e-30, 1e-6, 1e6, 1e30])
 def test_a_scale_of_the_logits_changes_nothing(factor):
     goal = Untargeted(FIRST)
-    usual, scaled = Yardstick.of(goal, CLEAN, 0.0), Yardstick.of(goal, factor * CLEAN, 0.0)
+    usual, scaled = Yardstick.of(goal, CLEAN, 0.0, 0.0), Yardstick.of(goal, factor * CLEAN, 0.0, 0.0)
     torch.testing.assert_close(scaled.passed, usual.passed)
     torch.testing.assert_close(scaled.missing(goal, factor * LATER), usual.missing(goal, LATER))
     torch.testing.assert_close(scaled.softened(goal, factor * LATER), usual.softened(goal, LATER))
@@ -65,5 +65,5 @@ def test_what_rounding_could_undo_is_not_believed():
 
 def test_logits_that_are_all_equal_give_a_unit_too():
     for logits in (torch.zeros(1, 3), torch.full((1, 3), 7.0)):
-        yardstick = Yardstick.of(Untargeted(torch.tensor([0])), logits, 0.0)
+        yardstick = Yardstick.of(Untargeted(torch.tensor([0])), logits, 0.0, 0.0)
         assert yardstick.missing(Untargeted(torch.tensor([0])), logits).isfinite().all()

@@ -27,14 +27,18 @@ BUDGET = {
     "apgd-minimal": {"steps": 10},
     "square": {"epsilon": 0.5, "queries": 200},
     "auto": {"epsilon": 0.3, "steps": 10, "targets": 2, "queries": 20},
+    "deepfool": {"candidates": 3},
     "fmn": {"steps": 40},
+    "ddn": {"steps": 40},
     "cw": {"steps": 25},
     "ead": {"steps": 40, "learning_rate": 2.0},
+    "sigma-zero": {"steps": 60},
     "strattack": {"group_size": 5, "steps": 20, "rounds": 2},
     "refined": {"attack": CarliniWagner(steps=25), "keep": 0.6},
 }
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
-EVERY += [parse("attacks", "pgd(epsilon=5, ball=l2)"), parse("attacks", "fmn(ball=linf, steps=40)")]
+EVERY += [parse("attacks", f"{name}(epsilon=14, ball=l2)") for name in ("fgsm", "bim", "pgd")]
+EVERY += [parse("attacks", "deepfool(ball=linf)"), parse("attacks", "fmn(ball=linf, steps=40)")]
 EVERY += [parse("attacks", "apgd(epsilon=5, ball=l2, steps=10, targets=2)")]
 EVERY += [parse("attacks", "apgd-minimal(ball=linf, steps=10)")]
 EVERY += [parse("attacks", "ead(decision=l1, steps=40, learning_rate=2)")]

@@ -8,21 +8,41 @@ from whyfooled.attacks.apgd import APGD
 from whyfooled.attacks.apgd_minimal import MinimalAPGD
 from whyfooled.attacks.auto import AutoAttack
 from whyfooled.attacks.carlini_wagner import CarliniWagner
+from whyfooled.attacks.ddn import DDN
+from whyfooled.attacks.deep_fool import DeepFool
 from whyfooled.attacks.ead import EAD
 from whyfooled.attacks.fmn import FMN
 from whyfooled.attacks.gradient_sign import BIM, FGSM
 from whyfooled.attacks.pgd import PGD
 from whyfooled.attacks.refined import Refined
+from whyfooled.attacks.sigma_zero import SigmaZero
 from whyfooled.attacks.square import Square
 from whyfooled.attacks.str_attack import StrAttack
 
-ATTACKS = (FGSM, BIM, PGD, APGD, MinimalAPGD, Square, AutoAttack, FMN, CarliniWagner, EAD, StrAttack, Refined)
+ATTACKS = (
+    FGSM,
+    BIM,
+    PGD,
+    APGD,
+    MinimalAPGD,
+    DeepFool,
+    FMN,
+    DDN,
+    CarliniWagner,
+    EAD,
+    SigmaZero,
+    StrAttack,
+    Square,
+    AutoAttack,
+    Refined,
+)
 """Every attack of this package. The command line and the conformance tests take them from here."""
 
 __all__ = [
     "APGD",
     "ATTACKS",
     "BIM",
+    "DDN",
     "EAD",
     "FGSM",
     "FMN",
@@ -32,9 +52,11 @@ __all__ = [
     "Attempt",
     "AutoAttack",
     "CarliniWagner",
+    "DeepFool",
     "MinimalAPGD",
     "Problem",
     "Refined",
+    "SigmaZero",
     "Square",
     "StrAttack",
     "adapt",

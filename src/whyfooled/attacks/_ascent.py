@@ -129,7 +129,7 @@ class _Path:
 
     def stepped(self, problem: Problem, ball: Ball, momentum: float) -> _Path:
         """Go a step down the slope, and on in the direction of the step before."""
-        ahead = self.point - self.step * farthest(self.slope, 1.0, ball)
+        ahead = self.point - farthest(self.slope, self.step, ball)
         ahead = project(ahead, problem, self.radius, ball)
         moved = self.point + momentum * (ahead - self.point) + (1 - momentum) * (self.point - self.before)
         return replace(self, point=project(moved, problem, self.radius, ball), before=self.point)

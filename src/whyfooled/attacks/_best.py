@@ -14,6 +14,7 @@ from whyfooled.types import Counts, PerImage
 
 Measure = Callable[[Tensor], PerImage]
 
+BISECTIONS = 6
 _WINDOW = 1 / 16
 
 

@@ -24,14 +24,13 @@ import torch
 from torch import Tensor
 
 from whyfooled.attacks._attack import Attempt
-from whyfooled.attacks._best import Best, Measure, shorten
+from whyfooled.attacks._best import BISECTIONS, Best, Measure, shorten
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._yardstick import Yardstick
 from whyfooled.errors import at_least
 from whyfooled.tensors.balls import length
 from whyfooled.types import PerImage, Progress, silent
 
-_BISECTIONS = 6
 _WEIGHT_OVER_MINIMUM = 2
 _WEIGHT_AFTER_FAILURE = 3
 _HINGE = 0.2
@@ -60,18 +59,20 @@ class Rounds:
         How many weights are tried for each image.
     steps
         Steps in a round.
-    confidence
-        Logits by which the goal must be passed.
+    confidence, confidence_share
+        Logits, and share of the clean margin, by which the goal must be passed; the larger of both counts.
     """
 
     rounds: int
     steps: int
     confidence: float
+    confidence_share: float
 
     def __post_init__(self) -> None:
         at_least("rounds", self.rounds, 1)
         at_least("steps", self.steps, 1)
         at_least("confidence", self.confidence, 0)
+        at_least("confidence_share", self.confidence_share, 0)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def minimise(
     images = problem.images.clone()
     forwards = torch.ones(len(problem), dtype=torch.int64, device=images.device)
     backwards = forwards.clone()
-    yardstick, slope = _take_measure(problem, settings.confidence)
+    yardstick, slope = _take_measure(problem, settings)
     sloping = (slope != 0).flatten(1).any(1).nonzero()[:, 0]
     if len(sloping):
         here = problem.select(sloping)
@@ -142,7 +143,7 @@ def minimise(
             search = search.after_round(settings.steps, begin, progress_of_round)
         backwards[sloping] += total
         images[sloping] = search.best.images
-        forwards[sloping] += total + shorten(here, search.yardstick, search.best, size, _BISECTIONS)
+        forwards[sloping] += total + shorten(here, search.yardstick, search.best, size, BISECTIONS)
         images[sloping] = search.best.images
     progress(total, total, "attack")
     return Attempt(images, forwards, backwards)
@@ -153,11 +154,11 @@ def fall(number: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (number - 1) / steps)) / 2
 
 
-def _take_measure(problem: Problem, confidence: float) -> tuple[Yardstick, Tensor]:
+def _take_measure(problem: Problem, settings: Rounds) -> tuple[Yardstick, Tensor]:
     """Return the clean margins, and the slope (n,c,h,w) of what is missing at the clean images."""
     inputs = problem.images.detach().requires_grad_()
     logits = problem.logits(inputs)
-    yardstick = Yardstick.of(problem.goal, logits, confidence)
+    yardstick = Yardstick.of(problem.goal, logits, settings.confidence, settings.confidence_share)
     return yardstick, problem.gradient(yardstick.missing(problem.goal, logits), inputs)
 
 

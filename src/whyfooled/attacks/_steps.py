@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -62,3 +64,8 @@ def _direction(slope: Tensor, ball: Ball) -> Tensor:
     if ball == "linf":
         return slope.sign()
     return slope / length(slope).clamp_min(torch.finfo(slope.dtype).tiny)
+
+
+def falling(step: int, steps: int, last: float) -> float:
+    """Return what is left of a step's length at a step, from 0: a cosine, from 1 towards `last`."""
+    return last + (1 - last) * (1 + math.cos(math.pi * step / steps)) / 2

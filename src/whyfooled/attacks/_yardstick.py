@@ -49,14 +49,17 @@ class Yardstick:
     passed: PerImage
 
     @classmethod
-    def of(cls, goal: Goal, clean_logits: Logits, confidence: float) -> Yardstick:
-        """Take the measure of clean images (n,m logits), for a goal to be passed by `confidence` logits or just so."""
+    def of(cls, goal: Goal, clean_logits: Logits, confidence: float, share: float) -> Yardstick:
+        """Take the measure of clean images (n,m logits), for a goal to be passed by the larger of two.
+
+        They are `confidence`, in logits, and `share`, in clean margins.
+        """
         clean_logits = clean_logits.detach()
         margin = goal.margin(clean_logits)
         # At least a few roundings: two classes may share the largest logit.
         unit = torch.maximum(margin, _find_rounding(clean_logits))
         safe = find_safe_margin(margin, clean_logits)
-        return cls(unit, safe / unit, safe.clamp_min(confidence) / unit)
+        return cls(unit, safe / unit, torch.maximum(safe.clamp_min(confidence), share * margin) / unit)
 
     @property
     def needed(self) -> PerImage:
@@ -65,7 +68,11 @@ class Yardstick:
 
     def missing(self, goal: Goal, logits: Logits) -> PerImage:
         """Return (n,) what is missing: 1 and a little for the clean image, 0 or less once the goal is passed."""
-        return goal.margin(logits) / self.unit + self.passed
+        return self.in_margins(goal.margin(logits))
+
+    def in_margins(self, gap: PerImage) -> PerImage:
+        """Return (n,) what is missing where a difference (n,) of logits has to become 0 or less."""
+        return gap / self.unit + self.passed
 
     def softened(self, goal: Goal, logits: Logits) -> PerImage:
         """Return (n,) the same with all other classes in it: ``τ · logsumexp(others / τ)`` for a τ of a tenth."""

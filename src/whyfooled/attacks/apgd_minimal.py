@@ -10,17 +10,16 @@ import torch
 
 from whyfooled.attacks._ascent import ascend
 from whyfooled.attacks._attack import Attack, Attempt
-from whyfooled.attacks._best import Best, shorten
+from whyfooled.attacks._best import BISECTIONS, Best, shorten
 from whyfooled.attacks._losses import Objective
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._steps import project
 from whyfooled.attacks._yardstick import Yardstick
 from whyfooled.errors import at_least, one_of
 from whyfooled.registry import Card
-from whyfooled.tensors.balls import BALLS, Ball, length
+from whyfooled.tensors.balls import BALLS, Ball, dual_measure, measure
 from whyfooled.types import Images, PerImage, Progress, silent
 
-_BISECTIONS = 6
 _FIRST_RADIUS = 2
 """In distances to the linearised boundary."""
 _GROWTH = 2
@@ -100,21 +99,20 @@ class MinimalAPGD(Attack):
             best.offer(everywhere, ended, self._measure(ended - problem.images), reached)
             empty = torch.where(reached, empty, radius)
             radius = torch.where(best.found, (empty + best.size) / 2, self._limit(_GROWTH * radius, problem))
-        forwards += shorten(problem, yardstick, best, self._measure, _BISECTIONS)
+        forwards += shorten(problem, yardstick, best, self._measure, BISECTIONS)
         return Attempt(torch.where(best.found.view(-1, 1, 1, 1), best.images, ended), forwards, backwards)
 
     def _take_measure(self, problem: Problem) -> tuple[Yardstick, PerImage]:
         """Return the clean margins, and (n,) the first radius."""
         inputs = problem.images.detach().requires_grad_()
         logits = problem.logits(inputs)
-        yardstick = Yardstick.of(problem.goal, logits, 0.0)
-        slope = problem.gradient(yardstick.missing(problem.goal, logits), inputs).flatten(1)
-        steepness = slope.abs().sum(1) if self.ball == "linf" else slope.norm(dim=1)
-        return yardstick, self._limit(_FIRST_RADIUS * yardstick.needed / steepness, problem)
+        yardstick = Yardstick.of(problem.goal, logits, confidence=0.0, share=0.0)
+        slope = problem.gradient(yardstick.missing(problem.goal, logits), inputs)
+        return yardstick, self._limit(_FIRST_RADIUS * yardstick.needed / dual_measure(slope, self.ball), problem)
 
     def _limit(self, radius: PerImage, problem: Problem) -> PerImage:
         """Bring radii down to that of a ball which holds the whole box."""
         return radius.clamp_max(1.0 if self.ball == "linf" else math.sqrt(problem.images[0].numel()))
 
     def _measure(self, delta: Images) -> PerImage:
-        return delta.flatten(1).abs().amax(1) if self.ball == "linf" else length(delta).flatten()
+        return measure(delta, self.ball)

@@ -44,12 +44,15 @@ class CarliniWagner(Attack):
     confidence
         By how many logits the goal must be passed, κ in the paper; at least a thousandth of the clean image's margin,
         so that rounding cannot undo it.
+    confidence_share
+        The same as a share of the clean image's margin; the larger of both counts.
     """
 
     steps: int = 60
     rounds: int = 3
     learning_rate: float = 0.5
     confidence: float = 0.0
+    confidence_share: float = 0.0
 
     card: ClassVar[Card] = Card(
         name="cw",
@@ -65,7 +68,7 @@ class CarliniWagner(Attack):
 
     @property
     def _settings(self) -> Rounds:
-        return Rounds(self.rounds, self.steps, self.confidence)
+        return Rounds(self.rounds, self.steps, self.confidence, self.confidence_share)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""

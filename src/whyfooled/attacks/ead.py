@@ -48,6 +48,8 @@ class EAD(Attack):
     confidence
         By how many logits the goal must be passed, κ in the paper; at least a thousandth of the clean image's margin,
         so that rounding cannot undo it.
+    confidence_share
+        The same as a share of the clean image's margin; the larger of both counts.
     """
 
     beta: float = 0.1
@@ -56,6 +58,7 @@ class EAD(Attack):
     rounds: int = 3
     learning_rate: float = 16.0
     confidence: float = 0.0
+    confidence_share: float = 0.0
 
     card: ClassVar[Card] = Card(
         name="ead",
@@ -73,7 +76,7 @@ class EAD(Attack):
 
     @property
     def _settings(self) -> Rounds:
-        return Rounds(self.rounds, self.steps, self.confidence)
+        return Rounds(self.rounds, self.steps, self.confidence, self.confidence_share)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""

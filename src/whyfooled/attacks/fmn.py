@@ -13,11 +13,11 @@ from torch import Tensor
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._best import Best, shorten
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._steps import project
+from whyfooled.attacks._steps import falling, project
 from whyfooled.attacks._yardstick import Yardstick
 from whyfooled.errors import at_least, bad_parameter, one_of, positive
 from whyfooled.registry import Card
-from whyfooled.tensors.balls import BALLS, Ball, length
+from whyfooled.tensors.balls import BALLS, Ball, dual_measure, length, measure
 from whyfooled.types import Logits, PerImage, Progress, silent
 
 _TINY = 1e-12
@@ -56,6 +56,8 @@ class FMN(Attack):
     confidence
         By how many logits the goal must be passed; at least a thousandth of the clean image's margin, so that rounding
         cannot undo it.
+    confidence_share
+        The same as a share of the clean image's margin; the larger of both counts.
     """
 
     steps: int = 100
@@ -64,6 +66,7 @@ class FMN(Attack):
     gamma: float = 0.05
     gamma_final: float = 0.001
     confidence: float = 0.0
+    confidence_share: float = 0.0
 
     card: ClassVar[Card] = Card(
         name="fmn",
@@ -81,11 +84,14 @@ class FMN(Attack):
             if not 0 < value < 1:
                 raise bad_parameter(name, "must be between 0 and 1", value)
         at_least("confidence", self.confidence, 0)
+        at_least("confidence_share", self.confidence_share, 0)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
         with torch.no_grad():
-            yardstick = Yardstick.of(problem.goal, problem.logits(problem.images), self.confidence)
+            yardstick = Yardstick.of(
+                problem.goal, problem.logits(problem.images), self.confidence, self.confidence_share
+            )
         second = max(self.steps - 1 - _BISECTIONS, 0)
         total = self.steps + second
 
@@ -116,9 +122,8 @@ class FMN(Attack):
         point = images
         epsilon = torch.full_like(best.size, float("inf"))
         for step in range(steps):
-            falling = (1 + math.cos(math.pi * step / steps)) / 2
-            rate = self.step_size * (_LAST_STEP + (1 - _LAST_STEP) * falling)
-            gamma = self.gamma_final + (self.gamma - self.gamma_final) * falling
+            rate = self.step_size * falling(step, steps, _LAST_STEP)
+            gamma = self.gamma * falling(step, steps, self.gamma_final / self.gamma)
             inputs = point.detach().requires_grad_()
             logits = problem.logits(inputs)
             missing = yardstick.missing(problem.goal, logits)
@@ -130,7 +135,7 @@ class FMN(Attack):
                 reached = missing <= 0
                 best.offer(everywhere, point, size, reached)
                 # A little beyond the linearised boundary: on it, rounding would decide.
-                boundary = size + (missing.abs() + yardstick.safe) / _dual(slope, self.ball).clamp_min(_TINY)
+                boundary = size + (missing.abs() + yardstick.safe) / dual_measure(slope, self.ball).clamp_min(_TINY)
                 outside = torch.where(best.found, epsilon * (1 + gamma), boundary)
                 inside = torch.minimum(epsilon * (1 - gamma), best.size)
                 # No perturbation in the box is longer than its diagonal.
@@ -142,8 +147,7 @@ class FMN(Attack):
         return best
 
     def _measure(self, delta: Tensor) -> PerImage:
-        flat = delta.flatten(1)
-        return flat.abs().amax(1) if self.ball == "linf" else flat.norm(dim=1)
+        return measure(delta, self.ball)
 
     def _find_longest(self, problem: Problem) -> PerImage:
         """Return (n,) the ℓ2 length of the longest perturbation in a ball of radius 1."""
@@ -151,8 +155,3 @@ class FMN(Attack):
             return torch.ones_like(problem.images[:, 0, 0, 0])
         free = (problem.high > problem.low).expand_as(problem.images)
         return free.flatten(1).sum(1).to(problem.images.dtype).sqrt()
-
-
-def _dual(slope: Tensor, ball: Ball) -> Tensor:
-    flat = slope.flatten(1)
-    return flat.abs().sum(1) if ball == "linf" else flat.norm(dim=1)

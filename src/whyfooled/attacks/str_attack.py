@@ -58,6 +58,8 @@ class StrAttack(Attack):
     confidence
         By how many logits the goal must be passed; at least a thousandth of the clean image's margin, so that rounding
         cannot undo it.
+    confidence_share
+        The same as a share of the clean image's margin; the larger of both counts.
     refine
         Whether to refine the perturbation on the groups found; costs 200 forwards and 194 backwards.
     """
@@ -71,6 +73,7 @@ class StrAttack(Attack):
     steps: int = 80
     rounds: int = 3
     confidence: float = 0.0
+    confidence_share: float = 0.0
     refine: bool = True
 
     card: ClassVar[Card] = Card(
@@ -91,7 +94,7 @@ class StrAttack(Attack):
 
     @property
     def _settings(self) -> Rounds:
-        return Rounds(self.rounds, self.steps, self.confidence)
+        return Rounds(self.rounds, self.steps, self.confidence, self.confidence_share)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
@@ -121,7 +124,9 @@ class StrAttack(Attack):
             return attempt
         support = (delta[done] != 0).any(1, keepdim=True)
         within = problem.select(done).within(support)
-        refined = FMN(steps=_REFINING_STEPS, confidence=self.confidence).attempt(within)
+        refined = FMN(
+            steps=_REFINING_STEPS, confidence=self.confidence, confidence_share=self.confidence_share
+        ).attempt(within)
         images, forwards, backwards = attempt.images.clone(), attempt.forwards.clone(), attempt.backwards.clone()
         shorter = _is_closer(refined.images - within.images, delta[done])
         images[done] = torch.where(shorter, refined.images, images[done])

@@ -34,11 +34,24 @@ def inside(deltas: Tensor, epsilon: float | Tensor, ball: Ball) -> Tensor:
     return deltas * (radius / length(deltas).clamp_min(radius))
 
 
-def farthest(directions: Tensor, epsilon: float, ball: Ball) -> Tensor:
-    """Return the largest perturbations in the ball along (n,c,h,w) directions: for ``"linf"``, their signs; 0 for 0."""
+def farthest(directions: Tensor, epsilon: float | Tensor, ball: Ball) -> Tensor:
+    """Return the largest perturbations in the ball along (n,c,h,w) directions: for ``"linf"``, their signs; 0 for 0.
+
+    `epsilon` may be (n,1,1,1).
+    """
     if ball == "linf":
         return epsilon * directions.sign()
     return epsilon * directions / length(directions).clamp_min(torch.finfo(directions.dtype).tiny)
+
+
+def measure(deltas: Tensor, ball: Ball) -> Tensor:
+    """Return (n,) the radius of the smallest ball that holds each perturbation."""
+    return deltas.flatten(1).abs().amax(1) if ball == "linf" else length(deltas).flatten()
+
+
+def dual_measure(slopes: Tensor, ball: Ball) -> Tensor:
+    """Return (n,) by how much a function with these slopes (n,c,h,w) changes at most in a ball of radius 1."""
+    return slopes.flatten(1).abs().sum(1) if ball == "linf" else length(slopes).flatten()
 
 
 def length(deltas: Tensor) -> Tensor:
