@@ -236,6 +236,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(folder, made, capsys, monkeyp
     own = [] if "--model" in arguments else ["--model", "nets.py:Net"]
     assert command(monkeypatch, *arguments, *own) == 2
     out, err = capsys.readouterr()
+    err = without_progress(err)
     assert out == ""
     assert err.startswith("Error: ")
     assert said in err
