@@ -167,5 +167,14 @@ def hostile(
     import_module("benchmarks.hostile").run(minutes, seed)
 
 
+@app.command()
+def families(
+    only: Annotated[str, typer.Option(help="Families, separated by commas; all if left out.")] = "",
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas; all, and explain, if left out.")] = "",
+) -> None:
+    """Try every saliency method on a small model of every family of timm, and write docs/families.md."""
+    import_module("benchmarks.families").run(*(filter(None, given.split(",")) for given in (only, methods)))
+
+
 if __name__ == "__main__":
     sys.exit(app())

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 PICTURE = Path(__file__).parent / "report.png"
-WIDTH, HEIGHT = 1100, 2345
+WIDTH, HEIGHT = 1100, 2400
 """The part of the page that is shown, in the page's own pixels: to the end of the first maps."""
 SCALE = 0.8
 COLOURS = 256

@@ -20,6 +20,7 @@ EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) fo
 
 # A value other than the default for every parameter of every method.
 OTHER = {
+    "attention": "attnlrp",
     "alpha": 2.0,
     "attack": BIM(steps=5),
     "ball": "l2",
@@ -245,6 +246,7 @@ class TestRefusals:
             ("real-time-saliency", "got 'real-time-saliency'. Real-time image saliency (Dabkowski & Gal 2017"),
             ("enhanced(base=real-time-saliency)", "must first be trained for each classifier"),
             ("gradient(layer=a)", "`layer` must be a parameter of gradient; got 'layer'. gradient has no parameters."),
+            ("lrp(attention=values)", "`attention` must be one of value, attnlrp; got values"),
             ("enhanced(norm=chanel)", "`norm` must be one of channel, energy, max; got chanel"),
             ("enhanced(base=gided)", "Did you mean guided"),
             (

@@ -1,4 +1,4 @@
-"""Which axes of an output are which: turning it there and back, and telling it from where values come from."""
+"""Which axes of an output are which: turning it, and telling it from where values come from."""
 
 import pytest
 import torch
@@ -20,15 +20,13 @@ LAID_OUT = {
 
 
 @pytest.mark.parametrize(("axes", "output"), LAID_OUT.values(), ids=LAID_OUT.keys())
-def test_an_output_is_turned_there_and_back(axes, output):
+def test_an_output_is_turned(axes, output):
     assert torch.equal(axes.to_grid(output), GRID)
-    assert torch.equal(axes.from_grid(GRID, output), output)
     assert axes.size(tuple(output.shape[1:])) == (3, 4)
 
 
 def test_channels_that_come_first_are_left_as_they_are():
     assert CHANNELS_FIRST.to_grid(GRID) is GRID
-    assert CHANNELS_FIRST.from_grid(GRID, GRID) is GRID
 
 
 TOKENS = ((2, 4), (3, 5), (6, 0))
@@ -36,7 +34,7 @@ TOKENS = ((2, 4), (3, 5), (6, 0))
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_tokens_are_put_on_their_places_and_back_and_the_others_are_left_out(axis):
+def test_tokens_are_put_on_their_places_and_the_others_are_left_out(axis):
     output = torch.rand(2, 7, 5, dtype=torch.float64) if axis == 1 else torch.rand(2, 5, 7, dtype=torch.float64)
     axes = Axes(3 - axis, axis, axis, tokens=TOKENS)
     grid = axes.to_grid(output)
@@ -45,9 +43,8 @@ def test_tokens_are_put_on_their_places_and_back_and_the_others_are_left_out(axi
     for row, numbers in enumerate(TOKENS):
         for column, number in enumerate(numbers):
             assert torch.equal(grid[:, :, row, column], output.select(axis, number))
-    changed = axes.from_grid(grid + 1, output)
-    assert torch.equal(axes.to_grid(changed), grid + 1)
-    assert torch.equal(changed.select(axis, 1), output.select(axis, 1))
+    assert not axes.places_all(tuple(output.shape))
+    assert axes.places_all(tuple(output.narrow(axis, 0, 6).shape))
 
 
 ALL = {**LAID_OUT, "tokens": (Axes(2, 1, 1, tokens=TOKENS), torch.rand(2, 7, 5, dtype=torch.float64))}
@@ -60,8 +57,6 @@ def test_turning_can_be_differentiated(axes, output):
     weights = torch.rand_like(grid)
     (slope,) = torch.autograd.grad((grid * weights).sum(), leaf)
     assert torch.equal(axes.to_grid(slope), weights)
-    (back,) = torch.autograd.grad((axes.from_grid(axes.to_grid(leaf), leaf.detach()) * output).sum(), leaf)
-    assert torch.equal(axes.to_grid(back), axes.to_grid(output))
 
 
 def coordinates(*shape, axis, values=None):

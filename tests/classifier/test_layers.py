@@ -245,14 +245,14 @@ def test_a_model_without_places_has_no_units(make):
         choose_layers(make(), "*")
 
 
-def test_tokens_are_no_places():
-    classifier = attentive()
+def test_tokens_have_the_places_of_their_patches():
+    classifier, given = attentive(), images(2, 8)
     layers = {layer.name: layer for layer in list_layers(classifier)}
     assert layers["mix"].shape == (4, 16)
-    assert not layers["mix"].spatial
-    with pytest.raises(ParameterError, match=r"got 'mix', whose output is \(n, 4, 16\)"):
-        choose_layers(classifier, "mix")
-    assert chosen(classifier, LAST_STAGE) == ["patches"]
+    assert (layers["mix"].spatial, layers["mix"].units, layers["mix"].map_size) == (True, 16, (2, 2))
+    assert chosen(classifier, LAST_STAGE) == ["mix"]
+    maps = activations(classifier, choose_layers(classifier, "mix"), given)["mix"]
+    assert torch.equal(maps, hooked(classifier, "mix", given).transpose(1, 2).reshape(2, 16, 2, 2))
 
 
 def hooked(classifier, name, given):
@@ -362,17 +362,16 @@ def test_tokens_and_heads_of_attention_are_said_to_be_what_they_are():
     classifier = Classifier(Heads().eval(), size=(16, 16))
     layers = {layer.name: layer for layer in list_layers(classifier)}
     assert layers["norm"].axes == Axes(2, 1, 1, tokens=tuple(tuple(range(row, row + 4)) for row in range(1, 17, 4)))
-    assert not layers["norm"].spatial
-    assert layers["norm"].output == "(n, 17, 8): tokens, not channels and places"
+    assert layers["norm"].spatial
+    assert layers["norm"].output == "(n, 17, 8): tokens at 4 × 4 places"
     assert layers["queries"].output == "(n, 2, 17, 4): tokens, not channels and places"
     assert not layers["queries"].spatial
-    for name in ("norm", "queries"):
-        with pytest.raises(
-            ParameterError, match=r"with more than one place; got '\w+', whose output is .* tokens, not"
-        ):
-            choose_layers(classifier, name)
-    assert chosen(classifier, LAST_STAGE) == ["patches"]
-    assert chosen(classifier, "*") == ["patches"]
+    with pytest.raises(
+        ParameterError, match=r"with more than one place; got 'queries', whose output is .* tokens, not channels"
+    ):
+        choose_layers(classifier, "queries")
+    assert chosen(classifier, LAST_STAGE) == ["norm"]
+    assert chosen(classifier, "*") == ["patches", "norm"]
 
 
 def test_what_the_logits_do_not_depend_on_is_no_last_stage():

@@ -131,10 +131,16 @@ def test_methods_with_the_same_base_share_their_passes(image):
 def test_recovery_has_every_map_every_fill_and_both_references(fooled):
     titles = [one.title for one in fooled.recovery]
     assert titles[0] == "Enhanced guided backpropagation"
-    assert titles[-2:] == ["Size of the perturbation", "Random order"]
-    assert len(titles) == 1 + len(fooled.evidence) + 2
+    assert titles[-3:] == [
+        "Control: size of the perturbation",
+        "Control: the first map, shifted",
+        "Control: random order",
+    ]
+    assert [one.control for one in fooled.recovery][-4:] == [False, True, True, True]
+    assert len(titles) == 1 + len(fooled.evidence) + 3
     for one in fooled.recovery:
-        assert set(one.curves) == {"zero", "mean", "noise", "blur"}
+        assert set(one.curves) == ({"zero"} if "shifted" in one.title else {"zero", "mean", "noise", "blur"})
+    assert len(fooled.recovery[-2].curves["zero"].recovered) == 19
     assert len(fooled.recovery[-1].curves["zero"].recovered) > 1
 
 
@@ -166,7 +172,7 @@ def test_an_image_that_is_wrong_already_is_said_and_explained(image):
     assert found.passes["attack"].backwards == 0
     assert any("nothing to fool" in note for note in found.notes)
     assert torch.equal(found.clean, found.adversarial)
-    assert "Size of the perturbation" not in [one.title for one in found.recovery]
+    assert "Control: size of the perturbation" not in [one.title for one in found.recovery]
 
 
 def test_an_example_made_elsewhere_is_explained(image, tmp_path):
@@ -195,37 +201,47 @@ def test_an_eight_bit_picture_is_noted(image, tmp_path):
 
 class Smooth(SmallNet):
     def forward(self, x):
-        return self.head(torch.nn.functional.gelu(self.first(x)).mean((2, 3)).repeat(1, 2)[:, :16])
+        return self.head(torch.nn.functional.softplus(self.first(x)).mean((2, 3)).repeat(1, 2)[:, :16])
 
 
-def test_on_a_network_without_relus_the_gradient_is_enhanced_and_it_is_said(image):
+def test_on_a_network_with_another_activation_the_gradient_is_enhanced_and_it_is_said(image):
     found = explain(named(Smooth()), image, attack=FGSM(epsilon=0.3))
     assert found.headline.method == "enhanced(base=gradient)"
     assert {one.method for one in found.evidence} == {"gradient", "input-x-gradient", "gradcam"}
-    assert any("GELU" in note for note in found.notes)
+    assert any("Softplus" in note for note in found.notes)
 
 
 class Tokens(SmallNet):
-    """Patches that go on as tokens, without a late spatial layer, as in vision transformers."""
+    """Patches that go on as tokens, and with `heads` as several of them for each patch, which are no channels."""
 
-    def __init__(self):
+    def __init__(self, *, heads=False):
         super().__init__()
-        self.norm = torch.nn.LayerNorm(12)
+        self.norm = torch.nn.LayerNorm(6 if heads else 12)
         self.tokens_head = torch.nn.Linear(12, 5)
+        self.heads = heads
 
     def forward(self, x):
-        tokens = self.norm(self.first(x).flatten(2).transpose(1, 2))
-        return self.tokens_head(torch.nn.functional.gelu(tokens).mean(1))
+        tokens = self.first(x).flatten(2).transpose(1, 2)
+        tokens = tokens.unflatten(2, (2, 6)).transpose(1, 2) if self.heads else tokens
+        tokens = torch.nn.functional.gelu(self.norm(tokens))
+        return self.tokens_head((tokens.transpose(1, 2).flatten(2) if self.heads else tokens).mean(1))
 
 
-def test_on_a_network_of_tokens_grad_cam_is_left_out_and_it_is_said(image):
+def test_on_a_network_of_tokens_every_method_works_but_a_deconvnet(image):
     found = explain(named(Tokens()), image, attack=FGSM(epsilon=0.3))
-    assert {one.method for one in found.evidence} == {"gradient", "input-x-gradient"}
+    assert found.headline.method == "enhanced"
+    assert {one.method for one in found.evidence} == {"guided", "gradient", "input-x-gradient", "gradcam"}
+    assert any(note.startswith("Deconvnet is not shown. ") and "GELU" in note for note in found.notes)
+
+
+def test_where_places_cannot_be_told_grad_cam_is_left_out_and_it_is_said(image):
+    found = explain(named(Tokens(heads=True)), image, attack=FGSM(epsilon=0.3))
+    assert {one.method for one in found.evidence} == {"guided", "gradient", "input-x-gradient"}
     assert any("Grad-CAM is not shown" in note and "tokens" in note for note in found.notes)
 
 
 def test_a_method_that_was_asked_for_and_does_not_hold_is_an_error(image):
-    with pytest.raises(MethodError, match="GELU"):
+    with pytest.raises(MethodError, match="Softplus"):
         explain(named(Smooth()), image, attack=FGSM(epsilon=0.3), methods=["gradient", GuidedBackprop()])
 
 
@@ -293,11 +309,12 @@ def test_saving_writes_everything_and_the_page_needs_nothing_else(fooled, tmp_pa
         "pictures",
     }
     pictures = {path.name for path in (folder / "pictures").iterdir()}
-    assert {"clean.png", "adversarial.png", "delta.png", "recovery.png"} <= pictures
-    assert len([name for name in pictures if not name.startswith("regions")]) == 4 + 4 * (1 + len(fooled.evidence))
-    assert {"regions.png", "regions-clean-paper.png", "regions-adversarial-colour-blind.png"} <= pictures
+    assert {"clean.png", "adversarial.png", "delta.png", "perturbation-size.png", "effect.png", "ratio.png"} <= pictures
+    assert {"recovery-zero.png", "recovery-mean.png", "recovery-noise.png", "recovery-blur.png"} <= pictures
+    assert {"regions-paper.png", "regions-colour-blind.png"} <= pictures
+    assert len(pictures) == 12 + 6 * (1 + len(fooled.evidence))
     page = (folder / "report.html").read_text()
-    assert "Can these maps be trusted?" not in page
+    assert "under a universal perturbation?" not in page
     references = References()
     references.feed(page)
     assert references.found

@@ -83,10 +83,11 @@ class Attentive(nn.Module):
 class ChannelsLast(nn.Module):
     """Patches of 2 x 2 pixels with their channels last, as in Swin; a norm, and a linear head after their mean.
 
-    With ``turned``, what the norm gives is turned so that channels come first, by a layer of its own: the same network.
+    With ``turned``, what the norm gives is turned so that channels come first, by a layer of its own; with ``tokens``,
+    the patches are tokens, in a row: the same network.
     """
 
-    def __init__(self, classes: int = 5, *, turned: bool = False) -> None:
+    def __init__(self, classes: int = 5, *, turned: bool = False, tokens: bool = False) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -94,12 +95,14 @@ class ChannelsLast(nn.Module):
             self.mix = nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6))
             self.norm = nn.LayerNorm(6)
             self.turn = Turn() if turned else nn.Identity()
+            self.tokens = tokens
             self.head = nn.Linear(6, classes)
 
     def forward(self, x):
         x = self.patches(x).permute(0, 2, 3, 1)
+        x = x.flatten(1, 2) if self.tokens else x
         x = self.turn(self.norm(x + self.mix(x)))
-        return self.head(x.mean((2, 3) if isinstance(self.turn, Turn) else (1, 2)))
+        return self.head(x.mean(1) if self.tokens else x.mean((2, 3) if isinstance(self.turn, Turn) else (1, 2)))
 
 
 class Turn(nn.Module):
@@ -177,8 +180,9 @@ def attentive(side: int = 8) -> Classifier:
     return Classifier(Attentive().eval(), size=(side, side), name="attentive")
 
 
-def channels_last(side: int = 16, *, turned: bool = False) -> Classifier:
-    return Classifier(ChannelsLast(turned=turned).eval(), (0.5,) * 3, (0.25,) * 3, (side, side), name="channels last")
+def channels_last(side: int = 16, *, turned: bool = False, tokens: bool = False) -> Classifier:
+    module = ChannelsLast(turned=turned, tokens=tokens).eval()
+    return Classifier(module, (0.5,) * 3, (0.25,) * 3, (side, side), name="channels last")
 
 
 def resnet20() -> Classifier:

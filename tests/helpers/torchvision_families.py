@@ -1,10 +1,11 @@
-"""One network of every family of torchvision, small where the size adds nothing: with ReLUs, and without."""
+"""One network of every family of torchvision, small where the size adds nothing: with ReLUs alone, and with others."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.convnext import CNBlock
 from torchvision.models.vgg import cfgs, make_layers
 
 REFUSED = {
@@ -42,8 +43,16 @@ def build(name: str, classes: int = 1000) -> nn.Module:
     torch.manual_seed(0)
     if name in PLANS:
         module = narrow_vgg(name, classes)
+    elif name == "convnext_tiny":
+        module = models.get_model(name, weights=None, num_classes=classes)
+        for part in module.modules():
+            if isinstance(part, CNBlock):
+                # It begins at 1e-6, where no block would do anything.
+                nn.init.constant_(part.layer_scale, 0.5)
     elif name == "vit_b_16":
         module = models.VisionTransformer(64, 16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64)
+        # It begins at 0, and no logit would change with the image.
+        nn.init.normal_(module.heads.head.weight, 0, 0.1)
     elif name == "maxvit_t":
         module = models.MaxVit((64, 64), 16, 2, [16, 32], [1, 1], head_dim=8, stochastic_depth_prob=0.1)
     else:

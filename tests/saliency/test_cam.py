@@ -11,6 +11,7 @@ from torchvision import models
 from tests.helpers.models import Decoding, SmallNet, channels_last, small
 from tests.helpers.oracles import grad_cam_by_hand, grad_cam_of_layer, grad_cam_plus_plus_by_derivatives
 from whyfooled import CAM, Classifier, GradCAM, GradCAMPlusPlus, GuidedBackprop, GuidedGradCAM, count_passes
+from whyfooled.classifier.layers import LAST_STAGE, choose_layers
 from whyfooled.errors import MethodError, ModelError, ParameterError
 
 
@@ -131,11 +132,76 @@ def test_a_layer_that_is_not_spatial_is_refused():
         GradCAM(layer="head")(small(), torch.rand(1, 3, 16, 16), torch.tensor([0]))
 
 
-def test_a_transformer_without_late_spatial_layers_is_refused():
+def without_class_token(output, size):
+    return output[:, -size[0] * size[1] :].transpose(1, 2).unflatten(2, size)
+
+
+def vit(**options):
     torch.manual_seed(0)
-    classifier = Classifier(models.vit_b_16(weights=None))
-    with pytest.raises(MethodError, match="tokens"):
-        GradCAM()(classifier, torch.rand(1, 3, 224, 224), torch.tensor([0]))
+    sizes = {"img_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 5}
+    return timm.models.VisionTransformer(**{**sizes, **options}).eval()
+
+
+def torchvision_vit():
+    torch.manual_seed(0)
+    module = models.VisionTransformer(32, 8, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5)
+    nn.init.normal_(module.heads.head.weight)
+    return module.eval()
+
+
+def mixer():
+    torch.manual_seed(0)
+    module = timm.models.MlpMixer(num_classes=5, img_size=32, patch_size=8, num_blocks=2, embed_dim=16)
+    nn.init.normal_(module.head.weight)
+    return module.eval()
+
+
+TRANSFORMERS = {
+    # After the last attention, a class token alone is read.
+    "ViT": (vit, (32, 48), "blocks.2.norm1"),
+    "ViT with registers": (lambda: vit(reg_tokens=4), (32, 48), "blocks.2.norm1"),
+    "DeiT, distilled": (
+        lambda: timm.models.VisionTransformerDistilled(
+            img_size=(32, 48), patch_size=8, embed_dim=16, depth=3, num_heads=2, num_classes=5
+        ).eval(),
+        (32, 48),
+        "blocks.2.norm1",
+    ),
+    "ViT, attention written out": (lambda: plainly(vit()), (32, 48), "blocks.2.norm1"),
+    # Pooled over the patches, or all tokens, they are read to the end.
+    "ViT, pooled": (lambda: vit(global_pool="avg"), (32, 48), "norm"),
+    "ViT without a class token": (lambda: vit(global_pool="avg", class_token=False, fc_norm=False), (32, 48), "norm"),
+    "torchvision's ViT": (torchvision_vit, (32, 32), "encoder.layers.encoder_layer_2.ln_1"),
+    "MLP-Mixer": (
+        mixer,
+        (32, 32),
+        "norm",
+    ),
+}
+
+
+def plainly(module):
+    for block in module.blocks:
+        block.attn.fused_attn = False
+    return module
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_of_a_transformer_it_is_that_of_the_last_patches_that_are_read(name):
+    make, (height, width), layer = TRANSFORMERS[name]
+    module, x, y = make(), torch.rand(2, 3, height, width), torch.tensor([1, 3])
+    classifier = Classifier(module, size=(height, width))
+    expected = grad_cam_of_layer(
+        module, layer, x, y, to_grid=lambda output: without_class_token(output, (height // 8, width // 8))
+    )
+    assert expected.flatten(1).any(1).all()
+    for _again in range(2):
+        found = GradCAM()(classifier, x, y)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
+    torch.testing.assert_close(GradCAM(layer)(classifier, x, y), expected)
+    assert [one.name for one in choose_layers(classifier, LAST_STAGE)] == [layer]
+    assert GradCAMPlusPlus()(classifier, x, y).any()
+    assert torch.equal(GuidedGradCAM()(classifier, x, y), found * GuidedBackprop()(classifier, x, y))
 
 
 LAYERED = [GradCAM, GradCAMPlusPlus, GuidedGradCAM]

@@ -1,16 +1,18 @@
-"""Units of networks whose channels come last: the same as where a layer turns them, whatever is asked."""
+"""Units of networks whose channels come last, or of tokens: the same as where a layer turns them, whatever is asked."""
 
 import copy
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
+import timm
 import torch
 
 from tests.helpers.made_dissections import made_concepts
 from tests.helpers.models import channels_last, resnet20
 from tests.helpers.unit_pairs import a_pair, dissection_of
+from whyfooled import Classifier
 from whyfooled.classifier.axes import Axes
 from whyfooled.classifier.layers import LAST_STAGE, Layer
 from whyfooled.errors import ModelError
@@ -20,33 +22,43 @@ from whyfooled.units.dissection.saved import DISSECTION_FILE
 from whyfooled.units.masking import mask_units
 from whyfooled.units.sensitivity import unit_sensitivity
 
+KINDS = pytest.mark.parametrize("tokens", [False, True], ids=["channels last", "tokens"])
+LAYERS = {
+    False: Layer("norm", "LayerNorm", (8, 8, 6), Axes(3, 1, 2)),
+    True: Layer(
+        "norm", "LayerNorm", (64, 6), Axes(2, 1, 1, tokens=tuple(tuple(range(row, row + 8)) for row in range(0, 64, 8)))
+    ),
+}
 
-def both():
-    """Make the network with channels last, and the same with a layer that turns them; the layer's names."""
-    return (channels_last(), "norm"), (channels_last(turned=True), "turn")
+
+def both(tokens):
+    """Make the network with channels last, or tokens, and the same with a layer that turns them; the layer's names."""
+    return (channels_last(tokens=tokens), "norm"), (channels_last(turned=True), "turn")
 
 
-def dissections():
-    return [dissect(classifier, layer, made_concepts(), top=0.1) for classifier, layer in both()]
+def dissections(tokens):
+    return [dissect(classifier, layer, made_concepts(), top=0.1) for classifier, layer in both(tokens)]
 
 
-def test_a_dissection_finds_the_same_units():
-    found, expected = (dissection.layers[0] for dissection in dissections())
-    assert found.layer == Layer("norm", "LayerNorm", (8, 8, 6), Axes(3, 1, 2))
+@KINDS
+def test_a_dissection_finds_the_same_units(tokens):
+    found, expected = (dissection.layers[0] for dissection in dissections(tokens))
+    assert found.layer == LAYERS[tokens]
     for name in ("threshold", "above", "mean", "std", "both", "union", "null_iou", "top_images", "top_maps"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     assert found.positions == expected.positions == 6 * 64
 
 
-def test_a_dissection_is_saved_with_its_axes_and_only_where_channels_do_not_come_first(tmp_path):
-    last, turned = dissections()
+@KINDS
+def test_a_dissection_is_saved_with_its_axes_and_only_where_channels_do_not_come_first(tokens, tmp_path):
+    last, turned = dissections(tokens)
     last.save(tmp_path / "last")
     turned.save(tmp_path / "turned")
     written = {
         kind: json.loads((tmp_path / kind / DISSECTION_FILE).read_text())["layers"][0] for kind in ("last", "turned")
     }
-    assert written["last"]["shape"] == [8, 8, 6]
-    assert written["last"]["axes"] == {"channels": 3, "rows": 1, "columns": 2, "reversed": [], "tokens": []}
+    assert written["last"]["shape"] == list(LAYERS[tokens].shape)
+    assert written["last"]["axes"] == json.loads(json.dumps(asdict(LAYERS[tokens].axes)))
     assert "axes" not in written["turned"]
     again = load_dissection(tmp_path / "last").layers[0]
     assert again.layer == last.layers[0].layer
@@ -54,17 +66,21 @@ def test_a_dissection_is_saved_with_its_axes_and_only_where_channels_do_not_come
     assert (tmp_path / "last" / "units.csv").read_text().count("norm") == 6
 
 
-def test_an_attack_moves_the_same_units_as_far():
+@KINDS
+def test_an_attack_moves_the_same_units_as_far(tokens):
     clean, adversarial = (torch.cat([image, image.flip(3)]) for image in a_pair())
-    found, expected = (unit_sensitivity(classifier, layer, clean, adversarial)[layer] for classifier, layer in both())
+    found, expected = (
+        unit_sensitivity(classifier, layer, clean, adversarial)[layer] for classifier, layer in both(tokens)
+    )
     assert torch.equal(found, expected)
 
 
-def test_changes_and_effects_are_the_same():
+@KINDS
+def test_changes_and_effects_are_the_same(tokens):
     clean, adversarial = a_pair()
     found, expected = (
         find_unit_changes(classifier, dissection_of(classifier, layer), clean, adversarial, 2, 0).layers[0]
-        for classifier, layer in both()
+        for classifier, layer in both(tokens)
     )
     assert found.maps.shape == (2, 6, 8, 8)
     for name in ("maps", "distance", "chance", "std", "mean_change", "active"):
@@ -86,10 +102,11 @@ def test_a_dissection_of_other_axes_is_not_taken_for_this_layers():
         find_unit_changes(classifier, old, clean, adversarial, 2, 0)
 
 
+@KINDS
 @pytest.mark.parametrize("given", ["name", "last stage"])
-def test_masked_units_give_zero_and_the_others_do_not(given):
+def test_masked_units_give_zero_and_the_others_do_not(given, tokens):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    (last, layer), (turned, other) = both()
+    (last, layer), (turned, other) = both(tokens)
     masked = mask_units(last, {layer if given == "name" else LAST_STAGE: [1, 4]})
     expected = mask_units(turned, {other: [1, 4]})
     torch.testing.assert_close(masked(images), expected(images))
@@ -112,3 +129,17 @@ def test_where_channels_come_first_nothing_is_written_that_was_not_before(tmp_pa
     found.save(tmp_path / "out")
     layer = json.loads((tmp_path / "out" / DISSECTION_FILE).read_text())["layers"][0]
     assert list(layer) == ["name", "kind", "shape", "positions", "units", "dead", "detectors"]
+
+
+def test_a_masked_unit_is_zero_for_the_class_token_too():
+    torch.manual_seed(0)
+    module = timm.models.VisionTransformer(img_size=16, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=5)
+    classifier, images = Classifier(module.eval(), size=(16, 16)), torch.rand(2, 3, 16, 16)
+    masked = mask_units(classifier, {"norm": [1, 4]})
+    handle = module.norm.register_forward_hook(lambda part, given, output: output * (torch.arange(8) % 3 != 1))
+    expected = classifier(images)
+    handle.remove()
+    assert (expected - classifier(images)).abs().max() > 1e-3
+    # Masked too: unit 7.
+    torch.testing.assert_close(mask_units(masked, {"norm": [7]})(images), expected)
+    assert unit_sensitivity(classifier, "blocks.0", images, images.flip(3))["blocks.0"].shape == (8,)

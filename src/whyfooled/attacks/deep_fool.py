@@ -16,7 +16,7 @@ from whyfooled.classifier.dependence import differentiate
 from whyfooled.classifier.goals import Goal, Targeted
 from whyfooled.errors import at_least, one_of
 from whyfooled.registry import Card
-from whyfooled.tensors.balls import BALLS, Ball, dual_measure, farthest, measure
+from whyfooled.tensors.balls import BALLS, Ball, measure, nearest_plane
 from whyfooled.types import Logits, PerImage, Progress, silent
 
 
@@ -105,20 +105,11 @@ class DeepFool(Attack):
         self, problem: Problem, inputs: Tensor, logits: Logits, rivals: Tensor, yardstick: Yardstick
     ) -> Tensor:
         """Return (n,c,h,w) the step to the nearest of the linearised boundaries with the rivals (n,k)."""
-        held = _find_held(problem.goal, logits.detach())
-        nearest = torch.full_like(logits[:, 0].detach(), float("inf"))
-        step = torch.zeros_like(inputs)
-        for number, rival in enumerate(rivals.unbind(1)):
-            gap = yardstick.in_margins((logits.gather(1, held) - logits.gather(1, rival.unsqueeze(1))).squeeze(1))
-            last = number + 1 == rivals.shape[1]
-            slope = problem.usable(differentiate(gap.sum(), inputs, retain_graph=not last))
-            slope = slope * problem.movable(inputs.detach(), -slope)
-            distance = gap.detach() / dual_measure(slope, self.ball)
-            closer = (distance < nearest) & distance.isfinite()
-            nearest = torch.where(closer, distance, nearest)
-            towards = farthest(-slope, distance.view(-1, 1, 1, 1), self.ball)
-            step = torch.where(closer.view(-1, 1, 1, 1), towards, step)
-        return step
+        held = logits.gather(1, _find_held(problem.goal, logits.detach()))
+        gaps = [yardstick.in_margins(gap) for gap in (held - logits.gather(1, rivals)).unbind(1)]
+        slopes = [problem.usable(differentiate(gap.sum(), inputs, retain_graph=True)) for gap in gaps]
+        movable = [slope * problem.movable(inputs.detach(), -slope) for slope in slopes]
+        return nearest_plane(torch.stack(gaps, 1).detach(), torch.stack(movable, 1), self.ball)
 
 
 def _find_held(goal: Goal, logits: Logits) -> Tensor:

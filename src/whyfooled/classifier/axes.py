@@ -35,6 +35,10 @@ class Axes:
     reversed: tuple[int, ...] = ()
     tokens: tuple[tuple[int, ...], ...] = ()
 
+    def places_all(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether all of an output of this shape, with the images' axis, has a place; a class token has none."""
+        return not self.tokens or shape[self.rows] == len(self.tokens) * len(self.tokens[0])
+
     def size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return how many rows and columns of places an output has, from its shape without the images' axis."""
         if self.tokens:
@@ -50,25 +54,8 @@ class Axes:
             placed: Tensor = output.index_select(self.rows, self._token_numbers(output)).movedim(self.channels, 1)
             return placed.reshape(*placed.shape[:2], *self.size(()))
         turned = output.flip(self.reversed) if self.reversed else output
-        return turned if self._is_plain else turned.permute(0, self.channels, self.rows, self.columns)
-
-    def from_grid(self, grid: Tensor, output: Tensor) -> Tensor:
-        """Turn (n,channels,rows,columns) into what `to_grid` makes it of; it can be differentiated.
-
-        Tokens without a place are those of `output`.
-        """
-        if self.tokens:
-            placed = grid.flatten(2).movedim(1, self.channels)
-            return output.index_copy(self.rows, self._token_numbers(output), placed)
-        turned = grid
-        if not self._is_plain:
-            back = sorted(range(4), key=(0, self.channels, self.rows, self.columns).__getitem__)
-            turned = grid.permute(back)
-        return turned.flip(self.reversed) if self.reversed else turned
-
-    @property
-    def _is_plain(self) -> bool:
-        return (self.channels, self.rows, self.columns) == (1, 2, 3)
+        order = (0, self.channels, self.rows, self.columns)
+        return turned if order == (0, 1, 2, 3) else turned.permute(order)
 
     def _token_numbers(self, output: Tensor) -> Tensor:
         return torch.tensor(self.tokens, device=output.device).flatten()

@@ -10,10 +10,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier.axes import CHANNELS_FIRST, Axes, read_axes
 from whyfooled.classifier.borrowing import hooked_after
 from whyfooled.classifier.classifier import Classifier
+from whyfooled.classifier.placed import find_last_read
 from whyfooled.classifier.tracing import PassTrace, Seen
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, did_you_mean
 from whyfooled.types import Images
@@ -21,7 +23,8 @@ from whyfooled.types import Images
 LAST_STAGE = "last-stage"
 """Stands for the outermost of the modules that give the last output with places, such as ``layer4`` of a ResNet.
 
-What the logits do not depend on, such as a decoder beside the head, does not count.
+What the logits do not depend on, such as a decoder beside the head, does not count; nor do the patches after the last
+attention, where a class token gives the logits: there it is the norm before, such as ``blocks.11.norm1`` of a ViT.
 """
 
 See = Callable[[str, nn.Module, tuple[Any, ...], Tensor], None]
@@ -52,7 +55,7 @@ class Layer:
 
     @property
     def spatial(self) -> bool:
-        """Whether its output has units with more than one place either way; tokens are no places here."""
+        """Whether its output has units with more than one place either way, tokens on a grid of places included."""
         return is_grid(self.axes, self.shape)
 
     @property
@@ -88,15 +91,17 @@ class Layer:
 
 def is_grid(axes: Axes | str, shape: tuple[int, ...]) -> bool:
     """Tell whether an output of this shape, for one image, has channels with more than one row and column of places."""
-    return isinstance(axes, Axes) and not axes.tokens and len(shape) == 3 and min(axes.size(shape)) > 1
+    if not isinstance(axes, Axes):
+        return False
+    return len(shape) == (2 if axes.tokens else 3) and min(axes.size(shape)) > 1
 
 
 def describe_output(axes: Axes | str, shape: tuple[int, ...]) -> str:
-    """Say what an output of this shape, for one image, is: ``(n, 197, 192): tokens, not channels and places``."""
+    """Say what an output of this shape, for one image, is: ``(n, 197, 192): tokens at 14 × 14 places``."""
     sizes = f"({', '.join(map(str, ('n', *shape)))})"
     if isinstance(axes, str):
         return f"{sizes}: {axes}"
-    return f"{sizes}: tokens, not channels and places" if axes.tokens else sizes
+    return f"{sizes}: tokens at {' × '.join(map(str, axes.size(shape)))} places" if axes.tokens else sizes
 
 
 def list_layers(classifier: Classifier) -> list[Layer]:
@@ -160,24 +165,64 @@ def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument:
     known = _list_used(classifier)
     if not any(layer.spatial for layer in known):
         raise ModelError(
-            "No layer of this model gives an output (n, units, height, width) with more than one place, so it has no "
-            "units to look at."
+            "No layer of this model gives an output (n, units, height, width), or tokens on a grid, with more than one "
+            "place, so it has no units to look at."
         )
-    chosen = {layer.name for name in names for layer in _match_layers(name, known, argument)}
+    chosen = {
+        layer.name
+        for name in names
+        for layer in ([_find_last(classifier, known)] if name == LAST_STAGE else _match_layers(name, known, argument))
+    }
     return tuple(layer for layer in known if layer.name in chosen)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Output:
+    """What a layer gave in a pass with a graph."""
+
+    layer: Layer
+    part: nn.Module
+    shape: tuple[int, ...]
+    edge: GradientEdge | None
+
+    @property
+    def known_axes(self) -> Axes:
+        return self.layer.known_axes
+
+
+def _find_last(classifier: Classifier, known: Mapping[Layer, bool]) -> Layer:
+    """Find the last layer whose places the logits depend on; where that cannot be told, they may depend on all."""
+    spatial = [layer for layer in known if layer.spatial]
+    # What a module is the last part of finishes after it, so the last is the outermost.
+    used = [layer for layer in spatial if known[layer]]
+    if not used or not used[-1].known_axes.tokens:
+        return (used or spatial)[-1]
+    outputs: dict[str, _Output] = {}
+    layers = {layer.name: layer for layer in used}
+
+    def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        outputs.pop(name, None)
+        edge = get_gradient_edge(output) if output.requires_grad else None
+        outputs[name] = _Output(layers[name], part, tuple(output.shape), edge)
+
+    parts = find_layers(classifier.module, None)
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size).requires_grad_()
+        with watch_layers({name: parts[name] for name in layers}, see):
+            logits = classifier(blank)
+        last = find_last_read(list(outputs.values()), logits)
+    return used[-1] if last is None else last.layer
 
 
 def _match_layers(name: str, known: Mapping[Layer, bool], argument: str) -> list[Layer]:
     spatial = [layer for layer in known if layer.spatial]
-    if name == LAST_STAGE:
-        # What a module is the last part of finishes after it, so this is the outermost. Where it cannot be told which
-        # the logits depend on, they may depend on all.
-        return ([layer for layer in spatial if known[layer]] or spatial)[-1:]
     exact = [layer for layer in known if layer.name == name]
     if exact and not exact[0].spatial:
         raise bad_parameter(
             argument,
-            "must name layers whose output is (n, units, height, width), in any order, with more than one place",
+            "must name layers whose output is (n, units, height, width), in any order, or tokens on a grid, with more "
+            "than one place",
             f"{name!r}, whose output is {exact[0].output}",
             f"The last one that has it is {spatial[-1].name!r}.",
         )
@@ -261,11 +306,10 @@ def activations(classifier: Classifier, layers: Sequence[Layer], images: Images)
 
 def _check_maps(layer: Layer, output: Tensor | None, images: Images) -> Tensor:
     """Return a layer's activation maps, or raise `ModelError` if its output is none of them."""
-    if output is None or output.ndim != 4 or len(output) != len(images):
+    if output is None or output.ndim != 1 + len(layer.shape) or len(output) != len(images):
         got = "nothing" if output is None else f"the shape {tuple(output.shape)}"
-        raise ModelError(
-            f"The layer {layer.name!r} must give (n, units, height, width) for n={len(images)} images; got {got}."
-        )
+        wanted = "(n, tokens, units)" if layer.known_axes.tokens else "(n, units, height, width)"
+        raise ModelError(f"The layer {layer.name!r} must give {wanted} for n={len(images)} images; got {got}.")
     if not torch.isfinite(output).all():
         raise ModelError(
             f"The layer {layer.name!r} must give finite activations; got NaN or infinite ones. Check the weights."

@@ -75,7 +75,7 @@ def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None
             f"{card.title} needs logits that a linear layer computes from the mean of a spatial layer's channels; the "
             f"logits of this model are not the output of a linear layer. {_ADVICE}"
         )
-    grids = {place: grid for place, each in enumerate(candidates) if (grid := each.to_grid(layer)) is not None}
+    grids = {place: grid for place, each in enumerate(candidates) if (grid := each.to_grid()) is not None}
     place = next((place for place in reversed(grids) if _is_mean(head.values, grids[place])), None)
     if place is None:
         why = _say_why_not(head, list(grids.values()), seen.last, layer)
@@ -152,10 +152,10 @@ class _Candidate(NamedTuple):
         """Which of its axes are channels and places, or what it is in place of that."""
         return read_axes(self.seen.origin, tuple(self.tensor.shape))
 
-    def to_grid(self, layer: str | None) -> Tensor | None:
-        """Return it as (n,d,h,w); None if it is something else. Tokens count where their layer was named."""
+    def to_grid(self) -> Tensor | None:
+        """Return it as (n,d,h,w); None if it is something else."""
         axes = self.axes
-        if isinstance(axes, Axes) and (is_grid(axes, tuple(self.tensor.shape[1:])) or (layer and axes.tokens)):
+        if isinstance(axes, Axes) and is_grid(axes, tuple(self.tensor.shape[1:])):
             return axes.to_grid(self.tensor)
         return None
 
@@ -177,9 +177,9 @@ class _SeenLayers:
 
 
 class _LeavingCalls(TorchFunctionMode):
-    """While active, keeps the spatial tensors that go into calls from which no spatial tensor comes.
+    """While active, keeps the spatial tensors that go into calls from which none of as many axes comes.
 
-    A pooling is among them, however it is spelled.
+    A pooling is among them, however it is spelled, over rows and columns together or one after the other.
     """
 
     def __init__(self, trace: PassTrace | None) -> None:
@@ -191,15 +191,17 @@ class _LeavingCalls(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         outputs = func(*args, **(kwargs or {}))
-        if isinstance(outputs, Tensor) and not _may_have_places(outputs):
+        if isinstance(outputs, Tensor):
+            has_places = _may_have_places(outputs)
             taken = filter(_may_have_places, tensors_in((args, kwargs or {})))
-            self.inputs += [_Candidate.of(tensor, self.trace) for tensor in taken]
+            leaving = [tensor for tensor in taken if not has_places or tensor.ndim > outputs.ndim]
+            self.inputs += [_Candidate.of(tensor, self.trace) for tensor in leaving]
         return outputs
 
 
 def _may_have_places(tensor: Tensor) -> bool:
-    """Tell whether a tensor's shape allows for channels and more than one row and column of places."""
-    return tensor.ndim == 4 and min(tensor.shape[-2:]) > 1
+    """Tell whether a tensor's shape allows for channels and more than one row and column of places, or for tokens."""
+    return (tensor.ndim == 4 and min(tensor.shape[-2:]) > 1) or (tensor.ndim == 3 and min(tensor.shape[1:]) > 1)
 
 
 def _is_linear(part: nn.Module) -> bool:

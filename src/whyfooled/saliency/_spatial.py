@@ -16,6 +16,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes, read_axes
 from whyfooled.classifier.dependence import walk
 from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
+from whyfooled.classifier.placed import find_last_read
 from whyfooled.classifier.tracing import Moment, PassTrace
 from whyfooled.errors import MethodError, ModelError
 from whyfooled.registry import Card
@@ -55,12 +56,12 @@ def run_to_layer(classifier: Classifier, images: Images, layer: str | None, card
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
-        outputs.append(LayerOutput(name, trace.hold(output), edge))
+        outputs.append(LayerOutput(name, part, trace.hold(output), edge))
 
     with watch_layers(find_layers(classifier.module, layer), see), trace:
         logits = ruled_logits(classifier, images, None, whole_way=False)
     chosen = _choose(outputs, logits, layer, card)
-    axes = cast(Axes, chosen.axes)
+    axes = chosen.known_axes
     if len(logits):
         choices[key] = _Choice(chosen.name, outputs.index(chosen), len(outputs), chosen.shape[1:], axes)
     return logits, ChosenOutput(chosen.moment.value, axes, cast(GradientEdge, chosen.edge))
@@ -107,8 +108,8 @@ class LayerOutput:
 
     Parameters
     ----------
-    name
-        The layer's name.
+    name, part
+        The layer's name, and the layer.
     moment
         What it gave.
     edge
@@ -116,6 +117,7 @@ class LayerOutput:
     """
 
     name: str
+    part: nn.Module
     moment: Moment
     edge: GradientEdge | None
 
@@ -131,13 +133,13 @@ class LayerOutput:
 
     @property
     def spatial(self) -> bool:
-        """Whether it has channels with more than one row and column of places."""
+        """Whether it has channels with more than one row and column of places, tokens on a grid included."""
         return is_grid(self.axes, self.shape[1:])
 
     @property
-    def tokens(self) -> bool:
-        """Whether it has tokens that are on a grid of places."""
-        return isinstance(self.axes, Axes) and bool(self.axes.tokens)
+    def known_axes(self) -> Axes:
+        """Which of its axes are which, of one that has places."""
+        return cast(Axes, self.axes)
 
     def __str__(self) -> str:
         return describe_output(self.axes, self.shape[1:])
@@ -148,28 +150,32 @@ def _choose(outputs: Sequence[LayerOutput], logits: Logits, layer: str | None, c
     nodes = set(walk(logits))
     rows = [output for output in outputs if output.shape[:1] == logits.shape[:1]]
     used = [output for output in rows if output.edge is not None and output.edge.node in nodes]
-    return _choose_last(rows, used, card) if layer is None else _choose_named(layer, rows, used, card)
+    if layer is not None:
+        return _choose_named(layer, rows, used, card)
+    return _choose_last(rows, used, logits, card)
 
 
-def _choose_last(outputs: Sequence[LayerOutput], used: Sequence[LayerOutput], card: Card) -> LayerOutput:
-    """Choose the last output that has places, unless the model goes on with something else that has none."""
-    chosen = next((output for output in reversed(used) if output.spatial), None)
-    if chosen is None:
+def _choose_last(
+    outputs: Sequence[LayerOutput], used: Sequence[LayerOutput], logits: Logits, card: Card
+) -> LayerOutput:
+    """Choose the last output whose places are read, unless the model goes on with something else that has none."""
+    spatial = [output for output in used if output.spatial]
+    if not spatial:
         if any(output.spatial for output in outputs):
             raise ModelError(_CUT_OFF.format("any layer whose output has places"))
         raise MethodError(
-            f"{card.title} needs a layer whose output is (n, channels, height, width); every layer of this model has "
-            "another."
+            f"{card.title} needs a layer whose output is (n, channels, height, width), or tokens on a grid; every "
+            "layer of this model has another."
         )
-    later = next((output for output in reversed(used[used.index(chosen) + 1 :]) if _has_other_axes(output)), None)
+    later = next((output for output in reversed(used[used.index(spatial[-1]) + 1 :]) if _has_other_axes(output)), None)
     if later is not None:
         goes_on = "tokens" if len(later.shape) == 3 else "others"
         raise MethodError(
-            f"{card.title} finds no late layer of this model whose output is (n, channels, height, width): it goes on "
-            f"with {goes_on} after {chosen.name!r}, up to {later.name!r}, whose output is {later}. Name a layer with "
+            f"{card.title} finds no late layer of this model whose output has channels and places: it goes on with "
+            f"{goes_on} after {spatial[-1].name!r}, up to {later.name!r}, whose output is {later}. Name a layer with "
             f"{card.name}(layer=...)."
         )
-    return chosen
+    return find_last_read(spatial, logits) or spatial[-1]
 
 
 _CUT_OFF = (
@@ -179,8 +185,8 @@ _CUT_OFF = (
 
 
 def _choose_named(layer: str, outputs: Sequence[LayerOutput], used: Sequence[LayerOutput], card: Card) -> LayerOutput:
-    """Choose the last run of a layer that gave places, or tokens that have places."""
-    placed = [output for output in outputs if output.spatial or output.tokens]
+    """Choose the last run of a layer that gave places."""
+    placed = [output for output in outputs if output.spatial]
     if not placed:
         gives = f"is {outputs[-1]}" if outputs else "is none with a row for each image"
         raise MethodError(
@@ -199,9 +205,9 @@ def _choose_named(layer: str, outputs: Sequence[LayerOutput], used: Sequence[Lay
 
 
 def _has_other_axes(output: LayerOutput) -> bool:
-    """Tell whether an output has several axes, and not those of channels and places."""
+    """Tell whether an output has several axes, and not those of channels and places; one token is none of several."""
     shape = output.shape
-    return not output.spatial and (len(shape) == 3 or (len(shape) == 4 and min(shape[-2:]) > 1))
+    return not output.spatial and len(shape) in (3, 4) and min(shape[1:] if len(shape) == 3 else shape[-2:]) > 1
 
 
 def at_image_size(cams: Tensor, images: Images) -> Tensor:

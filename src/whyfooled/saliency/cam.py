@@ -36,7 +36,7 @@ class CAM:
     ----------
     layer
         Name of the layer whose output is ``A`` (as in ``module.named_modules()``); if None, the last tensor whose mean
-        the linear layer takes is found in the forward pass. Channels may come first or last.
+        the linear layer takes is found in the forward pass. Channels may come first or last, and places may be tokens.
     """
 
     layer: str | None = None
@@ -79,9 +79,10 @@ class GradCAM:
     Parameters
     ----------
     layer
-        Name of the layer (as in ``module.named_modules()``); the last that the logits depend on and whose output is
-        still spatial if None. Channels may come first or last: what they are is told by what the model does with the
-        image. A layer of tokens has to be named; tokens that have no place, such as a class token, are left out.
+        Name of the layer (as in ``module.named_modules()``); if None, the last whose output has places that the logits
+        depend on. Channels may come first or last, and places may be tokens: what they are is told by what the model
+        does with the image. Tokens that have no place, such as a class token, are left out; where one gives the logits,
+        the layer is the norm before the last attention (``blocks.11.norm1`` of a ViT), as no patch is read after it.
     """
 
     layer: str | None = None
@@ -159,7 +160,7 @@ class GradCAMPlusPlus:
 class GuidedGradCAM:
     """Guided Grad-CAM: guided backpropagation where Grad-CAM is, their product (Selvaraju et al. 2017, sec. 3.3).
 
-    Raises `MethodError` on networks whose activations are no ReLUs.
+    Guided backpropagation is that of `GuidedBackprop`, whatever the activations are.
 
     Parameters
     ----------

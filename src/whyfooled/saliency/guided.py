@@ -1,4 +1,4 @@
-"""Deconvnet and guided backpropagation: the gradient with another rule at the ReLUs."""
+"""Deconvnet and guided backpropagation: the gradient with another rule at the activations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Deconvnet:
     Of an image, the map keeps nothing but which places the max poolings chose (and what gates let pass, if there are
     any), so it takes no `create_graph`: there is no derivative to follow.
 
-    As in `GuidedBackprop`, a ReLU is one however it is spelled, and other activations raise `MethodError`.
+    It is for ReLUs alone: of other activations it would keep nothing, so they raise `MethodError`. As in
+    `GuidedBackprop`, a ReLU is one however it is spelled.
     """
 
     card: ClassVar[Card] = Card(
@@ -39,18 +40,23 @@ class Deconvnet:
 @final
 @dataclass(frozen=True)
 class GuidedBackprop:
-    """Guided backpropagation: at every open ReLU the positive part of the gradient goes on, ``max(G, 0) · 1[a > 0]``.
+    """Guided backpropagation: where an activation is open, the positive part of the gradient goes on.
 
-    A ReLU, or ReLU6 or Hardtanh(0, h), is one however it is spelled: ``a.clamp(min=0)``, ``a * (a > 0)``,
-    ``(a + a.abs()) / 2``. Everything else keeps its gradient, by the method's definition, if it is known to be no
-    activation: `whyfooled.saliency.backward.steps` lists it. Whatever may be one, such as ``a * torch.sigmoid(a)`` or a
-    model's own `torch.autograd.Function`, raises `MethodError`, which names it.
+    At a ReLU that is ``max(G, 0) · 1[a > 0]``, as in the paper, which knows no other activation. [ours] At one that is
+    0 at 0 and keeps the sign of what it takes (GELU, SiLU, Hardswish, Mish, ELU, LeakyReLU, …) it is the gated rule,
+    ``max(G, 0) · f(a)/a``: at a ReLU, the same. The gate ``f(a)/a`` is never below 0, as the derivatives of GELU and
+    SiLU are; AttnLRP has the same (Achtibat et al. 2024, arXiv 2402.05602).
+
+    An activation is one however it is spelled: ``a.clamp(min=0)``, ``a * (a > 0)``, ``a * torch.sigmoid(a)``.
+    Everything else keeps its gradient, by the method's definition, if it is known to be no activation:
+    `whyfooled.saliency.backward.steps` lists it. Whatever may be one without such a gate, such as Softplus or a model's
+    own `torch.autograd.Function`, raises `MethodError`, which names it.
     """
 
     card: ClassVar[Card] = Card(
         name="guided",
         title="Guided backpropagation",
-        summary="The gradient, with its negative part stopped at every ReLU that is open.",
+        summary="The gradient, with its negative part stopped at every activation; the rest passes where it is open.",
         source="Springenberg, Dosovitskiy, Brox, Riedmiller 2015, arXiv 1412.6806, sec. 3.4",
         cost="1 forward, 1 backward for each class",
     )

@@ -14,7 +14,7 @@ from whyfooled.classifier import Classifier, check_classes
 from whyfooled.errors import MethodError, bad_parameter, one_of, warn
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import check_pairs
-from whyfooled.saliency.backward.relevance import Rules, Trace, trace
+from whyfooled.saliency.backward.relevance import Attending, Rules, Trace, trace
 from whyfooled.saliency.backward.shares import FirstRule, alpha_beta_rule, box_rule, epsilon_rule, flat_rule
 from whyfooled.types import Images, ManyClasses, ManyMaps, ManyNumbers, Maps
 
@@ -37,9 +37,13 @@ class LRP:
     * ReLU, ReLU6 and other activations that keep 0 and the sign (leaky ReLU, ELU, tanh) pass on what they receive. In
       a product with a gate (squeeze and excitation) the signal receives all, the gate nothing.
     * The normalisation of the images passes relevance on: maps are of the normalised image, against its mean.
+    * Of other activations with a gate (GELU, SiLU, …) the gate ``f(a)/a`` is held, so they pass on what they receive;
+      of a layer norm the statistics are held (AttnLRP, Achtibat et al. 2024, arXiv 2402.05602). A product of two
+      signals (a gated linear unit) gives half to each. Attention follows `attention`.
 
-    It holds for layers, functions and methods alike, in place too, and for a ReLU however it is spelled. Whatever has
-    no rule (SiLU, GELU, also written out, layer norm, attention) raises `MethodError`.
+    It holds for layers, functions and methods alike, in place too, and for an activation however it is spelled.
+    Whatever has no rule (Softplus, a linear attention) raises `MethodError`. Of a transformer, class token and
+    positions take shares too: `shares` states them.
 
     Parameters
     ----------
@@ -61,6 +65,10 @@ class LRP:
         Whether the biases take a share in the αβ-rule, as in Bach et al. and Montavon et al. 2019. [ours] Not by
         default, as in Gu et al. and in deep Taylor decomposition, because far less is lost then. In the ε-rule they
         always do.
+    attention
+        Where the relevance of attention goes. [ours] ``"value"``: the weights are held, and the values receive all, by
+        what they add. ``"attnlrp"``: half to the values and half through the softmax to queries and keys, as in
+        AttnLRP; what the softmax receives is not kept, so the map does not sum to the logit.
     """
 
     rule: LayerRule = "composite"
@@ -68,6 +76,7 @@ class LRP:
     alpha: float = 1.0
     first: FirstLayer | None = None
     bias: bool = False
+    attention: Attending = "value"
 
     card: ClassVar[Card] = Card(
         name="lrp",
@@ -81,6 +90,7 @@ class LRP:
 
     def __post_init__(self) -> None:
         one_of("rule", self.rule, ("composite", "alpha-beta", "epsilon"))
+        one_of("attention", self.attention, ("value", "attnlrp"))
         if self.first is not None:
             one_of("first", self.first, _FIRST)
         if not 0 <= self.epsilon < float("inf"):
@@ -109,6 +119,25 @@ class LRP:
         kept = maps.double().sum((-3, -2, -1))
         return torch.where(logits == 0, 0, 1 - kept / logits).to(maps.dtype)
 
+    def shares(self, classifier: Classifier, images: Images, classes: ManyClasses) -> dict[str, ManyNumbers]:
+        """Return (n,) or (n,k) the shares of each logit, which sum to 1; 0 for a logit of 0.
+
+        ``"image"``: what the map has; ``"joined"``: what class tokens and other constants that are joined to signals
+        receive; ``"added"``: what positions and other constants that are added to them receive; ``"lost"``: the rest,
+        in biases, ε, and where `leak` says.
+        """
+        passed, columns = _traced(classifier, images, classes, self.rules())
+        chosen = passed.logits.detach().gather(1, columns)
+        received: dict[str, list[Tensor]] = {"image": [], "joined": [], "added": []}
+        for picked, start in zip(columns.T, chosen.T, strict=True):
+            one_hot = torch.zeros_like(passed.logits).scatter(1, picked[:, None], start[:, None])
+            received["image"].append(_finite(passed.relevance(one_hot)).sum((1, 2, 3)))
+            received["joined"].append(passed.relevance_of(passed.joined, one_hot))
+            received["added"].append(passed.relevance_of(passed.added, one_hot))
+        parts = {name: torch.stack(sums, 1) / torch.where(chosen == 0, 1, chosen) for name, sums in received.items()}
+        parts["lost"] = torch.where(chosen == 0, 0, 1 - parts["image"] - parts["joined"] - parts["added"])
+        return parts if classes.ndim == 2 else {name: part[:, 0] for name, part in parts.items()}
+
     def rules(self) -> Rules:
         """Return the rule of each kind of layer."""
         epsilon = partial(epsilon_rule, epsilon=self.epsilon)
@@ -118,6 +147,8 @@ class LRP:
             convolution=epsilon if self.rule == "epsilon" else alpha_beta,
             linear=alpha_beta if self.rule == "alpha-beta" else epsilon,
             first=_FIRST[first],
+            epsilon=self.epsilon,
+            attention=self.attention,
         )
 
     def _explain(self, classifier: Classifier, images: Images, classes: ManyClasses) -> tuple[ManyMaps, ManyNumbers]:

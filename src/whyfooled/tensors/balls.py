@@ -54,6 +54,26 @@ def dual_measure(slopes: Tensor, ball: Ball) -> Tensor:
     return slopes.flatten(1).abs().sum(1) if ball == "linf" else length(slopes).flatten()
 
 
+def nearest_plane(gaps: Tensor, slopes: Tensor, ball: Ball) -> Tensor:
+    """Return (n,c,h,w) the shortest step, as the ball measures it, that brings one of several linear functions to 0.
+
+    Parameters
+    ----------
+    gaps
+        (n,k) What they are now, above 0.
+    slopes
+        (n,k,c,h,w) Their slopes. A function that has none is never brought to 0; where none has one, the step is 0.
+    ball
+        How steps are measured.
+    """
+    dual = slopes.flatten(2).norm(dim=2) if ball == "l2" else slopes.flatten(2).abs().sum(2)
+    distances = (gaps / dual).nan_to_num(float("inf"))
+    nearest = distances.argmin(1)
+    rows = torch.arange(len(gaps), device=gaps.device)
+    distance = distances[rows, nearest].view(-1, 1, 1, 1)
+    return farthest(-slopes[rows, nearest], torch.where(distance.isfinite(), distance, 0), ball)
+
+
 def length(deltas: Tensor) -> Tensor:
     """Return the Euclidean length of each perturbation, (n,1,1,1)."""
     # In half precision, the squares of a few thousand values add up to infinity.

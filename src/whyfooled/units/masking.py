@@ -28,6 +28,8 @@ BUFFER = "whyfooled_mask"
 def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tensor]) -> Classifier:
     """Make a classifier in which some units give 0, at every place and each time that their layer runs.
 
+    A unit of tokens gives 0 for every token, a class token too.
+
     It has the same weights in memory, not a copy; what is done to them (training, say) is done to both, while moving
     one to a device, or gradients that are kept in ``.grad``, leave the other alone. Layers have the same names, so
     whatever works on the classifier works on it, masking more units too. Nothing about the classifier is changed. It
@@ -176,15 +178,16 @@ class _Zeroing:
     def __call__(self, part: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
         mask = part.get_buffer(BUFFER)
         axes = self.axes
-        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[axes.channels] != len(mask):
+        dimensions = 3 if axes.tokens else 4
+        if not isinstance(output, Tensor) or output.ndim != dimensions or output.shape[axes.channels] != len(mask):
             produced = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            wanted = f"(n, tokens, {len(mask)})" if axes.tokens else f"(n, {len(mask)}, height, width)"
             raise ModelError(
-                f"A layer whose units are masked must give (n, {len(mask)}, height, width) each time that it runs; "
-                f"got {produced}."
+                f"A layer whose units are masked must give {wanted} each time that it runs; got {produced}."
             )
         # Not `masked_fill`, which does not keep the memory format; and not a product, which would keep NaN.
-        kept = torch.where(mask.view(1, -1, 1, 1), output.new_zeros(()), axes.to_grid(output))
-        return axes.from_grid(kept, output)
+        of_channels = mask.view([-1 if axis == axes.channels else 1 for axis in range(output.ndim)])
+        return torch.where(of_channels, output.new_zeros(()), output)
 
 
 def _is_masked(part: nn.Module) -> bool:

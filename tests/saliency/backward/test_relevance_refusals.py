@@ -21,18 +21,18 @@ def elsewhere(a):
 
 
 UNRULED = {
-    "GELU": F.gelu,
-    "SiLU": F.silu,
+    "softplus": (F.softplus, "Softplus"),
     "sigmoid": (torch.sigmoid, "Sigmoid"),
     "softmax": (lambda a: a.softmax(1), "Softmax"),
-    "SiLU by hand": (lambda a: a * torch.sigmoid(a), "product of signals"),
-    "quick GELU": (lambda a: torch.sigmoid(1.702 * a) * a, "product of signals"),
-    "square": (lambda a: a * a, "product of signals"),
-    "power": (lambda a: a**2, "Pow"),
+    "swish for each channel": (
+        lambda a: a * torch.sigmoid(a * torch.arange(1, 17).to(a).view(16, 1, 1)),
+        "product of signals",
+    ),
+    "square": (lambda a: (a - 0.1) * (a - 0.1), "product of signals"),
+    "power": (lambda a: (a - 0.1) ** 2, "Pow"),
     "norm": (lambda a: a / a.sum(1, keepdim=True), "division by a signal"),
-    "attention": (lambda a: a @ a.mT, "Bmm"),
-    "layer norm": lambda a: F.layer_norm(a, a.shape[1:]),
-    "group norm": lambda a: F.group_norm(a, 4),
+    "linear attention": (lambda a: a @ a.mT, "product of two signals"),
+    "attention with dropout": (lambda a: F.scaled_dot_product_attention(a, a, a, dropout_p=0.5), "dropout"),
     "own statistics": (lambda a: F.batch_norm(a, None, None, training=True), "batch's own statistics"),
     "local response": (lambda a: F.local_response_norm(a, 3), "division by a signal"),
     "dropout that is on": (lambda a: F.dropout(a, 0.5), "dropout that is on"),

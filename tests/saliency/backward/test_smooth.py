@@ -14,7 +14,7 @@ from tests.helpers.models import small
 from whyfooled import Classifier, Deconvnet, DeepLIFT, GradCAM, Gradient, GuidedBackprop, smooth_activations
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.saliency.backward import rules
-from whyfooled.saliency.backward.rules import relu_rule
+from whyfooled.saliency.backward.rules import activation_rule
 
 METHODS = pytest.mark.parametrize("method", [Gradient(), GuidedBackprop(), Deconvnet(), GradCAM()], ids=repr)
 
@@ -38,7 +38,7 @@ def test_every_spelling_is_replaced(spelling, rule):
         if rule is None:
             found = (SPELLINGS | BOUNDED)[spelling](a)
         else:
-            with relu_rule(rule):
+            with activation_rule(rule):
                 found = (SPELLINGS | BOUNDED)[spelling](a)
     expected = softplus(y, 2.0, upper)
     torch.testing.assert_close(found, expected)
@@ -107,7 +107,7 @@ def test_rules_hold_with_the_smooth_derivative(rule, upper):
     first, middle, last = (torch.randn(4, 5, 5, generator=generator, dtype=torch.float64)[i] for i in range(3))
     x = torch.randn(5, generator=generator, dtype=torch.float64).requires_grad_()
     beta = 3.0
-    with smooth_activations(beta), relu_rule(RULES[rule]):
+    with smooth_activations(beta), activation_rule(RULES[rule]):
         a = first @ x
         b = middle @ (F.relu(a) if upper == math.inf else F.hardtanh(a, 0.0, upper))
         z = last @ F.relu(b)
@@ -129,7 +129,7 @@ def test_rules_hold_under_vmap():
         return (torch.relu(x) * torch.tensor([1.0, -1.0])).sum()
 
     x = torch.tensor([[1.0, 1.0], [-1.0, 2.0]])
-    with smooth_activations(2.0), relu_rule(rules.guided):
+    with smooth_activations(2.0), activation_rule(rules.guided):
         found = torch.func.vmap(torch.func.grad(logit))(x)
     torch.testing.assert_close(found, torch.sigmoid(2 * x) * torch.tensor([1.0, 0.0]))
 

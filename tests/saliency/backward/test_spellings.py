@@ -8,6 +8,7 @@ from torch import nn
 from whyfooled import LRP, Classifier, Deconvnet, DeepLIFT, Gradient, GuidedBackprop, smooth_activations
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.gradients import class_gradients
+from whyfooled.saliency.backward.rules import Rule
 
 
 class Network(nn.Module):
@@ -52,7 +53,7 @@ CLASSES = torch.tensor([0, 4])
 METHODS = pytest.mark.parametrize(
     "method", [GuidedBackprop(), Deconvnet(), DeepLIFT("blur"), LRP(), LRP("epsilon")], ids=repr
 )
-RULED = pytest.mark.parametrize("method", [GuidedBackprop(), Deconvnet(), DeepLIFT("blur")], ids=repr)
+RULED = pytest.mark.parametrize("method", [Deconvnet(), DeepLIFT("blur")], ids=repr)
 
 
 def maps_of(function, method, scale=1.0):
@@ -362,6 +363,27 @@ def test_what_is_no_rectifier_is_refused_by_what_it_is(name, method):
         maps_of(function, method)
 
 
+WITHOUT_GATE = (
+    *("leaky assignment", "above a little", "abs", "abs by the sign", "straight through"),
+    *("above very little", "straight through, no gradients", "chosen by a mask", "best channel"),
+    *("largest of two", "largest of a pool"),
+    *("product of matrices", "largest beside 0", "a function", "SiLU by einsum", "swish for each channel"),
+    *("swish behind a norm", "softplus", "square"),
+)
+"""What the gated rule refuses: where it is no activation with a gate, or not seen to be one."""
+
+
+@pytest.mark.parametrize("name", [*BENT, *SMOOTH, *HARD])
+def test_guided_maps_hold_at_whatever_has_a_gate(name):
+    function, words = {**BENT, **SMOOTH, **HARD}[name]
+    if name in WITHOUT_GATE:
+        with pytest.raises(MethodError, match=rf"this one uses .*{words}.*\. Use a method without a rule"):
+            maps_of(function, GuidedBackprop())
+    else:
+        maps, plain = maps_of(function, GuidedBackprop()), maps_of(function, Gradient())
+        assert (maps - plain).norm() > 0.05 * plain.norm()
+
+
 @pytest.mark.parametrize("name", BENT)
 def test_what_stays_piecewise_linear_is_not_made_smooth(name):
     function, words = BENT[name]
@@ -377,12 +399,33 @@ def test_what_is_smooth_already_stays(name):
     torch.testing.assert_close(maps, maps_of(function, Gradient()), rtol=1e-3, atol=1e-6)
 
 
+UNRULED = ("abs", "abs by the sign", "a function", "between the signs", "SiLU by einsum", "swish for each channel")
+
+
 @pytest.mark.parametrize("method", [LRP(), LRP("epsilon")], ids=repr)
-@pytest.mark.parametrize("name", [*SMOOTH, *HARD, "abs", "abs by the sign", "a function", "between the signs"])
+@pytest.mark.parametrize("name", [*UNRULED, "swish behind a norm", "softplus", "square"])
 def test_what_relevance_has_no_rule_for_is_refused(name, method):
     turned = {"between the signs": (lambda a: torch.where(a > 0, a, -a), "")}
     with pytest.raises(MethodError, match="Relevance has no rule for"):
         maps_of({**BENT, **SMOOTH, **HARD, **turned}[name][0], method)
+
+
+PASSED = {
+    "SiLU": F.silu,
+    "SiLU divided": F.silu,
+    "SiLU of views": F.silu,
+    "GELU": F.gelu,
+    "Mish": F.mish,
+    "Hardswish": F.hardswish,
+    "Hardswish by clamp": F.hardswish,
+}
+
+
+@pytest.mark.parametrize("method", [LRP(), LRP("epsilon")], ids=repr)
+@pytest.mark.parametrize("name", PASSED)
+def test_relevance_passes_an_activation_with_a_gate_however_it_is_spelled(name, method):
+    expected = maps_of(lambda a: PASSED[name](a), method)
+    assert_same(maps_of({**SMOOTH, **HARD}[name][0], method), expected)
 
 
 @pytest.mark.parametrize("method", [LRP(), LRP("epsilon")], ids=repr)
@@ -449,7 +492,7 @@ KEPT = {
 def test_what_is_no_activation_keeps_its_gradient(name):
     # A rule that changes nothing gives the gradient, and says whether the network would be refused.
     classifier, leaf = classifier_of(KEPT[name]), IMAGES.clone().requires_grad_()
-    kept = class_gradients(classifier, leaf, CLASSES, rule=lambda gradient, activation: activation(gradient))
+    kept = class_gradients(classifier, leaf, CLASSES, rule=Rule(lambda gradient, node: node.own_gradient(gradient)))
     assert_same(kept, Gradient()(classifier, IMAGES, CLASSES))
     assert grown(KEPT[name], GuidedBackprop()).isfinite().all()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from whyfooled.saliency.backward.calls import Call
 from whyfooled.saliency.backward.elementwise import SUMS, function_of, kind_of, title_of
+from whyfooled.saliency.backward.gates import GatedCall
 from whyfooled.saliency.backward.rectifiers import Rectifier
 from whyfooled.saliency.backward.values import Values
 
@@ -58,6 +59,8 @@ class Step:
         What the values of its result will be, if it is one function of each value of one origin.
     rectifier
         How to make it as a rectifier, if it is one.
+    gated
+        How to make it as another activation with a gate, if it is one and these are looked for.
     versions, nodes
         The versions of its tensors, and the nodes of the graph that it begins at, before it.
     """
@@ -70,6 +73,7 @@ class Step:
     mixes: bool
     outcome: Values | None
     rectifier: Rectifier | None
+    gated: GatedCall | None
     versions: list[tuple[Tensor, int]]
     nodes: set[Any]
 
@@ -81,7 +85,8 @@ class Step:
     @property
     def is_recognised(self) -> bool:
         """Whether the call is known for what it is."""
-        return self.leaves_image or self.rectifier is not None or self.call.function in _WHOLE
+        is_activation = self.rectifier is not None or self.gated is not None
+        return self.leaves_image or is_activation or self.call.function in _WHOLE
 
     @property
     def shares_source(self) -> bool:

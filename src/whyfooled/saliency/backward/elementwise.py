@@ -88,6 +88,8 @@ _SAME = (
     "unsqueeze",
 )
 # fmt: on
+_WITH_DERIVATIVES: dict[str, Pure] = {"hardsigmoid": lambda inputs, *_, **__: (inputs + 3).clamp(0, 6) / 6}
+"""Functions of which PyTorch has no second derivative, in other words."""
 _SPECIAL: dict[str, tuple[str, Pure, str]] = {
     "detach": ("detach", _detached, "same"),
     "to": ("to", _cast, "same"),
@@ -129,7 +131,8 @@ def _functions() -> dict[Any, Function]:
         known = [getattr(home, name) for home in homes if hasattr(home, name)]
         for home in homes:
             # A method's arguments are those of the function, which is asked because it never works in place.
-            compute = _same if kind == "same" else getattr(home if home is F else torch, name, known[0])
+            native = getattr(home if home is F else torch, name, known[0])
+            compute = _same if kind == "same" else _WITH_DERIVATIVES.get(name, native)
             for spelling in (name, f"{name}_", f"__{name}__", f"__i{name}__"):
                 if hasattr(home, spelling):
                     functions[getattr(home, spelling)] = Function(name, compute, kind)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.saliency.backward.graph import operation
-from whyfooled.saliency.backward.shares import Layer, Rule, divide, mixture_rule
+from whyfooled.saliency.backward.shares import Layer, Rule, divide, held_rule, mixture_rule
 
 
 class WeightedRelevance(torch.autograd.Function):
@@ -49,6 +49,78 @@ class MixedRelevance(torch.autograd.Function):
         """Share the relevance of the output among the inputs."""
         (inputs,) = ctx.saved_tensors
         return mixture_rule(ctx.mix, torch.ones_like(inputs) if ctx.equally else inputs, relevance[0]), None, None
+
+
+class HeldRelevance(torch.autograd.Function):
+    """An operation that is linear in its input while everything else in it is held, and may add a bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        compute: Callable[[], Tensor],
+        linear: Callable[[Tensor], Tensor],
+        bias: Tensor | float,
+        epsilon: float,
+    ) -> Tensor:
+        """Compute the operation."""
+        ctx.save_for_backward(inputs)
+        ctx.linear, ctx.bias, ctx.epsilon = linear, bias, epsilon
+        return compute()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Share the relevance of the output among the inputs."""
+        (inputs,) = ctx.saved_tensors
+        return held_rule(ctx.linear, inputs, ctx.bias, relevance[0], ctx.epsilon), None, None, None, None
+
+
+class ProductRelevance(torch.autograd.Function):
+    """A product of two signals, value by value or of matrices: each receives half (Achtibat et al. 2024)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        first: Tensor,
+        second: Tensor,
+        compute: Callable[[], Tensor],
+        multiply: Callable[[Tensor, Tensor], Tensor],
+        epsilon: float,
+    ) -> Tensor:
+        """Compute the operation."""
+        ctx.save_for_backward(first, second)
+        ctx.multiply, ctx.epsilon = multiply, epsilon
+        return compute()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """Share the relevance of the output among the two."""
+        first, second = ctx.saved_tensors
+        half = relevance[0] / 2
+        shares = (
+            held_rule(lambda values: ctx.multiply(values, second), first, 0.0, half, ctx.epsilon),
+            held_rule(lambda values: ctx.multiply(first, values), second, 0.0, half, ctx.epsilon),
+        )
+        return *shares, None, None, None
+
+
+class SoftmaxRelevance(torch.autograd.Function):
+    """Softmax, to first order: ``x·(R − p·ΣR)`` (Achtibat et al. 2024). What is masked receives nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, compute: Callable[[], Tensor], axis: int) -> Tensor:
+        """Compute the operation."""
+        outputs = compute()
+        ctx.save_for_backward(inputs, outputs)
+        ctx.axis = axis
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None]:
+        """Share the relevance of the output among the inputs."""
+        inputs, outputs = ctx.saved_tensors
+        whole = relevance[0].sum(ctx.axis, keepdim=True)
+        return torch.where(outputs == 0, 0, inputs * (relevance[0] - outputs * whole)), None, None
 
 
 class SumRelevance(torch.autograd.Function):
@@ -100,7 +172,10 @@ class HardGateRelevance(PassedRelevance):
 
 SHARING = frozenset(
     function.__name__
-    for function in (WeightedRelevance, MixedRelevance, SumRelevance, PassedRelevance, HardGateRelevance)
+    for function in (
+        *(WeightedRelevance, MixedRelevance, SumRelevance, PassedRelevance, HardGateRelevance),
+        *(HeldRelevance, ProductRelevance, SoftmaxRelevance),
+    )
 )
 
 # fmt: off
@@ -117,7 +192,7 @@ MOVING = frozenset((
 """Operations that move values, or pick one of several: their gradient moves relevance as it should."""
 
 
-_GATES = ("Sigmoid", "Hardsigmoid", "Softmax", HardGateRelevance.__name__)
+_GATES = ("Sigmoid", "Hardsigmoid", "Softmax", SoftmaxRelevance.__name__, HardGateRelevance.__name__)
 
 
 def gated(first: Tensor, second: Tensor) -> Tensor | None:

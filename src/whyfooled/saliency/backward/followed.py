@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from whyfooled.saliency.backward.elementwise import (
     works_on_each_value,
     written_by,
 )
+from whyfooled.saliency.backward.gates import CLOSED_FORMS, GatedCall, as_gated, gate_of, name_if_piecewise_linear
 from whyfooled.saliency.backward.graph import nodes_between, report_images
 from whyfooled.saliency.backward.rectifiers import INFINITY, Rectifier, as_relu, is_middle, matched
 from whyfooled.saliency.backward.values import Key, Values, again, numbers_of
@@ -41,9 +42,17 @@ class Followed:
 
     Afterwards, `whole` has the nodes of the graph that are a part of something known as a whole, `known` those of calls
     that were seen and are in no doubt, `doubts` those that are, and `unseen` the doubts that no node stands for.
+
+    Parameters
+    ----------
+    images
+        Where the pass begins.
+    gates
+        Whether activations that are no rectifiers but have a gate are looked for, too.
     """
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Tensor, gates: bool = False) -> None:
+        self.gates = gates
         self.whole: set[Any] = set()
         self.known: set[Any] = set()
         self.doubts: dict[Any, Doubt] = {}
@@ -84,8 +93,13 @@ class Followed:
             outcome = self._outcome(call, signals, values)
             leaves_image = self._leaves_image(call, values)
             rectifier = None if leaves_image else self._rectifier(call, outcome)
-            # What a rectifier is of may lie further back than what the call that completes it takes.
-            taken = call.tensors if rectifier is None else [*call.tensors, rectifier.inputs]
+            gated = (
+                self._gated(call, outcome) if self.gates and signals and not leaves_image and not rectifier else None
+            )
+            # What an activation is of may lie further back than what the call that completes it takes.
+            begins = [found.inputs for found in (rectifier, gated) if found is not None and self.depends(found.inputs)]
+            if outcome is not None and any(self.values(inputs).known for inputs in begins):
+                outcome = replace(outcome, known=True)
             return Step(
                 call=call,
                 signals=signals,
@@ -97,8 +111,9 @@ class Followed:
                 ),
                 outcome=outcome,
                 rectifier=rectifier,
+                gated=gated,
                 versions=[(tensor, tensor._version) for tensor in call.tensors],
-                nodes={tensor.grad_fn for tensor in taken},
+                nodes={tensor.grad_fn for tensor in [*call.tensors, *begins]},
             )
 
     def after(self, step: Step, outputs: Any) -> None:
@@ -167,6 +182,7 @@ class Followed:
             origin=values[0].origin,
             affine=straight and all(part.affine for part in values),
             settled=straight and all(part.settled for part in values),
+            known=(straight or function.name in _GATES) and all(part.known for part in values),
             behind=tuple(behind.values()),
             parts=tuple(values),
             make=again(call, function, signals, numbers, self._differentiates and not torch.is_grad_enabled()),
@@ -185,27 +201,51 @@ class Followed:
         if written is not None and not written.is_floating_point():
             return None
         match = self._match(call, outcome, written)
-        if match is None:
+        if match is None or not _can_be_written(written, match[0]):
             return None
         inputs, scale, upper = match
-        if written is not None and written is not inputs and (written._is_view() or written.dtype != inputs.dtype):
-            return None
         return Rectifier(inputs, upper, False, scale, written, self._is_gate(inputs, upper))
 
     def _match(self, call: Call, outcome: Values, written: Tensor | None) -> tuple[Tensor, float, float] | None:
         """Find the tensor that a call makes a rectifier of, its scale and its upper bound."""
+        matches = []
+        for inputs in self._possible_inputs(call, outcome):
+            match = matched(outcome, self.values(inputs))
+            matches += [] if match is None else [(inputs, *match)]
+        # A smooth activation of half the signal is not half of it of the signal.
+        return min(matches, key=lambda match: (match[1] != 1, match[0] is not written), default=None)
+
+    def _possible_inputs(self, call: Call, outcome: Values) -> Iterator[Tensor]:
+        """Go through the tensors that the result of a call may be an activation of."""
         shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in call.tensors))  # type: ignore[no-untyped-call]
         dtypes = [tensor.dtype for tensor in call.tensors if tensor.ndim and tensor.is_floating_point()]
         dtype = functools.reduce(torch.promote_types, dtypes, torch.float16)
-        matches = []
         for inputs, version in outcome.behind:
             has_gradient = inputs.requires_grad or not self._differentiates
             is_alike = inputs.shape == shape and inputs.dtype == dtype
             if has_gradient and is_alike and inputs._version == version:
-                match = matched(outcome, self.values(inputs))
-                matches += [] if match is None else [(inputs, *match)]
-        # A smooth activation of half the signal is not half of it of the signal.
-        return min(matches, key=lambda match: (match[1] != 1, match[0] is not written), default=None)
+                yield inputs
+
+    def _gated(self, call: Call, outcome: Values | None) -> GatedCall | None:
+        """Read a call as an activation with a gate that is no rectifier; None if it is none."""
+        named = as_gated(call)
+        if named is not None:
+            return named
+        if outcome is None or outcome.known or "out" in call.kwargs or kind_of(call) == "same":
+            return None
+        if title_of(call) in CLOSED_FORMS:
+            return None
+        written = written_by(call)
+        if written is not None and not written.is_floating_point():
+            return None
+        # The last first: between it and the result there is nothing but the activation.
+        for inputs in reversed([*self._possible_inputs(call, outcome)]):
+            activation = gate_of(outcome, self.values(inputs))
+            if activation is not None and _can_be_written(written, inputs):
+                bends = name_if_piecewise_linear(activation, title_of(call))
+                activation = replace(activation, values=_values_made(call, written))
+                return GatedCall(inputs, activation, bends, written=written)
+        return None
 
     def _is_gate(self, inputs: Tensor, upper: float) -> bool:
         if upper == INFINITY or not self.depends(inputs):
@@ -256,6 +296,8 @@ def _same_call(step: Step, index: int, origin: Key) -> Values:
 
 _ACTIVATIONS = ("elu", "celu", "selu", "leaky_relu", "prelu", "rrelu", "hardtanh", "hardswish")
 """What is refused by name even where it happens to be a rectifier, as behind another one."""
+_GATES = ("sigmoid", "expit", "tanh", "hardsigmoid")
+"""The functions of each value that are known to be no activation."""
 _JOINING = (torch.stack, torch.cat, torch.concat, torch.concatenate)
 _OF_SHAPES = frozenset(
     getattr(home, name)
@@ -280,20 +322,45 @@ _MOVING = frozenset(
 """What moves or picks values by their places: it may as well come before a function of each of them."""
 
 
+def _values_made(call: Call, written: Tensor | None) -> Tensor:
+    """Make a call without its graph, on copies if it writes into a tensor, and return what it makes or leaves there."""
+    copies: dict[int, Tensor] = {}
+
+    def copy(tensor: Tensor) -> Tensor:
+        if written is None:
+            return tensor.detach()
+        return copies.setdefault(id(tensor), tensor.detach().clone())
+
+    outputs: Tensor = call.of(copy)
+    return outputs if written is None else copies[id(written)]
+
+
+def _can_be_written(written: Tensor | None, inputs: Tensor) -> bool:
+    """Tell whether what another call writes into can hold an activation of these inputs, with its own backward pass."""
+    return written is None or written is inputs or not (written._is_view() or written.dtype != inputs.dtype)
+
+
 class RectifierCalls(TorchFunctionMode, ABC):
     """While active, rectifiers are made by `rectify`, and everything else as it is.
+
+    Other activations that have a gate are made by `activate`, if `gates` says that they are looked for.
 
     Those that are read off their name, wherever they run; those that are not, in a forward pass of which
     `report_images` tells the beginning. `followed` is what is known of that pass.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gates: bool = False) -> None:
         super().__init__()
+        self.gates = gates
         self.followed: Followed | None = None
 
     @abstractmethod
     def rectify(self, rectifier: Rectifier) -> Tensor:
         """Make a rectifier."""
+
+    def activate(self, gated: GatedCall) -> Tensor:
+        """Make another activation with a gate."""
+        raise NotImplementedError
 
     def other(self, call: Call) -> Any:
         """Make a call that is no rectifier."""
@@ -304,12 +371,17 @@ class RectifierCalls(TorchFunctionMode, ABC):
     ) -> Any:
         call = Call(func, args, kwargs or {})
         if func is report_images:
-            self.followed = Followed(*args)
+            (images,) = args
+            self.followed = Followed(images, self.gates)
             return call()
         if self.followed is None:
-            named = as_relu(call)
-            return self.other(call) if named is None else self.rectify(named)
+            return self._make(call, as_relu(call), as_gated(call) if self.gates else None)
         step = self.followed.before(call)
-        outputs = self.other(call) if step.rectifier is None else self.rectify(step.rectifier)
+        outputs = self._make(call, step.rectifier, step.gated)
         self.followed.after(step, outputs)
         return None if func is Tensor.__setitem__ else outputs
+
+    def _make(self, call: Call, rectifier: Rectifier | None, gated: GatedCall | None) -> Any:
+        if rectifier is not None:
+            return self.rectify(rectifier)
+        return self.other(call) if gated is None else self.activate(gated)

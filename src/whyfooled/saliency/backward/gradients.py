@@ -15,7 +15,7 @@ from whyfooled.classifier.dependence import check_dependence, check_recording, d
 from whyfooled.classifier.goals import check_whole
 from whyfooled.errors import ParameterError, bad_parameter, warn
 from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
-from whyfooled.saliency.backward.rules import Rule, check_rule_held, first_order, relu_rule
+from whyfooled.saliency.backward.rules import Rule, activation_rule, check_rule_held, first_order
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
 
@@ -27,7 +27,7 @@ def class_gradients(
     rule: Rule | None = None,
     create_graph: bool = False,
 ) -> ManyMaps:
-    """Compute the gradient of one logit, or several, with respect to each image, under a rule at the ReLUs.
+    """Compute the gradient of one logit, or several, with respect to each image, under a rule at the activations.
 
     All classes are served by one forward pass; each costs one vector-Jacobian product. (A vmapped backward pass in
     place of them computes the same and is slower: inside it PyTorch runs convolutions class by class and copies the
@@ -42,7 +42,7 @@ def class_gradients(
     classes
         (n,) or (n,k): the classes whose logits are differentiated, for each image.
     rule
-        What happens at a ReLU; the plain gradient if None.
+        What happens at an activation; the plain gradient if None.
     create_graph
         Whether the gradients can be differentiated with respect to the images, by a second backward pass. Take
         ``torch.autograd.grad(..., images)`` for it: ``backward()`` would leave gradients on the model's parameters. A
@@ -132,7 +132,7 @@ def ruled_logits(classifier: Classifier, images: Images, rule: Rule | None, *, w
     """Run the forward pass whose backward pass follows a rule, and check the logits and that the rule held."""
     if images.requires_grad:
         check_recording(classifier.module)
-    with relu_rule(rule) if rule is not None else uncompiled() as calls:
+    with activation_rule(rule) if rule is not None else uncompiled() as calls:
         logits = plain_logits(classifier, images, whole_way=whole_way)
     if calls is not None:
         check_rule_held(classifier.module, logits, images, calls)

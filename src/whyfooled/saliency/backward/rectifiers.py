@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.saliency.backward.calls import Call
-from whyfooled.saliency.backward.values import POINTS, Values, evaluate
+from whyfooled.saliency.backward.values import POINTS, ROUNDING, Values, evaluate, find_line
 
 INFINITY = float("inf")
 
@@ -99,10 +99,6 @@ def _upper_bound(function: Any, given: dict[str, Any]) -> float | None:
     return 6.0 if function is F.relu6 else INFINITY
 
 
-_ROUNDING = 1e-9
-"""How far apart two equal functions may be in double precision, relative to what goes into them."""
-
-
 def matched(outcome: Values, signal: Values) -> tuple[float, float] | None:
     """Tell whether values are a rectifier of other values, with its derivative.
 
@@ -118,7 +114,7 @@ def matched(outcome: Values, signal: Values) -> tuple[float, float] | None:
     tuple or None
         Its scale and its upper bound; None if it is none.
     """
-    line = _line(signal) if signal.affine else (1.0, 0.0)
+    line = find_line(signal) if signal.affine else (1.0, 0.0)
     if line is None:
         return None
     slope, shift = line
@@ -135,12 +131,12 @@ def matched(outcome: Values, signal: Values) -> tuple[float, float] | None:
         return None
     upper = INFINITY if float(slopes[-1]) > 0 else _tidy(float(outputs[-1]) / scale)
     # A guard such as clamp(min=1e-24) is none: below 0, nothing but the shift's rounding errors may be left.
-    allowed = _ROUNDING * POINTS.clamp_min(0) + 1e-14 * abs(shift)
+    allowed = ROUNDING * POINTS.clamp_min(0) + 1e-14 * abs(shift)
     same_values = (outputs / scale - POINTS.clamp(0, upper)).abs() <= allowed
     # In the bends themselves every spelling has a derivative of its own.
     bends = (POINTS == 0) | ((POINTS - upper).abs() <= allowed)
     is_open = ((POINTS > 0) & (upper > POINTS)).double()
-    same_slopes = bends | ((slopes / scale - is_open).abs() <= _ROUNDING)
+    same_slopes = bends | ((slopes / scale - is_open).abs() <= ROUNDING)
     return (scale, upper) if bool((same_values & same_slopes).all()) else None
 
 
@@ -153,18 +149,7 @@ def _tidy(number: float) -> float:
     return tidy if abs(tidy - number) <= 1e-12 * abs(number) else number
 
 
-def _line(values: Values, of: Values | None = None) -> tuple[float, float] | None:
-    """Return the slope and the shift of values that are an affine function of their origin, or of other values."""
-    at_points = evaluate(values, POINTS, of)
-    at_two = evaluate(values, POINTS.new_tensor([0.0, 1.0]), of)
-    if at_points is None or at_two is None:
-        return None
-    shift, slope = float(at_two[0]), float(at_two[1] - at_two[0])
-    is_line = (at_points - (slope * POINTS + shift)).abs() <= _ROUNDING * (abs(shift) + abs(slope) * POINTS.abs())
-    return (slope, shift) if slope != 0 and bool(is_line.all()) else None
-
-
 def is_middle(signal: Values, upper: float, of: Values | None) -> bool:
     """Tell whether values are ``upper / 2`` where other values, or their origin's, are 0, and grow with them."""
-    line = _line(signal, of)
-    return line is not None and line[0] > 0 and abs(line[1] - upper / 2) <= _ROUNDING * upper
+    line = find_line(signal, of)
+    return line is not None and line[0] > 0 and abs(line[1] - upper / 2) <= ROUNDING * upper

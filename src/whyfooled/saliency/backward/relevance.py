@@ -11,11 +11,14 @@ stands in for relevance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -25,6 +28,7 @@ from whyfooled.classifier.calling import quote
 from whyfooled.classifier.checks import check_digits
 from whyfooled.classifier.dependence import check_dependence, check_recording
 from whyfooled.errors import MethodError
+from whyfooled.saliency.backward.attention import Attention, as_attention, as_norm, attend_with_heads
 from whyfooled.saliency.backward.calls import (
     CONVOLUTIONS,
     LAYERS,
@@ -37,21 +41,28 @@ from whyfooled.saliency.backward.calls import (
     tensors_in,
 )
 from whyfooled.saliency.backward.doubts import Step
+from whyfooled.saliency.backward.elementwise import title_of
 from whyfooled.saliency.backward.flow import (
     MOVING,
     SHARING,
     HardGateRelevance,
+    HeldRelevance,
     MixedRelevance,
     PassedRelevance,
+    ProductRelevance,
+    SoftmaxRelevance,
     SumRelevance,
     WeightedRelevance,
     gated,
 )
 from whyfooled.saliency.backward.followed import Followed
+from whyfooled.saliency.backward.gates import Gated
 from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, operation, uncompiled
 from whyfooled.saliency.backward.rectifiers import Rectifier, as_relu
-from whyfooled.saliency.backward.shares import FirstRule, Layer, Rule
+from whyfooled.saliency.backward.shares import STABILISER, FirstRule, Layer, Rule
 from whyfooled.types import Images, Logits, Maps
+
+Attending = Literal["value", "attnlrp"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,17 @@ class Rules:
     first
         The rule of the layers that see the image itself (normalised, padded, …, but not yet weighted); their own if
         None.
+    epsilon
+        ε where layer norms, attention and products of signals share.
+    attention
+        Whether relevance goes to the values alone, through held weights, or to queries and keys, too.
     """
 
     convolution: Rule
     linear: Rule
     first: FirstRule | None
+    epsilon: float = STABILISER
+    attention: Attending = "value"
 
 
 class RelevanceCalls(TorchFunctionMode):
@@ -83,7 +100,12 @@ class RelevanceCalls(TorchFunctionMode):
         self.rules = rules
         self.images = images
         self.refused: set[str] = set()
-        self._followed = Followed(images)
+        # Constants of the model that are no image and take shares: what is joined to it, and what is added.
+        self.joined: list[Tensor] = []
+        self.added: list[Tensor] = []
+        self._followed = Followed(images, gates=True)
+        # What attention weights its values by: a softmax, and what is linear in one.
+        self._weights = WeakTensorKeyDictionary()
         # What a tensor that is still image would be for a black and for a white image: the box of its values.
         self._boxes = WeakTensorKeyDictionary()
         self._boxes[images] = (torch.zeros_like(images), torch.ones_like(images))
@@ -105,8 +127,14 @@ class RelevanceCalls(TorchFunctionMode):
                 "A part of this model is checkpointed, and runs again where its operations cannot be given a relevance "
                 "rule. Give the model without checkpoints."
             )
+        if func is F.multi_head_attention_forward:
+            with self:
+                attended = attend_with_heads(call)
+            if attended is not None:
+                return attended
         result = self._checked(step, signals)
         self._followed.after(step, result)
+        self._note_weights(call, signals, result)
         made = list(tensors_in(result))
         is_image = call.name not in LAYERS and all(signal in self._boxes for signal in signals)
         if is_image and (made or func is Tensor.__setitem__):
@@ -139,6 +167,9 @@ class RelevanceCalls(TorchFunctionMode):
     def _ruled(self, step: Step, signals: list[Tensor]) -> Any:
         """Make the call with its rule; None if it has none."""
         call, given = step.call, step.call.given
+        held = self._held(step, signals)
+        if held is not None:
+            return held
         alone = len(signals) == 1 and given.get("input") is signals[0]
         if call.name in LAYERS:
             return self._weighted(call, signals)
@@ -147,6 +178,8 @@ class RelevanceCalls(TorchFunctionMode):
             return MixedRelevance.apply(signals[0], call.of_input(), equally)
         if step.rectifier is not None and as_relu(call) is None and call.function is not Tensor.__setitem__:
             return _passed(step.rectifier)
+        if step.gated is not None and not keeps_sign(call.name, given):
+            return step.gated.compute(lambda inputs, activation, _: _pass_on(inputs, activation))
         if keeps_sign(call.name, given) and alone:
             is_gate = step.rectifier is not None and step.rectifier.is_gate
             return (HardGateRelevance if is_gate else PassedRelevance).apply(signals[0], call, None)
@@ -156,8 +189,75 @@ class RelevanceCalls(TorchFunctionMode):
         if call.name == "mul" and len(signals) == 2:
             signal = None if step.shares_source else gated(given["input"], given["other"])
             in_other = call.in_place and signal is not given["input"]
+            if signal is None and not step.shares_source and not call.in_place:
+                return ProductRelevance.apply(given["input"], given["other"], call, torch.mul, self.rules.epsilon)
             return None if signal is None or in_other else PassedRelevance.apply(signal, call, None)
+        if call.function in _JOINING and len(signals) < len(call.tensors):
+            return self._join(call, signals)
         return self._affine(call, signals[0]) if len(signals) == 1 else None
+
+    def _held(self, step: Step, signals: list[Tensor]) -> Any:
+        """Make a normalisation or attention with its rule; None if a call is neither."""
+        call, epsilon = step.call, self.rules.epsilon
+        norm = as_norm(call) if len(signals) == 1 else None
+        if norm is not None:
+            return HeldRelevance.apply(norm.inputs, call, norm.linear, norm.bias, epsilon)
+        if self.rules.attention == "attnlrp" and title_of(call) == "softmax" and len(signals) == 1:
+            return SoftmaxRelevance.apply(signals[0], call, _axis_of(call))
+        attention = as_attention(call)
+        if attention is not None:
+            return self._attend(attention)
+        if title_of(call) in _PRODUCTS and len(call.tensors) == len(signals) == 2 and signals[0] is not signals[1]:
+            return self._multiply(call, signals)
+        return None
+
+    def _attend(self, attention: Attention) -> Tensor:
+        """Compute attention, with relevance for the values alone, or step by step with the rules of its steps."""
+        if self.rules.attention == "attnlrp":
+            with self:
+                return attention.logits().softmax(-1) @ attention.values
+        with torch.no_grad():
+            weights = attention.logits().softmax(-1)
+
+        def weigh(values: Tensor) -> Tensor:
+            return weights @ values
+
+        compute = partial(weigh, attention.values)
+        return HeldRelevance.apply(attention.values, compute, weigh, 0.0, self.rules.epsilon)  # type: ignore[no-any-return]
+
+    def _multiply(self, call: Call, signals: list[Tensor]) -> Any:
+        """Make a product of two signals as matrices: of weights of attention and what they weigh, or of any two."""
+        first, second = signals
+
+        def multiply(one: Tensor, other: Tensor) -> Tensor:
+            product: Tensor = call.of(lambda tensor: one if tensor is first else other)
+            return product
+
+        if self.rules.attention == "attnlrp":
+            return ProductRelevance.apply(first, second, call, multiply, self.rules.epsilon)
+        weighed = [signal for signal in signals if signal not in self._weights]
+        if len(weighed) != 1:
+            return None
+        by_first = weighed[0] is second
+        weights = (first if by_first else second).detach()
+
+        def weigh(values: Tensor) -> Tensor:
+            return multiply(weights, values) if by_first else multiply(values, weights)
+
+        return HeldRelevance.apply(weighed[0], call, weigh, 0.0, self.rules.epsilon)
+
+    def _note_weights(self, call: Call, signals: list[Tensor], result: Any) -> None:
+        """Note what attention weights its values by, so that it is known where they meet."""
+        if title_of(call) == "softmax" or all(signal in self._weights for signal in signals):
+            for tensor in tensors_in(result):
+                self._weights[tensor] = True
+
+    def _join(self, call: Call, signals: list[Tensor]) -> Any:
+        """Join constants, such as a class token, to signals, and note what they receive."""
+        own = {id(tensor): tensor.detach().clone().requires_grad_() for tensor in call.tensors}
+        known = {id(signal) for signal in signals}
+        self.joined += [leaf for name, leaf in own.items() if name not in known]
+        return call.of(lambda tensor: tensor if id(tensor) in known else own[id(tensor)])
 
     def _weighted(self, call: Call, signals: list[Tensor]) -> Any:
         inputs_and_layer = as_layer(call)
@@ -183,6 +283,8 @@ class RelevanceCalls(TorchFunctionMode):
         scale, shift = scale_and_shift
         if signal in self._boxes:
             return PassedRelevance.apply(signal, call, None)
+        if call.name == "add" and scale == 1 and _is_of_places(shift, signal) and not call.in_place:
+            return self._add(call, signal, cast(Tensor, shift))
         producer, layer = _layer_behind(signal)
         if layer is not None and not call.in_place:
             scales = per_channel(scale, signal, layer.channel)
@@ -191,6 +293,12 @@ class RelevanceCalls(TorchFunctionMode):
                 fused = layer.followed_by(scales, shifts)
                 return WeightedRelevance.apply(producer.saved_tensors[0], call, producer.rule, fused)
         return PassedRelevance.apply(signal, call, shift)
+
+    def _add(self, call: Call, signal: Tensor, shift: Tensor) -> Tensor:
+        """Add a constant that is another for each place, such as positions, and note what it receives."""
+        term = shift.expand(signal.shape).clone().requires_grad_()
+        self.added.append(term)
+        return SumRelevance.apply(signal, term, term.detach(), call)  # type: ignore[no-any-return]
 
     def _plain(self, call: Call, signals: list[Tensor]) -> Any:
         views = [(tensor, tensor._version) for tensor in signals if tensor._is_view()]
@@ -210,6 +318,29 @@ def _passed(rectifier: Rectifier) -> Tensor:
         return output
 
     return replace(rectifier, scale=1.0).compute(rectify)
+
+
+def _pass_on(inputs: Tensor, activation: Gated) -> Tensor:
+    """Compute an activation whose gate is held: it passes on all that it receives."""
+    output: Tensor = PassedRelevance.apply(inputs, lambda: activation.value(inputs), None)
+    return output
+
+
+def _is_of_places(shift: Any, signal: Tensor) -> bool:
+    """Tell whether a constant is more than a bias: as many axes as tokens, or places of its own."""
+    if not isinstance(shift, Tensor) or shift.ndim != signal.ndim or shift.numel() == 1:
+        return False
+    return signal.ndim == 3 or (signal.ndim == 4 and min(shift.shape[-2:]) > 1)
+
+
+def _axis_of(call: Call) -> int:
+    """Return the axis along which a softmax is taken."""
+    axis = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
+    return -1 if axis is None else int(axis)
+
+
+_PRODUCTS = ("matmul", "bmm", "einsum")
+_JOINING = (torch.cat, torch.concat, torch.concatenate)
 
 
 def _turns_sign(inputs: Tensor, outputs: Any) -> bool:
@@ -240,10 +371,25 @@ class Trace:
         (n,c,h,w) The tensor that the classifier was given.
     logits
         (n,m) What it returned.
+    joined, added
+        Constants of the model that were joined to signals, such as class tokens, or added, such as positions; with a
+        row for each image.
     """
 
     images: Images
     logits: Logits
+    joined: Sequence[Tensor] = ()
+    added: Sequence[Tensor] = ()
+
+    def relevance_of(self, constants: Sequence[Tensor], start: Logits) -> Tensor:
+        """Return (n,) how much of the relevance that starts at the logits the constants receive."""
+        received = torch.zeros_like(self.logits[:, 0])
+        if constants:
+            shares = torch.autograd.grad(self.logits, constants, start, retain_graph=True, allow_unused=True)
+            # Windows of an image are rows beside each other.
+            for share in (share for share in shares if share is not None and len(share) % len(received) == 0):
+                received = received + share.reshape(len(received), -1).sum(1)
+        return received.detach()
 
     def relevance(self, start: Logits) -> Maps:
         """Send relevance back: (n,m) at the logits to (n,c,h,w) at the images.
@@ -304,7 +450,7 @@ def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
     check_finite(logits)
     check_dependence(logits, leaf)
     _check_rules_held(classifier.module, logits, calls)
-    return Trace(leaf, logits)
+    return Trace(leaf, logits, calls.joined, calls.added)
 
 
 _TITLES = {
@@ -315,6 +461,7 @@ _TITLES = {
     "NativeGroupNorm": "group norm",
     "NativeBatchNorm": "batch norm with the batch's own statistics",
     "Mul": "a product of signals, or dropout that is on",
+    "Bmm": "a product of two signals",
     "Div": "division by a signal",
     "NativeDropout": "dropout",
 }

@@ -1,13 +1,14 @@
-"""Rules at a ReLU: what a backward pass does with the gradient that arrives at one.
+"""Rules at an activation: what a backward pass does with the gradient that arrives at one.
 
-One mechanism serves them all: while `relu_rule` is active, every call of ReLU that PyTorch sees (a module's,
+One mechanism serves them all: while `activation_rule` is active, every call of ReLU that PyTorch sees (a module's,
 ``F.relu``'s, ``x.relu()``'s, in place or not; ReLU6 and Hardtanh(0, h) too) is replaced by an autograd function with
-the rule as its backward, and so is what computes the same in other words (`whyfooled.saliency.backward.followed`). The
-model is not touched, so nothing can be left on it, and a ReLU shared by two branches, or used twice, is right by
-construction: the rule changes that node's own gradient and nothing else.
+the rule as its backward, and so is what computes the same in other words (`whyfooled.saliency.backward.followed`). For
+a rule that says something of other activations, that is so for all with a gate (`whyfooled.saliency.backward.gates`).
+The model is not touched, so nothing can be left on it, and an activation shared by two branches, or used twice, is
+right by construction: the rule changes that node's own gradient and nothing else.
 
-What the mechanism cannot reach is found afterwards, in the autograd graph itself: a ReLU that ran where it was not
-seen (a scripted module, another thread), or anything that is not known to be no activation
+What the mechanism cannot reach is found afterwards, in the autograd graph itself: an activation that ran where it was
+not seen (a scripted module, another thread), or anything that is not known to be no activation
 (`whyfooled.saliency.backward.steps`), raises `MethodError`.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -24,26 +25,65 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.followed import Followed, RectifierCalls
+from whyfooled.saliency.backward.gates import Gated, GatedCall
 from whyfooled.saliency.backward.graph import is_checkpointed, is_scripted, uncompiled
 from whyfooled.saliency.backward.rectifiers import Rectifier
 from whyfooled.saliency.backward.steps import steps_between
 
-OwnGradient = Callable[[Tensor], Tensor]
-"""The backward pass of an activation as it is: gradient at the output -> gradient at the input."""
 
-Rule = Callable[[Tensor, OwnGradient], Tensor]
-"""(gradient G at the output, the activation's own backward pass) -> gradient at the input."""
+@dataclass(frozen=True, eq=False)
+class Node:
+    """An activation in a backward pass, with what it keeps for it."""
+
+    activation: Activation
+    kept: Tensor
+
+    def own_gradient(self, gradient: Tensor) -> Tensor:
+        """Compute the gradient at the input from the one at the output, by the derivative."""
+        return self.activation.own_gradient(gradient, self.kept)
+
+    def through_gate(self, gradient: Tensor) -> Tensor:
+        """Compute it by the gate ``f(a) / a``; of a rectifier, that is its derivative."""
+        return self.activation.through_gate(gradient, self.kept)
 
 
-def guided(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
-    """Let a positive gradient pass an open activation: ``max(G, 0) · 1[0 < a < upper]`` (Springenberg et al. 2015)."""
-    # After and not before: no activation here falls anywhere, so the signs are the same, and this result is ours.
-    return own_gradient(gradient).relu_()
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A rule at activations.
+
+    Parameters
+    ----------
+    back
+        (gradient G at the output, the activation) -> gradient at the input.
+    gates
+        Whether it says something of all activations with a gate, or of rectifiers alone.
+    """
+
+    back: Callable[[Tensor, Node], Tensor]
+    gates: bool = False
 
 
-def deconvnet(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
-    """Let a positive gradient pass: ``max(G, 0)`` (Zeiler & Fergus 2014)."""
+def _guided(gradient: Tensor, node: Node) -> Tensor:
+    # After and not before: no gate is below 0, so the signs are the same, and this result is ours.
+    return node.through_gate(gradient).relu_()
+
+
+def _deconvnet(gradient: Tensor, node: Node) -> Tensor:
     return gradient.relu()
+
+
+def _derivative(gradient: Tensor, node: Node) -> Tensor:
+    return node.own_gradient(gradient)
+
+
+guided = Rule(_guided, gates=True)
+"""Let a positive gradient pass as far as the activation is open, by its gate: ``max(G, 0) · f(a) / a``.
+
+At a ReLU that is ``max(G, 0) · 1[0 < a < upper]``, guided backpropagation (Springenberg et al. 2015).
+"""
+
+deconvnet = Rule(_deconvnet)
+"""Let a positive gradient pass: ``max(G, 0)`` (Zeiler & Fergus 2014)."""
 
 
 @contextmanager
@@ -56,19 +96,11 @@ def first_order(rule: Rule | None) -> Iterator[Rule | None]:
     if rule is None:
         yield None
         return
-    current = rule
-
-    def held(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
-        return current(gradient, own_gradient)
-
+    current = rule.back
     try:
-        yield held
+        yield replace(rule, back=lambda gradient, node: current(gradient, node))
     finally:
-        current = _no_rule
-
-
-def _no_rule(gradient: Tensor, own_gradient: OwnGradient) -> Tensor:
-    return own_gradient(gradient)
+        current = _derivative
 
 
 @runtime_checkable
@@ -84,6 +116,10 @@ class Activation(Protocol):
 
     def own_gradient(self, gradient: Tensor, kept: Tensor) -> Tensor:
         """Compute the gradient at the input from the one at the output, differentiably."""
+        ...
+
+    def through_gate(self, gradient: Tensor, kept: Tensor) -> Tensor:
+        """Compute it with ``f(a) / a`` in place of the derivative, differentiably."""
         ...
 
 
@@ -109,6 +145,10 @@ class ReLU:
             passed = torch.ops.aten.hardtanh_backward(gradient, kept, 0, self.upper)
         return passed
 
+    def through_gate(self, gradient: Tensor, kept: Tensor) -> Tensor:
+        """Compute it by the gate: open or closed, as by the derivative."""
+        return self.own_gradient(gradient, kept)
+
 
 class _Ruled(torch.autograd.Function):
     """An activation forwards, a rule backwards."""
@@ -127,7 +167,7 @@ class _Ruled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (kept,) = ctx.saved_tensors
-        return ctx.rule(gradients[0], lambda gradient: ctx.activation.own_gradient(gradient, kept)), None, None, None
+        return ctx.rule.back(gradients[0], Node(ctx.activation, kept)), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], inputs: Tensor, rule: Rule, activation: Any, inplace: bool) -> Any:
@@ -151,27 +191,48 @@ def ruled_relu(inputs: Tensor, rule: Rule, upper: float, inplace: bool) -> Tenso
     return ruled(inputs, rule, ReLU(upper), inplace)
 
 
+def ruled_gated(inputs: Tensor, rule: Rule, activation: Gated, bends: str, inplace: bool) -> Tensor:
+    """Compute another activation with a gate, and a rule. A mode around may object to one that `bends`."""
+    if has_torch_function((inputs,)):
+        output: Tensor = handle_torch_function(ruled_gated, (inputs,), inputs, rule, activation, bends, inplace)
+        return output
+    return ruled(inputs, rule, activation, inplace)
+
+
 class RuledCalls(RectifierCalls):
-    """While active, every rectifier is made with the rule; `met` counts them."""
+    """While active, every activation that the rule is for is made with it; `met` counts them."""
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__()
+        super().__init__(rule.gates)
         self.rule = rule
         self.met = 0
 
     def rectify(self, rectifier: Rectifier) -> Tensor:
-        """Make a rectifier with the rule, and a gate with its own gradient."""
+        """Make a rectifier with the rule, and a hard gate with its own gradient."""
         self.met += not rectifier.is_gate
-        rule = _no_rule if rectifier.is_gate else self.rule
+        rule = Rule(_derivative) if rectifier.is_gate else self.rule
         output = rectifier.compute(lambda inputs, upper, inplace: ruled_relu(inputs, rule, upper, inplace))
-        if is_checkpointed():
-            raise _unseen("a checkpoint")
-        return output
+        return _checked(output)
+
+    def activate(self, gated: GatedCall) -> Tensor:
+        """Make another activation with the rule."""
+        self.met += 1
+        return _checked(
+            gated.compute(
+                lambda inputs, activation, inplace: ruled_gated(inputs, self.rule, activation, gated.bends, inplace)
+            )
+        )
+
+
+def _checked(output: Tensor) -> Tensor:
+    if is_checkpointed():
+        raise _unseen("a checkpoint")
+    return output
 
 
 @contextmanager
-def relu_rule(rule: Rule) -> Iterator[RuledCalls]:
-    """Make every ReLU that runs inside the ``with`` block use a rule in its backward pass.
+def activation_rule(rule: Rule) -> Iterator[RuledCalls]:
+    """Make every activation that runs inside the ``with`` block use a rule in its backward pass, if it is for it.
 
     Compiled modules run uncompiled inside the block. The block need only cover the forward pass. The rule holds in
     every backward pass through what ran inside, a second one too, unless `first_order` ends it before.
@@ -183,30 +244,38 @@ def relu_rule(rule: Rule) -> Iterator[RuledCalls]:
 def check_rule_held(module: nn.Module, logits: Tensor, images: Tensor, calls: RuledCalls) -> None:
     """Raise `MethodError` unless the rule reached every activation, one at least, from the images to the logits.
 
-    Gates and attention (sigmoid, tanh, softmax) are no rectifiers and keep their own gradient.
+    Gates and attention (sigmoid, tanh, softmax) are no activations here and keep their own gradient.
     """
     check_activations(module, logits, images, calls)
     if not calls.met:
-        raise MethodError("This method needs a network with ReLUs, and none ran between the images and the logits.")
+        which = "activations" if calls.gates else "ReLUs"
+        raise MethodError(f"This method needs a network with {which}, and none ran between the images and the logits.")
 
 
 def check_activations(module: nn.Module, logits: Tensor, images: Tensor, calls: RectifierCalls) -> None:
-    """Raise `MethodError` if there may be an activation that is no ReLU, or one that ran where it was not seen."""
+    """Raise `MethodError` if there may be an activation without a rule, or one that ran where it was not seen."""
     if is_scripted(module):
         raise _unseen("a ScriptModule")
     steps = steps_between(logits, images, calls.followed or Followed(images))
     if steps.unknown:
-        raise MethodError(
-            "This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses "
-            f"{', '.join(sorted(steps.unknown))}. Spell a rectifier as torch.relu, or use a method without a ReLU "
-            "rule, such as gradient or gradcam."
-        )
+        names = ", ".join(sorted(steps.unknown))
+        raise MethodError((_NO_GATE if calls.gates else _NO_RECTIFIER).format(names))
     if steps.unseen:
         raise _unseen(", ".join(sorted(steps.unseen)))
 
 
+_NO_RECTIFIER = (
+    "This method needs a network whose activations are ReLU, ReLU6 or Hardtanh(0, h); this one uses {}. Spell a "
+    "rectifier as torch.relu, or use a method without a ReLU rule, such as gradient or gradcam."
+)
+_NO_GATE = (
+    "This method needs a network whose activations are 0 at 0 and keep the sign of what they take, such as ReLU, GELU, "
+    "SiLU, Hardswish or ELU; this one uses {}. Use a method without a rule at activations, such as gradient or gradcam."
+)
+
+
 def _unseen(part: str) -> MethodError:
     return MethodError(
-        "A part of this model runs where its ReLUs cannot be given a rule: scripted, traced, compiled as a function, "
-        f"checkpointed or in another thread ({part}). Give the plain Python module, without checkpoints."
+        "A part of this model runs where its activations cannot be given a rule: scripted, traced, compiled as a "
+        f"function, checkpointed or in another thread ({part}). Give the plain Python module, without checkpoints."
     )

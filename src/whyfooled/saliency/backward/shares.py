@@ -98,6 +98,18 @@ def mixture_rule(mix: Callable[[Tensor], Tensor], values: Tensor, relevance: Ten
     return gradient * values
 
 
+def held_rule(
+    linear: Callable[[Tensor], Tensor], values: Tensor, bias: Tensor | float, relevance: Tensor, epsilon: float
+) -> Tensor:
+    """Share by the terms of what is linear in the values while everything else in it is held, the bias among them."""
+    with torch.enable_grad():
+        leaf = values.detach().requires_grad_()
+        outputs = linear(leaf)
+    whole = stabilised(outputs.detach() + bias, epsilon)
+    (gradient,) = torch.autograd.grad(outputs, leaf, divide(relevance, whole))
+    return gradient * values
+
+
 def _share(
     layer: Layer,
     terms: list[tuple[Tensor, Tensor]],
@@ -120,6 +132,8 @@ def _share(
 
 def stabilised(outputs: Tensor, epsilon: float) -> Tensor:
     """Move outputs away from 0 by ε times the root mean square of the outputs for the same image."""
+    if epsilon == 0:
+        return outputs
     size = torch.linalg.vector_norm(outputs.flatten(1), dim=1) / outputs[0].numel() ** 0.5
     step = (epsilon * size).view(-1, *[1] * (outputs.ndim - 1))
     return outputs + torch.where(outputs < 0, -step, step)

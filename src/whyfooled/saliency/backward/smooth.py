@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whyfooled.errors import MethodError, positive
+from whyfooled.saliency.backward.doubts import Doubt
 from whyfooled.saliency.backward.followed import Followed, RectifierCalls
 from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, report_logits, uncompiled
 from whyfooled.saliency.backward.rectifiers import Rectifier
-from whyfooled.saliency.backward.rules import ruled, ruled_relu
+from whyfooled.saliency.backward.rules import ruled, ruled_gated, ruled_relu
 from whyfooled.saliency.backward.steps import steps_between
 
 
@@ -88,6 +89,10 @@ class SmoothReLU:
             slope = slope - torch.sigmoid(self.beta * (kept - self.upper))
         return gradient * slope
 
+    def through_gate(self, gradient: Tensor, kept: Tensor) -> Tensor:
+        """Compute it by the derivative, which takes the place of what is open or closed."""
+        return self.own_gradient(gradient, kept)
+
 
 class _SmoothCalls(RectifierCalls):
     """While active, every rectifier is made as a smooth activation, with the rule that it may have."""
@@ -108,6 +113,12 @@ class _SmoothCalls(RectifierCalls):
             _check_runs_once()
             inputs, rule, upper, inplace = args
             return ruled(inputs, rule, SmoothReLU(upper, self.beta), inplace)
+        if func is ruled_gated:
+            inputs, rule, activation, bends, inplace = args
+            output = ruled(inputs, rule, activation, inplace)
+            if bends and self.followed is not None:
+                self.followed.doubts[output.grad_fn] = Doubt(bends, bends=True)
+            return output
         if func is report_logits and self.followed is not None:
             module, logits, images = args
             _check_smooth(module, logits, images, self.followed)

@@ -26,6 +26,7 @@ from torch.autograd.function import BackwardCFunction
 
 from whyfooled.saliency.backward.flow import MOVING
 from whyfooled.saliency.backward.followed import Followed
+from whyfooled.saliency.backward.gates import NODES as GATED_NODES
 from whyfooled.saliency.backward.graph import nodes_between, operation
 
 # fmt: off
@@ -195,6 +196,9 @@ def steps_between(logits: Tensor, images: Tensor, followed: Followed, smooth: Co
 def _is_unseen(node: Any, name: str, followed: Followed) -> bool:
     if isinstance(node, BackwardCFunction):
         return name.startswith(_HIDING)
+    if followed.gates and name in GATED_NODES:
+        # One that was seen and left as it is has no gate.
+        return node not in followed.known
     return node.name().startswith(_UNSEEN) and not (name == "Threshold" and node in followed.known)
 
 

@@ -36,8 +36,9 @@ class Values:
         The values that they are functions of, each of the one in its own place.
     origin
         The same, counted anew where constants that differ between places came in: each is the same function of its own.
-    affine, settled
-        Whether that function is affine; whether it is but for rectifiers that were recognised.
+    affine, settled, known
+        Whether that function is affine; whether it is but for rectifiers that were recognised; whether it is but for
+        any activations that were, and for gates.
     behind
         The tensors that this one is made of, functions of the same origin, with their versions.
     parts, make
@@ -48,6 +49,7 @@ class Values:
     origin: Key
     affine: bool = True
     settled: bool = True
+    known: bool = True
     behind: tuple[tuple[Tensor, int], ...] = ()
     parts: tuple[Values, ...] = ()
     make: Callable[[Sequence[Tensor]], Tensor] | None = None
@@ -74,6 +76,24 @@ def evaluate(values: Values, points: Tensor, of: Values | None = None) -> Tensor
             return at_points(values)
         except (RuntimeError, TypeError, ValueError):
             return None
+
+
+ROUNDING = 1e-9
+"""How far apart two equal functions may be in double precision, relative to what goes into them."""
+
+Line = tuple[float, float]
+"""A slope and a shift."""
+
+
+def find_line(values: Values, of: Values | None = None) -> Line | None:
+    """Return the slope and the shift of values that are an affine function of their origin, or of other values."""
+    at_points = evaluate(values, POINTS, of)
+    at_two = evaluate(values, POINTS.new_tensor([0.0, 1.0]), of)
+    if at_points is None or at_two is None:
+        return None
+    shift, slope = float(at_two[0]), float(at_two[1] - at_two[0])
+    is_line = (at_points - (slope * POINTS + shift)).abs() <= ROUNDING * (abs(shift) + abs(slope) * POINTS.abs())
+    return (slope, shift) if slope != 0 and bool(is_line.all()) else None
 
 
 def numbers_of(call: Call, function: Function, signals: Sequence[Tensor]) -> dict[int, Tensor] | None:

@@ -200,7 +200,8 @@ def _collect_fields(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
 def _read_axes(written: Mapping[str, Any]) -> Axes:
     """Read which axes of a layer's output are which; where nothing is written, channels come first."""
-    fields: dict[str, Any] = {}
-    for name, value in written.items():
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return Axes(**fields)
+    return Axes(**{name: _as_tuples(value) for name, value in written.items()})
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
