@@ -84,6 +84,24 @@ def pgd(
 
 
 @app.command()
+def robust(
+    data: Annotated[
+        str, typer.Option(help="An .npz with the arrays eval_images (n,h,w,3), uint8, and eval_labels (n,).")
+    ],
+    model: Annotated[str, typer.Option(help="path/to/file.py:factory of a classifier for these images.")],
+    weights: Annotated[str, typer.Option(help="Its weights, best of a robust one.")],
+    count: Annotated[int, typer.Option(help="Images at most.")] = 200,
+    epsilon: Annotated[str, typer.Option(help="The radius, in l-infinity.")] = "8/255",
+    steps: Annotated[int, typer.Option(help="Steps of PGD and APGD.")] = 20,
+    few: Annotated[int, typer.Option(help="Images that the whole of AutoAttack is run on.")] = 100,
+    full_steps: Annotated[int, typer.Option(help="Steps of its APGD.")] = 100,
+    queries: Annotated[int, typer.Option(help="Queries of its Square.")] = 5000,
+) -> None:
+    """Compare the robust accuracy that PGD, APGD and AutoAttack leave with that under Foolbox's and torchattacks'."""
+    import_module("benchmarks.robust").run(data, model, weights, count, epsilon, steps, few, full_steps, queries)
+
+
+@app.command()
 def studies(
     data: Annotated[str, typer.Option(help="A source of small images, such as an .npz file.")],
     model: Annotated[str, typer.Option(help="path/to/file.py:factory of a classifier for them.")],

@@ -7,12 +7,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks._eval_images import read_eval_images
 from whyfooled import PGD, AttackResult, Untargeted, adapt, load_classifier, run_attack
 
 RADII = (1, 2, 8)
@@ -21,9 +21,7 @@ BATCH = 250
 
 def run(data: str, model: str, weights: str, count: int, steps: int) -> None:
     classifier = load_classifier(model, weights=weights)
-    with np.load(data) as arrays:
-        images = torch.from_numpy(arrays["eval_images"][:count]).permute(0, 3, 1, 2).float() / 255
-        labels = torch.from_numpy(arrays["eval_labels"][:count])
+    images, labels = read_eval_images(data, count)
     parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
     clean = torch.cat([classifier.predict(images[part]) for part in parts]) == labels
     table = Table("attack", "radius", "accuracy left", "forwards", "backwards")

@@ -47,6 +47,7 @@ OTHER = {
     "l1": 0.3,
     "layer": "features.3",
     "learning_rate": 0.02,
+    "loss": "dlr",
     "noise": 0.3,
     "norm": "max",
     "others": "logits",
@@ -56,13 +57,17 @@ OTHER = {
     "ridge": 0.5,
     "ring": 3,
     "rounds": 2,
+    "queries": 50,
     "samples": 4,
+    "searches": 5,
     "rule": "epsilon",
     "seed": 7,
+    "share": 0.3,
     "step_size": 1 / 255,
     "steps": 11,
     "stride": 4,
     "superpixels": 9,
+    "targets": 4,
     "tau": 0.7,
     "tv": 0.9,
     "where": "sensitivity",
@@ -75,6 +80,7 @@ def other(method, name):
     """Return a value of a parameter that is not its default."""
     own = {
         ("FMN", "ball"): "linf",
+        ("MinimalAPGD", "ball"): "linf",
         ("ContrastiveLRP", "base"): LRP("alpha-beta", alpha=2.0),
         ("MeaningfulPerturbation", "beta"): 2.0,
         ("PredictionDifference", "fill"): "marginal",
@@ -94,6 +100,8 @@ class TestParse:
             ("cw()", CarliniWagner()),
             (" bim ( steps = 3 , epsilon = 0.5 ) ", BIM(epsilon=0.5, steps=3)),
             ("fgsm(epsilon=4/255)", FGSM(4 / 255)),
+            ("pgd(epsilon=0.5/255)", PGD(0.5 / 255)),
+            ("pgd(epsilon=.1/255)", PGD(1 / 2550)),
             ("fgsm(epsilon=8 / 255)", FGSM(8 / 255)),
             ("fgsm(epsilon=1e-2)", FGSM(0.01)),
             ("fgsm(epsilon=1)", FGSM(1.0)),
@@ -213,10 +221,17 @@ class TestRefusals:
             ("bim(step_size=small)", "`step_size` must be a number"),
             ("fgsm(epsilon=large)", "`epsilon` must be a number or a fraction such as 4/255; got 'large'"),
             ("fgsm(epsilon=1/0)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1/0.0)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1/2/3)", "`epsilon` must be a number or a fraction such as 4/255; got '1/2/3'"),
+            ("fgsm(epsilon=/255)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=4/)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1e999999/255)", "`epsilon` must be a number or a fraction"),
+            ("fgsm(epsilon=1/1e999999)", "`epsilon` must be a number or a fraction"),
             ("fgsm(epsilon=nan)", "`epsilon` must be a number or a fraction"),
             ("fgsm(epsilon=1e400)", "`epsilon` must be"),
             ("fgsm(epsilon=4)", "Did you mean 4/255?"),
             ("pgd(ball=l3)", "`ball` must be one of linf, l2; got l3"),
+            ("apgd(loss=hinge)", "`loss` must be one of ce, dlr; got hinge"),
         ],
     )
     def test_a_bad_attack_is_refused_with_advice(self, text, fragment):
@@ -251,7 +266,18 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("4/255", 4 / 255), (" 4 / 255 ", 4 / 255), ("-0.5", -0.5), ("1e-3", 0.001), ("2", 2.0)]
+    ("text", "expected"),
+    [
+        ("4/255", 4 / 255),
+        (" 4 / 255 ", 4 / 255),
+        ("-0.5", -0.5),
+        ("1e-3", 0.001),
+        ("2", 2.0),
+        ("0.5/255", 1 / 510),
+        (".1/255", 1 / 2550),
+        ("-.5 / 2.55e2", -1 / 510),
+        ("1./3", 1 / 3),
+    ],
 )
 def test_a_number_may_be_a_fraction(text, expected):
     assert number("epsilon", text) == expected

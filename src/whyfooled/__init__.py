@@ -12,6 +12,7 @@ from whyfooled._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from whyfooled.attacks import (
+        APGD,
         BIM,
         DDN,
         EAD,
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
         FMN,
         PGD,
         AttackResult,
+        AutoAttack,
         CarliniWagner,
         DeepFool,
+        MinimalAPGD,
         Refined,
         SigmaZero,
+        Square,
         StrAttack,
         adapt,
         run_attack,
@@ -102,6 +106,7 @@ _HOME = {
     "attacks.adversaries": ("Adversaries", "load_adversaries"),
     "attacks.many": ("attack_files",),
     "attacks": (
+        "APGD",
         "BIM",
         "DDN",
         "EAD",
@@ -109,10 +114,13 @@ _HOME = {
         "FMN",
         "PGD",
         "AttackResult",
+        "AutoAttack",
         "CarliniWagner",
         "DeepFool",
+        "MinimalAPGD",
         "Refined",
         "SigmaZero",
+        "Square",
         "StrAttack",
         "adapt",
         "run_attack",
@@ -189,6 +197,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "APGD",
     "BIM",
     "CAM",
     "DDN",
@@ -203,6 +212,7 @@ __all__ = [
     "UPIPCA",
     "Adversaries",
     "AttackResult",
+    "AutoAttack",
     "CarliniWagner",
     "Classifier",
     "Concepts",
@@ -226,6 +236,7 @@ __all__ = [
     "IntegratedGradients",
     "InterpretationAttack",
     "MeaningfulPerturbation",
+    "MinimalAPGD",
     "PerturbationExplanation",
     "PredictionDifference",
     "RandomDirection",
@@ -235,6 +246,7 @@ __all__ = [
     "SingularUAP",
     "SmoothGrad",
     "Source",
+    "Square",
     "StrAttack",
     "Superpixels",
     "Targeted",

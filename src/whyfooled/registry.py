@@ -331,12 +331,18 @@ def _kind(method: object) -> Kind:
 
 
 def number(argument: str, text: str) -> float:
-    """Read a number that may be written as a fraction, such as ``4/255``."""
-    plain = text.replace(" ", "")
-    exponent = re.search(r"[eE][+-]?0*([0-9]*)$", plain)
-    # A fraction is computed in whole numbers: of 1e99999999 they would fill the memory.
-    bounded = len(plain) <= _MOST_DIGITS and (exponent is None or int(exponent[1] or 0) <= _LARGEST_EXPONENT)
+    """Read a number that may be written as a fraction, such as ``4/255``, of decimals too, such as ``0.5/255``."""
+    numerator, slash, denominator = text.replace(" ", "").partition("/")
     try:
-        return float(Fraction(plain if bounded else ""))
+        return float(_exact(numerator) / (_exact(denominator) if slash else 1))
     except (ValueError, ArithmeticError):
         raise bad_parameter(argument, "must be a number or a fraction such as 4/255", _quote(text)) from None
+
+
+def _exact(text: str) -> Fraction:
+    """Read a decimal number; raise `ValueError` if it is none, or so long that it would fill the memory."""
+    exponent = re.search(r"[eE][+-]?0*([0-9]*)$", text)
+    bounded = len(text) <= _MOST_DIGITS and (exponent is None or int(exponent[1] or 0) <= _LARGEST_EXPONENT)
+    if "/" in text or not bounded:
+        raise ValueError
+    return Fraction(text)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers.linear_optimum import distance, linear_case
 from tests.helpers.models import linear
-from whyfooled import BIM, EAD, FGSM, FMN, PGD, CarliniWagner, Classifier, Targeted, Untargeted, run_attack
+from whyfooled import BIM, EAD, FGSM, FMN, PGD, CarliniWagner, Classifier, MinimalAPGD, Targeted, Untargeted, run_attack
 from whyfooled.attacks import DDN, DeepFool, SigmaZero
 
 SIDE, PIXELS = 8, 192
@@ -133,10 +133,9 @@ def test_limits_bind():
 
 # l2
 
-SEARCH = pytest.mark.parametrize("attack", [CarliniWagner(), FMN(), DDN()], ids=["cw", "fmn", "ddn"])
-QUICK_TOO = pytest.mark.parametrize(
-    "attack", [CarliniWagner(), FMN(), DDN(), DeepFool()], ids=["cw", "fmn", "ddn", "deepfool"]
-)
+SEARCHES = {"cw": CarliniWagner(), "fmn": FMN(), "ddn": DDN(), "apgd-minimal": MinimalAPGD()}
+SEARCH = pytest.mark.parametrize("attack", SEARCHES.values(), ids=SEARCHES)
+QUICK_TOO = pytest.mark.parametrize("attack", [*SEARCHES.values(), DeepFool()], ids=[*SEARCHES, "deepfool"])
 
 
 @LIMITS

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.helpers.linear_optimum import distance, linear_case
 from tests.helpers.models import small
-from whyfooled import BIM, EAD, FMN, PGD, CarliniWagner, Classifier, StrAttack, Untargeted, run_attack
+from whyfooled import BIM, EAD, FMN, PGD, CarliniWagner, Classifier, MinimalAPGD, StrAttack, Untargeted, run_attack
 from whyfooled.attacks import DDN, DeepFool, SigmaZero
 from whyfooled.registry import describe
 
@@ -22,6 +22,8 @@ SEARCHES = [
     SigmaZero(),
     EAD(),
     EAD(decision="l1"),
+    MinimalAPGD(),
+    MinimalAPGD(ball="linf"),
     StrAttack(group_size=3),
     StrAttack(group_size=4, stride=3, tau=0.1, refine=False),
 ]
@@ -71,14 +73,14 @@ def test_norms_do_not_depend_on_the_scale_of_the_logits(attack, factor):
 
 @SEARCH
 def test_norms_do_not_depend_on_the_last_digits_of_the_image(attack):
-    norm = "linf" if attack == FMN(ball="linf") else "l1" if isinstance(attack, EAD) else "l2"
+    norm = "linf" if getattr(attack, "ball", "l2") == "linf" else "l1" if isinstance(attack, EAD) else "l2"
     runs = [usual(attack), *(attack_small_network(attack, 1, noise=1e-7, seed=seed) for seed in range(2))]
     sizes = torch.stack([getattr(result, norm) for result in runs])
     assert (sizes.amax(0) / sizes.amin(0)).max() < 1.03
 
 
 @FACTOR
-@pytest.mark.parametrize("attack", [CarliniWagner(), FMN()], ids=describe)
+@pytest.mark.parametrize("attack", [CarliniWagner(), FMN(), MinimalAPGD()], ids=describe)
 def test_l2_is_the_distance_to_the_boundary_at_every_scale(attack, factor):
     classifier, images, labels, weight = linear_case(5, seed=5)
     optimum = torch.stack([distance(weight, images, labels, (labels + k) % 4) for k in (1, 2, 3)]).amin(0)
@@ -89,11 +91,12 @@ def test_l2_is_the_distance_to_the_boundary_at_every_scale(attack, factor):
 
 
 @FACTOR
-def test_linf_is_the_margin_by_the_weights_l1_norm_at_every_scale(factor):
+@pytest.mark.parametrize("attack", [FMN(ball="linf"), MinimalAPGD(ball="linf")], ids=describe)
+def test_linf_is_the_margin_by_the_weights_l1_norm_at_every_scale(attack, factor):
     classifier, images, labels, weight = linear_case(5, seed=5, classes=2)
     towards = weight[1 - labels] - weight[labels]
     optimum = -(images.flatten(1) * towards).sum(1) / towards.abs().sum(1)
-    result = run_attack(FMN(ball="linf"), scaled(classifier, factor), images, Untargeted(labels))
+    result = run_attack(attack, scaled(classifier, factor), images, Untargeted(labels))
     assert result.success.all()
     assert 1 - 1e-5 <= (result.linf / optimum).min() <= (result.linf / optimum).max() <= 1.02
 

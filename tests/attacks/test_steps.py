@@ -7,6 +7,7 @@ import torch
 from tests.helpers.models import linear, small
 from whyfooled import BIM, FGSM, PGD, Targeted, Untargeted, run_attack
 from whyfooled.attacks import Problem
+from whyfooled.attacks._starts import draw_start
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.randomness import image_generators
 
@@ -63,7 +64,7 @@ def test_pgd_stays_in_its_ball_and_starts_anywhere_in_it(ball, epsilon):
     size = delta.abs().amax(1) if ball == "linf" else delta.norm(dim=1)
     assert size.max() <= epsilon * (1 + 1e-4)
     problem = Problem.of(classifier, images, Untargeted(classifier.predict(images)))
-    start = attack._choose_start(problem, image_generators(images, 0))
+    start = draw_start(problem, image_generators(images, 0), epsilon, ball)
     assert 0 < (start - images).abs().max() <= epsilon * (1 + 1e-4)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import whyfooled.attacks
 from tests.helpers.models import linear, small
-from whyfooled import CarliniWagner, Classifier, Targeted, Untargeted, count_passes, run_attack
+from whyfooled import CarliniWagner, Classifier, Square, Targeted, Untargeted, count_passes, run_attack
 from whyfooled.attacks import ATTACKS, Problem, str_attack
 from whyfooled.attacks._attack import Attack
 from whyfooled.errors import ImageError, ModelError, ParameterError
@@ -23,6 +23,10 @@ BUDGET = {
     "fgsm": {"epsilon": 0.3},
     "bim": {"epsilon": 0.3},
     "pgd": {"epsilon": 0.3, "restarts": 2},
+    "apgd": {"epsilon": 0.3, "steps": 20},
+    "apgd-minimal": {"steps": 10},
+    "square": {"epsilon": 0.5, "queries": 200},
+    "auto": {"epsilon": 0.3, "steps": 10, "targets": 2, "queries": 20},
     "deepfool": {"candidates": 3},
     "fmn": {"steps": 40},
     "ddn": {"steps": 40},
@@ -35,11 +39,17 @@ BUDGET = {
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
 EVERY += [parse("attacks", f"{name}(epsilon=14, ball=l2)") for name in ("fgsm", "bim", "pgd")]
 EVERY += [parse("attacks", "deepfool(ball=linf)"), parse("attacks", "fmn(ball=linf, steps=40)")]
+EVERY += [parse("attacks", "apgd(epsilon=5, ball=l2, steps=10, targets=2)")]
+EVERY += [parse("attacks", "apgd-minimal(ball=linf, steps=10)")]
 EVERY += [parse("attacks", "ead(decision=l1, steps=40, learning_rate=2)")]
 EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, steps=20, rounds=2)")]
 EVERY += [parse("attacks", "refined(attack=bim(epsilon=0.5), where=sensitivity, cell=3, keep=0.6)")]
 EVERY += [parse("attacks", "refined(attack=fmn(steps=40), where=random, cell=3, keep=0.6)")]
+SQUARES = parse("attacks", "square(epsilon=9, ball=l2, queries=150)")
+EVERY += [SQUARES]
 ATTACK = pytest.mark.parametrize("attack", EVERY, ids=describe)
+FEW_CLASSES = pytest.mark.filterwarnings("ignore:The model has . classes, and DLR")
+GRADIENT_ATTACK = pytest.mark.parametrize("attack", [a for a in EVERY if not isinstance(a, Square)], ids=describe)
 
 
 def case(n=4, seed=7, height=16, width=16):
@@ -103,7 +113,8 @@ def test_it_reaches_its_goal_inside_the_box(attack):
         assert result.adversarial.dtype == images.dtype
 
 
-@ATTACK
+# Half of what a random search in l2 tries there is cut off.
+@pytest.mark.parametrize("attack", [attack for attack in EVERY if attack is not SQUARES], ids=describe)
 def test_it_succeeds_on_images_of_black_and_white(attack):
     classifier = small()
     images = (torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(7)) > 0.5).float()
@@ -174,6 +185,7 @@ def test_what_is_adversarial_already_comes_back_as_it_is(attack):
 
 
 @ATTACK
+@FEW_CLASSES
 def test_where_nothing_succeeds_the_images_come_back(attack):
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     for goal in (Untargeted(torch.tensor([1, 1, 1])), Targeted(torch.tensor([2, 0, 2]))):
@@ -274,7 +286,7 @@ class Cut(nn.Module):
         return self.net(self.cut(x))
 
 
-@ATTACK
+@GRADIENT_ATTACK
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_model_that_cuts_the_gradient_off_is_named(attack, cut):
     classifier = Classifier(Cut(CUTS[cut]).eval(), size=(16, 16))
@@ -291,7 +303,8 @@ class RootOfZero(nn.Module):
         return torch.stack([1 + root - root.detach(), x.flatten(1).mean(1) - 1], 1)
 
 
-@ATTACK
+@GRADIENT_ATTACK
+@FEW_CLASSES
 def test_an_image_without_a_finite_gradient_is_named(attack):
     images = torch.full((3, 3, 8, 8), 0.5)
     images[1, 0, 0, 0] = 0

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.helpers.command_line import MODELS, command, killed_when, run
+from tests.helpers.command_line import MODELS, command, killed_when, run, without_progress
 from tests.helpers.forked import CommandProcess
 
 
@@ -220,7 +220,7 @@ def test_an_image_that_is_wrong_already_is_explained(folder, explained, tmp_path
     assert "nothing to fool" in out
 
 
-def test_a_terminal_sees_every_stage_and_a_file_none(folder, explained, tmp_path):
+def test_a_terminal_sees_a_bar_for_every_stage_and_a_file_a_line(folder, explained, tmp_path):
     ours, theirs = pty.openpty()
     given = ["--model", "nets.py:Net", "--attack", "bim(epsilon=0.1)", "-o", str(tmp_path / "out")]
     process = CommandProcess(folder, "explain", "cat.jpg", *given, terminal=os.ttyname(theirs))
@@ -235,7 +235,9 @@ def test_a_terminal_sees_every_stage_and_a_file_none(folder, explained, tmp_path
     assert process.end()[0] == 0
     for stage in (b"loading", b"attack", b"saliency maps", b"recovery"):
         assert stage in seen
-    assert explained[2] == ""
+    said = [line.partition(": ")[0] for line in explained[2].splitlines()]
+    assert said == ["loading", "attack", "saliency maps", "regions", "recovery"]
+    assert without_progress(explained[2]) == ""
 
 
 @pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -30,9 +30,10 @@ from whyfooled import (
 )
 from whyfooled.cli import app
 from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
+from whyfooled.explanations import of_image
 from whyfooled.explanations.of_image import DEFAULT_METHODS
 from whyfooled.images import to_picture
-from whyfooled.registry import title
+from whyfooled.registry import make_every, title
 
 NAMES = ["ash, ash tree", "birch", "cedar", "elm", "<oak & co>"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -89,3 +90,11 @@ def killed_when(folder: Path, condition: Callable[[], object], how: signal.Signa
     process.send(how)
     code, _, err = process.end()
     return code, err
+
+
+_PROGRESS = re.compile(r".+: \d+\.\d s|\d+ of \d+.*")
+
+
+def without_progress(err: str) -> str:
+    """Return what a command said on stderr beside a line for each of its stages."""
+    return "".join(line for line in err.splitlines(keepends=True) if not _PROGRESS.fullmatch(line.rstrip("\n")))

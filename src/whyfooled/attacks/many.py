@@ -59,6 +59,10 @@ class Standing:
         Those of them whose goal is reached now.
     median_l2
         Median ℓ2 of these; None if there are none.
+    finished
+        Photographs that are finished, whole.
+    doing
+        The stage of the attack that the batch in work is in, for an attack that has several; "" otherwise.
     """
 
     done: float
@@ -66,6 +70,8 @@ class Standing:
     attacked: int
     fooled: int
     median_l2: float | None
+    finished: int
+    doing: str = ""
 
 
 def attack_files(
@@ -334,12 +340,19 @@ class _Tally:
         self._say(self.done)
 
     def within(self, count: int) -> Callable[[int, int, str], None]:
-        return lambda done, total, doing: self._say(self.done + count * done / total)
+        def say(done: int, total: int, doing: str) -> None:
+            # What part of the work a stage is, is not known.
+            if doing == "attack":
+                self._say(self.done + count * done / total)
+            else:
+                self._say(self.done, doing)
 
-    def _say(self, done: float) -> None:
+        return say
+
+    def _say(self, done: float, doing: str = "") -> None:
         count = len(self.sizes)
         middle = (self.sizes[(count - 1) // 2] + self.sizes[count // 2]) / 2 if count else None
-        self.progress(Standing(done, self.total, self.attacked, len(self.sizes), middle))
+        self.progress(Standing(done, self.total, self.attacked, len(self.sizes), middle, self.done, doing))
 
 
 def _make_table(

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._steps import project, step_in_ball
+from whyfooled.attacks._starts import draw_start
+from whyfooled.attacks._steps import step_in_ball
 from whyfooled.attacks._yardstick import find_safe_margin
 from whyfooled.errors import at_least
 from whyfooled.registry import Card
-from whyfooled.tensors.balls import Ball, check_epsilon, length
-from whyfooled.tensors.randomness import image_generators, normal, uniform
+from whyfooled.tensors.balls import Ball, check_epsilon
+from whyfooled.tensors.randomness import image_generators
 from whyfooled.types import Progress, silent
 
 
@@ -78,7 +78,7 @@ class PGD(Attack):
 
             attempt = step_in_ball(
                 here,
-                start=self._choose_start(here, [generators[i] for i in active.tolist()]),
+                start=draw_start(here, [generators[i] for i in active.tolist()], self.epsilon, self.ball),
                 epsilon=self.epsilon,
                 step_size=2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size,
                 steps=self.steps,
@@ -99,13 +99,3 @@ class PGD(Attack):
             if not len(active):
                 break
         return Attempt(ended, forwards, backwards)
-
-    def _choose_start(self, problem: Problem, generators: list[torch.Generator]) -> Tensor:
-        images = problem.images
-        if self.ball == "linf":
-            return problem.clamp(images + self.epsilon * (2 * uniform(images, generators) - 1))
-        # Uniform in the ball: a uniform direction, and a radius whose power of the dimension is uniform.
-        direction = normal(images, generators) * (problem.high > problem.low)
-        share = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(images)
-        radius = self.epsilon * share ** (1 / images[0].numel())
-        return project(images + direction * (radius.view(-1, 1, 1, 1) / length(direction)), problem, self.epsilon, "l2")

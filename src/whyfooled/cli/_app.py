@@ -44,7 +44,7 @@ Weights = Annotated[
 Float32 = Annotated[
     bool, typer.Option("--float32", help="Run a model of half or double precision in single precision, on a copy.")
 ]
-Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1, such as 4/255.")]
+Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1: 4/255, 0.5/255.")]
 Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_check_seed)]

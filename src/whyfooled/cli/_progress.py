@@ -1,16 +1,34 @@
-"""Bars for long work: on a terminal only, and on stderr, so that what a command prints can be piped."""
+"""What is said of long work: bars on a terminal, and a line for each stage where there is none, as in a log.
+
+All of it goes to stderr, so that what a command prints can be piped.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
+def _line_sayer(quiet: bool) -> Callable[[str], None]:
+    """Make what says a line, but none twice in a row, and none at all on a terminal, which has bars."""
+    last = ""
+
+    def say(line: str) -> None:
+        nonlocal last
+        if line != last and not quiet and not sys.stderr.isatty():
+            print(line, file=sys.stderr, flush=True)
+        last = line
+
+    return say
+
+
 @contextmanager
 def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar for each stage; on a terminal only, and on stderr, so that the account can be piped."""
+    """Show a bar for each stage, or a line when it is over: a mistake that it meets is to be the only thing said."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -23,8 +41,18 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     )
     bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
     tasks: dict[str, Any] = {}
+    say = _line_sayer(quiet)
+    began: dict[str, float] = {}
+
+    def say_how_long() -> None:
+        for stage, moment in began.items():
+            say(f"{stage}: {time.perf_counter() - moment:.1f} s")
+        began.clear()
 
     def show(done: int, total: int, doing: str) -> None:
+        if doing not in began:
+            say_how_long()
+            began[doing] = time.perf_counter()
         bars.start()
         if doing not in tasks:
             tasks[doing] = bars.add_task(doing, total=total)
@@ -32,6 +60,7 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 
     try:
         yield show
+        say_how_long()
         for task in tasks.values():
             # Work that ended early is done too.
             bars.update(task, completed=bars.tasks[task].total)
@@ -42,7 +71,7 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 
 @contextmanager
 def show_fit(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """Show one bar for all steps of a kind: of ``"step 3 of 20"`` and the like."""
+    """Show one bar, or line, for all steps of a kind: of ``"step 3 of 20"`` and the like."""
     with show_stages(quiet) as bars:
 
         def show(done: int, total: int, doing: str) -> None:
@@ -63,7 +92,7 @@ _FINE = 100
 
 @contextmanager
 def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Show a bar with the success rate and the median norm so far; on a terminal only, on stderr."""
+    """Show a bar with the success rate and the median norm so far, or a line for each batch, and stage of it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -71,13 +100,21 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
+        say = _line_sayer(quiet)
+        finished = 0
 
         def show(standing: Any) -> None:
+            nonlocal finished
             text = f"{int(standing.done)} of {standing.total}"
             if standing.attacked:
                 text += f", {standing.fooled / standing.attacked:.0%} fooled"
             if standing.median_l2 is not None:
                 text += f", median l2 {standing.median_l2:.3g}"
+            if standing.doing:
+                text += f"; in work: {standing.doing}"
+            if standing.doing or standing.finished > finished:
+                finished = standing.finished
+                say(text)
             bar.update(task, completed=standing.done, total=standing.total, description=text)
 
         yield show
@@ -85,7 +122,7 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
 
 @contextmanager
 def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Show a bar with the images done, the rate, the time left and the study's headline number so far."""
+    """Show a bar with the images done, the rate, the time left and the headline number so far, or a line a shard."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -93,16 +130,24 @@ def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
+        say = _line_sayer(quiet)
+        shards = 0
 
         def show(progress: Any) -> None:
+            nonlocal shards
             text = f"{progress.done} of {progress.total} images"
             if progress.doing:
+                numbered = _NUMBERED.fullmatch(progress.doing)
+                say(numbered[1] if numbered else progress.doing)
                 text = f"{progress.doing}: {text}"
             if progress.rate:
                 left = (progress.total - progress.done) / progress.rate
                 text += f", {progress.rate:.2g}/s, {_write_duration(left)} left"
             if progress.value is not None:
                 text += f", {progress.headline} {progress.value:.3f}"
+            if progress.shards > shards:
+                shards = progress.shards
+                say(text)
             bar.update(task, completed=progress.done, total=progress.total, description=text)
 
         yield show

@@ -51,6 +51,8 @@ class Progress:
         Its mean so far; None before the first.
     doing
         What is done before images are measured, as a fit is; "" while they are.
+    shards
+        How many shards are finished.
     """
 
     done: int
@@ -59,6 +61,7 @@ class Progress:
     headline: str
     value: float | None
     doing: str = ""
+    shards: int = 0
 
 
 @final
@@ -366,7 +369,7 @@ class _Clock:
 
     def __init__(self, job: Job, report: Callable[[Progress], None]) -> None:
         self.job, self.report = job, report
-        self.done = self.now = self.values = 0
+        self.done = self.now = self.values = self.shards = 0
         self.sum = 0.0
         self.started = time.perf_counter()
 
@@ -378,12 +381,14 @@ class _Clock:
     def take(self, about: Mapping[str, Any]) -> None:
         total, count = about["headline"]
         self.sum, self.values = self.sum + total, self.values + count
+        self.shards += 1
 
     def say(self) -> None:
         seconds = time.perf_counter() - self.started
         value = self.sum / self.values if self.values else None
         rate = self.now / seconds if self.now else 0.0
-        self.report(Progress(self.done, len(self.job.indices), rate, self.job.study.headline, value))
+        headline = self.job.study.headline
+        self.report(Progress(self.done, len(self.job.indices), rate, headline, value, shards=self.shards))
 
 
 def _finish(
