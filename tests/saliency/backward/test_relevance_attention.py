@@ -305,11 +305,18 @@ def test_attention_with_heads_is_pytorchs_step_by_step(mask):
                 calls.append(Call(func, args, kwargs or {}))
             return func(*args, **(kwargs or {}))
 
-    with Seen():
-        expected = layer(tokens, tokens, tokens, attn_mask=MASKS[mask], need_weights=False)[0]
-    outputs, weights = attend_with_heads(calls[0])
-    assert weights is None
-    torch.testing.assert_close(outputs.transpose(0, 1), expected)
+    options = [{"need_weights": False}, {}, {"average_attn_weights": False}]
+    for number, option in enumerate(options):
+        given = MASKS[mask]
+        if given is not None and given.ndim == 3:
+            given = given[:2].repeat(2, 1, 1)
+        with Seen():
+            expected = layer(tokens, tokens, tokens, attn_mask=given, **option)
+        outputs, weights = attend_with_heads(calls[number])
+        torch.testing.assert_close(outputs.transpose(0, 1), expected[0])
+        assert (weights is None) == (number == 0)
+        if number:
+            torch.testing.assert_close(weights, expected[1])
 
 
 def test_pytorchs_encoder_layer_has_relevance():
@@ -318,17 +325,21 @@ def test_pytorchs_encoder_layer_has_relevance():
 
 
 class Asking(nn.Module):
-    """Asks for the weights of attention beside what it gives."""
+    """Asks for the weights of attention beside what it gives, and may use them."""
 
-    def __init__(self):
+    def __init__(self, uses):
         super().__init__()
-        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+        torch.manual_seed(0)
+        self.attention, self.uses = nn.MultiheadAttention(3, 1, batch_first=True), uses
 
     def forward(self, x):
         tokens = x.flatten(2).transpose(1, 2)
-        return self.attention(tokens, tokens, tokens, need_weights=True)[0].mean(1)
+        outputs, weights = self.attention(tokens, tokens, tokens)
+        return outputs.mean(1) + (weights.amax(1)[:, :3] if self.uses else 0)
 
 
-def test_attention_that_is_not_taken_apart_is_refused():
+def test_weights_of_attention_that_the_logits_are_made_of_are_refused():
+    images, classes = torch.rand(1, 3, 4, 4), torch.tensor([1])
+    assert LRP()(Classifier(Asking(uses=False).eval(), size=(4, 4)), images, classes).any()
     with pytest.raises(MethodError, match=r"Relevance has no rule for .*a product of two signals"):
-        LRP()(Classifier(Asking().eval(), size=(4, 4)), torch.rand(1, 3, 4, 4), torch.tensor([1]))
+        LRP()(Classifier(Asking(uses=True).eval(), size=(4, 4)), images, classes)
