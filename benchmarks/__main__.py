@@ -47,6 +47,29 @@ def attacks(
 
 
 @app.command()
+def optimality(
+    data: Annotated[str, typer.Option(help="A source of images with labels, such as FILE.npz:PREFIX, or a folder.")],
+    model: Annotated[str, typer.Option(help="A classifier for them.")] = "lite0",
+    weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    count: Annotated[int, typer.Option(help="Images, all classified correctly.")] = 100,
+    norm: Annotated[str, typer.Option(help="l2 or l1.")] = "l2",
+    evaluations: Annotated[str, typer.Option(help="Forward passes an image, separated by commas.")] = (
+        "50,100,200,300,1000"
+    ),
+    tuned_at: Annotated[
+        int, typer.Option(help="Evaluations at which the other libraries' settings are chosen, on the same images.")
+    ] = 200,
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder for the figure and the table.")] = (
+        "benchmark-out"
+    ),
+) -> None:
+    """Compare the local optimality of minimal-norm attacks with Foolbox's and adv-lib's, at equal evaluations."""
+    import_module("benchmarks.optimality").run(
+        data, model, weights, count, norm, [int(part) for part in evaluations.split(",")], tuned_at, output
+    )
+
+
+@app.command()
 def pgd(
     data: Annotated[
         str, typer.Option(help="An .npz with the arrays eval_images (n,h,w,3), uint8, and eval_labels (n,).")

@@ -15,12 +15,12 @@ from whyfooled import Classifier, Targeted, Untargeted
 
 @dataclass
 class Recording:
-    """The smallest ℓ2 of each image so far, after each of its evaluations and at each moment.
+    """The smallest norm of each image so far, after each of its evaluations and at each moment.
 
     Parameters
     ----------
     best
-        (n,) The smallest ℓ2 that reached the goal; infinite where none did.
+        (n,) The smallest norm that reached the goal; infinite where none did.
     curves
         For each image, `best` after its first, second, ... evaluation.
     moments
@@ -38,6 +38,10 @@ class Recording:
         whole = [curve + curve[-1:] * (longest - len(curve)) for curve in self.curves]
         return torch.tensor(whole, dtype=torch.float64).mean(0)
 
+    def after(self, evaluations: int) -> Tensor:
+        """Return (n,) the smallest norm that each image had after so many evaluations."""
+        return torch.tensor([curve[min(len(curve), evaluations) - 1] for curve in self.curves])
+
     def evaluations_to(self, level: float) -> int | None:
         """Return after how many evaluations the mean curve is at a level or below; None if it never is."""
         below = (self.mean_curve() <= level).nonzero()[:, 0]
@@ -49,7 +53,7 @@ class Recording:
 
 
 @contextmanager
-def record(classifier: Classifier, images: Tensor, goal: Untargeted | Targeted) -> Iterator[Recording]:
+def record(classifier: Classifier, images: Tensor, goal: Untargeted | Targeted, norm: float = 2) -> Iterator[Recording]:
     """Record what goes through a classifier inside the block; each input belongs to the nearest clean image."""
     recording = Recording(torch.full((len(images),), float("inf")), [[] for _ in images])
     flat = images.flatten(1)
@@ -62,7 +66,7 @@ def record(classifier: Classifier, images: Tensor, goal: Untargeted | Targeted) 
         owner = torch.cdist(inputs[0].detach().flatten(1), flat).argmin(1)
         reached = goal.select(owner).reached(logits.detach())
         # cdist is not exact for small distances.
-        exact = (inputs[0].detach() - images[owner]).flatten(1).norm(dim=1)
+        exact = (inputs[0].detach() - images[owner]).flatten(1).norm(p=norm, dim=1)
         for number, ok, size in zip(owner.tolist(), reached.tolist(), exact.tolist(), strict=True):
             if ok:
                 recording.best[number] = min(float(recording.best[number]), size)

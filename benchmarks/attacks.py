@@ -100,16 +100,16 @@ def _contest(part: str) -> dict[str, Any]:
     if part == "cw":
         settings = {"binary_search_steps": 5, "initial_const": 1.0}
         return {
-            "whyfooled 5 x 60": CarliniWagner(),
-            "whyfooled 5 x 200": CarliniWagner(steps=200),
+            "whyfooled 3 x 60": CarliniWagner(),
+            "whyfooled 3 x 200": CarliniWagner(steps=200),
             "foolbox 5 x 200": foolbox.L2CarliniWagnerAttack(steps=200, **settings),
             **adv_lib("5 x 200", "carlini_wagner_l2", max_iterations=200, **settings),
         }
     if part == "fmn":
         return {
-            "whyfooled 50": FMN(steps=50),
+            "whyfooled 50": FMN(steps=25),
             **adv_lib("50", "fmn", norm=2, steps=50),
-            "whyfooled 100": FMN(steps=100),
+            "whyfooled 100": FMN(steps=50),
             **adv_lib("100", "fmn", norm=2, steps=100),
         }
     if part == "ead":

@@ -41,7 +41,6 @@ OTHER = {
     "gamma": 0.2,
     "gamma_final": 0.01,
     "group_size": 8,
-    "initial_constant": 1e-3,
     "jitter": 0.1,
     "keep": 0.2,
     "kernel_width": 0.5,

@@ -5,29 +5,28 @@ import torch
 
 from tests.helpers.linear_optimum import distance, linear_case
 from tests.helpers.models import linear
-from whyfooled import CarliniWagner, Targeted, Untargeted, count_passes, run_attack
-from whyfooled.attacks import Problem
+from whyfooled import CarliniWagner, Targeted, Untargeted, run_attack
 from whyfooled.errors import ParameterError
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_it_is_within_5_percent_of_the_optimum_on_a_linear_classifier(n):
+def test_it_is_within_2_percent_of_the_optimum_on_a_linear_classifier(n):
     classifier, images, labels, weight = linear_case(n, seed=n)
     others = torch.stack([distance(weight, images, labels, (labels + k) % 4) for k in (1, 2, 3)])
     optimum = others.amin(0)
     result = run_attack(CarliniWagner(), classifier, images, Untargeted(labels))
     assert result.success.all()
-    assert (result.l2 / optimum).max() <= 1.05
+    assert (result.l2 / optimum).max() <= 1.02
     assert (result.l2 / optimum).min() >= 1
 
 
-def test_it_is_within_5_percent_of_the_optimum_when_targeted():
+def test_it_is_within_2_percent_of_the_optimum_when_targeted():
     # With two classes the target's hyperplane is the only one.
     classifier, images, labels, weight = linear_case(5, seed=11, classes=2)
     optimum = distance(weight, images, labels, 1 - labels)
     result = run_attack(CarliniWagner(), classifier, images, Targeted(1 - labels))
     assert result.success.all()
-    assert 1 <= (result.l2 / optimum).min() <= (result.l2 / optimum).max() <= 1.05
+    assert 1 <= (result.l2 / optimum).min() <= (result.l2 / optimum).max() <= 1.02
 
 
 def test_confidence_is_kept():
@@ -41,17 +40,8 @@ def test_it_gives_up_where_no_adversarial_image_exists():
     images = torch.rand(2, 3, 8, 8)
     result = run_attack(CarliniWagner(steps=20, rounds=3), classifier, images, Untargeted(torch.tensor([1, 1])))
     assert not result.success.any()
+    assert result.forwards.tolist() == result.backwards.tolist() == [1, 1]
     assert torch.equal(result.adversarial, images)
-
-
-def test_stalled_images_leave_the_batch():
-    # Without gradient every search stalls at the second check of each round.
-    classifier = linear(torch.zeros(3, 192), torch.tensor([0.0, 1.0, 0.5]))
-    attack = CarliniWagner(steps=60, rounds=2)
-    with count_passes(classifier) as passes:
-        attempt = attack.attempt(Problem.of(classifier, torch.rand(2, 3, 8, 8), Untargeted(torch.tensor([1, 1]))))
-    assert attempt.forwards.tolist() == [40, 40]
-    assert passes.forwards == passes.backwards == 80
 
 
 @pytest.mark.parametrize(
@@ -60,7 +50,6 @@ def test_stalled_images_leave_the_batch():
         ({"steps": 0}, "`steps` must be at least 1; got 0"),
         ({"rounds": 0}, "`rounds` must be at least 1; got 0"),
         ({"learning_rate": 0.0}, "`learning_rate` must be a finite number above 0"),
-        ({"initial_constant": float("nan")}, "`initial_constant` must be a finite number above 0"),
         ({"confidence": -1.0}, "`confidence` must be at least 0"),
     ],
 )

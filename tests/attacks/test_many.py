@@ -75,7 +75,7 @@ def test_every_photograph_has_a_file_and_a_row(photographs, tmp_path):
     assert result.success.any()
     assert table["success"].tolist() == result.success.tolist()
     np.testing.assert_allclose(table["l2"], result.l2, rtol=1e-5)
-    assert (table["forwards"] == 10).all()
+    assert (table["forwards"] == 20).all()
 
 
 def test_a_saved_set_loads_again_bit_for_bit(photographs, tmp_path):

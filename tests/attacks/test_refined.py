@@ -12,7 +12,7 @@ from whyfooled.classifier.classifier import strongest_other
 from whyfooled.errors import ParameterError
 from whyfooled.perturbation import Grid, attack_region, sensitivity
 
-QUICK = CarliniWagner(steps=25, rounds=3, learning_rate=0.02, initial_constant=10.0)
+QUICK = CarliniWagner(steps=25)
 WHERE = pytest.mark.parametrize("where", ["cam", "sensitivity", "random"])
 AIMED = pytest.mark.parametrize("aimed", [False, True])
 
@@ -173,8 +173,9 @@ def test_progress_goes_on_from_one_run_to_the_next():
     Refined(FMN(steps=10), "sensitivity", cell=4).attempt(problem, lambda *step: seen.append(step))
     done = [step for step, _, _ in seen]
     assert done == sorted(done)
-    assert seen[-1] == (20, 20, "attack")
-    assert {total for _, total, _ in seen} == {20}
+    # Twice ten steps, and twice four of the second run.
+    assert seen[-1] == (28, 28, "attack")
+    assert {total for _, total, _ in seen} == {28}
 
 
 def test_it_can_be_refined_once_more():

@@ -11,16 +11,21 @@ from torch import Tensor
 from tests.helpers.models import linear
 from whyfooled import Untargeted, count_passes
 from whyfooled.attacks import Problem
-from whyfooled.attacks._search import Best, Rounds, minimise
+from whyfooled.attacks._best import Best, shorten
+from whyfooled.attacks._search import Rounds, minimise
+from whyfooled.attacks._yardstick import Yardstick
 from whyfooled.types import silent
 
 SIDE = 8
 LEVEL, COST = (0, 0, 0), (0, 0, 1)
-"""The first value decides the margin; the second is what the penalty sees."""
+"""The first value decides the margin; the second only tells one example from another of its level."""
 
 
 def problem(n):
-    """Make black images whose margin is 0.5 less their first value: above 0.5 the goal is reached."""
+    """Make black images whose margin is 0.5 less their first value: above 0.5 the goal is reached.
+
+    In clean margins the slope is -2 at the first value, and -1/1000 is what must be passed: 0.5005.
+    """
     weight = torch.zeros(2, 3 * SIDE * SIDE)
     weight[1, 0] = 1
     classifier = linear(weight, torch.tensor([0.5, 0.0]), side=SIDE)
@@ -37,9 +42,10 @@ def pictures(levels, costs=None):
 
 @dataclass
 class Log:
-    """What the search asked for: one entry for each step, for the images that were still there."""
+    """What the search asked for: one entry for each step, for all images."""
 
     starts: list[Tensor]
+    reaches: list[Tensor]
     slopes: list[Tensor]
     numbers: list[int]
 
@@ -62,37 +68,32 @@ class Scripted:
         self.log.numbers.append(number)
         return replace(self, step=min(self.step + 1, self.levels.shape[1] - 1))
 
-    def select(self, keep: Tensor) -> Scripted:
-        return replace(self, levels=self.levels[keep], costs=self.costs[keep])
 
-
-def falling(n, steps):
-    """Costs that never stall."""
-    return torch.linspace(0.9, 0.1, steps).expand(n, steps)
-
-
-def search(levels, *, steps, costs=None, constant=1.0, confidence=0.0, progress=silent):
-    """Run the search on levels (rounds, n, steps)."""
+def search(levels, *, steps, costs=0.0, confidence=0.0, progress=silent):
+    """Run the search on levels (rounds, n, steps), with the squared level as the penalty."""
     levels = torch.tensor(levels, dtype=torch.float32)
     rounds, n, _ = levels.shape
-    costs = falling(n, levels.shape[2]).expand(levels.shape) if costs is None else torch.tensor(costs).expand_as(levels)
-    log = Log([], [], [])
+    costs = torch.as_tensor(costs).expand_as(levels)
+    log = Log([], [], [], [])
     here = problem(n)
 
-    def begin(given, start):
-        assert given is here
-        log.starts.append(start.clone())
+    def begin(start):
+        assert torch.equal(start.problem.images, here.images)
+        log.starts.append(start.point.clone())
+        log.reaches.append(start.reach.flatten())
         number = len(log.starts) - 1
         return Scripted(levels[number], costs[number], log)
 
-    attempt = minimise(
-        here,
-        Rounds(rounds, steps, constant, confidence),
-        begin=begin,
-        penalty=lambda delta: delta[:, *COST],
-        size=lambda delta: delta[:, *LEVEL],
-        progress=progress,
-    )
+    with count_passes(here.classifier) as passes:
+        attempt = minimise(
+            here,
+            Rounds(rounds, steps, confidence, 0.0),
+            begin=begin,
+            growth=lambda delta: 2 * delta[:, *LEVEL].square(),
+            size=lambda delta: delta[:, *LEVEL].square(),
+            progress=progress,
+        )
+    assert (passes.forwards, passes.backwards) == (int(attempt.forwards.sum()), int(attempt.backwards.sum()))
     return attempt, log
 
 
@@ -100,97 +101,90 @@ def level(images):
     return images[:, *LEVEL].tolist()
 
 
-def test_each_images_weight_is_bisected_on_its_own():
-    # One image for each pattern of rounds that succeed; the first of the two steps is always short of the goal, so that
-    # its slope is minus the weight.
-    patterns = {
-        "FFFFF": [1, 10, 100, 1000, 10000],
-        "FSSFS": [1, 10, 5.5, 3.25, 4.375],
-        "SSFSF": [1, 0.5, 0.25, 0.375, 0.3125],
-        "FFSFF": [1, 10, 100, 55, 77.5],
-        "SFFFF": [1, 0.5, 0.75, 0.875, 0.9375],
+BISECTED = 15 / 16 + 1 / 1024
+"""What is left of an example far past the boundary: six halvings of the last sixteenth, all of them enough."""
+
+
+def test_the_weight_is_twice_the_one_under_which_the_best_example_is_a_minimum():
+    # A level v is a minimum where 2v = 2c, so the weight is 2v; at first for the linearised boundary, at 0.5005. The
+    # first of the two steps is always short of the goal, so that its slope is minus twice the weight.
+    levels = {
+        (0.3, 0.3, 0.3): [1.001, 3.003, 9.009],  # none
+        (0.7, 0.6, 0.9): [1.001, 1.4, 1.2],
+        (0.7, 0.9, 0.6): [1.001, 1.4, 1.4],  # the best so far, not the last
+        (0.3, 0.7, 0.6): [1.001, 3.003, 1.4],
+        (0.7, 0.3, 0.3): [1.001, 1.4, 4.2],  # the round that found nothing had too small a weight
     }
-    levels = [[[0.2, 0.7 if pattern[number] == "S" else 0.3] for pattern in patterns] for number in range(5)]
-    _, log = search(levels, steps=2)
-    weights = -torch.stack(log.slopes[0::2]).T
-    torch.testing.assert_close(weights, torch.tensor(list(patterns.values())))
-    assert log.numbers == [1, 2] * 5
+    script = [[[0.2, rounds[number]] for rounds in levels] for number in range(3)]
+    _, log = search(script, steps=2)
+    weights = -torch.stack(log.slopes[0::2]).T / 2
+    torch.testing.assert_close(weights, torch.tensor(list(levels.values())), rtol=1e-5, atol=0)
+    assert log.numbers == [1, 2] * 3
 
 
-def test_the_first_weight_is_the_one_given():
-    _, log = search([[[0.2]], [[0.2]], [[0.2]]], steps=1, constant=0.03)
-    torch.testing.assert_close(-torch.cat(log.slopes), torch.tensor([0.03, 0.3, 3.0]))
+def test_all_classes_pull_in_the_first_round_and_the_nearest_alone_afterwards():
+    # Two other classes, which the first and the second value raise; the clean margin is 0.5, so that τ is 0.05.
+    weight = torch.zeros(3, 3 * SIDE * SIDE)
+    weight[1, 0] = weight[2, 1] = 1
+    classifier = linear(weight, torch.tensor([0.5, 0.0, -0.05]), side=SIDE)
+    here = Problem.of(classifier, torch.zeros(1, 3, SIDE, SIDE), Untargeted(torch.tensor([0])))
+    log = Log([], [], [], [])
+    seen = []
+
+    @dataclass(frozen=True)
+    class Still(Scripted):
+        def advance(self, slope, number):
+            seen.append(slope.flatten()[:2] / slope.sum())
+            return self
+
+    attempt = minimise(
+        here,
+        Rounds(2, 1, 0.0, 0.0),
+        begin=lambda start: Still(torch.zeros(1, 1), torch.zeros(1, 1), log),
+        growth=lambda delta: delta.flatten(1).square().sum(1),
+        size=lambda delta: delta.flatten(1).square().sum(1),
+    )
+    assert attempt.forwards.tolist() == [3]
+    share = 1 / (1 + torch.exp(torch.tensor(-0.05 / 0.05)))
+    torch.testing.assert_close(seen[0], torch.stack([share, 1 - share]))
+    torch.testing.assert_close(seen[1], torch.tensor([1.0, 0.0]))
+
+
+def test_a_value_at_its_bound_is_held_by_the_bound():
+    # White is as far as the level goes: there the weight says nothing, and the last one stays.
+    _, log = search([[[0.2, 1.0]], [[0.2, 0.3]]], steps=2)
+    torch.testing.assert_close(-torch.cat(log.slopes[0::2]) / 2, torch.tensor([1.001, 1.001]))
 
 
 def test_the_goals_term_has_no_slope_once_the_goal_is_passed():
-    _, log = search([[[0.2, 0.4, 0.7, 0.3]]], steps=4, constant=2.0)
-    assert torch.cat(log.slopes).tolist() == [-2, -2, 0, -2]
+    _, log = search([[[0.2, 0.4, 0.7, 0.3]]], steps=4)
+    assert torch.cat(log.slopes).tolist() == pytest.approx([-2.002, -2.002, 0, -2.002])
 
 
 def test_a_round_succeeds_at_any_of_its_steps():
     _, log = search([[[0.2, 0.7, 0.3]], [[0.2, 0.3, 0.3]]], steps=3)
-    torch.testing.assert_close(-log.slopes[3], torch.tensor([0.5]))
+    torch.testing.assert_close(-log.slopes[3] / 2, torch.tensor([1.4]))
 
 
-def test_stalled_images_leave_the_round():
-    # Twelve steps are checked at every second one.
-    moves, stays = torch.linspace(0.9, 0.1, 12), torch.full((12,), 0.5)
-    late = torch.cat([moves[:6], stays.clone().fill_(moves[5].item())[:6]])
-    crawls = torch.linspace(0.5, 0.4999, 12)
-    costs = torch.stack([moves, stays, late, crawls, stays.flip(0)]).tolist()
-    attempt, log = search([[[0.2] * 12] * 5], steps=12, costs=costs)
-    assert attempt.forwards.tolist() == [12, 4, 8, 4, 4]
-    assert attempt.backwards.tolist() == [12, 4, 8, 4, 4]
-    assert [len(slope) for slope in log.slopes] == [5] * 4 + [2] * 4 + [1] * 4
+def test_every_round_takes_all_its_steps_and_the_end_is_bisected():
+    attempt, log = search([[[0.2] * 12, [0.2] * 11 + [0.6]]] * 2, steps=12)
+    # One pass to take the measure; six to bisect what was found.
+    assert attempt.forwards.tolist() == [25, 31]
+    assert attempt.backwards.tolist() == [25, 25]
+    assert log.numbers == list(range(1, 13)) * 2
 
 
-def test_what_stalls_is_the_penalty_and_the_goals_term_together():
-    nears, stays = torch.linspace(0.1, 0.45, 12).tolist(), [0.2] * 12
-    attempt, _ = search([[nears, stays]], steps=12, costs=[[0.5] * 12] * 2)
-    assert attempt.forwards.tolist() == [12, 4]
-    # With a small weight the goal's term is too small a share of the whole.
-    attempt, _ = search([[nears, stays]], steps=12, costs=[[0.5] * 12] * 2, constant=1e-4)
-    assert attempt.forwards.tolist() == [4, 4]
+def test_an_image_without_a_gradient_costs_one_pass_and_stays():
+    classifier = linear(torch.zeros(2, 3 * SIDE * SIDE), torch.tensor([0.5, 0.0]), side=SIDE)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    here = Problem.of(classifier, images, Untargeted(torch.zeros(2, dtype=torch.int64)))
 
+    def begin(start):
+        raise AssertionError
 
-def test_the_round_ends_when_all_images_have_stalled():
-    attempt, log = search([[[0.2] * 12] * 2] * 3, steps=12, costs=[[0.5] * 12] * 2)
-    assert attempt.forwards.tolist() == [12, 12]
-    assert log.numbers == [1, 2, 3, 4] * 3
-
-
-def test_images_that_stay_keep_their_own_script():
-    # The middle image stalls at step 4; the others find their examples at steps 9 and 11.
-    levels = [[0.2] * 12 for _ in range(3)]
-    levels[0][8], levels[1][8], levels[2][10] = 0.6, 0.7, 0.8
-    costs = torch.linspace(0.9, 0.1, 12).repeat(3, 1)
-    costs[1] = 0.5
-    attempt, _ = search([levels], steps=12, costs=costs.tolist())
-    assert level(attempt.images) == pytest.approx([0.6, 0, 0.8])
-    assert attempt.forwards.tolist() == [12, 4, 12]
-
-
-def test_the_evaluations_are_the_ones_that_the_classifier_saw():
-    levels = torch.full((2, 3, 12), 0.2)
-    costs = torch.linspace(0.9, 0.1, 12).repeat(2, 3, 1)
-    costs[0, 1], costs[1, 2] = 0.5, 0.5
-    log = Log([], [], [])
-    here = problem(3)
-
-    def begin(given, start):
-        log.starts.append(start)
-        return Scripted(levels[0], costs[len(log.starts) - 1], log)
-
-    with count_passes(here.classifier) as passes:
-        attempt = minimise(
-            here,
-            Rounds(2, 12, 1.0, 0.0),
-            begin=begin,
-            penalty=lambda delta: delta[:, *COST],
-            size=lambda delta: delta[:, *LEVEL],
-        )
-    assert attempt.forwards.tolist() == [24, 16, 16]
-    assert (passes.forwards, passes.backwards) == (56, 56)
+    attempt = minimise(here, Rounds(3, 60, 0.0, 0.0), begin=begin, growth=torch.sum, size=torch.sum)
+    assert torch.equal(attempt.images, images)
+    assert attempt.forwards.tolist() == attempt.backwards.tolist() == [1, 1]
 
 
 def test_the_smallest_example_of_all_rounds_is_kept():
@@ -199,11 +193,10 @@ def test_the_smallest_example_of_all_rounds_is_kept():
         [[0.2, 0.6, 0.3, 0.65], [0.2, 0.9, 0.7, 0.8]],
         [[0.2, 0.9, 0.7, 0.3], [0.1, 0.2, 0.3, 0.4]],
     ]
-    attempt, _ = search(levels, steps=4)
-    assert level(attempt.images) == pytest.approx([0.6, 0.6])
-    # The whole image is kept, not only what the size sees.
-    kept = pictures([0.6, 0.6], falling(2, 4)[:, 1].tolist())
-    torch.testing.assert_close(attempt.images, kept)
+    costs = [0.1, 0.2, 0.3, 0.4]
+    attempt, _ = search(levels, steps=4, costs=costs)
+    # The whole image is kept, not only what the size sees; and then all of it is made smaller.
+    torch.testing.assert_close(attempt.images, pictures([0.6, 0.6], [0.2, 0.2]) * BISECTED)
 
 
 def test_nothing_found_gives_the_images_themselves():
@@ -212,14 +205,16 @@ def test_nothing_found_gives_the_images_themselves():
 
 
 @pytest.mark.parametrize(
-    ("confidence", "short", "enough"), [(0.0, 0.5005, 0.5015), (1e-4, 0.5005, 0.5015), (0.1, 0.599, 0.601)]
+    ("confidence", "short", "enough"), [(0.0, 0.5004, 0.5006), (1e-4, 0.5004, 0.5006), (0.1, 0.599, 0.601)]
 )
 def test_an_example_counts_only_with_the_margin(confidence, short, enough):
     # Both are past the boundary at 0.5; the first image's examples are not far enough past it.
     levels = [[[0.2, short], [0.2, enough]], [[0.2, short], [0.2, 0.3]]]
     attempt, log = search(levels, steps=2, confidence=confidence)
-    assert level(attempt.images) == pytest.approx([0, enough])
-    torch.testing.assert_close(log.slopes[2], torch.tensor([-10.0, -0.5]))
+    assert level(attempt.images) == pytest.approx([0, max(0.5 + confidence, 0.5005)], rel=1 / 16 / 64)
+    assert min(0.5 - value for value in level(attempt.images)[1:]) <= -max(confidence, 5e-4) * (1 - 1e-4)
+    first = 2 * max(0.5 + confidence, 0.5005)
+    torch.testing.assert_close(-log.slopes[2] / 2, torch.tensor([3 * first, 2 * enough]))
 
 
 def test_a_round_starts_at_the_best_example_or_where_the_last_one_ended():
@@ -236,32 +231,44 @@ def test_a_round_starts_at_the_best_example_or_where_the_last_one_ended():
     ]
 
 
-def test_an_image_that_stalled_starts_again_where_it_stalled():
-    levels = [[[0.11, 0.12, 0.13, 0.14, 0.15, 0.16, 0.17, 0.18, 0.19, 0.2, 0.21, 0.22]]] * 2
-    # The goal's term falls by a hundredth of the weight a step; the penalty rises by as much from step 3 on.
-    costs = [[0.9, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]]
-    attempt, log = search(levels, steps=12, costs=costs)
-    assert attempt.forwards.tolist() == [8]
-    assert level(log.starts[1]) == pytest.approx([0.14])
+def test_a_round_reaches_as_far_as_the_best_example_and_half_as_far_in_each_further_one():
+    levels = [[[0.2, 0.7], [0.2, 0.4]], [[0.2, 0.8], [0.2, 0.6]], [[0.2, 0.7], [0.2, 0.6]]]
+    _, log = search(levels, steps=2)
+    # 192 values may change. Where nothing was found, as far as the boundary seems to be.
+    reaches = torch.stack(log.reaches) * 192**0.5
+    torch.testing.assert_close(reaches, torch.tensor([[0.5005, 0.5005], [0.35, 0.5005], [0.175, 0.3]]))
 
 
-def test_the_image_in_the_next_round_takes_part_again():
-    costs = torch.linspace(0.9, 0.1, 12).repeat(2, 2, 1)
-    costs[0, 0] = 0.5
-    attempt, log = search([[[0.2] * 12] * 2] * 2, steps=12, costs=costs.tolist())
-    assert attempt.forwards.tolist() == [16, 24]
-    assert len(log.slopes[12]) == 2
+def test_where_nothing_was_found_a_round_reaches_as_far_as_the_last_one_went():
+    levels = [[[0.2, 0.4]], [[0.2, 0.4]]]
+    _, log = search(levels, steps=2, costs=[0.0, 0.8])
+    assert float(log.reaches[1]) * 192**0.5 == pytest.approx(0.8**0.5)
 
 
 def test_progress_only_rises_and_ends_at_the_whole():
     seen = []
-    search(
-        [[[0.2] * 12]] * 2, steps=12, costs=[[0.5] * 12], progress=lambda done, total, doing: seen.append((done, total))
-    )
+    search([[[0.2] * 12]] * 2, steps=12, progress=lambda done, total, doing: seen.append((done, total)))
     assert [total for _, total in seen] == [24] * len(seen)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[0][0] == 1
     assert seen[-1][0] == 24
+
+
+@pytest.mark.parametrize("far", [0.501, 0.51, 0.53])
+def test_the_last_sixteenth_of_the_way_is_bisected(far):
+    here = problem(2)
+    yardstick = Yardstick.of(here.goal, here.classifier.logits(here.images), 0.0, 0.0)
+    best = Best.none(here.images)
+    best.offer(torch.tensor([1]), pictures([far], [0.8]), torch.tensor([far]), torch.tensor([True]))
+    with count_passes(here.classifier) as passes:
+        forwards = shorten(here, yardstick, best, lambda delta: delta[:, *LEVEL], 6)
+    assert forwards.tolist() == [0, 6]
+    assert (passes.forwards, passes.backwards) == (6, 0)
+    # Nothing was found for the first image; the second keeps its direction.
+    assert torch.equal(best.images[0], here.images[0])
+    share = float(best.size[1]) / far
+    torch.testing.assert_close(best.images[1:], pictures([far], [0.8]) * share)
+    assert 0.5005 * (1 - 1e-6) <= float(best.size[1]) <= 0.5005 + far / 16 / 64
 
 
 def test_an_example_of_the_same_size_does_not_replace_the_first():

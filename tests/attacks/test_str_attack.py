@@ -175,7 +175,7 @@ def test_only_the_cell_that_matters_changes(refine):
     classifier = linear(weight.flatten(1), torch.tensor([0.0, -30.0]), side=SIDE)
     labels = classifier.predict(images)
     assert labels.tolist() == [0, 0, 0]
-    attack = StrAttack(group_size=4, tau=2.0, initial_constant=10, steps=30, rounds=3, refine=refine)
+    attack = StrAttack(group_size=4, tau=2.0, steps=30, rounds=3, refine=refine)
     result = run_attack(attack, classifier, images, Untargeted(labels))
     assert result.success.all()
     inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
@@ -234,7 +234,7 @@ def test_refinement_keeps_to_the_pixels_of_the_groups_found(size, stride):
 def test_refinement_loses_nothing_on_a_network():
     classifier = small()
     images = torch.rand(8, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
-    attack = StrAttack(5, tau=2.0, steps=20, rounds=3, initial_constant=100.0)
+    attack = StrAttack(5, tau=2.0, steps=20, rounds=3)
     found, refined = both(classifier, images, classifier.predict(images), attack)
     assert found.success.all()
     assert refined.success.all()
@@ -266,7 +266,7 @@ def test_any_size_will_do_and_pixels_in_no_cell_stay(size, stride, height, width
     images = 0.5 + 0.05 * torch.randn(4, 3, height, width, generator=generator)
     classifier = linear(weight)
     labels = classifier.predict(images)
-    attack = StrAttack(size, stride, tau=0.1, steps=20, rounds=2, initial_constant=10, refine=refine)
+    attack = StrAttack(size, stride, tau=0.1, steps=20, rounds=2, refine=refine)
     result = run_attack(attack, classifier, images, Untargeted(labels))
     assert result.success.all()
     covered = torch.zeros_like(images, dtype=torch.bool)
@@ -293,7 +293,6 @@ def test_confidence_is_kept_through_the_refinement():
         ({"gamma": -1.0}, "`gamma` must be a finite number above 0; got -1.0"),
         ({"rho": float("inf")}, "`rho` must be a finite number above 0; got inf"),
         ({"eta": float("nan")}, "`eta` must be a finite number above 0; got nan"),
-        ({"initial_constant": 0.0}, "`initial_constant` must be a finite number above 0; got 0.0"),
         ({"steps": 0}, "`steps` must be at least 1; got 0"),
         ({"rounds": 0}, "`rounds` must be at least 1; got 0"),
         ({"confidence": -0.5}, "`confidence` must be at least 0; got -0.5"),

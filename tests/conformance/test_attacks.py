@@ -23,18 +23,22 @@ BUDGET = {
     "fgsm": {"epsilon": 0.3},
     "bim": {"epsilon": 0.3},
     "pgd": {"epsilon": 0.3, "restarts": 2},
-    "fmn": {},
-    "cw": {"initial_constant": 10.0, "learning_rate": 0.02, "steps": 25, "rounds": 3},
-    "ead": {"initial_constant": 100.0, "learning_rate": 0.02, "steps": 25, "rounds": 3},
-    "strattack": {"group_size": 5, "initial_constant": 100.0, "steps": 20, "rounds": 2},
-    "refined": {"attack": CarliniWagner(steps=25, rounds=3, learning_rate=0.02, initial_constant=10.0), "keep": 0.6},
+    "deepfool": {"candidates": 3},
+    "fmn": {"steps": 40},
+    "ddn": {"steps": 40},
+    "cw": {"steps": 25},
+    "ead": {"steps": 40, "learning_rate": 2.0},
+    "sigma-zero": {"steps": 60},
+    "strattack": {"group_size": 5, "steps": 20, "rounds": 2},
+    "refined": {"attack": CarliniWagner(steps=25), "keep": 0.6},
 }
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
-EVERY += [parse("attacks", "pgd(epsilon=5, ball=l2)"), parse("attacks", "fmn(ball=linf)")]
-EVERY += [parse("attacks", "ead(decision=l1, initial_constant=100, learning_rate=0.02, steps=25, rounds=3)")]
-EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, initial_constant=100, steps=20, rounds=2)")]
+EVERY += [parse("attacks", f"{name}(epsilon=14, ball=l2)") for name in ("fgsm", "bim", "pgd")]
+EVERY += [parse("attacks", "deepfool(ball=linf)"), parse("attacks", "fmn(ball=linf, steps=40)")]
+EVERY += [parse("attacks", "ead(decision=l1, steps=40, learning_rate=2)")]
+EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, steps=20, rounds=2)")]
 EVERY += [parse("attacks", "refined(attack=bim(epsilon=0.5), where=sensitivity, cell=3, keep=0.6)")]
-EVERY += [parse("attacks", "refined(attack=fmn, where=random, cell=3, keep=0.6)")]
+EVERY += [parse("attacks", "refined(attack=fmn(steps=40), where=random, cell=3, keep=0.6)")]
 ATTACK = pytest.mark.parametrize("attack", EVERY, ids=describe)
 
 

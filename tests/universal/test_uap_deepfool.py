@@ -42,6 +42,14 @@ def test_on_a_linear_model_it_is_the_projection_onto_the_nearest_boundary(ball):
     assert (classifier.predict(images + found) != classes).all()
 
 
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_a_step_does_not_depend_on_the_scale_of_the_logits(factor):
+    classifier, images, classes, weight = case()
+    usual, _ = DeepFool("l2", candidates=10, overshoot=0.02, steps=1)(classifier, images, classes)
+    scaled, _ = DeepFool("l2", candidates=10, overshoot=0.02, steps=1)(linear(factor * weight), images, classes)
+    torch.testing.assert_close(scaled, usual, rtol=1e-3, atol=1e-7)
+
+
 def test_among_the_candidates_only():
     classifier, images, classes, weight = case(n=40)
     found, _ = DeepFool("l2", candidates=2, overshoot=0.0, steps=1)(classifier, images, classes)

@@ -102,7 +102,3 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
         open_ones.check(made.images)
         images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
     return clean_logits, Attempt(images, forwards, backwards)
-
-
-SAFE_MARGIN = 1e-3
-"""Logits by which a goal must be passed before a search believes it: rounding differs between batch sizes. [ours]"""

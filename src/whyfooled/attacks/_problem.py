@@ -13,7 +13,7 @@ from whyfooled.classifier.checks import SLACK, check_attempted, check_classifier
 from whyfooled.classifier.dependence import check_dependence, check_recording, differentiate
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter
-from whyfooled.types import Flags, Images, Logits, PerImage
+from whyfooled.types import Images, Logits, PerImage
 
 Box = tuple[float, float]
 Mask = Tensor
@@ -137,10 +137,6 @@ class Problem:
         """Check a gradient, and make it 0 where no change is allowed."""
         self._check_finite(slope, "gradients", "An operation in it has no derivative there, such as the root of 0.")
         return slope * (self.high > self.low)
-
-    def reached(self, logits: Logits, margin: float) -> Flags:
-        """Tell (n,) whether the goal is passed by a margin of logits."""
-        return self.goal.margin(logits) <= -margin
 
     def _check_finite(self, values: Tensor, what: str, fix: str) -> None:
         if torch.isfinite(values).all():

@@ -1,27 +1,40 @@
-"""The search that attacks for the smallest perturbation share: the goal's weight is bisected for each image.
+"""The search that attacks for the smallest perturbation share: the goal's weight is read off the best example.
 
-Minimises ``c · max(margin + confidence, 0) + penalty(δ)`` in rounds. In a round the weight `c` is fixed; between
-rounds it goes up tenfold while nothing was found, and to the middle of its bracket afterwards. An image leaves a round
-when its objective stalls. The smallest example that reaches the goal is kept, whatever round it comes from.
+Minimises ``c · max(missing, 0) + penalty(δ)`` in rounds, where `missing` is what the goal lacks in clean margins, so
+that no scale of the logits matters. In a round the weight `c` is fixed. At a minimum on the boundary, where the goal is
+just reached, the slope of the penalty is that of ``c · missing``: this gives the weight from the linearised boundary at
+first, and from the best example afterwards. Twice as much is taken, so that the goal is reached, and three times as
+much after a round that did not reach it.
+
+The goal's term does not let go at once where the goal is reached, but over a short way past it, which shrinks with the
+steps: the search comes to rest near the boundary, where a sharp term would throw it from one side to the other as
+rounding has it. The first round goes down a softened margin, which all classes pull at, so that the search is not
+caught at the boundary of whichever class comes first. No round ends early: while the steps grow shorter, every one of
+them may gain. The smallest example is kept, whatever round it comes from, and brought to the boundary.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import SAFE_MARGIN, Attempt
+from whyfooled.attacks._attack import Attempt
+from whyfooled.attacks._best import BISECTIONS, Best, Measure, shorten
 from whyfooled.attacks._problem import Problem
-from whyfooled.errors import at_least, positive
+from whyfooled.attacks._yardstick import Yardstick
+from whyfooled.errors import at_least
+from whyfooled.tensors.balls import length
 from whyfooled.types import PerImage, Progress, silent
 
-_STALLED = 1e-4
-_CHECKS_A_ROUND = 6
+_WEIGHT_OVER_MINIMUM = 2
+_WEIGHT_AFTER_FAILURE = 3
+_HINGE = 0.2
+"""Clean margins past the goal over which its term lets go, at the start of a round."""
 
 
 @runtime_checkable
@@ -33,10 +46,7 @@ class Descent(Protocol):
         """(n,c,h,w) Where the slope of the goal's term is wanted next, and what is judged."""
 
     def advance(self, slope: Tensor, number: int) -> Descent:
-        """Take the step of this number, from 1, given the slope (n,c,h,w) of ``c · max(margin + confidence, 0)``."""
-
-    def select(self, keep: Tensor) -> Descent:
-        """Keep some of the images only (flags over the batch)."""
+        """Take the step of this number, from 1, given the slope (n,c,h,w) of the goal's term."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +58,44 @@ class Rounds:
     rounds
         How many weights are tried for each image.
     steps
-        Most steps in a round.
-    initial_constant
-        The first weight.
-    confidence
-        Logits by which the goal must be passed.
+        Steps in a round.
+    confidence, confidence_share
+        Logits, and share of the clean margin, by which the goal must be passed; the larger of both counts.
     """
 
     rounds: int
     steps: int
-    initial_constant: float
     confidence: float
+    confidence_share: float
 
     def __post_init__(self) -> None:
         at_least("rounds", self.rounds, 1)
         at_least("steps", self.steps, 1)
-        positive("initial_constant", self.initial_constant)
         at_least("confidence", self.confidence, 0)
+        at_least("confidence_share", self.confidence_share, 0)
 
 
-Begin = Callable[[Problem, Tensor], Descent]
-Measure = Callable[[Tensor], PerImage]
+@dataclass(frozen=True)
+class Start:
+    """Where a round begins.
+
+    Parameters
+    ----------
+    problem
+        The images and their goal.
+    point
+        (n,c,h,w) The best example so far; where there is none, where the last round ended.
+    reach
+        (n,1,1,1) The ℓ2 length that the round has to find its way in, as the mean size of a value that may change:
+        that of the best example, or the distance to the linearised boundary. Half of it in each further round.
+    """
+
+    problem: Problem
+    point: Tensor
+    reach: Tensor
+
+
+Begin = Callable[[Start], Descent]
 
 
 def minimise(
@@ -76,11 +103,13 @@ def minimise(
     settings: Rounds,
     *,
     begin: Begin,
-    penalty: Measure,
+    growth: Measure,
     size: Measure,
     progress: Progress = silent,
 ) -> Attempt:
     """Search for the smallest perturbation.
+
+    An image without a gradient is left as it is, at the cost of one pass.
 
     Parameters
     ----------
@@ -89,124 +118,147 @@ def minimise(
     settings
         How long to search.
     begin
-        Makes the descent of a round from the problem and the images (n,c,h,w) that it starts at.
-    penalty
-        (n,c,h,w) -> (n,) What is traded off against the goal, of a perturbation.
+        Makes the descent of a round.
+    growth
+        (n,c,h,w) -> (n,) How fast the penalty of a perturbation grows along its ray, ``δ · ∇penalty(δ)``.
     size
         (n,c,h,w) -> (n,) By what perturbations that reach the goal are compared.
     progress
         Called with the steps done and in all.
     """
-    best = Best.none(problem.images)
-    weights = _Weights.first(problem.images, settings.initial_constant)
-    start = problem.images
-    spent = torch.zeros(len(problem), dtype=torch.int64, device=problem.images.device)
     total = settings.rounds * settings.steps
-    for number in range(settings.rounds):
+    images = problem.images.clone()
+    forwards = torch.ones(len(problem), dtype=torch.int64, device=images.device)
+    backwards = forwards.clone()
+    yardstick, slope = _take_measure(problem, settings)
+    sloping = (slope != 0).flatten(1).any(1).nonzero()[:, 0]
+    if len(sloping):
+        here = problem.select(sloping)
+        search = _Search.begun(here, yardstick.select(sloping), slope[sloping], growth, size)
+        for number in range(settings.rounds):
 
-        def progress_of_round(step: int, before: int = number * settings.steps) -> None:
-            progress(before + step, total, "attack")
+            def progress_of_round(step: int, before: int = number * settings.steps) -> None:
+                progress(before + step, total, "attack")
 
-        ended, succeeded, evaluations = _round(
-            problem, settings, begin(problem, start), weights.now, best, penalty, size, progress_of_round
-        )
-        spent += evaluations
-        weights = weights.after(succeeded)
-        start = torch.where(best.found.view(-1, 1, 1, 1), best.images, ended)
+            search = search.after_round(settings.steps, begin, progress_of_round)
+        backwards[sloping] += total
+        images[sloping] = search.best.images
+        forwards[sloping] += total + shorten(here, search.yardstick, search.best, size, BISECTIONS)
+        images[sloping] = search.best.images
     progress(total, total, "attack")
-    return Attempt(best.images, spent, spent.clone())
+    return Attempt(images, forwards, backwards)
 
 
-def _round(
-    problem: Problem,
-    settings: Rounds,
-    descent: Descent,
-    weight: Tensor,
-    best: Best,
-    penalty: Measure,
-    size: Measure,
-    progress: Callable[[int], None],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Go down for fixed weights; return where each image ended, whether it succeeded, and its evaluations."""
-    ended = descent.point.clone()
-    succeeded = torch.zeros(len(problem), dtype=torch.bool, device=ended.device)
-    evaluations = torch.zeros(len(problem), dtype=torch.int64, device=ended.device)
-    previous = torch.full_like(weight, float("inf"))
-    passed = max(settings.confidence, SAFE_MARGIN)
-    active = torch.arange(len(problem), device=ended.device)
-    here = problem
-    for step in range(1, settings.steps + 1):
-        inputs = descent.point.detach().requires_grad_()
-        margin = here.goal.margin(here.logits(inputs))
-        goal_term = weight[active] * (margin + passed).clamp_min(0)
-        slope = here.gradient(goal_term, inputs)
-        evaluations[active] += 1
-        with torch.no_grad():
-            delta = inputs.detach() - here.images
-            reached = margin.detach() <= -passed
-            best.offer(active, inputs.detach(), size(delta), reached)
-            succeeded[active] |= reached
-            ended[active] = inputs.detach()
-            descent = descent.advance(slope, step)
-            if step % math.ceil(settings.steps / _CHECKS_A_ROUND) == 0:
-                objective = goal_term.detach() + penalty(delta)
-                moving = objective < previous[active] * (1 - _STALLED)
-                previous[active] = objective
-                if not moving.any():
-                    break
-                if not moving.all():
-                    active, here, descent = active[moving], here.select(moving), descent.select(moving)
-        progress(step)
-    return ended, succeeded, evaluations
+def fall(number: int, steps: int) -> float:
+    """Return what is left of a round's step length at the step of this number, from 1: a cosine, from 1 towards 0."""
+    return (1 + math.cos(math.pi * (number - 1) / steps)) / 2
+
+
+def _take_measure(problem: Problem, settings: Rounds) -> tuple[Yardstick, Tensor]:
+    """Return the clean margins, and the slope (n,c,h,w) of what is missing at the clean images."""
+    inputs = problem.images.detach().requires_grad_()
+    logits = problem.logits(inputs)
+    yardstick = Yardstick.of(problem.goal, logits, settings.confidence, settings.confidence_share)
+    return yardstick, problem.gradient(yardstick.missing(problem.goal, logits), inputs)
 
 
 @dataclass(frozen=True)
-class Best:
-    """The smallest example found so far for each image. Lives inside one call of one attack, which fills it.
+class _Search:
+    """What is known between two rounds.
 
     Parameters
     ----------
-    images
-        (n,c,h,w) The example; the clean image where there is none.
-    size
-        (n,) Its size; infinite where there is none.
+    problem, yardstick, growth, size
+        As given to `minimise`.
+    distance
+        (n,) To the linearised boundary.
+    weight
+        (n,) What the goal's term counts in the next round.
+    suggested
+        (n,) The weight that the best example suggests.
+    ended
+        (n,c,h,w) Where the last round ended.
+    best
+        The smallest examples so far.
+    successes
+        (n,) How many rounds have ended with an example.
+    first
+        Whether the next round is the first.
     """
 
-    images: Tensor
-    size: Tensor
+    problem: Problem
+    yardstick: Yardstick
+    growth: Measure
+    size: Measure
+    distance: PerImage
+    weight: PerImage
+    suggested: PerImage
+    ended: Tensor
+    best: Best
+    successes: Tensor
+    first: bool = True
 
     @classmethod
-    def none(cls, images: Tensor) -> Best:
-        """Begin with nothing found."""
-        return cls(images.clone(), torch.full_like(images[:, 0, 0, 0], float("inf")))
+    def begun(cls, problem: Problem, yardstick: Yardstick, slope: Tensor, growth: Measure, size: Measure) -> _Search:
+        """Begin from the slope (n,c,h,w) of what is missing at the clean images."""
+        # The box is no longer than its diagonal.
+        distance = (yardstick.needed / length(slope).flatten()).clamp_max(_count_free(problem).sqrt())
+        nearest = -distance.view(-1, 1, 1, 1) * slope / length(slope)
+        weight = _WEIGHT_OVER_MINIMUM * growth(nearest) / yardstick.needed
+        best = Best.none(problem.images)
+        return cls(
+            problem, yardstick, growth, size, distance, weight, weight, problem.images, best, torch.zeros_like(weight)
+        )
 
-    @property
-    def found(self) -> Tensor:
-        """(n,) Whether there is an example."""
-        return self.size.isfinite()
+    def after_round(self, steps: int, begin: Begin, progress: Callable[[int], None]) -> _Search:
+        """Go down once, and choose the weights of the next round."""
+        start = torch.where(self.best.found.view(-1, 1, 1, 1), self.best.images, self.ended)
+        descent = begin(Start(self.problem, start, self._reach(start)))
+        everywhere = torch.arange(len(self.problem), device=start.device)
+        succeeded = torch.zeros_like(self.best.found)
+        suggested = self.suggested.clone()
+        inputs = start
+        for step in range(1, steps + 1):
+            inputs = descent.point.detach().requires_grad_()
+            logits = self.problem.logits(inputs)
+            missing = self.yardstick.missing(self.problem.goal, logits)
+            lowered = self.yardstick.softened(self.problem.goal, logits) if self.first else missing
+            slope = self.problem.gradient(lowered, inputs)
+            with torch.no_grad():
+                inputs, reached = inputs.detach(), missing.detach() <= 0
+                succeeded |= reached
+                kept = self.best.offer(everywhere, inputs, self.size(inputs - self.problem.images), reached)
+                suggested = torch.where(kept, self._suggest(inputs, slope), suggested)
+                hinge = (1 + missing.detach() / (_HINGE * fall(step, steps))).clamp(0, 1)
+                term = (self.weight * hinge).view(-1, 1, 1, 1) * slope
+                descent = descent.advance(term, step)
+            progress(step)
+        weight = torch.where(succeeded, suggested, _WEIGHT_AFTER_FAILURE * self.weight)
+        return replace(
+            self,
+            weight=weight,
+            suggested=suggested,
+            ended=inputs,
+            successes=self.successes + self.best.found,
+            first=False,
+        )
 
-    def offer(self, index: Tensor, examples: Tensor, size: Tensor, reached: Tensor) -> None:
-        """Keep, of some images (`index`), the examples that reach the goal and are smaller than any before."""
-        better = reached & (size < self.size[index])
-        self.images[index[better]] = examples[better]
-        self.size[index[better]] = size[better]
+    def _reach(self, start: Tensor) -> Tensor:
+        long = torch.maximum(length(start - self.problem.images).flatten(), self.distance)
+        long = torch.where(self.best.found, length(self.best.images - self.problem.images).flatten(), long)
+        return (long / _count_free(self.problem).sqrt() * 0.5**self.successes).view(-1, 1, 1, 1)
+
+    def _suggest(self, example: Tensor, slope: Tensor) -> PerImage:
+        """Return (n,) the weight under which an example would be a minimum, twice; the last one where none would."""
+        # A value at its bound is held there by the bound, not by the penalty.
+        free = (example > self.problem.low) & (example < self.problem.high)
+        delta = (example - self.problem.images) * free
+        gain = -(slope * delta).flatten(1).sum(1)
+        weight = _WEIGHT_OVER_MINIMUM * self.growth(delta) / gain
+        return torch.where((gain > 0) & weight.isfinite() & (weight > 0), weight, self.weight)
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """The weight that each image is at, (n,), between the largest that failed and the smallest that succeeded."""
-
-    now: Tensor
-    failed: Tensor
-    succeeded: Tensor
-
-    @classmethod
-    def first(cls, images: Tensor, weight: float) -> _Weights:
-        zeros = torch.zeros_like(images[:, 0, 0, 0])
-        return cls(zeros + weight, zeros, torch.full_like(zeros, float("inf")))
-
-    def after(self, success: Tensor) -> _Weights:
-        succeeded = torch.where(success, torch.minimum(self.succeeded, self.now), self.succeeded)
-        failed = torch.where(success, self.failed, torch.maximum(self.failed, self.now))
-        now = torch.where(succeeded.isfinite(), (failed + succeeded) / 2, self.now * 10)
-        return _Weights(now, failed, succeeded)
+def _count_free(problem: Problem) -> PerImage:
+    """Return (n,) how many values may change."""
+    free = (problem.high > problem.low).expand_as(problem.images)
+    return free.flatten(1).sum(1).clamp_min(1).to(problem.images.dtype)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import SAFE_MARGIN, Attempt
+from whyfooled.attacks._attack import Attempt
 from whyfooled.attacks._problem import Problem
+from whyfooled.attacks._yardstick import find_safe_margin
 from whyfooled.classifier.dependence import differentiate
 from whyfooled.tensors.balls import Ball, inside, length
 from whyfooled.types import Images, Progress
@@ -30,12 +33,16 @@ def step_in_ball(
     forwards = torch.zeros(len(problem), dtype=torch.int64, device=ended.device)
     backwards = torch.zeros_like(forwards)
     active = torch.arange(len(problem), device=ended.device)
+    safe = torch.zeros_like(ended[:, 0, 0, 0])
     for step in range(steps):
         here = problem.select(active)
         inputs = ended[active].requires_grad_()
         logits = here.logits(inputs)
         forwards[active] += 1
-        left = ~here.reached(logits.detach(), SAFE_MARGIN)
+        margin = here.goal.margin(logits.detach())
+        if step == 0:
+            safe = find_safe_margin(margin, logits.detach())
+        left = margin > -safe[active]
         if not left.any():
             break
         slope = differentiate(here.goal.loss(logits)[left].sum(), inputs)[left]
@@ -57,3 +64,8 @@ def _direction(slope: Tensor, ball: Ball) -> Tensor:
     if ball == "linf":
         return slope.sign()
     return slope / length(slope).clamp_min(torch.finfo(slope.dtype).tiny)
+
+
+def falling(step: int, steps: int, last: float) -> float:
+    """Return what is left of a step's length at a step, from 0: a cosine, from 1 towards `last`."""
+    return last + (1 - last) * (1 + math.cos(math.pi * step / steps)) / 2

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._search import Rounds, minimise
+from whyfooled.attacks._search import Rounds, Start, fall, minimise
 from whyfooled.errors import positive
 from whyfooled.registry import Card
 from whyfooled.tensors.adam import Moments
-from whyfooled.types import Progress, silent
+from whyfooled.types import PerImage, Progress, silent
 
 
 @final
@@ -21,39 +21,45 @@ from whyfooled.types import Progress, silent
 class CarliniWagner(Attack):
     """The smallest ℓ2 perturbation that reaches the goal (Carlini & Wagner 2017, sec. V-A).
 
-    Minimises ``‖δ‖₂² + c · max(margin + confidence, 0)`` by Adam, for a constant `c` that is bisected for each image.
+    Minimises ``‖δ‖₂² + c · max(margin + confidence, 0)`` by Adam, for a constant `c` of each image's own.
 
-    Differs from the paper: [ours] the box is kept by projection (the paper's sec. V-B names it beside the change of
-    variables, whose gradient vanishes for pixels at exactly 0 or 1); the learning rate falls to 0 within each round;
-    each round starts from the closest example so far, or where the last one ended; the first constant is 0.1; an image
-    leaves a round when its objective stalls.
+    Differs from the paper: [ours] nothing depends on the scale of the logits. The constant is not bisected: at a
+    minimum on the boundary it is ``2‖δ‖ / ‖g‖``, where g is the margin's gradient, so that the linearised boundary
+    gives the first, and the best example each further one, taken twice; a round that did not reach the goal is followed
+    by three times its constant. The learning rate is a share of the best perturbation's length, falls to 0 within each
+    round, and is half in each further one. The box is kept by projection (the paper's sec. V-B names it beside the
+    change of variables, whose gradient vanishes for pixels at exactly 0 or 1); each round starts from the closest
+    example so far, or where the last one ended. The first round goes down the softened margin of `FMN`. At the end the
+    way from the image to the example is bisected.
 
     Parameters
     ----------
     steps
-        Most steps in a round, that is, for one value of the constant.
+        Steps in a round, that is, for one value of the constant.
     rounds
         How many values of the constant are tried for each image.
     learning_rate
-        Adam's, at the start of a round, for values in [0, 1].
-    initial_constant
-        The first constant `c`.
+        Adam's, at the start of the first round, as a share of the mean change of a value: ``‖δ‖₂ / √D``, where D
+        counts the values that may change.
     confidence
-        By how many logits the goal must be passed, κ in the paper; at least 0.001, so that rounding cannot undo it.
+        By how many logits the goal must be passed, κ in the paper; at least a thousandth of the clean image's margin,
+        so that rounding cannot undo it.
+    confidence_share
+        The same as a share of the clean image's margin; the larger of both counts.
     """
 
     steps: int = 60
-    rounds: int = 5
-    learning_rate: float = 0.005
-    initial_constant: float = 0.1
+    rounds: int = 3
+    learning_rate: float = 0.5
     confidence: float = 0.0
+    confidence_share: float = 0.0
 
     card: ClassVar[Card] = Card(
         name="cw",
         title="Carlini-Wagner",
-        summary="The smallest l2 perturbation that reaches the goal, its weight bisected for each image.",
+        summary="The smallest l2 perturbation that reaches the goal, traded off against it for each image.",
         source="Carlini & Wagner 2017, arXiv 1608.04644, sec. V-A",
-        cost="at most `steps` x `rounds` forwards and backwards; less for an image whose search stalls",
+        cost="`steps` x `rounds` + 1 forwards and backwards, and 6 forwards",
     )
 
     def __post_init__(self) -> None:
@@ -62,33 +68,36 @@ class CarliniWagner(Attack):
 
     @property
     def _settings(self) -> Rounds:
-        return Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
+        return Rounds(self.rounds, self.steps, self.confidence, self.confidence_share)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
 
-        def begin(problem: Problem, point: Tensor) -> _Descent:
-            return _Descent(self, problem, point, Moments.zero(point))
+        def begin(start: Start) -> _Descent:
+            return _Descent(self, start, start.point, Moments.zero(start.point))
 
-        return minimise(problem, self._settings, begin=begin, penalty=_squared, size=_squared, progress=progress)
+        return minimise(problem, self._settings, begin=begin, growth=_growth, size=_squared, progress=progress)
 
 
-def _squared(delta: Tensor) -> Tensor:
+def _squared(delta: Tensor) -> PerImage:
     return delta.flatten(1).square().sum(1)
+
+
+def _growth(delta: Tensor) -> PerImage:
+    return 2 * _squared(delta)
 
 
 @dataclass(frozen=True)
 class _Descent:
     attack: CarliniWagner
-    problem: Problem
+    start: Start
     point: Tensor
     moments: Moments
 
     def advance(self, slope: Tensor, number: int) -> _Descent:
-        moments = self.moments.after(slope + 2 * (self.point - self.problem.images))
+        problem, reach = self.start.problem, self.start.reach
+        # In units of the reach, so that Adam's own constant is as small for every image.
+        moments = self.moments.after((slope + 2 * (self.point - problem.images)) / reach)
         mean, scale = moments.direction(number)
-        rate = self.attack.learning_rate * (1 - (number - 1) / self.attack.steps)
-        return _Descent(self.attack, self.problem, self.problem.clamp(self.point - rate * mean / scale), moments)
-
-    def select(self, keep: Tensor) -> _Descent:
-        return _Descent(self.attack, self.problem.select(keep), self.point[keep], self.moments.select(keep))
+        rate = self.attack.learning_rate * reach * fall(number, self.attack.steps)
+        return _Descent(self.attack, self.start, problem.clamp(self.point - rate * mean / scale), moments)

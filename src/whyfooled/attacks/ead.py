@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._search import Rounds, minimise
+from whyfooled.attacks._search import Rounds, Start, fall, minimise
 from whyfooled.errors import one_of, positive
 from whyfooled.registry import Card
 from whyfooled.tensors.adam import Moments
@@ -23,12 +23,13 @@ Decision = Literal["en", "l1"]
 class EAD(Attack):
     """Elastic-net attack: a sparse perturbation that reaches the goal (Chen et al. 2018, sec. 3).
 
-    Minimises ``β‖δ‖₁ + ‖δ‖₂² + c · max(margin + confidence, 0)``, for a constant `c` that is bisected for each image.
+    Minimises ``β‖δ‖₁ + ‖δ‖₂² + c · max(margin + confidence, 0)``, for a constant `c` of each image's own.
 
     Differs from the paper: [ours] the shrinkage steps are preconditioned as Adam's are, each value's threshold with its
     step, so that what is minimised is the objective above (the paper's threshold does not fall with the step); without
-    FISTA's momentum, the iterate that the gradient is taken at is the one that is judged, at one forward pass; the step
-    falls to 0 within each round, and each round starts from the best example so far.
+    FISTA's momentum, the iterate that the gradient is taken at is the one that is judged, at one forward pass. The
+    constant, the fall of the steps and the rounds are those of `CarliniWagner`, so that nothing depends on the scale of
+    the logits, and the way from the image to the example is bisected at the end.
 
     Parameters
     ----------
@@ -38,31 +39,33 @@ class EAD(Attack):
         Which of the examples found is the best: ``"en"``, the smallest ``β‖δ‖₁ + ‖δ‖₂²``, or ``"l1"``, the smallest
         ``‖δ‖₁``.
     steps
-        Most steps in a round, that is, for one value of the constant.
+        Steps in a round, that is, for one value of the constant.
     rounds
         How many values of the constant are tried for each image.
     learning_rate
-        Adam's, at the start of a round, for values in [0, 1].
-    initial_constant
-        The first constant `c`.
+        Adam's, at the start of the first round, in units of the mean change of a value, ``‖δ‖₂ / √D``, where D counts
+        the values that may change; above 1, because few do.
     confidence
-        By how many logits the goal must be passed, κ in the paper; at least 0.001, so that rounding cannot undo it.
+        By how many logits the goal must be passed, κ in the paper; at least a thousandth of the clean image's margin,
+        so that rounding cannot undo it.
+    confidence_share
+        The same as a share of the clean image's margin; the larger of both counts.
     """
 
     beta: float = 0.1
     decision: Decision = "en"
-    steps: int = 60
-    rounds: int = 5
-    learning_rate: float = 0.01
-    initial_constant: float = 1.0
+    steps: int = 100
+    rounds: int = 3
+    learning_rate: float = 16.0
     confidence: float = 0.0
+    confidence_share: float = 0.0
 
     card: ClassVar[Card] = Card(
         name="ead",
         title="EAD",
         summary="A sparse perturbation that reaches the goal: l1 and squared l2 norm traded off against it.",
         source="Chen, Sharma, Zhang, Yi, Hsieh 2018, arXiv 1709.04114, sec. 3",
-        cost="at most `steps` x `rounds` forwards and backwards; less for an image whose search stalls",
+        cost="`steps` x `rounds` + 1 forwards and backwards, and 6 forwards",
     )
 
     def __post_init__(self) -> None:
@@ -73,19 +76,26 @@ class EAD(Attack):
 
     @property
     def _settings(self) -> Rounds:
-        return Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
+        return Rounds(self.rounds, self.steps, self.confidence, self.confidence_share)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
 
-        def begin(problem: Problem, start: Tensor) -> _Descent:
-            return _Descent(self, problem, start, Moments.zero(start))
+        def begin(start: Start) -> _Descent:
+            return _Descent(self, start, start.point, Moments.zero(start.point))
 
         def elastic_net(delta: Tensor) -> PerImage:
-            return self.beta * _l1(delta) + delta.flatten(1).square().sum(1)
+            return self.beta * _l1(delta) + _squared(delta)
+
+        def growth(delta: Tensor) -> PerImage:
+            return self.beta * _l1(delta) + 2 * _squared(delta)
 
         size = elastic_net if self.decision == "en" else _l1
-        return minimise(problem, self._settings, begin=begin, penalty=elastic_net, size=size, progress=progress)
+        return minimise(problem, self._settings, begin=begin, growth=growth, size=size, progress=progress)
+
+
+def _squared(delta: Tensor) -> PerImage:
+    return delta.flatten(1).square().sum(1)
 
 
 def _l1(delta: Tensor) -> PerImage:
@@ -95,19 +105,18 @@ def _l1(delta: Tensor) -> PerImage:
 @dataclass(frozen=True)
 class _Descent:
     attack: EAD
-    problem: Problem
+    start: Start
     point: Tensor
     moments: Moments
 
     def advance(self, slope: Tensor, number: int) -> _Descent:
-        delta = self.point - self.problem.images
-        moments = self.moments.after(slope + 2 * delta)
+        problem, reach = self.start.problem, self.start.reach
+        delta = self.point - problem.images
+        # In units of the reach, so that Adam's own constant is as small for every image.
+        moments = self.moments.after((slope + 2 * delta) / reach)
         mean, scale = moments.direction(number)
-        step = self.attack.learning_rate * (1 - (number - 1) / self.attack.steps) / scale
+        step = self.attack.learning_rate * reach * fall(number, self.attack.steps) / scale
         moved = delta - step * mean
         # The proximal map of step · β‖·‖₁: every value goes towards 0 by its threshold, and stops there.
-        shrunk = moved.sign() * (moved.abs() - step * self.attack.beta).clamp_min(0)
-        return _Descent(self.attack, self.problem, self.problem.clamp(self.problem.images + shrunk), moments)
-
-    def select(self, keep: Tensor) -> _Descent:
-        return _Descent(self.attack, self.problem.select(keep), self.point[keep], self.moments.select(keep))
+        shrunk = moved.sign() * (moved.abs() - step * self.attack.beta / reach).clamp_min(0)
+        return _Descent(self.attack, self.start, problem.clamp(problem.images + shrunk), moments)

@@ -8,9 +8,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import SAFE_MARGIN, Attack, Attempt
+from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._steps import project, step_in_ball
+from whyfooled.attacks._yardstick import find_safe_margin
 from whyfooled.errors import at_least
 from whyfooled.registry import Card
 from whyfooled.tensors.balls import Ball, check_epsilon, length
@@ -90,7 +91,9 @@ class PGD(Attack):
             if restart + 1 == self.restarts:
                 break
             with torch.no_grad():
-                left = ~here.reached(here.logits(attempt.images), SAFE_MARGIN)
+                logits = here.logits(attempt.images)
+                margin = here.goal.margin(logits)
+                left = margin > -find_safe_margin(margin, logits)
             forwards[active] += 1
             active = active[left]
             if not len(active):

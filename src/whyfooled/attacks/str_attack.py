@@ -11,13 +11,13 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._search import Rounds, minimise
+from whyfooled.attacks._search import Rounds, Start, minimise
 from whyfooled.attacks.fmn import FMN
 from whyfooled.errors import at_least, positive
 from whyfooled.registry import Card
 from whyfooled.types import PerImage, Progress, silent
 
-_REFINING_STEPS = 200
+_REFINING_STEPS = 100
 
 
 @final
@@ -26,7 +26,7 @@ class StrAttack(Attack):
     """Structured attack: a perturbation confined to few groups of pixels (Xu et al. 2019, sec. 4).
 
     Minimises ``τ Σ ‖δ_g‖₂ + γ ‖δ‖₂² + c · max(margin + confidence, 0)`` over the cells g of a grid, all channels
-    together, by ADMM with the goal's term linearised, for a constant `c` that is bisected for each image. Every
+    together, by ADMM with the goal's term linearised, for a constant `c` of each image's own. Every
     variable starts anew at each constant. Then the groups found are kept, and the ℓ2 norm on them alone is made as
     small as it gets (the paper's refinement, sec. 4.3).
 
@@ -52,15 +52,16 @@ class StrAttack(Attack):
     eta
         ADMM's first proximity weight, α in the paper's η = α√k: larger values make smaller steps.
     steps
-        Most steps in a round, that is, for one value of the constant.
+        Steps in a round, that is, for one value of the constant.
     rounds
         How many values of the constant are tried for each image.
-    initial_constant
-        The first constant `c`.
     confidence
-        By how many logits the goal must be passed; at least 0.001, so that rounding cannot undo it.
+        By how many logits the goal must be passed; at least a thousandth of the clean image's margin, so that rounding
+        cannot undo it.
+    confidence_share
+        The same as a share of the clean image's margin; the larger of both counts.
     refine
-        Whether to refine the perturbation on the groups found; costs 200 forwards and backwards.
+        Whether to refine the perturbation on the groups found; costs 200 forwards and 194 backwards.
     """
 
     group_size: int = 13
@@ -70,9 +71,9 @@ class StrAttack(Attack):
     rho: float = 1.0
     eta: float = 5.0
     steps: int = 80
-    rounds: int = 5
-    initial_constant: float = 1.0
+    rounds: int = 3
     confidence: float = 0.0
+    confidence_share: float = 0.0
     refine: bool = True
 
     card: ClassVar[Card] = Card(
@@ -80,7 +81,7 @@ class StrAttack(Attack):
         title="StrAttack",
         summary="A perturbation confined to few cells of a grid that reaches the goal.",
         source="Xu, Liu, Zhao, Chen, Zhang, Fan, Erdogmus, Wang, Lin 2019, arXiv 1808.01664, sec. 4",
-        cost="at most `steps` x `rounds` forwards and backwards, and 200 to refine; less where the search stalls",
+        cost="`steps` x `rounds` + 1 forwards and backwards, 6 forwards, and 200 to refine",
     )
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class StrAttack(Attack):
 
     @property
     def _settings(self) -> Rounds:
-        return Rounds(self.rounds, self.steps, self.initial_constant, self.confidence)
+        return Rounds(self.rounds, self.steps, self.confidence, self.confidence_share)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
@@ -101,14 +102,19 @@ class StrAttack(Attack):
         ones = torch.ones_like(problem.images[:1])
         cover = grid.sum(grid.cut(ones), ones)
 
-        def begin(problem: Problem, start: Tensor) -> _Descent:
-            copies = grid.cut(torch.zeros_like(start))
-            return _Descent(self, grid, cover, problem, problem.images, torch.zeros_like(start), copies, copies)
+        def begin(start: Start) -> _Descent:
+            images = start.problem.images
+            nothing = torch.zeros_like(images)
+            copies = grid.cut(nothing)
+            return _Descent(self, grid, cover, start.problem, images, nothing, copies, copies)
 
         def penalty(delta: Tensor) -> PerImage:
-            return self.tau * grid.norms(delta).sum(1) + self.gamma * delta.flatten(1).square().sum(1)
+            return self.tau * grid.norms(delta).sum(1) + self.gamma * _squared(delta)
 
-        attempt = minimise(problem, self._settings, begin=begin, penalty=penalty, size=penalty, progress=progress)
+        def growth(delta: Tensor) -> PerImage:
+            return self.tau * grid.norms(delta).sum(1) + 2 * self.gamma * _squared(delta)
+
+        attempt = minimise(problem, self._settings, begin=begin, growth=growth, size=penalty, progress=progress)
         return self._refine(problem, attempt) if self.refine else attempt
 
     def _refine(self, problem: Problem, attempt: Attempt) -> Attempt:
@@ -118,7 +124,9 @@ class StrAttack(Attack):
             return attempt
         support = (delta[done] != 0).any(1, keepdim=True)
         within = problem.select(done).within(support)
-        refined = FMN(steps=_REFINING_STEPS, confidence=self.confidence).attempt(within)
+        refined = FMN(
+            steps=_REFINING_STEPS, confidence=self.confidence, confidence_share=self.confidence_share
+        ).attempt(within)
         images, forwards, backwards = attempt.images.clone(), attempt.forwards.clone(), attempt.backwards.clone()
         shorter = _is_closer(refined.images - within.images, delta[done])
         images[done] = torch.where(shorter, refined.images, images[done])
@@ -132,6 +140,10 @@ def _is_closer(refined: Tensor, before: Tensor) -> Tensor:
     size = refined.flatten(1).norm(dim=1)
     shorter: Tensor = (size > 0) & (size < before.flatten(1).norm(dim=1))
     return shorter.view(-1, 1, 1, 1)
+
+
+def _squared(delta: Tensor) -> PerImage:
+    return delta.flatten(1).square().sum(1)
 
 
 @dataclass(frozen=True)
@@ -193,13 +205,3 @@ class _Descent:
         # Where groups overlap, a pixel is what its groups agree on in the mean.
         point = self.problem.clamp(images + grid.sum(copies, images) / self.cover.clamp_min(1))
         return replace(self, point=point, delta=delta, copies=copies, multipliers=self.multipliers + copies - cells)
-
-    def select(self, keep: Tensor) -> _Descent:
-        return replace(
-            self,
-            problem=self.problem.select(keep),
-            point=self.point[keep],
-            delta=self.delta[keep],
-            copies=self.copies[keep],
-            multipliers=self.multipliers[keep],
-        )

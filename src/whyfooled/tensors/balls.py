@@ -34,11 +34,44 @@ def inside(deltas: Tensor, epsilon: float | Tensor, ball: Ball) -> Tensor:
     return deltas * (radius / length(deltas).clamp_min(radius))
 
 
-def farthest(directions: Tensor, epsilon: float, ball: Ball) -> Tensor:
-    """Return the largest perturbations in the ball along (n,c,h,w) directions: for ``"linf"``, their signs; 0 for 0."""
+def farthest(directions: Tensor, epsilon: float | Tensor, ball: Ball) -> Tensor:
+    """Return the largest perturbations in the ball along (n,c,h,w) directions: for ``"linf"``, their signs; 0 for 0.
+
+    `epsilon` may be (n,1,1,1).
+    """
     if ball == "linf":
         return epsilon * directions.sign()
     return epsilon * directions / length(directions).clamp_min(torch.finfo(directions.dtype).tiny)
+
+
+def measure(deltas: Tensor, ball: Ball) -> Tensor:
+    """Return (n,) the radius of the smallest ball that holds each perturbation."""
+    return deltas.flatten(1).abs().amax(1) if ball == "linf" else length(deltas).flatten()
+
+
+def dual_measure(slopes: Tensor, ball: Ball) -> Tensor:
+    """Return (n,) by how much a function with these slopes (n,c,h,w) changes at most in a ball of radius 1."""
+    return slopes.flatten(1).abs().sum(1) if ball == "linf" else length(slopes).flatten()
+
+
+def nearest_plane(gaps: Tensor, slopes: Tensor, ball: Ball) -> Tensor:
+    """Return (n,c,h,w) the shortest step, as the ball measures it, that brings one of several linear functions to 0.
+
+    Parameters
+    ----------
+    gaps
+        (n,k) What they are now, above 0.
+    slopes
+        (n,k,c,h,w) Their slopes. A function that has none is never brought to 0; where none has one, the step is 0.
+    ball
+        How steps are measured.
+    """
+    dual = slopes.flatten(2).norm(dim=2) if ball == "l2" else slopes.flatten(2).abs().sum(2)
+    distances = (gaps / dual).nan_to_num(float("inf"))
+    nearest = distances.argmin(1)
+    rows = torch.arange(len(gaps), device=gaps.device)
+    distance = distances[rows, nearest].view(-1, 1, 1, 1)
+    return farthest(-slopes[rows, nearest], torch.where(distance.isfinite(), distance, 0), ball)
 
 
 def length(deltas: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.saliency.backward.gradients import logit_gradients, plain_logits
-from whyfooled.tensors.balls import Ball
+from whyfooled.tensors.balls import Ball, nearest_plane
 from whyfooled.types import Classes, Flags, Images
 
-_BEYOND = 1e-4
-"""How many logits a step goes beyond the linearised boundary, on which rounding would decide. As in DeepFool's code."""
+_BEYOND = 1e-5
+"""By what share of the largest logit a step goes beyond the linearised boundary, on which rounding would decide."""
 
 
 @final
@@ -79,12 +79,5 @@ class DeepFool:
         gradients = logit_gradients(logits, torch.cat([class_column, others], 1), inputs)
         towards = gradients[:, 1:] - gradients[:, :1]
         gaps = (logits.gather(1, class_column) - logits.gather(1, others)).detach()
-        sizes = towards.flatten(2)
-        dual = sizes.norm(dim=2) if self.ball == "l2" else sizes.abs().sum(2)
-        # A class whose logit keeps its distance is never reached.
-        far = (gaps.abs() + _BEYOND) / dual
-        nearest = far.nan_to_num(float("inf")).argmin(1)
-        rows = torch.arange(len(logits), device=logits.device)
-        length, way = far[rows, nearest].view(-1, 1, 1, 1), towards[rows, nearest]
-        way = way / dual[rows, nearest].view(-1, 1, 1, 1) if self.ball == "l2" else way.sign()
-        return (length * way).nan_to_num(0, 0, 0)
+        rounding = _BEYOND * logits.detach().abs().amax(1, keepdim=True)
+        return nearest_plane(gaps + rounding, -towards, self.ball)

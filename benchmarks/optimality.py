@@ -1,0 +1,355 @@
+"""How near minimal-norm attacks come to the smallest perturbations that any of them finds, at equal evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks._recording import record
+from whyfooled import DDN, EAD, FMN, CarliniWagner, Classifier, DeepFool, Untargeted, load_classifier, run_attack
+from whyfooled.errors import one_of
+from whyfooled.sources import open_source
+
+NORMS = {"l2": 2, "l1": 1}
+BATCH = 50
+console = Console(width=150)
+
+Make = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One attack of one library.
+
+    Parameters
+    ----------
+    name
+        The library's name and the attack's.
+    settings
+        For each setting, how the attack is made for a number of evaluations. More than one: the best is chosen.
+    """
+
+    name: str
+    settings: Mapping[str, Make]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack found with a budget: (n,) the smallest norms, infinite where nothing was found."""
+
+    name: str
+    setting: str
+    budget: int
+    norms: Tensor
+
+
+def run(
+    data: str,
+    model: str,
+    weights: str | None,
+    count: int,
+    norm: str,
+    budgets: list[int],
+    tuned_at: int,
+    output: str,
+) -> None:
+    one_of("norm", norm, tuple(NORMS))
+    torch.set_num_threads(1)
+    classifier = load_classifier(model, weights=weights)
+    images, labels = _take_correct(classifier, data, count)
+    outcomes: list[Outcome] = []
+    for contestant in track(_contestants(norm), "attacks", console=Console(stderr=True)):
+        outcomes += _compete(contestant, classifier, images, labels, NORMS[norm], budgets, tuned_at)
+        console.print(f"[dim]{contestant.name}: done[/dim]")
+    best = torch.stack([outcome.norms for outcome in outcomes]).amin(0)
+    table = _tabulate(outcomes, best)
+    _print(table, f"{classifier.name}, {norm}, {len(images)} images, mean of the smallest {float(best.mean()):.4g}")
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = Path(classifier.name).name.replace(":", "_")
+    stem = f"optimality_{name}_{norm}"
+    table.to_csv(folder / f"{stem}.csv", index=False)
+    _draw(table, norm, folder / f"{stem}.png")
+
+
+def _take_correct(classifier: Classifier, data: str, count: int) -> tuple[Tensor, Tensor]:
+    """Take the first images that are classified correctly."""
+    source = open_source(data)
+    images, labels = [], []
+    for index in range(len(source)):
+        sample = source[index]
+        image = sample.fitted(classifier.fit, classifier.channels).unsqueeze(0)
+        prediction = int(classifier.predict(image))
+        if prediction in sample.labels:
+            images.append(image)
+            labels.append(prediction)
+        if len(labels) == count:
+            break
+    return torch.cat(images).contiguous(), torch.tensor(labels)
+
+
+def _contestants(norm: str) -> list[Contestant]:
+    if find_spec("adv_lib") is None:
+        console.print("[yellow]adv-lib is not installed: left out.[/yellow]")
+        return [*_ours(norm), *_foolbox(norm)]
+    return [*_ours(norm), *_foolbox(norm), *_adv_lib(norm)]
+
+
+def _ours(norm: str) -> Iterator[Contestant]:
+    if norm == "l1":
+        yield Contestant(
+            "whyfooled EAD", {"": lambda budget: EAD(decision="l1", steps=_share(budget - 7, 3), rounds=3)}
+        )
+        return
+    yield Contestant("whyfooled Carlini-Wagner", {"": lambda budget: CarliniWagner(steps=_share(budget - 7, 3))})
+    yield Contestant("whyfooled FMN", {"": lambda budget: FMN(steps=_share(budget, 2))})
+    yield Contestant("whyfooled DDN", {"": lambda budget: DDN(steps=budget - 7)})
+    yield Contestant("whyfooled DeepFool", {"": lambda budget: DeepFool(steps=budget - 7)})
+
+
+def _foolbox(norm: str) -> Iterator[Contestant]:
+    attacks = import_module("foolbox").attacks
+    if norm == "l1":
+
+        def ead(budget: int, constant: float, rate: float) -> Any:
+            return attacks.EADAttack(
+                binary_search_steps=5,
+                steps=_share(budget, 5),
+                initial_const=constant,
+                initial_stepsize=rate,
+                decision_rule="L1",
+                abort_early=False,
+            )
+
+        yield Contestant("Foolbox EAD", _grid(ead, constant=(0.1, 1.0, 10.0), rate=(0.01, 0.1)))
+        yield Contestant(
+            "Foolbox FMN", _grid(lambda budget, a: attacks.L1FMNAttack(steps=budget, max_stepsize=a), a=(1.0, 10.0))
+        )
+        return
+
+    def carlini_wagner(budget: int, constant: float, rate: float) -> Any:
+        return attacks.L2CarliniWagnerAttack(
+            binary_search_steps=5,
+            steps=_share(budget, 5),
+            initial_const=constant,
+            stepsize=rate,
+            abort_early=False,
+        )
+
+    yield Contestant("Foolbox Carlini-Wagner", _grid(carlini_wagner, constant=(0.1, 1.0), rate=(0.005, 0.02)))
+    yield Contestant(
+        "Foolbox FMN", _grid(lambda budget, a: attacks.L2FMNAttack(steps=budget, max_stepsize=a), a=(1.0, 0.1))
+    )
+    yield Contestant(
+        "Foolbox DDN", _grid(lambda budget, e: attacks.DDNAttack(steps=budget, init_epsilon=e), e=(1.0, 0.1))
+    )
+    yield Contestant("Foolbox DeepFool", {"": lambda budget: attacks.L2DeepFoolAttack(steps=budget)})
+
+
+def _adv_lib(norm: str) -> Iterator[Contestant]:
+    attacks = import_module("adv_lib.attacks")
+
+    def call(attack: Callable[..., Any], more: dict[str, Any]) -> Callable[..., Any]:
+        def called(model: Any, x: Tensor, y: Tensor, targeted: bool = False) -> Any:
+            return attack(model, x, y, targeted=targeted, **more)
+
+        return called
+
+    def fmn(budget: int, a: float) -> Any:
+        return call(attacks.fmn, {"norm": NORMS[norm], "steps": budget, "α_init": a})
+
+    if norm == "l1":
+        yield Contestant("adv-lib FMN", _grid(fmn, a=(1.0, 10.0)))
+        yield Contestant(
+            "adv-lib PDPGD",
+            _grid(
+                lambda budget, r: call(attacks.pdpgd, {"norm": 1, "num_steps": budget, "primal_lr": r}), r=(0.1, 1.0)
+            ),
+        )
+        return
+
+    def carlini_wagner(budget: int, constant: float, rate: float) -> Any:
+        more = {
+            "binary_search_steps": 5,
+            "max_iterations": _share(budget, 5),
+            "initial_const": constant,
+            "learning_rate": rate,
+            "abort_early": False,
+        }
+        return call(attacks.carlini_wagner_l2, more)
+
+    yield Contestant("adv-lib Carlini-Wagner", _grid(carlini_wagner, constant=(0.1, 1.0), rate=(0.005, 0.02)))
+    yield Contestant("adv-lib FMN", _grid(fmn, a=(1.0, 0.1)))
+    yield Contestant(
+        "adv-lib DDN",
+        _grid(lambda budget, e: call(attacks.ddn, {"steps": budget, "init_norm": e, "levels": None}), e=(1.0, 0.1)),
+    )
+    yield Contestant(
+        "adv-lib ALMA",
+        _grid(
+            lambda budget, r: call(attacks.alma, {"num_steps": budget, "distance": "l2", "init_lr_distance": r}),
+            r=(1.0, 0.1),
+        ),
+    )
+
+
+def _share(budget: int, rounds: int) -> int:
+    return max(budget // rounds, 1)
+
+
+def _grid(make: Callable[..., Any], **choices: tuple[float, ...]) -> dict[str, Make]:
+    """Make every combination of the choices."""
+    settings: dict[str, dict[str, float]] = {"": {}}
+    for name, values in choices.items():
+        settings = {
+            f"{title} {name}={value:g}".strip(): {**chosen, name: value}
+            for title, chosen in settings.items()
+            for value in values
+        }
+    return {title: partial(make, **chosen) for title, chosen in settings.items()}
+
+
+def _compete(
+    contestant: Contestant,
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    norm: int,
+    budgets: list[int],
+    tuned_at: int,
+) -> Iterator[Outcome]:
+    """Choose the setting with the smallest mean norm at one budget, the failures counted last; then run them all."""
+
+    def attempt(setting: str, budget: int) -> Outcome:
+        attack = contestant.settings[setting](budget)
+        return Outcome(contestant.name, setting, budget, _measure(attack, classifier, images, labels, norm, budget))
+
+    titles = list(contestant.settings)
+    tried = [attempt(title, tuned_at) for title in titles] if len(titles) > 1 else []
+    setting = min(tried, key=_rank).setting if tried else titles[0]
+    yield from tried
+    for budget in budgets:
+        if not tried or budget != tuned_at:
+            yield attempt(setting, budget)
+
+
+def _rank(outcome: Outcome) -> tuple[int, float]:
+    found = outcome.norms.isfinite()
+    return int((~found).sum()), float(outcome.norms[found].mean())
+
+
+def _measure(attack: Any, classifier: Classifier, images: Tensor, labels: Tensor, norm: int, budget: int) -> Tensor:
+    """Return (n,) the smallest norm among the first evaluations, whatever the attack gives back in the end."""
+    found = []
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        goal = Untargeted(labels[part])
+        with record(classifier, images[part], goal, norm) as recording:
+            torch.manual_seed(0)
+            run_attack(attack, classifier, images[part], goal)
+        found.append(recording.after(budget))
+    return torch.cat(found)
+
+
+def find_optimality(norms: Tensor, best: Tensor) -> float:
+    """Return the local optimality: 1 for the best known norms (n,), 0 for an attack that reaches none of them.
+
+    The area between the curves of robust accuracy over the norm, as a share of the area that is above the best curve.
+    For images that are all classified correctly: ``1 − (mean(clipped) − mean(best)) / (max(best) − mean(best))``.
+    """
+    most = best.max()
+    return float(1 - (norms.clamp_max(most).mean() - best.mean()) / (most - best.mean()))
+
+
+def find_trapezoid_optimality(norms: Tensor, best: Tensor) -> float:
+    """Return the same with areas by the trapezoidal rule over the norms, as AttackBench does (Cinà et al. 2025)."""
+    most = float(best.max())
+    least = _integrate(best)
+    return 1 - (_integrate(norms.clamp_max(most)) - least) / (most - least)
+
+
+def _integrate(norms: Tensor) -> float:
+    sizes, counts = np.unique(norms.double().numpy(), return_counts=True)
+    return float(np.trapezoid(1 - counts.cumsum() / len(norms), sizes))
+
+
+def _tabulate(outcomes: list[Outcome], best: Tensor) -> pd.DataFrame:
+    rows = [
+        {
+            "attack": outcome.name,
+            "setting": outcome.setting,
+            "evaluations": outcome.budget,
+            "optimality": find_optimality(outcome.norms, best),
+            "trapezoid": find_trapezoid_optimality(outcome.norms, best),
+            "found": int(outcome.norms.isfinite().sum()),
+            "mean": float(outcome.norms[outcome.norms.isfinite()].mean()),
+            "median": float(outcome.norms.median()),
+        }
+        for outcome in outcomes
+    ]
+    return pd.DataFrame(rows)
+
+
+def _chosen(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep, of each attack, the setting that was run at every budget."""
+    runs = table.groupby(["attack", "setting"])["evaluations"].transform("nunique")
+    return table[runs == runs.groupby(table["attack"]).transform("max")].drop_duplicates(["attack", "evaluations"])
+
+
+def _print(table: pd.DataFrame, title: str) -> None:
+    chosen = _chosen(table)
+    budgets = sorted(chosen["evaluations"].unique())
+    printed = Table("attack", "setting", *(f"at {budget}" for budget in budgets), "trapezoid", "mean norm", title=title)
+    for (name, setting), rows in chosen.groupby(["attack", "setting"], sort=False):
+        at = rows.set_index("evaluations")
+        last = at.loc[max(at.index)]
+        printed.add_row(
+            str(name),
+            str(setting),
+            *(f"{at['optimality'][budget]:.3f}" for budget in budgets),
+            f"{last['trapezoid']:.3f}",
+            f"{last['mean']:.4g}",
+        )
+    console.print(printed)
+
+
+def _draw(table: pd.DataFrame, norm: str, path: Path) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    styles = {"whyfooled": "-", "Foolbox": "--", "adv-lib": ":"}
+    colours: dict[str, str] = {}
+    for name, rows in _chosen(table).groupby("attack", sort=False):
+        library, _, kind = str(name).partition(" ")
+        colour = colours.setdefault(kind, f"C{len(colours)}")
+        rows = rows.sort_values("evaluations")
+        axes.plot(
+            rows["evaluations"], rows["optimality"], styles[library], color=colour, marker="o", markersize=4, label=name
+        )
+    axes.set(
+        xscale="log",
+        xlabel="evaluations of an image (forward passes)",
+        ylabel=f"local optimality in {norm}",
+        ylim=(max(0.5, float(_chosen(table)["optimality"].min()) - 0.02), 1.005),
+    )
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    console.print(f"Drawn: {path}")
