@@ -8,8 +8,8 @@ from whyfooled import Enhanced, GradCAM, Gradient, GuidedBackprop, smooth_activa
 from whyfooled.universal import UPIGrad
 
 
-@pytest.mark.parametrize("method", [Gradient(), GuidedBackprop(), Enhanced()], ids=lambda method: method.card.name)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("method", [Gradient(), Enhanced()], ids=lambda method: method.card.name)
+@pytest.mark.parametrize("name", ["ViT", "torchvision's ViT", "EVA", "Swin", "ConvNeXt", "MLP-Mixer"])
 def test_derivatives_of_maps_agree_with_finite_differences(name, method):
     make, side, _ = MODELS[name]
     classifier, images, classes = classifier_of(make(), side), random(2, 3, side, side), torch.tensor([0, 1])
