@@ -18,11 +18,11 @@ from pathlib import Path
 from PIL import Image
 
 PICTURE = Path(__file__).parent / "report.png"
-WIDTH, HEIGHT = 1100, 2345
+WIDTH, HEIGHT = 1100, 2400
 """The part of the page that is shown, in the page's own pixels: to the end of the first maps."""
 SCALE = 0.8
 COLOURS = 256
-THREADS = "2"
+THREADS = "1"
 """With another number of threads the attack ends elsewhere, and the account in explain.md has other numbers."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

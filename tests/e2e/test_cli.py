@@ -1,5 +1,6 @@
 """The command line as a user runs it: in a process of its own, every mistake one sentence and exit code 2."""
 
+import html
 import json
 import os
 import pickle
@@ -79,10 +80,36 @@ def test_it_writes_the_report_and_prints_the_account(folder, explained, tmp_path
     assert numbers["parameters"]["model"] == "nets.py:Net"
     assert numbers["parameters"]["image"] == "cat.jpg"
     assert "starting and loading the model" in numbers["seconds"]
+    assert numbers["parameters"]["threads"] == 1
+    assert set(numbers["parameters"]["digests"]) == {"clean image", "model"}
+    # The whole command, but for the folders of files.
+    command = f"whyfooled explain cat.jpg --model nets.py:Net --attack 'bim(epsilon=0.1)' -o {place.name}"
+    assert numbers["parameters"]["command"] == command
+    assert f"OMP_NUM_THREADS=1 {command}" in html.unescape((place / "report.html").read_text())
     assert (place / "report.html").stat().st_mode & 0o044 == 0o044
     assert explain(folder, tmp_path / "again", "--quiet") == (0, "", "")
     other = json.loads((tmp_path / "again" / "explanation.json").read_text())
     assert other["predictions"] == numbers["predictions"]
+
+
+def test_figures_are_written_for_a_paper_and_regions_are_named(folder, tmp_path):
+    labels = np.zeros((260, 300), dtype=np.uint8)
+    labels[:, 150:] = 1
+    Image.fromarray(labels).save(folder / "mask.png")
+    (folder / "names.txt").write_text("wall\ncat\n")
+    given = ["--regions", "mask.png", "--names", "names.txt", "--attack-in", "cat", "--figures", "svg"]
+    code, out, err = explain(folder, tmp_path / "out", *given)
+    assert code == 0, err
+    assert "100 % of the perturbation's squared length lies on cat, which has 50 % of the pixels" in out
+    pictures, figures = (
+        {path.stem for path in (tmp_path / "out" / name).iterdir()} for name in ("pictures", "figures")
+    )
+    assert pictures == figures
+    assert {"named", "effect", "recovery-zero", "regions-paper", "gradcam-difference-true"} <= figures
+    # A report without figures takes the place of one with them.
+    assert explain(folder, tmp_path / "out", "--quiet") == (0, "", "")
+    assert not (tmp_path / "out" / "figures").exists()
+    assert not (tmp_path / "out" / "named.csv").exists()
 
 
 def test_an_example_made_elsewhere_is_taken_back_in(folder, explained, tmp_path):
@@ -133,6 +160,9 @@ MISTAKES = {
         ["explain", "cat.jpg", "--attack", "bim", "--adversarial", "x.npy"],
         "excludes --attack",
     ),
+    "figures of no format": (["explain", "cat.jpg", "--figures", "gif"], "must be one of pdf, svg, png; got gif"),
+    "names of no regions": (["explain", "cat.jpg", "--names", "names.txt"], "is about the regions of --regions"),
+    "attack in no region": (["explain", "cat.jpg", "--attack-in", "cup"], "is about the regions of --regions"),
     "unknown device": (["explain", "cat.jpg", "--device", "gpu"], "must be a device"),
     "unknown command": (["explian"], "explain"),
     "unknown option": (["explain", "--modle", "lite0"], "--model"),

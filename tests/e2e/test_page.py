@@ -1,20 +1,24 @@
-"""The report in a real browser: nothing is requested, nothing runs off a phone's screen, light and dark differ."""
+"""The report in a real browser: short, valid, usable by everyone; nothing is requested or runs off a phone's screen."""
 
 import base64
 import hashlib
 import html
 import re
 
+import pandas as pd
 import pytest
 import torch
 
 from tests.helpers.chromium import CHROMIUM, brightness, chromium
+from tests.helpers.made_dissections import made_dissection
 from tests.helpers.models import SmallNet, small
+from tests.helpers.page_checks import list_barriers, list_errors, needs_axe, needs_checker
+from tests.helpers.page_words import read_words
 from tests.helpers.unit_pairs import detecting, dissection_of
 from whyfooled import BIM, Classifier, explain, explain_perturbation
 from whyfooled.universal import UniversalPerturbation
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +47,86 @@ def in_frame(folder, width, script):
     return re.findall(r"found ([^<]*)</pre>", dom)[0]
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Explain a photograph of the usual size by the usual methods, and nothing more."""
+    names = ["espresso", "consomme", "soup bowl", "coffee mug", "chocolate sauce"]
+    module = SmallNet().eval()
+    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        # So that the classes are nearly as likely as each other, and the attack succeeds.
+        module.head.bias -= module(image)[0] - torch.tensor([0.01, 0, 0, 0, 0])
+    found = explain(Classifier(module, size=(224, 224), class_names=names), image, attack=BIM(epsilon=0.1, steps=5))
+    assert found.outcome == "fooled"
+    return found.save(tmp_path_factory.mktemp("plain") / "out")
+
+
+@pytest.fixture(scope="module")
+def page_of_units(tmp_path_factory):
+    dissection = made_dissection({"blocks.0": 6, "blocks.1": 30}, {"sky": "object", "red": "colour"})
+    return dissection.save(tmp_path_factory.mktemp("units") / "out") / "index.html"
+
+
+def test_a_report_begins_with_pictures_and_few_words(plain):
+    page = (plain / "report.html").read_text()
+    words, before_picture = read_words(page)
+    assert before_picture <= 120
+    assert len(words) <= 500
+    # The verdicts are among them, and no method's name stands in their way.
+    text = " ".join(words)
+    assert text.index("What happened?") < text.index("Can the explanation be trusted?") < text.index("Where does")
+    assert "Deconvnet" not in page
+
+
+def test_a_report_with_every_section_is_no_longer(folder):
+    assert len(read_words((folder / "report.html").read_text())[0]) <= 500
+
+
+def test_a_report_of_the_usual_size_is_small_and_shows_each_method_once(plain):
+    page = plain / "report.html"
+    assert page.stat().st_size <= 4_000_000
+    assert len(re.findall(r'alt="Grad-CAM for [^"]*: clean"', page.read_text())) == 2
+
+
+@needs_checker
+def test_pages_are_valid(folder, plain, page_of_units):
+    assert list_errors(folder / "report.html", plain / "report.html", page_of_units) == []
+
+
+@needs_axe
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_everyone_can_use_the_pages(folder, page_of_units, tmp_path, width, dark):
+    for page in (folder / "report.html", page_of_units):
+        assert list_barriers(page, tmp_path, dark=dark, width=width) == []
+
+
+@needs_checker
+def test_the_validator_finds_what_is_wrong(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text('<!doctype html><html lang="en"><title>x</title><p id="a"></p><p id="a"><img src="x"></p></html>')
+    found = list_errors(page)
+    assert any("Duplicate ID" in error for error in found)
+    assert any("alt" in error for error in found)
+
+
+@needs_axe
+def test_the_accessibility_check_finds_what_is_wrong(folder, tmp_path):
+    page = tmp_path / "page.html"
+    text = (folder / "report.html").read_text()
+    page.write_text(text.replace("--soft:#59636d", "--soft:#b0b8c0").replace(' alt="the image after the attack"', ""))
+    found = " ".join(list_barriers(page, tmp_path))
+    assert "color-contrast" in found
+    assert "image-alt" in found
+
+
+@needs_chromium
 @pytest.mark.parametrize("width", [360, 390, 1280])
 def test_nothing_runs_off_the_screen(folder, width):
     widths = in_frame(
         folder,
         width,
-        "d.documentElement.scrollWidth + ' ' + d.images.length + ' ' + [...d.images].every(i => i.naturalWidth)",
+        "(d.querySelectorAll('details').forEach(one => one.open = true), d.documentElement.scrollWidth) + ' ' + "
+        "d.images.length + ' ' + [...d.images].every(i => i.naturalWidth)",
     )
     scroll, images, drawn = widths.split()
     assert int(scroll) <= width
@@ -56,6 +134,7 @@ def test_nothing_runs_off_the_screen(folder, width):
     assert drawn == "true"
 
 
+@needs_chromium
 def test_long_names_of_classes_do_not_run_off_the_screen(tmp_path):
     names = [f"{'a_name_without_a_blank_' * 4}{number}" for number in range(5)]
     classifier = Classifier(SmallNet().eval(), size=(16, 16), class_names=names)
@@ -64,6 +143,7 @@ def test_long_names_of_classes_do_not_run_off_the_screen(tmp_path):
     assert int(in_frame(folder, 360, "d.documentElement.scrollWidth")) <= 360
 
 
+@needs_chromium
 def test_the_page_requests_nothing(folder):
     assert (
         in_frame(
@@ -75,6 +155,7 @@ def test_the_page_requests_nothing(folder):
     )
 
 
+@needs_chromium
 def test_its_own_script_runs_and_no_other(folder):
     script = """(() => {
       const slider = d.querySelector('.slider input'), root = d.documentElement;
@@ -90,6 +171,53 @@ def test_its_own_script_runs_and_no_other(folder):
     assert in_frame(folder, 801, script) == "0.5 true false"
 
 
+@needs_chromium
+def test_the_photographs_flicker_by_button_and_by_keys(folder):
+    script = """(() => {
+      const button = d.getElementById('flicker'), photos = d.getElementById('photos'), said = [];
+      const over = d.querySelector('.over'), seen = () => said.push(photos.dataset.shown + ':'
+        + f.contentWindow.getComputedStyle(over).visibility + ':' + button.getAttribute('aria-pressed'));
+      const press = key => button.dispatchEvent(new f.contentWindow.KeyboardEvent('keydown', {key: key}));
+      seen(); button.click(); seen(); press('ArrowLeft'); seen(); press('ArrowRight'); seen();
+      button.click(); seen(); button.click(); seen();
+      return said.join(' ');
+    })()"""
+    first, clicked, left, right, again, stopped = in_frame(folder, 802, script).split()
+    assert first == left == "clean:hidden:false"
+    assert clicked == "adversarial:visible:true"
+    assert right == "adversarial:visible:false"
+    assert again == "clean:hidden:true"
+    assert stopped == "clean:hidden:false"
+
+
+@needs_chromium
+def test_a_region_tells_its_numbers_to_pointer_finger_and_keys(folder):
+    script = """(() => {
+      const output = d.getElementById('region-numbers'), [first, second] = d.querySelectorAll('.regions');
+      const said = [], note = () => said.push(
+        output.textContent + "|" + second.querySelector(".mark").getAttribute("d"));
+      const press = key => first.firstElementChild.dispatchEvent(
+        new f.contentWindow.KeyboardEvent('keydown', {key: key, bubbles: true}));
+      press('ArrowRight'); note(); press('ArrowRight'); note(); press('ArrowLeft'); note();
+      const shapes = second.querySelectorAll('.shape'), weakest = shapes[0];
+      weakest.dispatchEvent(new f.contentWindow.PointerEvent('pointermove', {bubbles: true})); note();
+      shapes[1].dispatchEvent(new f.contentWindow.MouseEvent('click', {bubbles: true})); note();
+      return said.join('#') + '#' + weakest.getAttribute('d');
+    })()"""
+    strongest, next_, back, pointed, tapped, weakest = html.unescape(in_frame(folder, 803, script)).split("#")
+    total = re.findall(r"number 1 of (\d+) by effect", strongest)[0]
+    assert "number 2 of" in next_
+    assert back == strongest
+    assert f"number {total} of {total}" in pointed
+    assert pointed.endswith(f"|{weakest}")
+    assert f"number {int(total) - 1} of {total}" in tapped
+    table = pd.read_csv(folder / "regions.csv").sort_values("score", ascending=False, kind="stable").iloc[0]
+    said = f"Region {table['region']:.0f}, number 1 of {total} by effect, {table['kind']}: "
+    assert strongest.startswith(said)
+    assert f"{-table['true_drop']:+.3f}, " in strongest
+    assert f"ℓ2 {table['l2']:.3g}, ℓ∞ {255 * table['linf']:.2f}/255" in strongest
+
+
 def test_what_the_policy_allows_is_that_script_alone(folder):
     page = (folder / "report.html").read_text()
     policy = html.unescape(re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[0])
@@ -101,6 +229,7 @@ def test_what_the_policy_allows_is_that_script_alone(folder):
     assert allowed["img-src"] == ["data:"]
 
 
+@needs_chromium
 def test_light_and_dark_have_their_own_colours(folder):
     found = brightness(folder, "report.html")
     assert found["dark"] < 90

@@ -60,7 +60,7 @@ def run(folder, tmp_path, monkeypatch, capsys):
 def test_a_pair_is_explained_and_written(run, tmp_path):
     code, out, err = run("units", "explain", "clean.png", "adversarial.safetensors", "--dissection", "dissection")
     assert (code, err) == (0, "")
-    assert "of these more than under any of 4 random perturbations" in out
+    assert "more under the attack than under any of 4 random perturbations of the same length" in out
     assert out.endswith("Report: out/report.html\n")
     written = tmp_path / "out"
     found = json.loads((written / "units.json").read_text())
@@ -87,12 +87,12 @@ def test_an_explanation_has_the_section_too(run, tmp_path):
         "explain", "clean.png", "--attack", "bim(epsilon=0.1)", "--methods", "gradient", "--units", "dissection"
     )
     assert code == 0
-    assert "All 5 units of body.3 change, " in out
+    assert "of the 5 units of body.3 change" in out
     written = tmp_path / "out"
     assert json.loads((written / "explanation.json").read_text())["parameters"]["units"].endswith("dissection")
     page = (written / "report.html").read_text()
-    assert "What the perturbation does to hidden units" in page
-    assert "What the perturbation does, region by region" in page
+    assert "What does it do to hidden units?" in page
+    assert "Where does the perturbation act?" in page
     change = torch.tensor(
         list(json.loads((written / "explanation.json").read_text())["units"]["logit_change"].values())
     )

@@ -131,10 +131,16 @@ def test_methods_with_the_same_base_share_their_passes(image):
 def test_recovery_has_every_map_every_fill_and_both_references(fooled):
     titles = [one.title for one in fooled.recovery]
     assert titles[0] == "Enhanced guided backpropagation"
-    assert titles[-2:] == ["Size of the perturbation", "Random order"]
-    assert len(titles) == 1 + len(fooled.evidence) + 2
+    assert titles[-3:] == [
+        "Control: size of the perturbation",
+        "Control: the first map, shifted",
+        "Control: random order",
+    ]
+    assert [one.control for one in fooled.recovery][-4:] == [False, True, True, True]
+    assert len(titles) == 1 + len(fooled.evidence) + 3
     for one in fooled.recovery:
-        assert set(one.curves) == {"zero", "mean", "noise", "blur"}
+        assert set(one.curves) == ({"zero"} if "shifted" in one.title else {"zero", "mean", "noise", "blur"})
+    assert len(fooled.recovery[-2].curves["zero"].recovered) == 19
     assert len(fooled.recovery[-1].curves["zero"].recovered) > 1
 
 
@@ -166,7 +172,7 @@ def test_an_image_that_is_wrong_already_is_said_and_explained(image):
     assert found.passes["attack"].backwards == 0
     assert any("nothing to fool" in note for note in found.notes)
     assert torch.equal(found.clean, found.adversarial)
-    assert "Size of the perturbation" not in [one.title for one in found.recovery]
+    assert "Control: size of the perturbation" not in [one.title for one in found.recovery]
 
 
 def test_an_example_made_elsewhere_is_explained(image, tmp_path):
@@ -303,11 +309,12 @@ def test_saving_writes_everything_and_the_page_needs_nothing_else(fooled, tmp_pa
         "pictures",
     }
     pictures = {path.name for path in (folder / "pictures").iterdir()}
-    assert {"clean.png", "adversarial.png", "delta.png", "recovery.png"} <= pictures
-    assert len([name for name in pictures if not name.startswith("regions")]) == 4 + 4 * (1 + len(fooled.evidence))
-    assert {"regions.png", "regions-clean-paper.png", "regions-adversarial-colour-blind.png"} <= pictures
+    assert {"clean.png", "adversarial.png", "delta.png", "perturbation-size.png", "effect.png", "ratio.png"} <= pictures
+    assert {"recovery-zero.png", "recovery-mean.png", "recovery-noise.png", "recovery-blur.png"} <= pictures
+    assert {"regions-paper.png", "regions-colour-blind.png"} <= pictures
+    assert len(pictures) == 12 + 6 * (1 + len(fooled.evidence))
     page = (folder / "report.html").read_text()
-    assert "Can these maps be trusted?" not in page
+    assert "under a universal perturbation?" not in page
     references = References()
     references.feed(page)
     assert references.found

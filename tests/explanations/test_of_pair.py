@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.models import SmallNet, linear, small
 from whyfooled import Classifier, Fit, GradCAM, count_passes, explain, explain_perturbation
 from whyfooled.errors import ImageError, MethodError, OutputError, ParameterError
-from whyfooled.explanations.report.effect_figure import draw_effect
+from whyfooled.explanations.report.effect_figure import draw_effects
 from whyfooled.perturbation import Grid, sensitivity
 
 
@@ -49,8 +49,8 @@ def test_everything_is_written(pair, tmp_path):
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"report.html", "perturbation.json", "regions.csv", "tensors.safetensors", "pictures"}
     pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
-    assert {"clean.png", "delta.png", "regions.png", "regions-clean-paper.png"} <= pictures
-    assert "regions-adversarial-colour-blind.png" in pictures
+    assert {"clean.png", "delta.png", "perturbation-size.png", "effect.png", "ratio.png"} <= pictures
+    assert {"regions-paper.png", "regions-colour-blind.png"} <= pictures
     assert json.loads((tmp_path / "out" / "perturbation.json").read_text())["effect"] == found.to_dict()["effect"]
     table = pd.read_csv(tmp_path / "out" / "regions.csv")
     torch.testing.assert_close(torch.tensor(table["score"]), found.effect.sensitivity.score[0].double())
@@ -59,7 +59,7 @@ def test_everything_is_written(pair, tmp_path):
     assert torch.equal(tensors["regions/labels"], found.effect.sensitivity.labels[0])
     assert tensors["maps/gradcam/clean/true"].shape == (1, 16, 16)
     page = (tmp_path / "out" / "report.html").read_text()
-    for part in ("Grad-CAM, before and after", "colour-blind", "regions over the clean image's map"):
+    for part in ("Does it act where Grad-CAM looks?", "colour-blind", "with the regions in colours"):
         assert part in page
     assert "<oak" not in page
     assert page.count("data:image/webp") >= 3 + 4 + 4
@@ -73,11 +73,14 @@ def test_everything_is_written(pair, tmp_path):
 def test_the_same_section_is_in_the_report_of_an_explanation(pair):
     whole, alone = explain(named(), pair[0], adversarial=pair[1]), explain_perturbation(named(), *pair)
     assert whole.to_dict()["effect"] == alone.to_dict()["effect"]
-    assert set(alone.summary().splitlines()) <= set(whole.summary().splitlines())
+    # But for what the trust in each rests on.
+    own = [line for line in alone.summary().splitlines() if line.startswith("Can the regions be read one by one?")]
+    assert len(own) == 1
+    assert set(alone.summary().splitlines()) - set(own) <= set(whole.summary().splitlines())
     unchanged = explain(named(), pair[0], adversarial=pair[0])
     assert unchanged.effect is None
     assert unchanged.to_dict()["effect"] is None
-    assert "region by region" not in unchanged._repr_html_()
+    assert "Where does the perturbation act?" not in unchanged._repr_html_()
 
 
 def test_files_are_read(pair, tmp_path):
@@ -116,10 +119,10 @@ def test_a_model_without_spatial_maps_has_its_regions_drawn_on_the_image(tmp_pat
     clean = torch.rand(1, 3, 8, 8, generator=generator)
     found = explain_perturbation(classifier, clean, (clean + 0.2).clamp(0, 1), regions=Grid(4))
     assert found.effect.cams is None
-    assert any("without class activation maps" in note for note in found.notes)
+    assert any("is not compared with class activation maps" in note for note in found.notes)
     assert found.to_dict()["effect"]["cam"] is None
     found.save(tmp_path)
-    assert (tmp_path / "pictures" / "regions-clean-paper.png").is_file()
+    assert (tmp_path / "pictures" / "regions-paper.png").is_file()
     with pytest.raises(MethodError, match="Grad-CAM needs a layer"):
         explain_perturbation(classifier, clean, (clean + 0.2).clamp(0, 1), cam="gradcam")
 
@@ -158,7 +161,7 @@ def test_maps_that_hold_one_class_against_the_other_are_called_so(pair):
 
 def test_long_names_leave_the_figure_its_room(pair):
     found = explain_perturbation(named(), *pair).effect.sensitivity
-    figure = draw_effect(found, "a_long_name_" * 12, "another_" * 20)
+    figure = draw_effects(found, "a_long_name_" * 12, "another_" * 20)
     figure.canvas.draw()
     assert all(panel.get_position().width > 0.6 for panel in figure.axes)
-    assert figure.axes[0].get_legend().get_window_extent().x0 > 0
+    assert figure.legends[0].get_window_extent().x0 > 0

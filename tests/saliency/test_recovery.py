@@ -9,7 +9,7 @@ from torch import nn
 from tests.helpers.models import small
 from whyfooled import Classifier, recovery_curve
 from whyfooled.errors import ParameterError
-from whyfooled.saliency.recovery import random_maps
+from whyfooled.saliency.recovery import random_maps, shifted_maps
 from whyfooled.tensors.fills import FILLS, blurred
 
 
@@ -129,3 +129,16 @@ def test_bad_arguments_are_named(bad, message):
     image = torch.rand(1, 3, 16, 16)
     with pytest.raises(ParameterError, match=message):
         recovery_curve(small(), image, torch.tensor([0]), random_maps(image), **bad)
+
+
+def test_shifted_maps_are_the_map_elsewhere():
+    image = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    maps = torch.arange(35.0).view(1, 1, 5, 7)
+    shifted = shifted_maps(maps, image, 200, seed=1)
+    assert shifted.shape == (200, 1, 5, 7)
+    every = {tuple(maps.roll((row, column), (2, 3)).flatten().tolist()) for row in range(5) for column in range(7)}
+    found = {tuple(one.flatten().tolist()) for one in shifted}
+    # All places but its own.
+    assert found == every - {tuple(maps.flatten().tolist())}
+    assert torch.equal(shifted_maps(maps, image, 3, seed=1), shifted[:3])
+    assert not torch.equal(shifted_maps(maps, image, 3, seed=2), shifted[:3])

@@ -148,8 +148,8 @@ def test_a_report_holds_it_and_changes_nothing_else(image, tmp_path):
 
     folder = found.save(tmp_path / "out")
     page = (folder / "report.html").read_text()
-    assert "Can these maps be trusted?" in page
-    assert re.search(r"The map keeps \d+ % of its top pixels", page)
+    assert "Do the maps stay under a universal perturbation?" in page
+    assert re.search(r"the map keeps \d+\s% of its top pixels", page)
     assert json.loads((folder / "explanation.json").read_text())["trust"] == numbers["trust"]
     tensors = load_file(folder / "tensors.safetensors")
     torch.testing.assert_close(tensors["trust/delta"], found.trust.delta)

@@ -14,9 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from whyfooled._version import __version__
-from whyfooled.errors import OutputError, WhyfooledWarning, check_seed
+from whyfooled.errors import OutputError, WhyfooledWarning, check_seed, one_of
 
 INTERRUPTED, TERMINATED = 130, 143
+FORMATS = ("pdf", "svg", "png")
+"""The formats that figures are written in."""
 
 app = typer.Typer(
     add_completion=False,
@@ -46,7 +48,21 @@ Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for valu
 Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_check_seed)]
+RegionNames = Annotated[
+    Path | None,
+    typer.Option("--names", help="What the labels of --regions are called: a line for each, the first for 0; or CSV."),
+]
+Figures = Annotated[
+    str | None,
+    typer.Option(help="Write every picture and panel once more, one a file, for a paper: pdf, svg or png."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
+
+
+def check_figures(suffix: str | None) -> None:
+    """Raise `ParameterError` if figures are asked for in a format that there is not."""
+    if suffix is not None:
+        one_of("--figures", suffix, FORMATS)
 
 
 def _read_output(text: str | Path) -> Path:
@@ -59,6 +75,15 @@ def _read_output(text: str | Path) -> Path:
 def output_option(description: str, **more: Any) -> Any:
     """Make the option that says where to write."""
     return typer.Option("--output", "-o", help=description, parser=_read_output, metavar="<path>", **more)
+
+
+def write_command() -> str:
+    """Write the command that runs, as it was given, but for the folders of files."""
+    import shlex
+
+    from whyfooled.running.publishing import hide_folders
+
+    return shlex.join(["whyfooled", *map(hide_folders, sys.argv[1:])])
 
 
 def say(text: str) -> None:

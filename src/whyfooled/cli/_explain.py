@@ -11,17 +11,21 @@ import typer
 from whyfooled.cli._app import (
     Device,
     Epsilon,
+    Figures,
     Float32,
     Model,
     Quiet,
+    RegionNames,
     Seed,
     Steps,
     Weights,
     app,
+    check_figures,
     interruptible,
     output_option,
     plain_warnings,
     say,
+    write_command,
 )
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
@@ -62,7 +66,7 @@ def explain(
         str | None,
         typer.Option(
             help="Saliency methods to show beside the enhanced map, separated by commas. See: whyfooled methods.",
-            show_default="guided,deconvnet,gradient,input-x-gradient,gradcam",
+            show_default="guided,gradient,input-x-gradient,gradcam",
         ),
     ] = None,
     trust: Annotated[
@@ -78,8 +82,19 @@ def explain(
         Path | None,
         typer.Option(help="The folder of a dissection of this model: see what the attack does to hidden units."),
     ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            help="A label map of the photograph, .npy or a picture of whole numbers: see on which region it acts."
+        ),
+    ] = None,
+    names: RegionNames = None,
+    attack_in: Annotated[
+        str | None, typer.Option(help="The region of --regions, by name, in which alone the attack may act.")
+    ] = None,
     epsilon: Epsilon = None,
     steps: Steps = None,
+    figures: Figures = None,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
@@ -87,6 +102,7 @@ def explain(
 ) -> None:
     """Attack a photograph and explain why the classifier is fooled: a report, pictures, numbers, tensors."""
     # Only what an early mistake needs comes before the imports that take seconds.
+    check_figures(figures)
     overrides: dict[str, object] = {
         name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None
     }
@@ -95,6 +111,11 @@ def explain(
         raise bad_parameter(
             "--adversarial", f"takes the place of an attack and excludes {given}", adversarial, "Give one."
         )
+    for option, value in {"--names": names, "--attack-in": attack_in}.items():
+        if value is not None and regions is None:
+            raise bad_parameter(option, "is about the regions of --regions", "no --regions")
+    if attack_in is not None and adversarial is not None:
+        raise bad_parameter("--attack-in", "is for an attack that is run here", "--adversarial", "Give one.")
     if resize and trust is None:
         raise bad_parameter("--resize", "is for the perturbation of --trust", "no --trust")
 
@@ -133,15 +154,18 @@ def explain(
                 methods=chosen,
                 trust=universal,
                 units=units,
+                regions=regions,
+                names=names,
+                attack_in=attack_in,
                 seed=seed,
                 progress=progress,
             )
         explanation = replace(
             explanation,
-            parameters={**explanation.parameters, **_name_given_files(image, trust)},
+            parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
-        write_files(explanation, staging)
+        write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
 

@@ -9,15 +9,19 @@ import typer
 
 from whyfooled.cli._app import (
     Device,
+    Figures,
     Float32,
     Model,
     Quiet,
+    RegionNames,
     Seed,
     Weights,
     app,
+    check_figures,
     interruptible,
     output_option,
     plain_warnings,
+    write_command,
 )
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
@@ -42,23 +46,34 @@ def perturbation(
         Path | None,
         typer.Option(help="Take the regions of a label map, in place of a grid: .npy, or a picture of whole numbers."),
     ] = None,
+    names: RegionNames = None,
     cam: Annotated[
         str | None,
-        typer.Option(help="The maps below the regions, such as gradcam, gradcampp or cam.", show_default="gradcam"),
+        typer.Option(
+            help="The maps that the perturbation is compared with, such as gradcam, gradcampp or cam.",
+            show_default="gradcam",
+        ),
     ] = None,
     model: Model = "lite0",
     weights: Weights = None,
     float32: Float32 = False,
+    figures: Figures = None,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Show what a perturbation does, region by region: where it holds the true class down, where it lifts the other."""
+    check_figures(figures)
     given = {"--cell": cell, "--superpixels": superpixels, "--regions": regions}
     chosen = [option for option, value in given.items() if value is not None]
     if len(chosen) > 1:
         raise bad_parameter(chosen[1], f"excludes {chosen[0]}", given[chosen[1]], "Give one.")
+
+    if names is not None and regions is None:
+        raise bad_parameter("--names", "is about the regions of --regions", "no --regions")
+
+    from dataclasses import replace
 
     from whyfooled.classifier.zoo import load_classifier
     from whyfooled.explanations.of_pair import explain_perturbation
@@ -85,9 +100,12 @@ def perturbation(
                 label=label,
                 target=target,
                 regions=parts,
+                names=names,
                 cam=maps,
+                seed=seed,
                 progress=progress,
             )
-        write_files(explanation, staging)
+        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
+        write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

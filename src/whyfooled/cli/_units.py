@@ -9,15 +9,18 @@ import typer
 
 from whyfooled.cli._app import (
     Device,
+    Figures,
     Float32,
     Model,
     Quiet,
     Seed,
     Weights,
     app,
+    check_figures,
     interruptible,
     output_option,
     plain_warnings,
+    write_command,
 )
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
@@ -39,12 +42,17 @@ def explain(
     model: Model = "lite0",
     weights: Weights = None,
     float32: Float32 = False,
+    figures: Figures = None,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Show what an attack does to hidden units: which change, what they detect, and what that does to the logits."""
+    check_figures(figures)
+
+    from dataclasses import replace
+
     from whyfooled.classifier.zoo import load_classifier
     from whyfooled.explanations.of_pair import explain_units
     from whyfooled.explanations.report.folder import write_files
@@ -59,6 +67,7 @@ def explain(
             explanation = explain_units(
                 classifier, before, after, dissection, label=label, target=target, seed=seed, progress=progress
             )
-        write_files(explanation, staging)
+        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
+        write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

@@ -12,21 +12,21 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image as PILImage
 
-from whyfooled.drawing.words import percent
+from whyfooled.drawing.words import percent, tied
 
 
 def load_template(package: str, name: str, *, scripts: Sequence[str] = (), pictures: str = "") -> jinja2.Template:
     """Load a template of a package, whose own templates come before those that all pages share.
 
-    The page that it makes runs the script that all pages share and then the given ones, and shows the pictures that
-    are within it. Its content policy lets the browser run and load nothing else, whatever a class or a file is called.
+    The page that it makes runs the given scripts, and shows the pictures that are within it. Its content policy lets
+    the browser run and load nothing else, whatever a class or a file is called.
 
     Parameters
     ----------
     package, name
         The package, and the template's name in it.
     scripts
-        The names of the page's other scripts, which lie beside the template.
+        The names of the page's scripts, which lie beside the template.
     pictures
         From where else it may load pictures: sources of a content policy.
     """
@@ -39,8 +39,9 @@ def load_template(package: str, name: str, *, scripts: Sequence[str] = (), pictu
         loader=loader,
     )
     environment.filters["percent"] = percent
+    environment.filters["tied"] = tied
     environment.filters["share"] = lambda value: "–" if value is None else percent(value)
-    parts = [loader.get_source(environment, script)[0] for script in ("page.js", *scripts)]
+    parts = [loader.get_source(environment, script)[0] for script in scripts]
     script = "\n".join(['"use strict";', *parts])
     policy = _write_policy(script, pictures)
     return environment.get_template(name, globals={"script": Markup(script), "policy": policy})

@@ -81,3 +81,36 @@ def draw_delta(delta: Image, factor: float) -> PILImage.Image:
     if len(delta) not in (1, 3):
         delta = delta.gather(0, delta.abs().argmax(0, keepdim=True))
     return to_picture(torch.clamp(0.5 + factor * delta, 0, 1))
+
+
+_NEGATIVE, _POSITIVE = (43, 123, 200), (222, 52, 42)
+
+_LIFT = 0.6
+"""Exponent that lifts weak values of a layer, which thin colour would hide on a dark page."""
+
+
+def draw_signed_layer(values: Tensor, end: float) -> PILImage.Image:
+    """Draw values (h,w) as a layer: red where they are positive, blue where negative, the more opaque the larger.
+
+    On a white page it is what a map from blue over white to red is, and on a dark one it does not glare.
+    """
+    strength = (values.abs().double() / end).clamp(0, 1).pow(_LIFT)
+    signs = (values > 0).unsqueeze(2)
+    colour = torch.where(signs, torch.tensor(_POSITIVE), torch.tensor(_NEGATIVE))
+    layer = torch.cat([colour, (255 * strength).round().unsqueeze(2)], dim=2).to(torch.uint8)
+    # What cannot be seen has one colour, which takes less room.
+    layer[layer[..., 3] == 0] = 0
+    return PILImage.fromarray(layer.cpu().numpy(), "RGBA")
+
+
+def draw_heat(sizes: Tensor, end: float, image: Image) -> PILImage.Image:
+    """Draw sizes (h,w), from 0 to an end, as heat over an image (c,h,w) in dark grey."""
+    strength = (sizes.double() / end).clamp(0, 1)
+    colours = torch.from_numpy(matplotlib.colormaps["inferno"](0.35 + 0.65 * strength.numpy())[..., :3].copy())
+    cover = strength.pow(0.8).unsqueeze(2)
+    grey = _DIMMED * image.double().mean(0).clamp(0, 1).unsqueeze(2)
+    return PILImage.fromarray((255 * ((1 - cover) * grey + cover * colours)).round().to(torch.uint8).numpy())
+
+
+_DIMMED = 0.6
+"""How much of a photograph's light is left below heat."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,6 +16,10 @@ INK = "#010203"
 
 COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c2255c", "#5c940d")
 DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
+
+
+PANEL_SIZE = (4.7, 3.1)
+"""Width and height, in inches, of a panel that stands alone: as wide as a phone, where its text is read too."""
 
 
 def plain_text(name: str) -> str:
@@ -37,14 +44,30 @@ def as_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def as_file(figure: Figure, suffix: str) -> bytes:
+    """Draw a figure as a file for a paper, on white, with text that stays text; the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    dates: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix, {})
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "whyfooled"}):
+        figure.savefig(buffer, format=suffix, dpi=300, facecolor="white", metadata=dates)
+    return buffer.getvalue()
+
+
 def as_svg(figure: Figure) -> str:
     """Draw a figure in `INK` as an SVG element whose text and lines have the colour of the text around it."""
     figure.patch.set_alpha(0)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "whyfooled"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    drawing = buffer.getvalue()
-    return drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+    drawing = _METADATA.sub("", buffer.getvalue())
+    drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+    # Several drawings stand in one page, where no two elements may have one name.
+    prefix = hashlib.blake2b(drawing.encode(), digest_size=4).hexdigest()
+    return _NAMES.sub(rf"\g<before>i{prefix}-", drawing)
+
+
+_METADATA = re.compile(r"<metadata>.*?</metadata>\s*", flags=re.DOTALL)
+_NAMES = re.compile(r"""(?P<before>\bid="|href="#|url\(#)""")
 
 
 KIND_COLOURS = {"suppression": "#1c7ed6", "promotion": "#d9480f", "balanced": "#e8a600", "inert": "#868e96"}

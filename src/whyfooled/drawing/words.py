@@ -24,3 +24,13 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """Write names as a sentence lists them: "a, b and c"; those after the first few are counted."""
     kept = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
     return " and ".join(filter(None, [", ".join(kept[:-1]), *kept[-1:]]))
+
+
+def shortened(name: str, longest: int = 40) -> str:
+    """Cut a name that would leave no room for anything else."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def tied(text: str) -> str:
+    """Keep numbers and their per cent signs on one line."""
+    return text.replace(" %", "\u00a0%")

@@ -18,7 +18,8 @@ from whyfooled.classifier.classifier import check_pixels, strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import bad_parameter, hearing
-from whyfooled.images import is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
+from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
+from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
 from whyfooled.registry import describe, parse, with_seed
 from whyfooled.running.provenance import Stages, versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
@@ -58,6 +59,7 @@ class Fields(TypedDict):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     passes: dict[str, Passes]
+    by_chance: FooledByChance | None
 
 
 def collect_fields(
@@ -65,6 +67,7 @@ def collect_fields(
     case: Case,
     stages: Stages,
     *,
+    by_chance: FooledByChance | None,
     image: object,
     notes: Iterable[str],
     parameters: Mapping[str, Any],
@@ -77,6 +80,8 @@ def collect_fields(
         The classifier, and what is explained.
     stages
         What was done for it, all of it.
+    by_chance
+        What random perturbations of the same length do.
     image
         The image as it was given.
     notes
@@ -102,12 +107,23 @@ def collect_fields(
                 "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
                 **case.parameters,
                 **parameters,
+                "threads": torch.get_num_threads(),
+                "digests": {"clean image": content_digest(case.clean[0]), "model": classifier.digest()},
                 "versions": versions(),
             }
         ),
         "seconds": stages.seconds,
         "passes": stages.passes,
+        "by_chance": by_chance,
     }
+
+
+def fool_by_chance(classifier: Classifier, case: Case, stages: Stages, seed: int = 0) -> FooledByChance | None:
+    """Add random perturbations as long as the attack's to the clean image, if there is an attack's."""
+    if torch.equal(case.clean, case.adversarial):
+        return None
+    with stages.stage("random perturbations"):
+        return count_fooled_by_chance(classifier, case.clean, case.adversarial, case.true, seed=seed)
 
 
 def _note_channels(images: Images) -> Iterator[str]:
@@ -168,6 +184,7 @@ def make_case(
     adversarial: str | Path | Images | None = None,
     label: str | int | None = None,
     target: str | int | None = None,
+    mask: Tensor | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Case:
@@ -187,6 +204,8 @@ def make_case(
         The true class (name or index); the class predicted on the clean image if None.
     target
         The class that the attack is to reach (name or index); any wrong one if None.
+    mask
+        (1,1,h,w) Which pixels the attack may change; all if None.
     seed
         Seed of the attack.
     progress
@@ -214,7 +233,7 @@ def make_case(
         given["attack"] = None
     else:
         chosen = _choose_attack(attack, seed)
-        result = run_attack(chosen, classifier, clean, goal, progress=progress)
+        result = run_attack(chosen, classifier, clean, goal, mask=mask, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
         given["attack_parameters"] = _describe_parameters(chosen)
     return _build_case(classifier, result, true, aim, given)

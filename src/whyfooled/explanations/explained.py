@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from whyfooled.classifier.passes import Passes
+from whyfooled.perturbation.by_chance import FooledByChance
 from whyfooled.perturbation.effect import Effect
+from whyfooled.perturbation.named_effect import NamedEffect
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.recovery import RecoveryCurves
 from whyfooled.types import Image, Outcome
@@ -43,6 +45,8 @@ class Explained(ABC):
         How long each stage took.
     passes
         Images sent through the classifier, forwards and backwards, in each stage.
+    by_chance
+        How many random perturbations of the same length fool the classifier too; None where nothing was changed.
     headline
         The maps of enhanced guided backpropagation (of the gradient, where its rule cannot hold on the model).
     evidence
@@ -51,6 +55,8 @@ class Explained(ABC):
         One for each map, then for the size of the perturbation, then for random orders.
     effect
         What the perturbation does, region by region.
+    named
+        What the perturbation does on regions with names.
     trust
         How much the clean image's maps change under a universal perturbation.
     units
@@ -69,10 +75,12 @@ class Explained(ABC):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     passes: dict[str, Passes]
+    by_chance: FooledByChance | None = None
     headline: Evidence | None = None
     evidence: tuple[Evidence, ...] = ()
     recovery: tuple[RecoveryCurves, ...] = ()
     effect: Effect | None = None
+    named: NamedEffect | None = None
     trust: Trust | None = None
     units: UnitChanges | None = None
 
@@ -90,3 +98,8 @@ class Explained(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.outcome}: {self.names[self.true]} -> {self.names[self.wrong]})"
+
+
+def list_evidence(explained: Explained) -> tuple[Evidence, ...]:
+    """Return every method's maps, the headline's first; none if there are none."""
+    return () if explained.headline is None else (explained.headline, *explained.evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 from whyfooled.drawing.html import wrap_for_notebook
 from whyfooled.explanations.explained import Explained
@@ -29,8 +29,15 @@ class _Reported(Explained):
         """Return a short account in plain text."""
         return write_account(self.to_dict())
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, figures: Literal["pdf", "svg", "png"] | None = None) -> Path:
         """Write ``report.html``, pictures, tables, tensors, and every number in a JSON file; all or nothing.
+
+        Parameters
+        ----------
+        folder
+            Where to write.
+        figures
+            The format in which every picture and panel is written once more, one a file, as a paper needs it.
 
         Raises
         ------
@@ -38,7 +45,7 @@ class _Reported(Explained):
             If the folder cannot be written; then nothing is.
         """
         with output_folder(folder) as staging:
-            write_files(self, staging)
+            write_files(self, staging, figures)
         return Path(folder)
 
     def _repr_html_(self) -> str:

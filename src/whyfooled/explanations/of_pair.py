@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image as PILImage
+from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import hearing
-from whyfooled.explanations.case import collect_fields, make_case, read_clean_image
+from whyfooled.errors import bad_parameter, hearing
+from whyfooled.explanations.case import collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
+from whyfooled.explanations.named import describe_named, find_named, read_named_regions
+from whyfooled.images import is_tensor_file, read_photograph
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
+from whyfooled.perturbation.sensitivity import choose_batch_size
 from whyfooled.registry import parse
 from whyfooled.running.provenance import Stages
 from whyfooled.types import Images, Progress, silent
@@ -28,7 +32,9 @@ def explain_perturbation(
     label: str | int | None = None,
     target: str | int | None = None,
     regions: Regions | None = None,
+    names: str | Path | None = None,
     cam: Any = None,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> PerturbationExplanation:
     """Explain what the perturbation between two images does: which regions hold the true class down or lift the other.
@@ -49,8 +55,13 @@ def explain_perturbation(
         where that is the true one, the strongest other.
     regions
         How the image is divided: a `Grid`, `Superpixels` or a label map; `Grid` if None.
+    names
+        The file that names the labels of a label map, which may then have the photograph's size too: the explanation
+        says what the perturbation does on each name.
     cam
         The class activation maps, or their name as on the command line; Grad-CAM if None, where the model allows it.
+    seed
+        Seed of the random perturbations that the given one is compared with.
     progress
         Called with the steps done, the steps in all, and what is being done.
 
@@ -63,11 +74,22 @@ def explain_perturbation(
     MethodError
         If class activation maps were asked for and the model has none.
     """
+    if names is not None and not isinstance(regions, Tensor):
+        raise bad_parameter("names", "is about the regions of a label map", "no label map in `regions`")
     stages = Stages(classifier, progress)
     with hearing() as heard:
-        before = read_clean_image(classifier, clean, adversarial)
+        photograph: Any = clean
+        if isinstance(clean, (str, Path)) and not is_tensor_file(Path(clean)):
+            photograph = read_photograph(clean)
+        before = read_clean_image(classifier, photograph, adversarial)
+        places = None
+        if names is not None and isinstance(regions, Tensor):
+            places = read_named_regions(classifier, photograph, before, regions, names)
+            regions = places.labels
         with stages.stage("predictions"):
             case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
+        by_chance = fool_by_chance(classifier, case, stages, seed)
+        named = None if places is None else find_named(classifier, case, places, stages)
         with stages.stage("regions"):
             maps = parse("saliency", cam, argument="cam") if isinstance(cam, str) else cam
             effect = find_effect(
@@ -85,11 +107,18 @@ def explain_perturbation(
             classifier,
             case,
             stages,
+            by_chance=by_chance,
             image=clean,
             notes=[*effect.notes, *heard],
-            parameters={"regions": effect.regions},
+            parameters={
+                "regions": effect.regions,
+                "seed": seed,
+                **describe_named(None, names),
+                "batch_size": {"regions": choose_batch_size(classifier.device)},
+            },
         ),
         effect=effect,
+        named=named,
     )
 
 
@@ -143,6 +172,7 @@ def explain_units(
         before = read_clean_image(classifier, clean, adversarial)
         with stages.stage("predictions"):
             case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
+        by_chance = fool_by_chance(classifier, case, stages, seed)
         with stages.stage("units"):
             changes = find_unit_changes(
                 classifier,
@@ -160,6 +190,7 @@ def explain_units(
             classifier,
             case,
             stages,
+            by_chance=by_chance,
             image=clean,
             notes=[*changes.notes, *heard],
             parameters={"dissection": str(dissection), "draws": draws, "seed": seed},

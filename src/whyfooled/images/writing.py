@@ -18,7 +18,7 @@ from whyfooled.errors import OutputError
 from whyfooled.images.holding import HeldError, hold
 
 _PREFIX, _LOCK = ".whyfooled-", ".lock"
-_PARTS = ("pictures", "regions.csv", "units.csv")
+_PARTS = ("pictures", "figures", "regions.csv", "named.csv", "units.csv")
 """What a page may have beside it, and another one may not."""
 _UNDO, _DONE, _EARLIER, _ADDED = "undo", "done", "earlier", "added"
 

@@ -91,7 +91,7 @@ def find_effect(
     if isinstance(cams, MethodError):
         if cam is not None:
             raise cams
-        notes.append(f"Regions are drawn on the image itself, without class activation maps. {cams}")
+        notes.append(f"The perturbation is not compared with class activation maps. {cams}")
     return Effect(
         regions=_describe_regions(parts, exact),
         sensitivity=exact.to("cpu"),

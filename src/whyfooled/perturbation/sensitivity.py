@@ -268,9 +268,14 @@ def sensitivity(
     if method == "gradient":
         changes = _gradient_changes(classifier, clean, adversarial, pair, labels)
     else:
-        size = (4 if clean.device.type == "cpu" else 64) if batch_size is None else batch_size
+        size = choose_batch_size(clean.device) if batch_size is None else batch_size
         changes = _exact_changes(classifier, clean, adversarial, pair, labels, linf > 0, size, progress)
     return Sensitivity(labels, changes[..., 0], changes[..., 1], l2, linf, inert, floor)
+
+
+def choose_batch_size(device: torch.device) -> int:
+    """Return how many images are evaluated at once unless told otherwise: so few on a CPU that its caches hold them."""
+    return 4 if device.type == "cpu" else 64
 
 
 def check_shares(inert: float, floor: float) -> None:

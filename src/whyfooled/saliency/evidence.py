@@ -46,3 +46,12 @@ class Evidence:
         clean, adversarial = self.maps.flatten(2).double()
         wrong, true = torch.cosine_similarity(clean, adversarial, dim=1).tolist()
         return wrong, true
+
+    def class_similarity(self) -> tuple[float, float]:
+        """Compare the wrong class's map with the true one's, by cosine: of the clean image, of the adversarial one.
+
+        A method whose maps hardly depend on the class stays the same under an attack whatever the model makes of it.
+        """
+        wrong, true = self.maps.transpose(0, 1).flatten(2).double()
+        clean, adversarial = torch.cosine_similarity(wrong, true, dim=1).tolist()
+        return clean, adversarial

@@ -20,6 +20,19 @@ from whyfooled.types import Classes, Images, Maps, PerImage
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """Shares of the pixels at which recovery is measured unless told otherwise."""
 
+RANDOM, SHIFTED, SIZE = (
+    "Control: random order",
+    "Control: the first map, shifted",
+    "Control: size of the perturbation",
+)
+"""What orders are called that come from no saliency method: any method must beat them to say anything."""
+
+BATCH_SIZE = 6
+"""How many perturbed images are classified at once unless told otherwise: small batches stay in a CPU's caches."""
+
+VERDICT_FILL: Fill = "zero"
+"""What perturbed pixels become in the one test that a report's verdict on a map rests on. [ours]"""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -69,7 +82,7 @@ def recovery_curve(
     fill: Fill = "zero",
     origin: Images | None = None,
     seed: int = 0,
-    batch_size: int = 6,
+    batch_size: int = BATCH_SIZE,
 ) -> RecoveryCurve:
     """Perturb the most salient pixels of adversarial images and see whether the true class comes back.
 
@@ -135,6 +148,22 @@ def random_maps(images: Images, seed: int = 0) -> Maps:
     return uniform(images, image_generators(images, seed))[:, :1]
 
 
+def shifted_maps(
+    maps: Float[Tensor, "1 d h w"], images: Float[Tensor, "1 c h w"], count: int, seed: int = 0
+) -> Float[Tensor, "k d h w"]:
+    """Shift the map (1,d,h,w) of an image (1,c,h,w) to (k,d,h,w) other places, drawn at random; what leaves comes back.
+
+    They have the map's values, and lie as close together as its own do, which spares more of an image than pixels do
+    that are drawn one by one; only the place says nothing. [ours]
+    """
+    (generator,) = image_generators(images, seed)
+    height, width = maps.shape[-2:]
+    if height * width < 2:
+        return maps.expand(count, -1, -1, -1)
+    places = torch.randint(1, height * width, (count,), generator=generator).tolist()
+    return torch.cat([maps.roll(divmod(place, width), (2, 3)) for place in places])
+
+
 def _ranks(maps: Maps, generators: list[torch.Generator]) -> Tensor:
     """Rank (n,h,w) each image's pixels, the most salient 0."""
     saliency = maps.sum(1).flatten(1)
@@ -157,7 +186,10 @@ class RecoveryCurves:
         Where the order comes from.
     curves
         For each fill, the curve; of several orders if the order is random, else of one.
+    control
+        Whether the order comes from no saliency method, and is there for others to be compared with.
     """
 
     title: str
     curves: dict[str, RecoveryCurve]
+    control: bool = False

@@ -5,13 +5,20 @@ import re
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.helpers.models import linear
-from whyfooled.drawing.pictures import Scale
+from whyfooled.drawing.pictures import draw_heat
 from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.effect import collect_effect_numbers, write_effect_sentences
-from whyfooled.explanations.report.effect_figure import draw_effect
-from whyfooled.explanations.report.region_picture import PALETTES, draw_regions
+from whyfooled.explanations.report.effect import WHAT_EFFECT_IS, collect_effect_numbers, write_effect_sentences
+from whyfooled.explanations.report.effect_figure import draw_effects, draw_ratios
+from whyfooled.explanations.report.region_picture import (
+    PALETTES,
+    draw_grey,
+    draw_regions,
+    list_drawn_regions,
+    trace_kinds,
+)
 from whyfooled.perturbation import Grid, Superpixels, sensitivity
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.saliency.evidence import Evidence
@@ -86,8 +93,9 @@ def test_the_numbers_are_those_of_a_known_effect():
     ],
 )
 def test_a_sentence_says_what_most_of_the_effect_is_where_and_how_few_regions_carry_it(drops, gains, sentence):
-    end = " of it." if "%" in sentence else "."
-    assert write_effect_sentences(known(drops, gains)[1], "oak", "elm") == [sentence + end]
+    said = write_effect_sentences(known(drops, gains)[1], "oak", "elm")
+    # What an effect is comes before any number of it.
+    assert said == ([WHAT_EFFECT_IS, f"{sentence} of it."] if "%" in sentence else [f"{sentence}."])
 
 
 def test_a_sentence_says_how_the_perturbation_lies_to_the_maps():
@@ -99,7 +107,7 @@ def test_a_sentence_says_how_the_perturbation_lies_to_the_maps():
     at = found["cam"]["interpretability"]["true"]["quantile"].index(0.5)
     assert found["cam"]["interpretability"]["true"]["score"][at] == pytest.approx(1 / 3)
     assert found["cam"]["interpretability"]["true"]["chance"][at] == pytest.approx(1 / 3)
-    said = write_effect_sentences(found, "oak", "elm")[1]
+    said = write_effect_sentences(found, "oak", "elm")[-1]
     shares = re.findall(r"(\d+) %", said)
     at = found["cam"]["interpretability"]["true"]["quantile"].index(0.3)
     expected = [100 * found["cam"]["interpretability"][cls]["score"][at] for cls in ("true", "wrong")]
@@ -110,53 +118,70 @@ def test_a_sentence_says_how_the_perturbation_lies_to_the_maps():
 
 def test_a_sentence_says_if_the_regions_together_do_something_else():
     _, found = known([1] * 9, [1] * 9)
-    assert len(write_effect_sentences(found, "oak", "elm")) == 1
+    assert len(write_effect_sentences(found, "oak", "elm")) == 2
     found["sum_over_regions"] = {"true": -3.0, "wrong": 2.4}
     assert found["logit_change"] == {"true": pytest.approx(-9), "wrong": pytest.approx(9)}
-    said = write_effect_sentences(found, "oak", "elm")[1]
+    said = write_effect_sentences(found, "oak", "elm")[2]
     assert said.startswith("Removed from one region at a time, the perturbation accounts for 30 % of what it changes")
 
 
-def test_regions_have_the_colours_of_their_kinds_and_inert_ones_none():
+def pixels_of(figure):
+    """Draw a figure of 12 × 12 pixels so that each has 8 × 8 of its own, and return those (12, 8, 12, 8, 3)."""
+    figure.set_dpi(96 / figure.get_figwidth())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].astype(int).reshape(12, 8, 12, 8, 3)
+
+
+def test_regions_have_the_colours_of_their_kinds_over_a_grey_photograph_and_inert_ones_none():
     effect, _ = known(drops=[4, 1, 0, 0, 0, 0, 0, 0, 0], gains=[0, 1, 3, 0, 0, 0, 0, 0, 0])
-    grey = torch.full((3, 12, 12), 0.25)
-    drawn = {
-        name: np.asarray(draw_regions(effect.sensitivity, grey, None, None, palette)).astype(int)
-        for name, palette in PALETTES.items()
-    }
-    paper = drawn["paper"]
-    # The border of a region is opaque.
-    assert paper[3, 0].tolist() == [255] * 3
-    assert paper[3, 4].tolist() == [128] * 3
-    assert paper[3, 8].tolist() == [0] * 3
-    assert paper[8, 8].tolist() == [64] * 3
-    # The strongest region is nearly opaque inside, a weaker one less so.
-    assert paper[0, 0, 0] > 240
-    assert paper[0, 8, 0] < 64
-    blind = drawn["colour-blind"]
-    assert blind[8, 8].tolist() == [64] * 3
-    assert blind[0, 0, 2] > blind[0, 0, 0]
-    assert blind[0, 8, 0] > blind[0, 8, 2]
-    assert PALETTES["paper"].of("balanced") == "#808080"
+    image = torch.zeros(3, 12, 12)
+    image[0] = 0.75
+    blind, paper = (pixels_of(draw_regions(effect.sensitivity, image, palette)) for palette in PALETTES.values())
+    assert next(iter(PALETTES)) == "colour-blind"
+    inert = blind[9, 4, 9, 4]
+    assert inert.tolist() == [64] * 3
+    # Suppression is blue, promotion orange; white and black in the paper.
+    assert blind[1, 4, 1, 4, 2] > blind[1, 4, 1, 4, 0] > 64
+    assert blind[1, 4, 9, 4, 0] > blind[1, 4, 9, 4, 2]
+    assert paper[1, 4, 1, 4].min() > 150
+    assert paper[1, 4, 9, 4].max() < 64
+    # The stronger of two is the more opaque.
+    strong, _, weak = (one.opacity for one in list_drawn_regions(effect.sensitivity)[:3])
+    assert strong > weak > 0
 
 
-def test_the_map_is_drawn_below_the_regions():
-    effect, _ = known(drops=[4, 0, 0, 0, 0, 0, 0, 0, 0], gains=[0] * 9)
-    cam = torch.zeros(1, 12, 12)
-    cam[0, 8:, 8:] = 1
-    grey = torch.full((3, 12, 12), 0.5)
-    picture = np.asarray(
-        draw_regions(effect.sensitivity, grey, cam, Scale(1.0, False), PALETTES["colour-blind"])
-    ).astype(int)
-    assert picture[10, 10].min() > picture[6, 6].max() + 100
+def test_outlines_are_of_all_regions_of_a_kind_together():
+    effect, _ = known(drops=[4, 4, 0, 0, 0, 0, 0, 0, 3], gains=[0, 0, 3, 0, 0, 0, 0, 0, 0])
+    outlines = trace_kinds(effect.sensitivity)
+    assert {kind: len(loops) for kind, loops in outlines.items()} == {"suppression": 2, "promotion": 1, "balanced": 0}
+    assert sorted(outlines["suppression"], key=min)[0] == [(0, 0), (8, 0), (8, 4), (0, 4)]
 
 
-def test_the_figure_is_of_one_ink_and_shows_the_carriers():
+def test_regions_are_listed_from_the_strongest_and_untouched_ones_are_not():
+    effect, _ = known(drops=[1, 4, 0, 0, 2, 0, 0, 0, 0], gains=[0] * 9)
+    listed = list_drawn_regions(effect.sensitivity)
+    assert [one.region for one in listed][:3] == [1, 4, 0]
+    assert len(listed) == 9
+    assert [one.opacity for one in listed][3:] == [0.0] * 6
+    assert listed[0].loops == [[(4, 0), (8, 0), (8, 4), (4, 4)]]
+
+
+def test_heat_is_brighter_where_more_was_changed_and_leaves_the_photograph_elsewhere():
+    sizes = torch.zeros(2, 2)
+    sizes[0, 0], sizes[0, 1] = 1.0, 0.3
+    picture = np.asarray(draw_heat(sizes, 1.0, torch.full((3, 2, 2), 0.5))).astype(int)
+    assert picture[0, 0].sum() > picture[0, 1].sum()
+    assert len(set(picture[1, 1])) == 1
+    assert np.asarray(draw_grey(torch.full((3, 2, 2), 0.5))).tolist() == [[128, 128], [128, 128]]
+
+
+def test_the_figures_are_of_one_ink_and_one_panel_each_and_show_the_carriers():
     effect, _ = known([4, 1, 0, 0, 0, 0, 0, 0, 0], [1, 1, 3, 0, 0, 0, 0, 0, 0])
-    figure = draw_effect(effect.sensitivity, "oak $1 & $2", "elm", ink=INK)
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert texts == ["2 carry 80 %"]
-    drawing = as_svg(figure)
+    effects, ratios = draw_effects(effect.sensitivity, "oak $1 & $2", "elm", ink=INK), draw_ratios(effect.sensitivity)
+    assert [len(figure.axes) for figure in (effects, ratios)] == [1, 1]
+    assert [text.get_text() for text in effects.axes[0].texts] == ["2 carry 80 %"]
+    drawing = as_svg(effects)
     assert drawing.startswith("<svg")
     assert INK not in drawing
 

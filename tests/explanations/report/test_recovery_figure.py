@@ -1,21 +1,78 @@
-"""The figure of a recovery in a page."""
+"""The figure of a recovery: lines, or a cell for each difference where they would be too many."""
 
-from whyfooled.drawing.style import INK, as_svg
+import re
+
+import numpy as np
+import pytest
+
+from whyfooled.drawing.figures.differences import MOST_LINES
+from whyfooled.drawing.style import INK, as_file, as_svg
 from whyfooled.explanations.report.recovery_figure import draw_recovery
+from whyfooled.saliency.recovery import RANDOM
 
 
-def test_the_figure_takes_on_the_colour_of_the_text_around_it():
-    curve = {"fraction": [0.1, 0.2], "probability": [0.2, 0.6], "probability_std": [0.1, 0.1], "recovered": [0.0, 1.0]}
-    fills = dict.fromkeys(("zero", "mean", "noise", "blur"), curve)
-    found = {
-        "true": {"name": "oak $1 & <2> $_", "probability": {"adversarial": 0.1}},
-        "recovery": [
-            {"title": "Gradient", "orders": 1, "fills": fills},
-            {"title": "Random", "orders": 5, "fills": fills},
-        ],
+def curve(*probability, orders=1):
+    return {
+        "orders": orders,
+        "fraction": [0.1, 0.2],
+        "probability": list(probability),
+        "probability_std": [0.1, 0.1],
+        "shares_right": [1] * orders,
     }
-    drawing = as_svg(draw_recovery(found, ink=INK))
+
+
+def numbers(methods=1):
+    fills = ("zero", "mean", "noise", "blur")
+    own = [
+        {"title": f"Method {k}", "control": False, "fills": {fill: curve(0.2 + 0.05 * k, 0.6) for fill in fills}}
+        for k in range(methods)
+    ]
+    random = {"title": RANDOM, "control": True, "fills": {fill: curve(0.3, 0.5, orders=5) for fill in fills}}
+    return {"true": {"name": "oak $1 & <2> $_", "probability": {"adversarial": 0.1}}, "recovery": [*own, random]}
+
+
+@pytest.mark.parametrize("methods", [1, MOST_LINES])
+def test_the_figure_takes_on_the_colour_of_the_text_around_it(methods):
+    drawing = as_svg(draw_recovery(numbers(methods), "zero", ink=INK))
     assert drawing.startswith("<svg")
     assert "currentColor" in drawing
     assert "#010203" not in drawing
-    assert drawing == as_svg(draw_recovery(found, ink=INK))
+    assert drawing == as_svg(draw_recovery(numbers(methods), "zero", ink=INK))
+
+
+def test_two_drawings_in_one_page_share_no_names():
+    drawings = [as_svg(draw_recovery(numbers(), fill, ink=INK)) for fill in ("zero", "blur")]
+    names = [re.findall(r'\bid="([^"]+)"', drawing) for drawing in drawings]
+    assert len(set(names[0])) == len(names[0]) > 5
+    assert not set(names[0]) & set(names[1])
+    for drawing, own in zip(drawings, names, strict=True):
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawing)) <= set(own)
+        assert "<metadata" not in drawing
+
+
+def test_there_are_eight_lines_at_most_and_then_differences_from_random_orders():
+    lines = draw_recovery(numbers(MOST_LINES - 1), "zero").axes[0].get_lines()
+    assert len(lines) == MOST_LINES
+    assert [line.get_label() for line in lines][::7] == [
+        "Method 0: 1",
+        "Control: random order, 5 times (± 1 σ): 1",
+    ]
+    figure = draw_recovery(numbers(MOST_LINES), "zero")
+    panel = figure.axes[0]
+    assert not panel.get_lines()
+    shown = np.array([float(text.get_text()) for text in panel.texts]).reshape(MOST_LINES, 2)
+    # In percentage points: 20 + 5 k less 30, and 60 less 50.
+    assert shown[:, 0].tolist() == [5 * k - 10 for k in range(MOST_LINES)]
+    assert shown[:, 1].tolist() == [10] * MOST_LINES
+    assert "5 random orders" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_a_file_for_a_paper_is_the_same_each_time(suffix, start):
+    figure = draw_recovery(numbers(), "zero")
+    written = as_file(figure, suffix)
+    assert written.startswith(start)
+    assert written == as_file(draw_recovery(numbers(), "zero"), suffix)
+    if suffix == "svg":
+        # Letters, not their outlines: a journal's editor wants to change the font.
+        assert b"Method 0" in written

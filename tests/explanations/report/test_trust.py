@@ -93,6 +93,15 @@ def test_the_verdict_follows_what_stays_and_what_chance_leaves(kept, random, end
     assert end in sentence
 
 
+def test_a_method_that_is_blind_to_classes_is_not_praised_for_staying():
+    end = "This method's maps hardly depend on the class, so that they stay says nothing."
+    for kept, praised in ((0.9, True), (0.2, False)):
+        found = collect_trust_numbers(known(kept, [0.95]), NAMES, blind=["gradient"])
+        assert write_verdict(found["methods"][0], found).endswith(end) == praised
+        found = collect_trust_numbers(known(kept, [0.95]), NAMES, blind=["guided"])
+        assert end not in write_verdict(found["methods"][0], found)
+
+
 def test_a_map_is_not_blamed_where_the_prediction_changes():
     changed = (5.0, 3.0, 1.0)
     assert said(0.1, [0.9], logits=changed).endswith(

@@ -37,11 +37,11 @@ def test_the_layer_whose_detectors_carry_most_is_told_of_with_net_sums():
     assert told(first, second, layer("c")) == [
         "In a the 4 of 20 units (20 %) that detect a concept carry -0.80 of -4.00 in the logit of oak (20 %) and +0.60 "
         "of +5.00 in the logit of elm (12 %, less than their share), most of it sky (-1.20 and +0.50).",
-        "10 of the 20 units of a change at all, 70 % of these more than under any of 4 random perturbations of equal "
-        "length (by chance 20 %).",
+        "7 of the 10 units of a that change at all change more under the attack than under any of 4 random "
+        "perturbations of the same length; by chance 2 of them would.",
     ]
     assert told(second, first) == told(first, second)
-    assert told(layer("a", concept("sky", -1, 1), moving=20))[1].startswith("All 20 units of a change, 70 % of these")
+    assert told(layer("a", concept("sky", -1, 1), moving=20))[1].startswith("14 of the 20 units of a change more")
 
 
 def test_what_goes_the_other_way_is_not_carried():

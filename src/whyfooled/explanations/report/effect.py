@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from whyfooled.drawing.pictures import scale_of
+from whyfooled.explanations.report.evidence import measure_similarities
 from whyfooled.perturbation import KINDS, Sensitivity, interpretability_curve
 from whyfooled.perturbation.effect import Effect
 from whyfooled.saliency.evidence import Evidence
@@ -100,6 +102,7 @@ def _collect_cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
         "title": cams.title,
         "summary": cams.summary,
         "contrastive": cams.contrastive,
+        **measure_similarities(cams),
         "scale": {"end": scale.end, "signed": scale.signed},
         "interpretability": {
             cls: {
@@ -138,8 +141,19 @@ def _find_place(density: Tensor) -> str | None:
     return name if share >= MOSTLY_HALF else None
 
 
+WHAT_EFFECT_IS = (
+    "A region's effect is how much the scores (logits) of the two classes change when the perturbation is removed "
+    "there alone."
+)
+
+
 def write_effect_sentences(numbers: dict[str, Any], true: str, wrong: str) -> list[str]:
-    """Say what most of the effect is and where, how few regions carry it, and how it lies to the maps."""
+    """Say what an effect is, what most of it is and where, how few regions carry it, and how it lies to the maps."""
+    return [*write_place_sentences(numbers, true, wrong), *write_overlap_with_maps(numbers["cam"], true, wrong)]
+
+
+def write_place_sentences(numbers: dict[str, Any], true: str, wrong: str) -> list[str]:
+    """Say what an effect is, what most of it is and where, and how few regions carry it."""
     regions, share = numbers["regions"], numbers["suppression_share"]
     if share is None:
         return [f"In no region alone does the perturbation hold {true} down or lift {wrong}."]
@@ -150,14 +164,25 @@ def write_effect_sentences(numbers: dict[str, Any], true: str, wrong: str) -> li
         f"{100 * how_much:.0f} % of the effect {what}{where}; {few} of {regions['count']} regions "
         f"{'carries' if few == 1 else 'carry'} {100 * CARRIED:.0f} % of it."
     )
-    return [sentence, *_write_interaction(numbers), *_write_overlap_with_maps(numbers["cam"], true, wrong)]
+    return [WHAT_EFFECT_IS, sentence, *_write_interaction(numbers)]
+
+
+def find_share_alone(numbers: Mapping[str, Any]) -> float | None:
+    """Return how much of what happens between the two logits the regions account for one by one; None if nothing."""
+    changes, parts = numbers["logit_change"], numbers["sum_over_regions"]
+    whole = changes["wrong"] - changes["true"]
+    return (parts["wrong"] - parts["true"]) / whole if whole > 0 else None
+
+
+def regions_add_up(alone: float) -> bool:
+    """Tell whether regions account one by one for nearly all that the perturbation does."""
+    return ALONE[0] <= alone <= ALONE[1]
 
 
 def _write_interaction(numbers: dict[str, Any]) -> list[str]:
     """Say how much of the logits' change the regions account for one by one, if that is far from all of it."""
-    changes, parts = numbers["logit_change"], numbers["sum_over_regions"]
-    whole = changes["wrong"] - changes["true"]
-    if whole <= 0 or ALONE[0] <= (alone := (parts["wrong"] - parts["true"]) / whole) <= ALONE[1]:
+    alone = find_share_alone(numbers)
+    if alone is None or regions_add_up(alone):
         return []
     return [
         f"Removed from one region at a time, the perturbation accounts for {100 * alone:.0f} % of what it changes as a "
@@ -165,7 +190,8 @@ def _write_interaction(numbers: dict[str, Any]) -> list[str]:
     ]
 
 
-def _write_overlap_with_maps(cam: dict[str, Any] | None, true: str, wrong: str) -> list[str]:
+def write_overlap_with_maps(cam: dict[str, Any] | None, true: str, wrong: str) -> list[str]:
+    """Say how much of the perturbation lies where the class activation maps are strongest."""
     if cam is None:
         return []
     shares = []

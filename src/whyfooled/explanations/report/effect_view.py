@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image as PILImage
+from matplotlib.figure import Figure
 
 from whyfooled.drawing.html import write_data_uri
-from whyfooled.drawing.pictures import Scale
-from whyfooled.drawing.style import INK, as_png, as_svg
-from whyfooled.explanations.report.effect_figure import draw_effect
-from whyfooled.explanations.report.evidence_view import CLASSES, draw_maps, prepare_maps
-from whyfooled.explanations.report.region_picture import PALETTES, draw_ramp, draw_regions
+from whyfooled.drawing.pictures import draw_heat
+from whyfooled.drawing.shapes import write_path
+from whyfooled.drawing.style import INK, as_svg
+from whyfooled.explanations.report.effect import write_overlap_with_maps, write_place_sentences
+from whyfooled.explanations.report.effect_figure import draw_effects, draw_ratios
+from whyfooled.explanations.report.evidence_view import prepare_maps
+from whyfooled.explanations.report.region_picture import (
+    DRAWN_KINDS,
+    PALETTES,
+    DrawnRegion,
+    draw_grey,
+    draw_heat_ramp,
+    draw_regions,
+    draw_sizes,
+    end_of_sizes,
+    list_drawn_regions,
+    measure_sizes,
+    trace_kinds,
+)
+from whyfooled.perturbation import Sensitivity
 from whyfooled.perturbation.effect import Effect
 from whyfooled.types import Image
 
-_SHOWN = (("clean", "true"), ("adversarial", "wrong"))
-"""What the regions are drawn on: each image, and the map of the class that it is given (Xu et al. 2019, fig. 1)."""
+TABLED = 10
+"""How many of the strongest regions a page lists."""
 
 
-def prepare_effect(effect: Effect, numbers: dict[str, Any], images: dict[str, Image]) -> dict[str, Any]:
+def prepare_effect(effect: Effect, numbers: dict[str, Any], clean: Image, delta: Image) -> dict[str, Any]:
     """Prepare what a page shows of an effect.
 
     Parameters
@@ -28,55 +43,72 @@ def prepare_effect(effect: Effect, numbers: dict[str, Any], images: dict[str, Im
         What the perturbation does.
     numbers
         The numbers of the page, the effect's among them.
-    images
-        (c,h,w) The ``"clean"`` and the ``"adversarial"`` image.
+    clean, delta
+        (c,h,w) The image before, and what was added.
     """
     facts = numbers["effect"]
     names = (numbers["true"]["name"], numbers["wrong"]["name"])
-    pictures = _draw_regions(effect, facts, images)
-    end = None if effect.cams is None else facts["cam"]["scale"]["end"]
+    sensitivity, sizes = effect.sensitivity, measure_sizes(delta)
+    drawn = list_drawn_regions(sensitivity)
+    shown_already = {one["method"] for one in [numbers.get("headline"), *numbers.get("evidence", [])] if one}
     return {
+        "sentences": write_place_sentences(facts, *names),
+        "overlap": write_overlap_with_maps(facts["cam"], *names),
+        "height": clean.shape[1],
+        "width": clean.shape[2],
+        "grey": write_data_uri(draw_grey(clean)),
+        "heat": write_data_uri(draw_heat(sizes, end_of_sizes(sizes), clean)),
+        "heat_ramp": write_data_uri(draw_heat_ramp()),
+        "heat_end": f"{255 * end_of_sizes(sizes):.2g}/255",
+        "shapes": [
+            {"path": write_path(region.loops), "kind": region.kind, "opacity": f"{region.opacity:.2f}", "says": says}
+            for region, says in zip(drawn, _describe_regions(drawn, sensitivity, names), strict=True)
+        ],
+        "outlines": {kind: write_path(loops) for kind, loops in trace_kinds(sensitivity).items()},
+        "strongest": [_list_numbers(one.region, sensitivity) | {"kind": one.kind} for one in drawn[:TABLED]],
         "palettes": [
-            {
-                "name": name,
-                "ramp": None if end is None else write_data_uri(draw_ramp(palette)),
-                "high": "" if end is None else f"{end:.2g}",
-                "kinds": [
-                    {"name": kind, "colour": palette.of(kind), "colour_name": called}
-                    for kind, called in zip(("suppression", "promotion", "balanced"), palette.names, strict=True)
-                ],
-                "pictures": [
-                    {"image": image, "of": cls, "uri": write_data_uri(pictures[name, image])} for image, cls in _SHOWN
-                ],
-            }
+            {"name": name, "kinds": [(kind, *getattr(palette, kind)) for kind in DRAWN_KINDS]}
             for name, palette in PALETTES.items()
         ],
-        "figure": as_svg(draw_effect(effect.sensitivity, *names, ink=INK)),
-        "row": None if effect.cams is None else prepare_maps(effect.cams, facts["cam"]),
+        "figures": [
+            {"title": "what each region does to the two logits", "svg": as_svg(draw_effects(sensitivity, *names, INK))},
+            {"title": "the promotion-suppression ratio of each region", "svg": as_svg(draw_ratios(sensitivity, INK))},
+        ],
+        "row": None
+        if effect.cams is None or effect.cams.method in shown_already
+        else prepare_maps(effect.cams, facts["cam"]),
     }
 
 
-def _draw_regions(
-    effect: Effect, facts: dict[str, Any], images: dict[str, Image]
-) -> dict[tuple[str, str], PILImage.Image]:
-    """Draw the regions, by palette and image."""
-    pictures = {}
-    for number, (image, cls) in enumerate(_SHOWN):
-        cam = None if effect.cams is None else effect.cams.maps[number, CLASSES.index(cls)]
-        scale = None if cam is None else Scale(**facts["cam"]["scale"])
-        for name, palette in PALETTES.items():
-            pictures[name, image] = draw_regions(effect.sensitivity, images[image], cam, scale, palette)
-    return pictures
+def _describe_regions(drawn: list[DrawnRegion], sensitivity: Sensitivity, names: tuple[str, str]) -> list[str]:
+    """Say each drawn region's numbers in a line."""
+    lines = []
+    for rank, region in enumerate(drawn, start=1):
+        facts = _list_numbers(region.region, sensitivity)
+        lines.append(
+            f"Region {region.region}, number {rank} of {len(drawn)} by effect, {region.kind}: {names[0]} "
+            f"{facts['true']:+.3f}, {names[1]} {facts['wrong']:+.3f} (logits); perturbation ℓ2 {facts['l2']:.3g}, "
+            f"ℓ∞ {255 * facts['linf']:.2f}/255"
+        )
+    return lines
 
 
-def draw_effect_pictures(effect: Effect, facts: dict[str, Any], images: dict[str, Image]) -> dict[str, PILImage.Image]:
-    """Draw the regions in every palette and the class activation maps, by the names of their files."""
-    regions = {
-        f"regions-{image}-{name}": picture for (name, image), picture in _draw_regions(effect, facts, images).items()
+def _list_numbers(region: int, sensitivity: Sensitivity) -> dict[str, Any]:
+    return {
+        "region": region,
+        "true": float(sensitivity.true_change[0, region]),
+        "wrong": float(sensitivity.target_change[0, region]),
+        "l2": float(sensitivity.l2[0, region]),
+        "linf": float(sensitivity.linf[0, region]),
     }
-    return regions if effect.cams is None else regions | draw_maps(effect.cams, facts["cam"])
 
 
-def draw_effect_png(effect: Effect, numbers: dict[str, Any]) -> bytes:
-    """Draw the figure of the effect over the regions as PNG."""
-    return as_png(draw_effect(effect.sensitivity, numbers["true"]["name"], numbers["wrong"]["name"]))
+def draw_effect_figures(effect: Effect, numbers: dict[str, Any], clean: Image, delta: Image) -> dict[str, Figure]:
+    """Draw the regions in every palette, the size of the perturbation and both panels, by the names of their files."""
+    names = (numbers["true"]["name"], numbers["wrong"]["name"])
+    return {
+        **{f"regions-{name}": draw_regions(effect.sensitivity, clean, palette) for name, palette in PALETTES.items()},
+        "perturbation-size": draw_sizes(delta, clean),
+        "effect": draw_effects(effect.sensitivity, *names),
+        "ratio": draw_ratios(effect.sensitivity),
+    }

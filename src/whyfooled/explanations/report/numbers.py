@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from whyfooled.drawing.pictures import magnification, scale_of
-from whyfooled.explanations.explained import Explained
+from whyfooled.explanations.explained import Explained, list_evidence
 from whyfooled.explanations.report.effect import collect_effect_numbers
+from whyfooled.explanations.report.evidence import find_blindness, measure_similarities
+from whyfooled.explanations.report.named import collect_named_numbers
 from whyfooled.explanations.report.trust import collect_trust_numbers
 from whyfooled.explanations.report.units import collect_unit_numbers
 from whyfooled.saliency.evidence import Evidence
@@ -37,9 +39,11 @@ def collect_numbers(explained: Explained) -> dict[str, Any]:
             "adversarial": _list_top_classes(explained, explained.logits),
         },
         "perturbation": _measure_perturbation(explained.delta),
+        "fooled_by_chance": None if explained.by_chance is None else asdict(explained.by_chance),
         "effect": None
         if effect is None
         else collect_effect_numbers(effect, explained.delta, logits, explained.true, explained.wrong),
+        **({} if explained.named is None else {"named": collect_named_numbers(explained.named, explained.names)}),
         **({} if units is None else {"units": collect_unit_numbers(units)}),
         "notes": list(explained.notes),
         "parameters": dict(explained.parameters),
@@ -47,8 +51,13 @@ def collect_numbers(explained: Explained) -> dict[str, Any]:
         "seconds_in_all": round(sum(explained.seconds.values()), 3),
         "passes": {stage: asdict(passes) for stage, passes in explained.passes.items()},
         **({} if explained.headline is None else _collect_maps(explained, explained.headline)),
-        **({} if trust is None else {"trust": collect_trust_numbers(trust, explained.names)}),
+        **({} if trust is None else {"trust": collect_trust_numbers(trust, explained.names, _list_blind(explained))}),
     }
+
+
+def _list_blind(explained: Explained) -> list[str]:
+    """List the methods that give both classes nearly the same map."""
+    return [one.method for one in list_evidence(explained) if find_blindness(measure_similarities(one)) is not None]
 
 
 def _collect_maps(explained: Explained, headline: Evidence) -> dict[str, Any]:
@@ -97,13 +106,12 @@ def _measure_perturbation(delta: Tensor) -> dict[str, Any]:
 
 
 def _describe_evidence(delta: Tensor, evidence: Evidence) -> dict[str, Any]:
-    wrong, true = evidence.similarity()
     return {
         "method": evidence.method,
         "title": evidence.title,
         "summary": evidence.summary,
         "contrastive": evidence.contrastive,
-        "cosine_clean_to_adversarial": {"wrong": wrong, "true": true},
+        **measure_similarities(evidence),
         "scale": asdict(scale_of(evidence.maps)),
         "pixels_with_half": _pixels_with_half(evidence.wrong),
         "perturbation_in_top": {
@@ -138,11 +146,13 @@ def _describe_recovery(recovery: RecoveryCurves) -> dict[str, Any]:
         probability = curve.probability.double()
         orders = len(probability)
         fills[fill] = {
+            "orders": orders,
             "fraction": list(curve.fractions),
             "probability": probability.mean(0).tolist(),
             "probability_std": (probability.std(0) if orders > 1 else torch.zeros_like(probability[0])).tolist(),
             "recovered": curve.recovered.double().mean(0).tolist(),
+            "shares_right": curve.recovered.sum(1).tolist(),
             "mean": float(curve.mean.mean()),
             "mean_probability": float(probability.mean()),
         }
-    return {"title": recovery.title, "orders": orders, "fills": fills}
+    return {"title": recovery.title, "control": recovery.control, "fills": fills}

@@ -1,61 +1,101 @@
-"""The figure of the recovery curves."""
+"""The figures of recovery: one panel for each way of perturbing pixels."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from whyfooled.drawing.style import COLOURS, DASHES, plain_panel
+from whyfooled.drawing.figures.differences import MOST_LINES, draw_differences
+from whyfooled.drawing.style import COLOURS, DASHES, PANEL_SIZE, plain_panel, plain_text
+from whyfooled.drawing.words import shortened
+from whyfooled.explanations.report.recovery import write_whole
+from whyfooled.saliency.recovery import RANDOM, SHIFTED
 
-_FILL_TITLES = {"zero": "black", "mean": "image mean", "noise": "uniform noise", "blur": "blurred"}
+FILL_TITLES = {"zero": "black", "mean": "the image's mean colour", "noise": "uniform noise", "blur": "blurred"}
+
+_GREY = "#868e96"
 
 
-def draw_recovery(numbers: dict[str, Any], ink: str = "black") -> Figure:
-    """Draw the probability of the true class over the share of perturbed pixels, one panel for each fill."""
-    curves = numbers["recovery"]
-    fills = list(curves[0]["fills"])
-    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True, sharey=True).flatten()
-    for panel, fill in zip(axes, fills, strict=True):
-        _draw_panel(panel, [(one["title"], one["orders"], one["fills"][fill]) for one in curves], numbers, ink)
-        panel.set_title(f"pixels become {_FILL_TITLES.get(fill, fill)}", fontsize=10, color=ink)
-    for panel in axes[::2]:
-        # A class may be called anything, dollar signs included.
-        panel.set_ylabel(f"probability of {numbers['true']['name']}", color=ink, parse_math=False)
-    for panel in axes[2:]:
-        panel.set_xlabel("perturbed pixels, most salient first", color=ink)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, labelcolor=ink, fontsize=9)
+def draw_recovery(numbers: dict[str, Any], fill: str, ink: str = "black") -> Figure:
+    """Draw the probability of the true class over the share of perturbed pixels, for one way of perturbing them.
+
+    Where there are more orders than `MOST_LINES`, the figure has a cell for each order and share, with the difference
+    from the random order.
+    """
+    curves = [order for order in numbers["recovery"] if fill in order["fills"]]
+    if len(curves) > MOST_LINES:
+        return _draw_differences(curves, fill, ink)
+    width, height = PANEL_SIZE
+    figure = Figure(figsize=(width, height + 0.17 * (len(curves) + 1)), layout="constrained")
+    panel = figure.subplots()
+    _draw_curves(panel, [(one, one["fills"][fill]) for one in curves], numbers, ink)
+    panel.set_title(f"pixels become {FILL_TITLES.get(fill, fill)}", fontsize=10, color=ink)
+    # A class may be called anything, dollar signs included.
+    panel.set_ylabel(plain_text(f"probability of {shortened(numbers['true']['name'], 24)}"), color=ink)
+    panel.set_xlabel("perturbed pixels, the strongest first", color=ink)
+    points = len(curves[0]["fills"][fill]["fraction"])
+    legend = figure.legend(
+        title=f"right at how many of {points} shares:", loc="outside lower left", frameon=False, labelcolor=ink,
+        fontsize=9, title_fontsize=9, alignment="left", labelspacing=0.3,
+    )  # fmt: skip
+    legend.get_title().set_color(ink)
     return figure
 
 
-def _draw_panel(panel: Axes, curves: list[tuple[str, int, dict[str, Any]]], numbers: dict[str, Any], ink: str) -> None:
+def _draw_curves(
+    panel: Axes, curves: list[tuple[dict[str, Any], dict[str, Any]]], numbers: dict[str, Any], ink: str
+) -> None:
     start = numbers["true"]["probability"]["adversarial"]
-    for number, (title, orders, curve) in enumerate(curves):
+    for number, (order, curve) in enumerate(curves):
         share = [0.0, *curve["fraction"]]
         probability = [start, *curve["probability"]]
-        if orders > 1:
+        label = order["title"]
+        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
+        if order["control"]:
+            style = {"color": ink, "linestyle": ":"}
+        if order["title"] == SHIFTED:
+            style = {"color": ink, "linestyle": "--"}
+        if curve["orders"] > 1:
+            label = f"{order['title']}, {curve['orders']} times"
+        if order["title"] == RANDOM:
             spread = [0.0, *curve["probability_std"]]
             low = [max(0.0, p - s) for p, s in zip(probability, spread, strict=True)]
             high = [min(1.0, p + s) for p, s in zip(probability, spread, strict=True)]
-            panel.fill_between(share, low, high, color="#868e96", alpha=0.25, linewidth=0)
-            label = f"{title}, {orders} times (± 1 standard deviation)"
-            panel.plot(share, probability, color="#868e96", linewidth=2, label=label)
-        else:
-            style: dict[str, Any] = {
-                "color": COLOURS[number % len(COLOURS)],
-                "linestyle": DASHES[number % len(DASHES)],
-            }
-            panel.plot(share, probability, linewidth=2.4 if number == 0 else 1.4, label=title, **style)
+            panel.fill_between(share, low, high, color=_GREY, alpha=0.25, linewidth=0)
+            label = f"{label} (± 1 σ)"
+            style = {"color": _GREY, "linestyle": "-"}
+        counts = curve["shares_right"]
+        label = f"{label}: {write_whole(sum(counts) / len(counts))}"
+        panel.plot(share, probability, linewidth=2.2 if number == 0 or order["control"] else 1.4, label=label, **style)
     panel.set_ylim(-0.02, 1.02)
     panel.set_xscale("symlog", linthresh=0.005, linscale=0.4)
-    ticks = curves[0][2]["fraction"]
+    panel.set_xlim(0, max(curves[0][1]["fraction"]) * 1.08)
+    ticks = curves[0][1]["fraction"]
     # A label that would run into the next one is left out.
     crowded = {tick for tick, following in pairwise(ticks) if following < 1.6 * tick}
     labels = ["" if tick in crowded else f"{100 * tick:g} %" for tick in ticks]
-    panel.set_xticks([0, *ticks], ["0", *labels], fontsize=8)
+    panel.set_xticks([0, *ticks], ["0", *labels], fontsize=9)
     panel.minorticks_off()
     plain_panel(panel, ink)
+
+
+def _draw_differences(curves: list[dict[str, Any]], fill: str, ink: str) -> Figure:
+    """Draw each order's probability of the true class less that of random orders, one row each."""
+    random = next(one for one in curves if one["title"] == RANDOM)["fills"][fill]
+    rows = [one for one in curves if one["title"] != RANDOM]
+    values = np.array([one["fills"][fill]["probability"] for one in rows]) - np.array(random["probability"])
+    end = max(0.01, float(np.abs(values).max()))
+    figure = Figure(figsize=(PANEL_SIZE[0], 0.26 * len(rows) + 1.3), layout="constrained")
+    panel = figure.subplots()
+    titles = [order["title"] for order in rows]
+    shares = [f"{100 * share:g} %" for share in random["fraction"]]
+    draw_differences(panel, dict(zip(titles, values.tolist(), strict=True)), shares, end=end, ink=ink)
+    panel.set_xlabel("perturbed pixels, the strongest first", color=ink)
+    heading = f"pixels become {FILL_TITLES.get(fill, fill)}: probability less that of"
+    heading += f"\n{random['orders']} random orders, in percentage points"
+    figure.suptitle(heading, x=0.02, ha="left", fontsize=9, color=ink)
+    return figure

@@ -1,99 +1,167 @@
-"""Regions drawn over an image: where the perturbation holds the true class down, and where it lifts the target."""
+"""Regions drawn over a photograph: where the perturbation holds the true class down, and where it lifts the target."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import final
 
-import matplotlib
+import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as LinePath
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.drawing.pictures import Scale
+from whyfooled.drawing.pictures import SHOWN, draw_heat
+from whyfooled.drawing.shapes import Loop, trace_mask, trace_regions
 from whyfooled.perturbation import KINDS, Sensitivity
-from whyfooled.types import Image, Map
-
-Colour = tuple[float, float, float]
+from whyfooled.types import Image
 
 
 @final
 @dataclass(frozen=True)
 class Palette:
-    """The colours of the kinds of regions, and what they are drawn on.
+    """The colours of the kinds of regions, as a page writes them, and what they are called.
 
     Parameters
     ----------
     suppression, promotion, balanced
-        Red, green and blue, from 0 to 1.
-    names
-        What these colours are called, in the same order.
-    cam
-        Name of the colour map of the class activation map below them.
+        The colour, and its name.
     """
 
-    suppression: Colour
-    promotion: Colour
-    balanced: Colour
-    names: tuple[str, str, str]
-    cam: str
+    suppression: tuple[str, str]
+    promotion: tuple[str, str]
+    balanced: tuple[str, str]
 
-    def of(self, kind: str) -> str:
-        """Return a kind's colour as a page writes it."""
-        red, green, blue = (round(255 * level) for level in getattr(self, kind))
-        return f"#{red:02x}{green:02x}{blue:02x}"
+    def colour(self, kind: str) -> str:
+        """Return a kind's colour."""
+        colour: str = getattr(self, kind)[0]
+        return colour
 
 
 PALETTES = {
-    "paper": Palette((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), ("white", "black", "grey"), "YlOrRd"),
-    # Three of Okabe and Ito's colours, on grey.
-    "colour-blind": Palette(
-        (0.34, 0.71, 0.91), (0.84, 0.37, 0.0), (0.94, 0.89, 0.26), ("blue", "vermilion", "yellow"), "gray"
-    ),
+    # Three of Okabe and Ito's colours.
+    "colour-blind": Palette(("#56b4e9", "blue"), ("#e8701a", "orange"), ("#f0e442", "yellow")),
+    "paper": Palette(("#ffffff", "white"), ("#000000", "black"), ("#808080", "grey")),
 }
-"""As Xu et al. (2019, fig. 1) draw them; and one that does not need colour vision to be read."""
+"""One that does not need colour vision to be read, which comes first; and that of Xu et al. (2019, fig. 1)."""
 
-_PHOTOGRAPH = 0.45
-"""How much of the photograph's grey shows through the class activation map."""
-_FAINTEST, _STRONGEST = 0.3, 0.95
+DRAWN_KINDS = ("suppression", "promotion", "balanced")
+
+MOST_DRAWN = 1000
+"""How many regions are drawn at most, the strongest first: a page with more would be slow. [ours]"""
+
+_FAINTEST, _STRONGEST = 0.05, 0.75
 """How opaque the weakest and the strongest regions are."""
+_WIDTH_INCHES = 2.24
 
 
-def draw_regions(
-    sensitivity: Sensitivity, image: Image, cam: Map | None, scale: Scale | None, palette: Palette
-) -> PILImage.Image:
-    """Draw the regions that are not inert over an image (c,h,w) and its class activation map (1,h,w), if there is one.
+@final
+@dataclass(frozen=True)
+class DrawnRegion:
+    """One region as it is drawn.
 
-    The larger a region's score, the more opaque it is.
+    Parameters
+    ----------
+    region
+        Its number.
+    kind
+        What the perturbation does there, one of `KINDS`.
+    opacity
+        How opaque it is; 0 where it is inert.
+    loops
+        Its outlines.
     """
-    grey = image.mean(0).clamp(0, 1).unsqueeze(2).expand(-1, -1, 3)
-    below = grey
-    if cam is not None and scale is not None:
-        heights = (cam.sum(0) / scale.end).clamp(0, 1)
-        colours = torch.from_numpy(matplotlib.colormaps[palette.cam](heights.numpy())[..., :3].copy()).to(grey)
-        below = _PHOTOGRAPH * grey + (1 - _PHOTOGRAPH) * colours
-    kinds, scores = sensitivity.on_image(sensitivity.kind)[0], sensitivity.on_image(sensitivity.score)[0]
-    strength = (scores / scores.max().clamp_min(1e-12)).sqrt()
-    opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * strength
-    edge = _find_edges(sensitivity.labels[0])
-    picture = below
-    for kind in ("suppression", "promotion", "balanced"):
-        inside = kinds == KINDS.index(kind)
-        colour = torch.tensor(getattr(palette, kind), dtype=grey.dtype)
-        covered = torch.where(inside, torch.where(edge, 1.0, opacity), 0.0).unsqueeze(2)
-        picture = (1 - covered) * picture + covered * colour
-    return PILImage.fromarray((picture * 255).round().to(torch.uint8).numpy())
+
+    region: int
+    kind: str
+    opacity: float
+    loops: list[Loop]
 
 
-def draw_ramp(palette: Palette) -> PILImage.Image:
-    """Draw the colours of the map below the regions, from 0 to the end of its scale."""
-    values = torch.linspace(0, 1, 128).expand(1, -1)
-    return PILImage.fromarray(matplotlib.colormaps[palette.cam](values.numpy(), bytes=True)[..., :3].copy())
+def list_drawn_regions(sensitivity: Sensitivity) -> list[DrawnRegion]:
+    """List the regions that the perturbation touches, the most sensitive first, with their outlines."""
+    score, kinds = sensitivity.score[0], sensitivity.kind[0].tolist()
+    touched = sensitivity.touched[0]
+    order = score.argsort(descending=True, stable=True)
+    order = order[touched[order]][:MOST_DRAWN]
+    strength = (score / score.max().clamp_min(1e-12)).tolist()
+    regions = order.tolist()
+    loops = trace_regions(sensitivity.labels[0].cpu().numpy(), regions)
+    return [
+        DrawnRegion(
+            region,
+            KINDS[kinds[region]],
+            0.0 if KINDS[kinds[region]] == "inert" else _FAINTEST + (_STRONGEST - _FAINTEST) * strength[region],
+            outlines,
+        )
+        for region, outlines in zip(regions, loops, strict=True)
+    ]
 
 
-def _find_edges(labels: Tensor) -> Tensor:
-    """Tell (h,w) which pixels have one of another region at their right or below them."""
-    edge = torch.zeros_like(labels, dtype=torch.bool)
-    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    edge[:-1] |= labels[:-1] != labels[1:]
-    return edge
+def trace_kinds(sensitivity: Sensitivity) -> dict[str, list[Loop]]:
+    """Trace the outlines of each kind's regions, those that touch as one: of inert ones there are none."""
+    kinds = sensitivity.on_image(sensitivity.kind)[0].cpu().numpy()
+    # Balanced ones, which are most of all and least telling, first, so that they are below.
+    return {kind: trace_mask(kinds == KINDS.index(kind)) for kind in reversed(DRAWN_KINDS)}
+
+
+def draw_grey(image: Image) -> PILImage.Image:
+    """Draw an image (c,h,w) in grey, as what regions are drawn on."""
+    return PILImage.fromarray((255 * image.mean(0).clamp(0, 1)).round().to(torch.uint8).numpy())
+
+
+def draw_regions(sensitivity: Sensitivity, image: Image, palette: Palette) -> Figure:
+    """Draw the regions over an image (c,h,w) in grey, outlined by kind, the more opaque the larger the effect."""
+    figure, panel = _open_picture(draw_grey(image))
+    for region in list_drawn_regions(sensitivity):
+        if region.kind != "inert":
+            colour = palette.colour(region.kind)
+            panel.add_patch(PathPatch(join_loops(region.loops), facecolor=colour, alpha=region.opacity, linewidth=0))
+    for kind, loops in trace_kinds(sensitivity).items():
+        if loops:
+            panel.add_patch(PathPatch(join_loops(loops), fill=False, edgecolor=palette.colour(kind), linewidth=0.7))
+    return figure
+
+
+def draw_sizes(delta: Image, image: Image) -> Figure:
+    """Draw the size of a perturbation (c,h,w) as heat over an image."""
+    sizes = measure_sizes(delta)
+    return _open_picture(draw_heat(sizes, end_of_sizes(sizes), image))[0]
+
+
+def draw_heat_ramp() -> PILImage.Image:
+    """Draw the colours of heat, from 0 to the end of its scale, as on mid-grey."""
+    return draw_heat(torch.linspace(0, 1, 128).expand(8, -1), 1.0, torch.full((1, 8, 128), 0.5))
+
+
+def picture_figure(picture: PILImage.Image) -> Figure:
+    """Make a figure of a picture alone, in its own pixels."""
+    return _open_picture(picture)[0]
+
+
+def measure_sizes(delta: Image) -> Tensor:
+    """Return (h,w) the size |δ| of a perturbation at each pixel: that of its largest channel."""
+    return delta.abs().amax(0)
+
+
+def end_of_sizes(sizes: Tensor) -> float:
+    """Return the size that the end of the scale stands for; one pixel in 200 may be stronger."""
+    end = float(sizes.flatten().quantile(SHOWN, interpolation="higher")) or float(sizes.max())
+    return end or 1.0
+
+
+def _open_picture(picture: PILImage.Image) -> tuple[Figure, Axes]:
+    width, height = picture.size
+    figure = Figure(figsize=(_WIDTH_INCHES, _WIDTH_INCHES * height / width))
+    panel = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    panel.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="none")
+    panel.set_axis_off()
+    return figure, panel
+
+
+def join_loops(loops: list[Loop]) -> LinePath:
+    """Join loops into one path."""
+    return LinePath.make_compound_path(*[LinePath([*loop, loop[0]], closed=True) for loop in loops])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,7 @@ SHOWN = ("dissimilarity", "top_overlap", "rank_correlation", "structural_similar
 """The measures that the page lists."""
 
 
-def collect_trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
+def collect_trust_numbers(trust: Trust, names: Sequence[str], blind: Collection[str] = ()) -> dict[str, Any]:
     """Collect everything that a report says of a universal perturbation in figures.
 
     Parameters
@@ -29,6 +29,8 @@ def collect_trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
         How much the maps change.
     names
         The names of all classes.
+    blind
+        The methods whose maps of different classes are nearly the same.
     """
     made = trust.perturbation
     before, after = trust.clean_logits.softmax(0), trust.logits.softmax(0)
@@ -51,7 +53,7 @@ def collect_trust_numbers(trust: Trust, names: Sequence[str]) -> dict[str, Any]:
         "prediction": {"index": now, "name": names[now], "probability": float(after[now])},
         "stays": now == trust.seen,
         "random": {"draws": len(trust.stays), "stay": int(trust.stays.sum())},
-        "methods": [_collect_method_numbers(one) for one in trust.methods],
+        "methods": [{**_collect_method_numbers(one), "class_blind": one.method in blind} for one in trust.methods],
     }
 
 
@@ -127,7 +129,13 @@ def write_verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
         end = ", fewer than under any noise, but most of what it shows stays"
     else:
         end = ": most of what it shows stays, and the universal perturbation does no more than chance"
-    return f"the map keeps {_write_percent(kept)} of its top pixels ({by_chance}){end}."
+    # What shows the image, whatever the class, is not to be praised for staying.
+    blind = (
+        " This method's maps hardly depend on the class, so that they stay says nothing."
+        if method["class_blind"] and not few
+        else ""
+    )
+    return f"the map keeps {_write_percent(kept)} of its top pixels ({by_chance}){end}.{blind}"
 
 
 def _write_percent(share: float) -> str:

@@ -72,12 +72,15 @@ def _write_changed_units(layer: Mapping[str, Any]) -> str:
     beyond = layer["beyond_chance"]
     if not beyond["moving"]:
         return f"No unit of {layer['layer']} changes at all, under the attack or under random perturbations."
-    every = beyond["moving"] == layer["units"]
-    changing = f"All {layer['units']}" if every else f"{beyond['moving']} of the {layer['units']}"
+    moving, draws = beyond["moving"], beyond["draws"]
+    more = round(beyond["share"] * moving)
+    changing = f"units of {layer['layer']}{'' if moving == layer['units'] else ' that change at all'}"
+    which = f"{more} of the {moving} {changing} change"
+    if more == moving:
+        which = f"Every one of the {moving} {changing} changes"
     return (
-        f"{changing} units of {layer['layer']} change{'' if every else ' at all'}, {_write_percent(beyond['share'])} "
-        f"of these more than under any of {beyond['draws']} random perturbations of equal length (by chance "
-        f"{_write_percent(beyond['chance'])})."
+        f"{which} more under the attack than under any of {draws} random perturbations of the same length; by chance "
+        f"{moving * beyond['chance']:.0f} of them would."
     )
 
 

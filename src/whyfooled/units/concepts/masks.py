@@ -58,7 +58,7 @@ def open_masks(place: str, title: str) -> Concepts:
     names = Path(parts[2]).expanduser().absolute()
     if not is_file(names):
         raise ImageError(f"There is no file {names} with the labels' names.")
-    pairs, rows = pair_up(images, maps), _read_names(names)
+    pairs, rows = pair_up(images, maps), read_names(names)
     labels = Labels.of(rows, str(names), void=_is_left_out([maps / label_map for _, label_map in pairs], rows, names))
     return PairedReader(images, maps, pairs, labels, (names,)).open(title)
 
@@ -90,8 +90,14 @@ def _is_left_out(label_maps: Sequence[Path], rows: Sequence[tuple[int, str, str]
     return True
 
 
-def _read_names(path: Path) -> list[tuple[int, str, str]]:
-    """Read which label has which name, empty if it says that nothing is shown, and which category."""
+def read_names(path: Path) -> list[tuple[int, str, str]]:
+    """Read which label has which name, empty if it says that nothing is shown, and which category.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read, or names too many labels.
+    """
     rows = _read_table(path) if path.suffix.lower() == ".csv" else _read_lines(path)
     if len(rows) > MOST_LABELS:
         raise ImageError(f"{path} must name at most {MOST_LABELS} labels; got {len(rows)}.")

@@ -25,6 +25,7 @@ function draw(className, d) {
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("class", className);
   path.setAttribute("d", d);
+  path.setAttribute("vector-effect", "non-scaling-stroke");
   return path;
 }
 

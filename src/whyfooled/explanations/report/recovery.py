@@ -1,0 +1,68 @@
+"""What a report says of recovery: whether removing what a map points at makes the model right again; one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from whyfooled.saliency.recovery import RANDOM, SHIFTED, VERDICT_FILL
+
+Standing = Literal["better", "no better", "worse"]
+
+
+@final
+@dataclass(frozen=True)
+class RecoveryVerdict:
+    """How the first map's order of the pixels stands to orders that say nothing.
+
+    Parameters
+    ----------
+    right, points
+        At how many of how many shares of black pixels the true class is predicted.
+    random, shifted
+        At how many it is with each random order, and with the map shifted to each of other places.
+    """
+
+    right: int
+    points: int
+    random: tuple[int, ...]
+    shifted: tuple[int, ...]
+
+    @property
+    def standing(self) -> Standing:
+        """Better than chance, or worse, where none of the others does as well, or as badly."""
+        chance = (*self.random, *self.shifted)
+        if self.right > max(chance):
+            return "better"
+        return "worse" if self.right < min(chance) else "no better"
+
+
+def judge_recovery(numbers: Mapping[str, Any]) -> RecoveryVerdict | None:
+    """Judge the first map; None if there is none, or the adversarial image is still given its true class."""
+    lost = numbers["predictions"]["adversarial"][0]["index"] != numbers["true"]["index"]
+    if not numbers.get("recovery") or not lost:
+        return None
+    curves = {order["title"]: order["fills"][VERDICT_FILL] for order in numbers["recovery"]}
+    judged = numbers["recovery"][0]["fills"][VERDICT_FILL]
+    return RecoveryVerdict(
+        right=judged["shares_right"][0],
+        points=len(judged["fraction"]),
+        random=tuple(curves[RANDOM]["shares_right"]),
+        shifted=tuple(curves[SHIFTED]["shares_right"]),
+    )
+
+
+def write_counts(counts: Sequence[int]) -> str:
+    """Write the mean of counts, and the least and the largest."""
+    return f"{write_whole(sum(counts) / len(counts))} ({min(counts)} to {max(counts)} in {len(counts)} draws)"
+
+
+def write_shares(fractions: list[float]) -> str:
+    """Write the first and the last share of black pixels."""
+    return f"{100 * fractions[0]:g} to {100 * fractions[-1]:g} %"
+
+
+def write_whole(number: float) -> str:
+    """Write a mean of counts with one digit, and a whole one without."""
+    return f"{number:.1f}".removesuffix(".0")

@@ -1,0 +1,165 @@
+"""The verdicts that a report begins with follow from its numbers, and each says its number and what chance gives."""
+
+import pytest
+
+from whyfooled.explanations.report.recovery import judge_recovery
+from whyfooled.explanations.report.verdict import list_next_steps, write_happened, write_trusted
+from whyfooled.saliency.recovery import RANDOM, SHIFTED
+
+
+def curve(title, *shares_right):
+    return {"title": title, "fills": {"zero": {"fraction": [0.1, 0.2, 0.3], "shares_right": list(shares_right)}}}
+
+
+def numbers(own=2, random=(0, 1, 1), shifted=(0, 1), *, outcome="fooled", seen=1, chance=(0, 19), probability=0.6):
+    before = {"index": 0, "name": "oak", "probability": 0.9}
+    after = {"index": seen, "name": ("oak", "elm")[seen], "probability": probability}
+    return {
+        "outcome": outcome,
+        "parameters": {"attack": "cw"},
+        "true": {"name": "oak", "index": 0},
+        "wrong": {"name": "elm", "index": 1},
+        "predictions": {"clean": [before], "adversarial": [after]},
+        "fooled_by_chance": None if chance is None else {"fooled": chance[0], "draws": chance[1]},
+        "recovery": [curve("Gradient", own), curve(SHIFTED, *shifted), curve(RANDOM, *random)],
+        "effect": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "answer", "sentence"),
+    [
+        (
+            {},
+            "Fooled.",
+            "The model saw oak (90.0 %) and now sees elm (60.0 %); of 19 random changes of the same length, none fools "
+            "it.",
+        ),
+        (
+            {"chance": (1, 19), "probability": 0.05},
+            "Fooled.",
+            "The model saw oak (90.0 %) and now sees elm (5.0 %), but is sure of nothing; of 19 random changes of the "
+            "same length, 1 fools it too.",
+        ),
+        (
+            {"chance": (7, 19), "outcome": "failed", "seen": 0},
+            "Not fooled.",
+            "The model saw oak (90.0 %) and still sees oak (60.0 %); of 19 random changes of the same length, 7 fool "
+            "it.",
+        ),
+        (
+            {"outcome": "failed", "chance": (0, 3)},
+            "Not fooled.",
+            "The model saw oak (90.0 %) and still does not see what it was to see, but elm (60.0 %); of 3 random "
+            "changes of the same length, none fools it.",
+        ),
+        (
+            {"outcome": "already wrong", "chance": None},
+            "Wrong without any attack.",
+            "The model sees oak (90.0 %), though the image shows oak.",
+        ),
+    ],
+)
+def test_what_happened_is_said_with_what_chance_does(given, answer, sentence):
+    verdict = write_happened(numbers(**given))
+    assert (verdict.answer, verdict.sentence) == (answer, sentence)
+
+
+@pytest.mark.parametrize(
+    ("own", "random", "shifted", "standing"),
+    [
+        (3, (0, 1, 2), (0, 2), "better"),
+        # As many as the best random order, or as the best shift: chance did it once.
+        (2, (0, 1, 2), (0, 1), "no better"),
+        (2, (0, 1, 1), (0, 2), "no better"),
+        (0, (0, 1, 2), (1, 1), "no better"),
+        (0, (1, 1, 2), (1, 2), "worse"),
+        (0, (1, 1, 2), (0, 2), "no better"),
+    ],
+)
+def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing):
+    verdict = judge_recovery(numbers(own, random, shifted))
+    assert verdict.standing == standing
+    assert (verdict.right, verdict.points, verdict.random, verdict.shifted) == (own, 3, random, shifted)
+
+
+@pytest.mark.parametrize(
+    ("own", "random", "answer", "end"),
+    [
+        (3, (0, 1, 2), "Better than chance.", "1 (0 to 2 in 3 draws)|It points at pixels that matter here."),
+        (1, (0, 1, 1), "No better than chance.", "0.7 (0 to 1 in 3 draws)|Do not read the map pixel by pixel."),
+        (0, (1, 1, 1), "Worse than chance.", "1 (1 to 1 in 3 draws)|It points away from the pixels that matter."),
+    ],
+)
+def test_trust_rests_on_one_number_of_shares(own, random, answer, end):
+    verdict = write_trusted(numbers(own, random, (1, 2)))
+    assert verdict.answer == answer
+    chance, advice = end.split("|")
+    assert verdict.sentence == (
+        "With the pixels that its evidence map ranks highest made black (3 shares of the image, 10 to 30 %), the model "
+        f"sees oak again at {own} of 3 shares; with random pixels at {chance}, with the map shifted elsewhere at 1.5 "
+        f"(1 to 2 in 2 draws). {advice}"
+    )
+
+
+def test_what_was_never_lost_is_not_brought_back():
+    verdict = write_trusted(numbers(3, (0, 0, 0), (0,), outcome="failed", seen=0))
+    assert judge_recovery(numbers(seen=0)) is None
+    assert verdict.answer == "This image cannot tell."
+    assert verdict.sentence.startswith("The model still sees oak, so there is nothing to bring back")
+    # What the model never saw does not come again.
+    assert " again " not in write_trusted(numbers(outcome="already wrong")).sentence
+
+
+def effect(true, wrong, whole=(-2.0, 2.0)):
+    return {
+        "logit_change": {"true": whole[0], "wrong": whole[1]},
+        "sum_over_regions": {"true": true, "wrong": wrong},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "answer", "part"),
+    [
+        (effect(-1.5, 2.0), "Yes, nearly.", "accounts for 88 % of what it changes"),
+        (effect(-0.5, 0.5), "No, they act together.", "accounts for 25 % of what it changes"),
+        (effect(-0.5, 0.5, (1.0, -1.0)), "This image cannot tell.", "does not bring the two classes closer"),
+    ],
+)
+def test_without_maps_trust_rests_on_how_regions_add_up(given, answer, part):
+    found = {**numbers(), "effect": given}
+    del found["recovery"]
+    verdict = write_trusted(found)
+    assert verdict.answer == answer
+    assert part in verdict.sentence
+
+
+def test_units_are_trusted_as_far_as_their_gradient_holds():
+    layer = {
+        "layer": "a",
+        "rough": {"true": False, "wrong": False},
+        "nonlinearity": {"true": 0.1, "wrong": 0.25},
+        "completeness": {"true": 0.92, "wrong": 1.1},
+    }
+    found = {**numbers(), "units": {"rule": {"nonlinearity": 0.5, "amiss": 0.25}, "layers": [layer]}}
+    del found["recovery"]
+    assert write_trusted(found).answer == "Yes, to first order."
+    assert write_trusted(found).sentence == (
+        "All effects of a layer add up to 92 to 110 % of a logit's change (all of it would be 100 %), and the gradient "
+        "that they come from changes by up to 0.25 from one image to the other (0: not at all). Trust ends 25 % off, "
+        "and at 0.5."
+    )
+    layer["rough"]["wrong"] = True
+    assert write_trusted(found).answer == "Not in a."
+
+
+def test_next_steps_leave_out_what_was_done():
+    commands = [step.command for step in list_next_steps(numbers())]
+    assert any("study recovery" in command for command in commands)
+    assert any("--units" in command for command in commands)
+    done = [step.command for step in list_next_steps({**numbers(), "units": {}, "trust": {}})]
+    assert not any("--units" in command or "--trust" in command for command in done)
+    failed = numbers(outcome="failed")
+    assert any("--epsilon" in step.command for step in list_next_steps(failed))
+    # Of an image made elsewhere there is no attack to give more room.
+    assert not any("--epsilon" in step.command for step in list_next_steps({**failed, "parameters": {}}))
