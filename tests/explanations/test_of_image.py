@@ -227,11 +227,13 @@ class Tokens(SmallNet):
         return self.tokens_head((tokens.transpose(1, 2).flatten(2) if self.heads else tokens).mean(1))
 
 
-def test_on_a_network_of_tokens_every_method_works_but_a_deconvnet(image):
+def test_on_a_network_of_tokens_every_method_that_is_shown_works(image):
     found = explain(named(Tokens()), image, attack=FGSM(epsilon=0.3))
     assert found.headline.method == "enhanced"
     assert {one.method for one in found.evidence} == {"guided", "gradient", "input-x-gradient", "gradcam"}
-    assert any(note.startswith("Deconvnet is not shown. ") and "GELU" in note for note in found.notes)
+    assert not any("not shown" in note for note in found.notes)
+    with pytest.raises(MethodError, match="GELU"):
+        explain(named(Tokens()), image, attack=FGSM(epsilon=0.3), methods=["deconvnet"])
 
 
 def test_where_places_cannot_be_told_grad_cam_is_left_out_and_it_is_said(image):
