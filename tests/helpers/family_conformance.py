@@ -110,6 +110,7 @@ def describe_layout(axes: Axes, shape: tuple[int, ...]) -> str:
 
 
 _KNOWN = {
+    "are not the output of a linear layer": "the logits are not the output of a linear layer",
     "the logits come from": "the logits are no linear layer of the mean of a layer's places",
     "neither linear nor a ReLU nor 2d max pooling": "a step that is neither linear nor a ReLU, such as a gate",
 }

@@ -1,14 +1,12 @@
 """Relevance through transformers: in matrix form, one step after the other; and where all of a logit goes."""
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision import models
 
 from tests.helpers.models import attentive
-from tests.helpers.timm_families import waken
+from tests.helpers.small_transformers import MODELS, classifier_of, plainly, random, swin, vit
 from whyfooled import LRP, Classifier, ContrastiveLRP
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.attention import as_norm, attend_with_heads
@@ -16,26 +14,6 @@ from whyfooled.saliency.backward.calls import Call
 
 EXACT = {"rule": "epsilon", "epsilon": 0.0}
 ATTENDING = pytest.mark.parametrize("attention", ["value", "attnlrp"])
-
-
-def random(*shape, seed=0):
-    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def classifier_of(module, side, biases=True):
-    module = module.double().eval()
-    waken(module)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "bias" in name and "table" not in name:
-                parameter.copy_(0.1 * torch.randn_like(parameter) if biases else 0 * parameter)
-    return Classifier(module, size=(side, side)).double()
-
-
-def vit(**options):
-    torch.manual_seed(0)
-    sizes = {"img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 2, "num_heads": 2, "num_classes": 3}
-    return timm.models.VisionTransformer(**{**sizes, **options})
 
 
 # ------------------------------------------------------------------------------------------------ in matrix form
@@ -145,70 +123,6 @@ def test_it_is_that_in_matrix_form(fused, attention):
 # --------------------------------------------------------------------------------------------------- conservation
 
 
-def plainly(module):
-    for part in module.modules():
-        if hasattr(part, "fused_attn"):
-            part.fused_attn = False
-    return module
-
-
-def swin():
-    torch.manual_seed(0)
-    two = (1, 2)
-    return timm.models.SwinTransformer(32, 2, embed_dim=8, depths=two, num_heads=two, window_size=4, num_classes=3)
-
-
-def torchvision_swin():
-    torch.manual_seed(0)
-    return models.SwinTransformer([2, 2], 8, [2, 2], [2, 4], [4, 4], num_classes=3)
-
-
-def torchvision_vit():
-    torch.manual_seed(0)
-    return models.VisionTransformer(16, 4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3)
-
-
-def distilled():
-    torch.manual_seed(0)
-    return timm.models.VisionTransformerDistilled(
-        img_size=16, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=3
-    )
-
-
-def eva():
-    torch.manual_seed(0)
-    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 3}
-    return timm.models.Eva(**sizes, swiglu_mlp=True, use_rot_pos_emb=True)
-
-
-MODELS = {
-    "ViT": (lambda: vit(img_size=16), 16, False),
-    "ViT, attention written out": (lambda: plainly(vit(img_size=16)), 16, False),
-    "ViT, pooled": (lambda: vit(img_size=16, global_pool="avg", qk_norm=True), 16, False),
-    "DeiT": (distilled, 16, False),
-    "torchvision's ViT": (torchvision_vit, 16, False),
-    "EVA": (eva, 16, False),
-    "CaiT": (
-        lambda: timm.models.Cait(16, 4, embed_dim=8, depth=2, num_heads=2, num_classes=3, init_values=0.5),
-        16,
-        False,
-    ),
-    "Swin": (swin, 32, True),
-    "Swin, attention written out": (lambda: plainly(swin()), 32, True),
-    "torchvision's Swin": (torchvision_swin, 32, True),
-    "ConvNeXt": (
-        lambda: timm.models.ConvNeXt(num_classes=3, depths=(1,) * 4, dims=(8,) * 4, ls_init_value=0.5),
-        64,
-        True,
-    ),
-    "MLP-Mixer": (
-        lambda: timm.models.MlpMixer(num_classes=3, img_size=16, patch_size=4, num_blocks=2, embed_dim=8),
-        16,
-        True,
-    ),
-}
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_without_biases_all_of_the_logit_is_found(name):
     make, side, is_all_image = MODELS[name]
@@ -243,7 +157,7 @@ def test_attention_in_one_call_is_attention_written_out(name, attention):
     torch.testing.assert_close(*maps, rtol=1e-6, atol=1e-9 * float(maps[0].abs().max()))
 
 
-@pytest.mark.parametrize("method", [LRP(), LRP("alpha-beta"), LRP(attention="attnlrp"), ContrastiveLRP()], ids=repr)
+@pytest.mark.parametrize("method", [LRP(), ContrastiveLRP()], ids=lambda method: method.card.name)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_rule_holds_on_transformers(name, method):
     make, side, _ = MODELS[name]
@@ -305,11 +219,18 @@ def test_attention_with_heads_is_pytorchs_step_by_step(mask):
                 calls.append(Call(func, args, kwargs or {}))
             return func(*args, **(kwargs or {}))
 
-    with Seen():
-        expected = layer(tokens, tokens, tokens, attn_mask=MASKS[mask], need_weights=False)[0]
-    outputs, weights = attend_with_heads(calls[0])
-    assert weights is None
-    torch.testing.assert_close(outputs.transpose(0, 1), expected)
+    options = [{"need_weights": False}, {}, {"average_attn_weights": False}]
+    for number, option in enumerate(options):
+        given = MASKS[mask]
+        if given is not None and given.ndim == 3:
+            given = given[:2].repeat(2, 1, 1)
+        with Seen():
+            expected = layer(tokens, tokens, tokens, attn_mask=given, **option)
+        outputs, weights = attend_with_heads(calls[number])
+        torch.testing.assert_close(outputs.transpose(0, 1), expected[0])
+        assert (weights is None) == (number == 0)
+        if number:
+            torch.testing.assert_close(weights, expected[1])
 
 
 def test_pytorchs_encoder_layer_has_relevance():
@@ -318,17 +239,21 @@ def test_pytorchs_encoder_layer_has_relevance():
 
 
 class Asking(nn.Module):
-    """Asks for the weights of attention beside what it gives."""
+    """Asks for the weights of attention beside what it gives, and may use them."""
 
-    def __init__(self):
+    def __init__(self, uses):
         super().__init__()
-        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+        torch.manual_seed(0)
+        self.attention, self.uses = nn.MultiheadAttention(3, 1, batch_first=True), uses
 
     def forward(self, x):
         tokens = x.flatten(2).transpose(1, 2)
-        return self.attention(tokens, tokens, tokens, need_weights=True)[0].mean(1)
+        outputs, weights = self.attention(tokens, tokens, tokens)
+        return outputs.mean(1) + (weights.amax(1)[:, :3] if self.uses else 0)
 
 
-def test_attention_that_is_not_taken_apart_is_refused():
+def test_weights_of_attention_that_the_logits_are_made_of_are_refused():
+    images, classes = torch.rand(1, 3, 4, 4), torch.tensor([1])
+    assert LRP()(Classifier(Asking(uses=False).eval(), size=(4, 4)), images, classes).any()
     with pytest.raises(MethodError, match=r"Relevance has no rule for .*a product of two signals"):
-        LRP()(Classifier(Asking().eval(), size=(4, 4)), torch.rand(1, 3, 4, 4), torch.tensor([1]))
+        LRP()(Classifier(Asking(uses=True).eval(), size=(4, 4)), images, classes)

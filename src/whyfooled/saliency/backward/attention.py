@@ -128,11 +128,8 @@ _HEADS = (
 )
 
 
-def attend_with_heads(call: Call) -> tuple[Tensor, None] | None:
-    """Compute a call of PyTorch's attention with several heads step by step; None for other calls and other options.
-
-    The weights of attention, which a model may ask for beside it, are not computed.
-    """
+def attend_with_heads(call: Call) -> tuple[Tensor, Tensor | None] | None:
+    """Compute a call of PyTorch's attention with several heads step by step; None for other calls and other options."""
     if call.function is not F.multi_head_attention_forward:
         return None
     given = dict(zip(_HEADS, call.args, strict=False)) | call.kwargs
@@ -140,7 +137,7 @@ def attend_with_heads(call: Call) -> tuple[Tensor, None] | None:
     drops = given.get("training", True) and given["dropout_p"] > 0
     if drops or given.get("add_zero_attn") or any(given.get(name) is not None for name in odd):
         return None
-    if given.get("use_separate_proj_weight") or given.get("need_weights", True) or given["query"].ndim != 3:
+    if given.get("use_separate_proj_weight") or given["query"].ndim != 3:
         return None
     heads, biases = given["num_heads"], given.get("in_proj_bias")
     projected = [
@@ -160,4 +157,8 @@ def attend_with_heads(call: Call) -> tuple[Tensor, None] | None:
         mask = ~mask if mask.dtype == torch.bool else mask
     attended = F.scaled_dot_product_attention(queries, keys, values, mask)
     joined = attended.permute(2, 0, 1, 3).flatten(2)
-    return F.linear(joined, given["out_proj_weight"], given.get("out_proj_bias")), None
+    outputs = F.linear(joined, given["out_proj_weight"], given.get("out_proj_bias"))
+    if not given.get("need_weights", True):
+        return outputs, None
+    weights = Attention(queries, keys, values, mask, queries.shape[-1] ** -0.5).logits().softmax(-1)
+    return outputs, weights.mean(1) if given.get("average_attn_weights", True) else weights

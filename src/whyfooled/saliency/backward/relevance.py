@@ -229,8 +229,8 @@ class RelevanceCalls(TorchFunctionMode):
         """Make a product of two signals as matrices: of weights of attention and what they weigh, or of any two."""
         first, second = signals
 
-        def multiply(one: Tensor, other: Tensor) -> Tensor:
-            product: Tensor = call.of(lambda tensor: one if tensor is first else other)
+        def multiply(left: Tensor, right: Tensor) -> Tensor:
+            product: Tensor = call.of(lambda tensor: left if tensor is first else right)
             return product
 
         if self.rules.attention == "attnlrp":
@@ -254,10 +254,12 @@ class RelevanceCalls(TorchFunctionMode):
 
     def _join(self, call: Call, signals: list[Tensor]) -> Any:
         """Join constants, such as a class token, to signals, and note what they receive."""
-        own = {id(tensor): tensor.detach().clone().requires_grad_() for tensor in call.tensors}
         known = {id(signal) for signal in signals}
-        self.joined += [leaf for name, leaf in own.items() if name not in known]
-        return call.of(lambda tensor: tensor if id(tensor) in known else own[id(tensor)])
+        constants = {
+            id(tensor): tensor.detach().clone().requires_grad_() for tensor in call.tensors if id(tensor) not in known
+        }
+        self.joined += constants.values()
+        return call.of(lambda tensor: constants.get(id(tensor), tensor))
 
     def _weighted(self, call: Call, signals: list[Tensor]) -> Any:
         inputs_and_layer = as_layer(call)
