@@ -395,7 +395,12 @@ def test_an_image_that_rounding_made_of_the_clean_one_is_told(image, tmp_path):
 
 
 def test_the_attacks_parameters_are_recorded_defaults_too(fooled):
-    assert fooled.to_dict()["parameters"]["attack_parameters"] == {"epsilon": 0.3, "step_size": None, "steps": 20}
+    assert fooled.to_dict()["parameters"]["attack_parameters"] == {
+        "epsilon": 0.3,
+        "step_size": None,
+        "steps": 20,
+        "ball": "linf",
+    }
 
 
 def test_it_has_a_short_name(fooled):
