@@ -87,7 +87,7 @@ def region(name, area, energy, index):
 def test_sentences_say_where_the_perturbation_is_densest_and_what_cleaning_does():
     numbers = {"regions": [region("table", 0.8, 0.3, 1), region("cup", 0.2, 0.7, 0)]}
     assert write_named_sentences(numbers, {"name": "espresso", "index": 0}) == [
-        "70 % of the perturbation's squared length lies on cup, which has 20 % of the pixels (that is chance).",
+        "70 % of the perturbation's squared length lies on cup; by chance it would be 20 %, its share of the pixels.",
         "Cleaned on cup alone, the image is seen as espresso.",
     ]
     oak, elm = {"name": "oak", "index": 5}, {"name": "elm", "index": 1}

@@ -30,7 +30,7 @@ class DDN(Attack):
     Each step goes along the loss's gradient, normalised, and the perturbation is then given the length ε, which is a
     factor 1 − γ of itself after a step that reached the goal, and 1 + γ after one that did not.
 
-    Differs from the paper: [ours] the first ε is the distance to the linearised boundary, and the step's length a share
+    Differs from the paper: [ours] the first ε is twice the distance to the linearised boundary, and the step's length a share
     of ε; the loss is the softened margin of `FMN`, which does not depend on the scale of the logits as the
     cross-entropy does; γ falls with the steps; the way from the image to the example is bisected at the end. Pixel
     values are not rounded to 256 levels.
@@ -90,7 +90,8 @@ class DDN(Attack):
                 reached = missing <= 0
                 best.offer(everywhere, point, _measure(point - problem.images), reached)
                 if step == 0:
-                    epsilon = (missing / length(slope).flatten().clamp_min(_TINY)).clamp_max(_find_diagonal(problem))
+                    distance = missing / length(slope).flatten().clamp_min(_TINY)
+                    epsilon = (_FIRST * distance).clamp_max(_find_diagonal(problem))
                 else:
                     change = self.gamma * falling(step, self.steps, _LAST_STEP)
                     epsilon = epsilon * torch.where(reached, 1 - change, 1 + change)
@@ -105,6 +106,8 @@ class DDN(Attack):
 
 
 _TINY = 1e-12
+_FIRST = 2
+"""From farther out than the linearised boundary, other classes' boundaries are in reach. [ours]"""
 
 
 def _measure(delta: Tensor) -> PerImage:

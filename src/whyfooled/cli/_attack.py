@@ -94,12 +94,12 @@ def attack(
     for name, reason in errors.items():
         say(f"Left out: {name}: {reason}")
     if not quiet:
-        print(_write_account(output / TABLE_FILE))
+        print(_write_account(output / TABLE_FILE, labels is not None and target is None))
         print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
 
 
-def _write_account(path: Path) -> str:
-    """Write what a run came to, from its table."""
+def _write_account(path: Path, tells_accuracy: bool) -> str:
+    """Write what a run came to, from its table, with accuracies if labels are known and any wrong class will do."""
     import pandas as pd
 
     everything = pd.read_csv(path)
@@ -115,6 +115,9 @@ def _write_account(path: Path) -> str:
         lines.append(f"{forwards:.1f} forward and {backwards:.1f} backward passes each, on average.")
     if len(table) > len(attacked):
         lines.append(f"Taken for a wrong class already, and not attacked: {len(table) - len(attacked)}.")
+    if tells_accuracy and len(table):
+        robust, right = (len(attacked) - len(fooled)) / len(table), len(attacked) / len(table)
+        lines.append(f"Accuracy {right:.1%}, robust accuracy {robust:.1%}, of {len(table)} photographs.")
     if len(everything) > len(table):
         lines.append(f"Left out: {len(everything) - len(table)}; the reasons are in the table.")
     return "\n".join(lines)

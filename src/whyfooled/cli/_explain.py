@@ -142,7 +142,7 @@ def explain(
             loading = time.perf_counter() - _STARTED
             progress(1, 1, "loading")
             if weights == RANDOM:
-                say("Warning: the model is untrained, so what it sees means nothing.")
+                say(f"Warning: {_UNTRAINED}")
             if universal is not None and resize:
                 universal = universal.resized(classifier.size)
             explanation = explain_image(
@@ -163,12 +163,16 @@ def explain(
             )
         explanation = replace(
             explanation,
+            notes=(*([_UNTRAINED] if weights == RANDOM else []), *explanation.notes),
             parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
+
+
+_UNTRAINED = "The model is untrained, so what it sees means nothing."
 
 
 def _name_given_files(image: Path | None, trust: Path | None) -> dict[str, str]:

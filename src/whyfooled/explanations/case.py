@@ -288,7 +288,7 @@ def _write_notes(
             )
     changes = (result.attempted - result.clean).abs()
     change = float(changes.mean())
-    if made_elsewhere and float(changes.max()) <= 0.5 / 255:
+    if made_elsewhere and float(changes.max()) <= 0.5 / 255 and _is_rounded(result.attempted):
         yield (
             f"The two images differ by {255 * float(changes.max()):.2g}/255 at most, which is what rounding to 8 bits "
             "gives: the perturbation is gone. Give the tensor that was fed to the model, in float32; a report's is in "
@@ -299,6 +299,12 @@ def _write_notes(
             f"The two images differ by {change:.2f} (of 1) a pixel value on average, too much for one perturbation: is "
             "the adversarial image made from the same photograph, resized and cropped in the same way?"
         )
+
+
+def _is_rounded(images: Images) -> bool:
+    """Tell whether all values are among the 256 levels of a picture."""
+    levels = 255 * images
+    return bool((levels - levels.round()).abs().max() < 1e-3)
 
 
 def _read_made_elsewhere(classifier: Classifier, adversarial: str | Path | Images) -> Images:

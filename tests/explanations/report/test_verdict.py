@@ -72,9 +72,12 @@ def test_what_happened_is_said_with_what_chance_does(given, answer, sentence):
         # As many as the best random order, or as the best shift: chance did it once.
         (2, (0, 1, 2), (0, 1), "no better"),
         (2, (0, 1, 1), (0, 2), "no better"),
-        (0, (0, 1, 2), (1, 1), "no better"),
+        # Where chance does as well as can be, nothing can do better; and the same below.
+        (3, (0, 1, 2), (0, 3), "cannot tell"),
+        (0, (0, 1, 2), (1, 1), "cannot tell"),
         (0, (1, 1, 2), (1, 2), "worse"),
-        (0, (1, 1, 2), (0, 2), "no better"),
+        (0, (1, 1, 2), (0, 2), "cannot tell"),
+        (1, (0, 0, 3), (0, 3), "no better"),
     ],
 )
 def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing):

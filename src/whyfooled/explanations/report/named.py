@@ -48,13 +48,13 @@ def write_named_sentences(numbers: Mapping[str, Any], true: Mapping[str, Any]) -
     regions = numbers["regions"]
     densest = max(regions, key=lambda region: region["energy"] / max(region["area"], 1e-12))
     sentence = (
-        f"{100 * densest['energy']:.0f} % of the perturbation's squared length lies on {densest['name']}, which has "
-        f"{100 * densest['area']:.0f} % of the pixels (that is chance)."
+        f"{100 * densest['energy']:.0f} % of the perturbation's squared length lies on {densest['name']}; by chance it "
+        f"would be {100 * densest['area']:.0f} %, its share of the pixels."
     )
     enough = [region["name"] for region in regions if region["prediction"]["index"] == true["index"]]
     if not enough:
         return [sentence, f"Cleaned in no region alone is it seen as {true['name']}."]
     where = listed(enough) if len(enough) == 1 else f"any one of {listed(enough)}"
     if len(enough) == len(regions) > 1:
-        where = "any one of them"
+        where = "any one of the regions"
     return [sentence, f"Cleaned on {where} alone, the image is seen as {true['name']}."]

@@ -8,7 +8,7 @@ from typing import Any, Literal, final
 
 from whyfooled.saliency.recovery import RANDOM, SHIFTED, VERDICT_FILL
 
-Standing = Literal["better", "no better", "worse"]
+Standing = Literal["better", "no better", "worse", "cannot tell"]
 
 
 @final
@@ -31,11 +31,16 @@ class RecoveryVerdict:
 
     @property
     def standing(self) -> Standing:
-        """Better than chance, or worse, where none of the others does as well, or as badly."""
+        """Better than chance, or worse, where none of the others does as well, or as badly.
+
+        An order that does as well as can be, or as badly, cannot be told from others that do too.
+        """
         chance = (*self.random, *self.shifted)
         if self.right > max(chance):
             return "better"
-        return "worse" if self.right < min(chance) else "no better"
+        if self.right < min(chance):
+            return "worse"
+        return "cannot tell" if self.right in (0, self.points) else "no better"
 
 
 def judge_recovery(numbers: Mapping[str, Any]) -> RecoveryVerdict | None:

@@ -100,11 +100,17 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
     if verdict is None:
         sentence = f"The model still sees {true}, so there is nothing to bring back and nothing to judge its map by."
         return Verdict(_MAP, "This image cannot tell.", sentence)
-    answers = {"better": "Better than chance.", "no better": "No better than chance.", "worse": "Worse than chance."}
+    answers = {
+        "better": "Better than chance.",
+        "no better": "No better than chance.",
+        "worse": "Worse than chance.",
+        "cannot tell": "This image cannot tell.",
+    }
     ends = {
         "better": "It points at pixels that matter here.",
         "no better": "Do not read the map pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
+        "cannot tell": f"No map can do {'better' if verdict.right else 'worse'}, and one that says nothing does as much.",
     }
     return Verdict(
         _MAP, answers[verdict.standing], f"{write_recovery_sentence(numbers, verdict)} {ends[verdict.standing]}"
@@ -177,6 +183,18 @@ def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
             "See the evidence maps of both classes:", "whyfooled explain PHOTOGRAPH --adversarial tensors.safetensors"
         )
     if "trust" not in numbers and numbers.get("recovery"):
-        yield Step("See how easily the maps themselves are changed:", "whyfooled explain --trust PERTURBATION")
+        yield Step(
+            "See how easily the maps themselves are changed. Fit a perturbation, then add --trust delta.safetensors to this "
+            "report's command:",
+            "whyfooled universal fit --images FOLDER -o delta.safetensors",
+        )
     if "units" not in numbers:
-        yield Step("See which hidden units carry the change:", "whyfooled explain --units DISSECTION")
+        yield Step(
+            "See which hidden units carry the change. Dissect a layer, then add --units dissection/ to this report's "
+            "command:",
+            "whyfooled dissect --concepts MASKS -o dissection/",
+        )
+    yield Step(
+        "See how many photographs the model gets wrong under attack:",
+        "whyfooled attack FOLDER --attack auto --labels FILE -o adversaries/",
+    )
