@@ -125,7 +125,7 @@ MISTAKES = {
     "missing file": (["explain", "none.jpg"], "There is no image file none.jpg"),
     "truncated file": (["explain", "cut.jpg"], "cut.jpg cannot be read as an image"),
     "text file": (["explain", "text.jpg"], "text.jpg is not an image"),
-    "folder": (["explain", "."], "is a folder"),
+    "folder as a name list": (["explain", "cat.jpg", "--names", "."], "no --regions"),
     "200 megapixels": (["explain", "huge.png"], "100 megapixels"),
     "unknown model": (["explain", "cat.jpg", "--model", "lite9"], "Did you mean lite"),
     "unknown torchvision model": (["explain", "cat.jpg", "--model", "torchvision:vg16"], "Did you mean vgg16"),
