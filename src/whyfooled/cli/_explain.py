@@ -139,7 +139,14 @@ def explain(
     from whyfooled.classifier.zoo import RANDOM, load_classifier
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.report.folder import write_files
-    from whyfooled.images import example_photograph, is_folder, is_tensor_file, output_folder, read_photograph
+    from whyfooled.images import (
+        example_photograph,
+        is_folder,
+        is_tensor_file,
+        output_folder,
+        photographs_in,
+        read_photograph,
+    )
     from whyfooled.registry import parse, split_list
     from whyfooled.universal import UniversalPerturbation
 
@@ -148,6 +155,7 @@ def explain(
         for option, value in {"--adversarial": adversarial, "--regions": regions}.items():
             if value is not None:
                 raise bad_parameter(option, "belongs to one photograph", f"{value} for several", "Give one photograph.")
+        photographs_in(images)
         with plain_warnings():
             _explain_many(
                 images,

@@ -214,10 +214,10 @@ def _list_photographs(images: Sequence[str | Path], folder: Path, count: int | N
     """Return the photographs by their names; the pictures of reports that were written into the folder are none."""
     given = set(map(Path, images))
     whole = folder.resolve()
-    found = [path for path in photographs_in(images) if path in given or whole not in path.resolve().parents]
-    if not found:
+    photographs = [path for path in photographs_in(images) if path in given or whole not in path.resolve().parents]
+    if not photographs:
         raise ImageError(f"No photographs were found but those in the output folder {folder}. Give another folder.")
-    root, names = common_folder(found)
+    root, names = common_folder(photographs)
     chosen = [names[index] for index in choose(len(names), count, seed)]
     taken = next((name for name in chosen if (folder / name).is_file()), None)
     if taken is not None and taken not in _OWN:
