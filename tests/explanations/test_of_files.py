@@ -1,6 +1,7 @@
 """Explaining many photographs: a report each, an index, going on after a stop, and what fails."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +229,20 @@ def test_a_method_that_fails_on_one_photograph_alone_does_not_end_the_run(quick,
 
     monkeypatch.setattr(of_files, "explain", fail_on_one)
     assert run(photographs, tmp_path / "out")["error"].tolist() == ["", "", "Not on this one.", ""]
+
+
+def test_names_that_no_folder_can_have_are_rows_with_their_reasons(quick, tmp_path):
+    names = [os.fsdecode(b"\xff.png"), "index.html", "one.png"]
+    content = photograph(tmp_path / "one.png", 0).read_bytes()
+    photographs = [tmp_path / name for name in names]
+    for path in photographs:
+        path.write_bytes(content)
+    table = explain_files(small(), photographs, tmp_path / "out", attack=ATTACK, methods=METHODS).set_index("file")
+    assert table["error"].to_dict() == {
+        "index.html": "Its name is that of a file of the index. Rename it.",
+        "one.png": "",
+        "\\udcff.png": "Its name is not text in UTF-8, so no file can be named after it. Rename it.",
+    }
 
 
 def test_none_that_can_be_explained_is_an_error(tmp_path):

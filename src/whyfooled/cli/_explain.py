@@ -138,6 +138,7 @@ def explain(
 
     from whyfooled.classifier.zoo import RANDOM, load_classifier
     from whyfooled.explanations.of_image import explain as explain_image
+    from whyfooled.explanations.of_image import make_methods
     from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import (
         example_photograph,
@@ -151,6 +152,9 @@ def explain(
     from whyfooled.universal import UniversalPerturbation
 
     image = images[0] if images else None
+    chosen = None if methods is None else split_list(methods)
+    # So that a mistake in them is said before the model is loaded.
+    make_methods(chosen or (), seed)
     if images and (len(images) > 1 or is_folder(images[0])):
         for option, value in {"--adversarial": adversarial, "--regions": regions}.items():
             if value is not None:
@@ -167,7 +171,7 @@ def explain(
                 attack=parse("attacks", attack or "cw", overrides),
                 label=label,
                 target=target,
-                methods=None if methods is None else split_list(methods),
+                methods=chosen,
                 units=units,
                 figures=figures,
                 count=count,
@@ -180,7 +184,6 @@ def explain(
 
     with output_folder(output) as staging, plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
-        chosen = None if methods is None else split_list(methods)
         universal = None if trust is None else UniversalPerturbation.load(trust)
         photograph: Any = image
         if image is None or not is_tensor_file(image):
