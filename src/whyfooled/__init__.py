@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from whyfooled.classifier.passes import count_passes
     from whyfooled.classifier.zoo import load_classifier
     from whyfooled.explanations.explanation import Explanation, PerturbationExplanation, UnitsExplanation
+    from whyfooled.explanations.of_files import explain_files
     from whyfooled.explanations.of_image import explain
     from whyfooled.explanations.of_pair import explain_perturbation, explain_units
     from whyfooled.perturbation import (
@@ -126,6 +127,7 @@ _HOME = {
         "run_attack",
     ),
     "classifier": ("Classifier", "Fit"),
+    "explanations.of_files": ("explain_files",),
     "explanations.of_image": ("explain",),
     "explanations.of_pair": ("explain_perturbation", "explain_units"),
     "explanations.explanation": ("Explanation", "PerturbationExplanation", "UnitsExplanation"),
@@ -265,6 +267,7 @@ __all__ = [
     "enhance",
     "evaluate",
     "explain",
+    "explain_files",
     "explain_perturbation",
     "explain_units",
     "find_unit_changes",

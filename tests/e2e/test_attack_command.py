@@ -105,7 +105,7 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
         assert f"{method.card.name} {method.card.title}" in listed
         for name in parameters(method):
             assert f" {name}=" in listed
-    assert "epsilon=4/255 Largest change of a pixel" in listed
+    assert "epsilon=4/255 Radius of the ball, for values in [0, 1]: the largest change of a pixel" in listed
     assert "step_size=None Length of a step; a quarter of epsilon if None." in listed
 
 

@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
     save_file({"wrong": torch.rand(3)}, folder / "misfit.safetensors")
     (folder / "pickle.pt").write_bytes(pickle.dumps({"a": os.getcwd}))
     (folder / "file").write_text("mine")
+    (folder / "empty").mkdir()
     return folder
 
 
@@ -125,7 +126,8 @@ MISTAKES = {
     "missing file": (["explain", "none.jpg"], "There is no image file none.jpg"),
     "truncated file": (["explain", "cut.jpg"], "cut.jpg cannot be read as an image"),
     "text file": (["explain", "text.jpg"], "text.jpg is not an image"),
-    "folder": (["explain", "."], "is a folder"),
+    "folder without photographs": (["explain", "empty"], "No photographs (.jpg, .jpeg, .png"),
+    "a missing one of several": (["explain", "cat.jpg", "none.jpg"], "There is no image file or folder none.jpg"),
     "200 megapixels": (["explain", "huge.png"], "100 megapixels"),
     "unknown model": (["explain", "cat.jpg", "--model", "lite9"], "Did you mean lite"),
     "unknown torchvision model": (["explain", "cat.jpg", "--model", "torchvision:vg16"], "Did you mean vgg16"),

@@ -167,19 +167,19 @@ def adversary_file(folder: Path, name: str) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
-def find_name_fault(folder: Path, name: str) -> str:
-    """Say why no file for a photograph can be kept in a folder that exists, for its name; "" if it can."""
+def find_name_fault(folder: Path, name: str, ending: str = LEFT_OUT) -> str:
+    """Say why no file named after a photograph, with an ending, can be kept in a folder that exists; "" if it can."""
     try:
         name.encode()
     except UnicodeEncodeError:
         return "Its name is not text in UTF-8, so no file can be named after it. Rename it."
     # Its own folder may not be there yet.
-    for path in (folder / f"{name}{LEFT_OUT}", folder / f"{Path(name).name}{LEFT_OUT}"):
+    for path in (folder / f"{name}{ending}", folder / f"{Path(name).name}{ending}"):
         try:
             path.lstat()
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                return f"Its name is too long for a file named after it, which ends in {LEFT_OUT}. Shorten it."
+                return f"Its name is too long for a file named after it, which ends in {ending}. Shorten it."
     return ""
 
 

@@ -30,8 +30,8 @@ class DDN(Attack):
     Each step goes along the loss's gradient, normalised, and the perturbation is then given the length ε, which is a
     factor 1 − γ of itself after a step that reached the goal, and 1 + γ after one that did not.
 
-    Differs from the paper: [ours] the first ε is twice the distance to the linearised boundary, and the step's length a share
-    of ε; the loss is the softened margin of `FMN`, which does not depend on the scale of the logits as the
+    Differs from the paper: [ours] the first ε is twice the distance to the linearised boundary, and the step's length a
+    share of ε; the loss is the softened margin of `FMN`, which does not depend on the scale of the logits as the
     cross-entropy does; γ falls with the steps; the way from the image to the example is bisected at the end. Pixel
     values are not rounded to 256 levels.
 

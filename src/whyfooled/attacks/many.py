@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, ParameterError, WhyfooledError, at_least, bad_parameter, warn
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
+from whyfooled.images.seals import digest_file
 from whyfooled.registry import describe_value
 from whyfooled.running.kept import storable_text
 from whyfooled.running.publishing import hide_all_folders, hide_folders
@@ -184,7 +184,7 @@ def _finish_batch(
 ) -> dict[str, str]:
     """Attack a batch, unless all of it is finished; return the reasons of those left out."""
     folder, run = place.folder, place.run
-    contents = {name: _digest_content(path) for name, path in batch.items()}
+    contents = {name: digest_file(path) for name, path in batch.items()}
     errors = {name: why for name in batch if (why := read_left_out(folder, name, contents[name], run)) is not None}
     if not all(name in errors or is_finished(folder, name, contents[name], run) for name in batch):
         photographs, errors = _read_photographs(classifier, batch)
@@ -197,14 +197,6 @@ def _finish_batch(
             write_left_out(folder, name, reason, contents[name], run)
     tally.add(len(batch), (read_adversary(adversary_file(folder, name)) for name in batch if name not in errors))
     return errors
-
-
-def _digest_content(path: Path) -> str:
-    """Return a digest of a file's content; of nothing if it cannot be read."""
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return ""
 
 
 def _split_into_batches(names: list[str], size: int) -> Iterator[list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,17 +28,24 @@ from whyfooled.cli._app import (
     say,
     write_command,
 )
-from whyfooled.cli._progress import show_stages
+from whyfooled.cli._progress import show_explained, show_stages
 from whyfooled.errors import bad_parameter
 
+if TYPE_CHECKING:
+    from whyfooled.classifier import Classifier
+
+_UNTRAINED = "The model is untrained, so what it sees means nothing."
 _STARTED = time.perf_counter()
 
 
 @app.command()
 @interruptible("Stopped. Nothing was written.")
 def explain(
-    image: Annotated[
-        Path | None, typer.Argument(help="The photograph; an example (a cup of coffee) if left out.")
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="The photograph, or several, or folders of them; an example (a cup of coffee) if left out."
+        ),
     ] = None,
     attack: Annotated[
         str | None,
@@ -58,6 +66,9 @@ def explain(
     label: Annotated[
         str | None,
         typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="How many of several photographs to draw at random; all if left out.")
     ] = None,
     model: Model = "lite0",
     weights: Weights = None,
@@ -101,7 +112,10 @@ def explain(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Attack a photograph and explain why the classifier is fooled: a report, pictures, numbers, tensors."""
+    """Attack photographs and explain why the classifier is fooled: a report, pictures, numbers, tensors of each.
+
+    Of several photographs there is an index too, and a stopped run goes on where it was.
+    """
     # Only what an early mistake needs comes before the imports that take seconds.
     check_figures(figures)
     overrides: dict[str, object] = {
@@ -124,14 +138,52 @@ def explain(
 
     from whyfooled.classifier.zoo import RANDOM, load_classifier
     from whyfooled.explanations.of_image import explain as explain_image
+    from whyfooled.explanations.of_image import make_methods
     from whyfooled.explanations.report.folder import write_files
-    from whyfooled.images import example_photograph, is_tensor_file, output_folder, read_photograph
+    from whyfooled.images import (
+        example_photograph,
+        is_folder,
+        is_tensor_file,
+        output_folder,
+        photographs_in,
+        read_photograph,
+    )
     from whyfooled.registry import parse, split_list
     from whyfooled.universal import UniversalPerturbation
 
+    image = images[0] if images else None
+    chosen = None if methods is None else split_list(methods)
+    # So that a mistake in them is said before the model is loaded.
+    make_methods(chosen or (), seed)
+    if images and (len(images) > 1 or is_folder(images[0])):
+        for option, value in {"--adversarial": adversarial, "--regions": regions}.items():
+            if value is not None:
+                raise bad_parameter(option, "belongs to one photograph", f"{value} for several", "Give one photograph.")
+        photographs_in(images)
+        with plain_warnings():
+            _explain_many(
+                images,
+                output,
+                load=lambda: load_classifier(model, weights=weights, device=device, seed=seed, float32=float32),
+                quiet=quiet,
+                resize=resize,
+                trust=trust,
+                attack=parse("attacks", attack or "cw", overrides),
+                label=label,
+                target=target,
+                methods=chosen,
+                units=units,
+                figures=figures,
+                count=count,
+                seed=seed,
+                about={"weights": weights},
+            )
+        return
+    if count is not None:
+        raise bad_parameter("--count", "is for several photographs, or folders of them", count)
+
     with output_folder(output) as staging, plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
-        chosen = None if methods is None else split_list(methods)
         universal = None if trust is None else UniversalPerturbation.load(trust)
         photograph: Any = image
         if image is None or not is_tensor_file(image):
@@ -172,7 +224,36 @@ def explain(
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
 
 
-_UNTRAINED = "The model is untrained, so what it sees means nothing."
+def _explain_many(
+    images: list[Path],
+    output: Path,
+    *,
+    load: Callable[[], Classifier],
+    quiet: bool,
+    resize: bool,
+    trust: Path | None,
+    **more: Any,
+) -> None:
+    """Explain several photographs, each by itself, and print what the reports come to."""
+    from whyfooled.classifier.zoo import RANDOM
+    from whyfooled.explanations.of_files import PAGE_FILE, explain_files
+    from whyfooled.explanations.report.index import write_index_sentences
+    from whyfooled.universal import UniversalPerturbation
+
+    if more["about"]["weights"] == RANDOM:
+        say(f"Warning: {_UNTRAINED}")
+    with (
+        interruptible("Stopped. What was finished is kept: the same command goes on from there."),
+        show_explained(quiet) as progress,
+    ):
+        classifier = load()
+        resized = UniversalPerturbation.load(trust).resized(classifier.size) if trust is not None and resize else trust
+        table = explain_files(
+            classifier, images, output, trust=resized, command=write_command(), report=progress, **more
+        )
+    if not quiet:
+        rows = [{str(key): value for key, value in row.dropna().items()} for _, row in table.iterrows()]
+        print("\n".join([*write_index_sentences(rows), "", f"Index: {output / PAGE_FILE}"]))
 
 
 def _name_given_files(image: Path | None, trust: Path | None) -> dict[str, str]:

@@ -121,6 +121,38 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
 
 
 @contextmanager
+def show_explained(quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """Show a bar with the photograph and the stage in work, or a line for each photograph; first what was there."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+        say = _line_sayer(quiet)
+
+        def show(standing: Any) -> None:
+            text = f"{standing.done} of {standing.total}"
+            if standing.said:
+                say(f"{text}: {standing.photograph}: {standing.said}")
+            elif not standing.photograph and standing.done and not quiet:
+                bar.console.print(_say_what_was_there(standing), markup=False, highlight=False, soft_wrap=True)
+            if standing.doing:
+                text = f"{text}; in work: {standing.photograph}, {standing.doing}"
+            bar.update(task, completed=standing.done, total=standing.total, description=escape(text))
+
+        yield show
+
+
+def _say_what_was_there(standing: Any) -> str:
+    if standing.done < standing.total:
+        return f"{standing.done} of {standing.total} photographs were finished already."
+    return f"{standing.done} of {standing.total} photographs were finished already: nothing left to do."
+
+
+@contextmanager
 def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
     """Show a bar with the images done, the rate, the time left and the headline number so far, or a line a shard."""
     from rich.console import Console

@@ -232,7 +232,7 @@ def make_case(
         result = AttackResult.from_images(classifier, clean, clean, goal)
         given["attack"] = None
     else:
-        chosen = _choose_attack(attack, seed)
+        chosen = choose_attack(attack, seed)
         result = run_attack(chosen, classifier, clean, goal, mask=mask, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
         given["attack_parameters"] = _describe_parameters(chosen)
@@ -318,6 +318,7 @@ def _describe_parameters(attack: Any) -> dict[str, Any]:
     return asdict(attack) if described else {}
 
 
-def _choose_attack(attack: Any, seed: int) -> Any:
+def choose_attack(attack: Any, seed: int) -> Any:
+    """Make the attack that is meant, with the seed where its own was left at the default; `CarliniWagner` if None."""
     chosen = CarliniWagner() if attack is None else parse("attacks", attack) if isinstance(attack, str) else attack
     return with_seed(chosen, seed)

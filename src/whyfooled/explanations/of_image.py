@@ -126,7 +126,7 @@ def explain(
         raise bad_parameter(missing, "is about the regions of `regions`", "no `regions`")
     if attack_in is not None and adversarial is not None:
         raise ParameterError("`attack_in` and `adversarial` exclude each other: the image was attacked already.")
-    universal = _open_universal(classifier, trust)
+    universal = open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     stages = Stages(classifier, progress)
     with hearing() as heard:
@@ -198,8 +198,7 @@ def _compute_evidence(
     classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
 ) -> tuple[list[tuple[Any, Evidence]], list[str]]:
     """Compute the maps of every method, the headline's first; methods with the same base share its passes."""
-    named = [made for method in methods or DEFAULT_METHODS for made in _make_methods(method)]
-    chosen = [with_seed(method, seed) for method in dict.fromkeys(named)]
+    chosen = make_methods(methods or DEFAULT_METHODS, seed)
     must_work = methods is not None and EVERY not in methods
     first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
     others = [m for m in chosen if m != first]
@@ -230,7 +229,13 @@ def _compute_evidence(
     return evidence, notes
 
 
-def _make_methods(method: Any) -> list[Any]:
+def make_methods(methods: Sequence[Any], seed: int) -> list[Any]:
+    """Make the methods that are meant, each once, with the seed where their own was left at the default."""
+    made = dict.fromkeys(made for method in methods for made in _make_named(method))
+    return [with_seed(method, seed) for method in made]
+
+
+def _make_named(method: Any) -> list[Any]:
     if method == EVERY:
         return make_every("saliency")
     return [parse("saliency", method) if isinstance(method, str) else method]
@@ -277,7 +282,7 @@ def _find_unit_changes(
         )
 
 
-def _open_universal(
+def open_universal(
     classifier: Classifier, trust: UniversalPerturbation | str | Path | None
 ) -> UniversalPerturbation | None:
     """Read a universal perturbation, and check its size before any work is done."""

@@ -19,6 +19,19 @@ BLANK = f"{_NAME.decode()}{'0' * (2 * _SIZE)}"
 _SEAL = re.compile(re.escape(_NAME) + b"([0-9a-f]{%d})" % (2 * _SIZE))
 
 
+def digest_content(content: bytes) -> str:
+    """Return a digest of a file's content."""
+    return hashlib.blake2b(content, digest_size=_SIZE).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return a digest of a file's content; "" if it cannot be read."""
+    try:
+        return digest_content(path.read_bytes())
+    except OSError:
+        return ""
+
+
 def seal(content: bytes, *, at_end: bool = False) -> bytes:
     """Put its seal into a file's content, in the place of the first `BLANK`; of the last one if `at_end`.
 

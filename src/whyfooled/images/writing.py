@@ -20,6 +20,8 @@ from whyfooled.images.holding import HeldError, hold
 _PREFIX, _LOCK = ".whyfooled-", ".lock"
 _PARTS = ("pictures", "figures", "regions.csv", "named.csv", "units.csv")
 """What a page may have beside it, and another one may not."""
+_MARKS = ("*.html",)
+"""What is beside them then."""
 _UNDO, _DONE, _EARLIER, _ADDED = "undo", "done", "earlier", "added"
 
 
@@ -133,13 +135,16 @@ def sweep(folder: Path, *, deep: bool = False) -> None:
 
 
 @contextmanager
-def output_folder(folder: str | Path, replaced: Sequence[str] = _PARTS) -> Iterator[Path]:
+def output_folder(
+    folder: str | Path, replaced: Sequence[str] = _PARTS, marks: Sequence[str] = _MARKS
+) -> Iterator[Path]:
     """Give a staging folder whose files appear in `folder` together when the block ends well, and not at all otherwise.
 
     The staging folder is made at once, in `folder` or the nearest folder above it that exists, so that a place that
     cannot be written to is found before the work begins. What is in `folder` already stays, except what is written
-    anew, and what `replaced` names, which are parts of an earlier page; folders are replaced whole. If the replacement
-    fails or is interrupted, what was there is put back; if its process is killed, by the next call.
+    anew, and what `replaced` names, which are parts of an earlier page where a file like one of `marks` is beside them;
+    folders are replaced whole. If the replacement fails or is interrupted, what was there is put back; if its process
+    is killed, by the next call.
 
     Raises
     ------
@@ -148,26 +153,26 @@ def output_folder(folder: str | Path, replaced: Sequence[str] = _PARTS) -> Itera
     """
     target = Path(folder)
     try:
-        nearest = _prepare_folder(target, replaced)
+        nearest = _prepare_folder(target, replaced, marks)
     except (OSError, ValueError) as error:
         raise OutputError(f"The output folder {target} cannot be written: {_say_why(error)}.") from None
     try:
         with _staged(nearest) as staging:
             staging.mkdir()
             yield staging
-            _publish(staging, target, replaced)
+            _publish(staging, target, replaced, marks)
     except OSError as error:
         raise OutputError(f"The output folder {target} cannot be written: {_say_why(error)}.") from error
 
 
-def _prepare_folder(target: Path, replaced: Sequence[str]) -> Path:
+def _prepare_folder(target: Path, replaced: Sequence[str], marks: Sequence[str]) -> Path:
     """Return where a folder's staging folder is made; raise `OutputError` if it must not be written to."""
     if target.exists() and not target.is_dir():
         raise OutputError(f"The output path {target} is a file; give a folder.")
     nearest = _find_nearest(target.absolute())
     sweep(nearest)
     # Somebody's own pictures, perhaps the very ones that are to be read, would be lost.
-    lost = [name for name in replaced if (target / name).is_dir() and not any(target.glob("*.html"))]
+    lost = [name for name in replaced if (target / name).is_dir() and not _is_marked(target, marks)]
     if lost:
         raise OutputError(
             f"The output folder {target} has a folder '{lost[0]}' that is no report's, for no page is beside it. "
@@ -176,7 +181,11 @@ def _prepare_folder(target: Path, replaced: Sequence[str]) -> Path:
     return nearest
 
 
-def _publish(staging: Path, target: Path, replaced: Sequence[str]) -> None:
+def _is_marked(target: Path, marks: Sequence[str]) -> bool:
+    return any(True for mark in marks for _ in target.glob(mark))
+
+
+def _publish(staging: Path, target: Path, replaced: Sequence[str], marks: Sequence[str]) -> None:
     """Move everything to its place; what was there is put aside until all of it is done."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +197,7 @@ def _publish(staging: Path, target: Path, replaced: Sequence[str]) -> None:
             folder.mkdir(parents=True)
         written = {path.name for path in staging.iterdir()}
         # Of an earlier page, which this one takes the place of; without one they are somebody's own.
-        outdated = set(replaced) - written if any(target.glob("*.html")) else set()
+        outdated = set(replaced) - written if _is_marked(target, marks) else set()
         for name in sorted(outdated):
             if os.path.lexists(target / name):
                 (target / name).rename(earlier / name)

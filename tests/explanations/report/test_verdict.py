@@ -159,9 +159,10 @@ def test_units_are_trusted_as_far_as_their_gradient_holds():
 def test_next_steps_leave_out_what_was_done():
     commands = [step.command for step in list_next_steps(numbers())]
     assert any("study recovery" in command for command in commands)
-    assert any("--units" in command for command in commands)
+    assert any(command.startswith("whyfooled dissect ") for command in commands)
+    assert any(command.startswith("whyfooled universal fit ") for command in commands)
     done = [step.command for step in list_next_steps({**numbers(), "units": {}, "trust": {}})]
-    assert not any("--units" in command or "--trust" in command for command in done)
+    assert not any("dissect" in command or "universal" in command for command in done)
     failed = numbers(outcome="failed")
     assert any("--epsilon" in step.command for step in list_next_steps(failed))
     # Of an image made elsewhere there is no attack to give more room.

@@ -110,7 +110,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         "better": "It points at pixels that matter here.",
         "no better": "Do not read the map pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
-        "cannot tell": f"No map can do {'better' if verdict.right else 'worse'}, and one that says nothing does as much.",
+        "cannot tell": f"No map can do {'better' if verdict.right else 'worse'}; one that says nothing does the same.",
     }
     return Verdict(
         _MAP, answers[verdict.standing], f"{write_recovery_sentence(numbers, verdict)} {ends[verdict.standing]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from whyfooled.classifier.passes import Passes
 from whyfooled.drawing.summary import Summary
 from whyfooled.errors import ImageError
 from whyfooled.images import is_file
+from whyfooled.images.seals import digest_content
 from whyfooled.running.kept import (
     DamagedError,
     FileKind,
@@ -87,7 +87,7 @@ def write_dissection(dissection: DissectionRecord, summary: Summary, folder: Pat
     content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
     (folder / TENSORS_FILE).write_bytes(content)
     about = {
-        "tensors_digest": _digest(content),
+        "tensors_digest": digest_content(content),
         "model_digest": dissection.model_digest,
         "cutoff": dissection.cutoff,
         "channels": dissection.channels,
@@ -117,10 +117,6 @@ def _describe_layer(dissected: DissectedLayer, cutoff: float) -> dict[str, Any]:
         "dead": int(dissected.dead.sum()),
         "detectors": int(dissected.detectors(cutoff).sum()),
     }
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def read_dissection(folder: str | Path, kind: type[Saved]) -> Saved:
@@ -160,7 +156,7 @@ def _name_folder(path: Path) -> str:
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     content = path.read_bytes()
-    if _digest(content) != digest:
+    if digest_content(content) != digest:
         raise ValueError
     return load(content)
 
