@@ -96,7 +96,8 @@ def test_sentences_say_where_the_perturbation_is_densest_and_what_cleaning_does(
     said = "Cleaned on any one of table and spoon alone, the image is seen as elm."
     assert write_named_sentences(numbers, elm)[1] == said
     numbers["regions"][1]["prediction"]["index"] = 1
-    assert write_named_sentences(numbers, elm)[1] == "Cleaned on any one of them alone, the image is seen as elm."
+    said = "Cleaned on any one of the regions alone, the image is seen as elm."
+    assert write_named_sentences(numbers, elm)[1] == said
 
 
 def test_a_report_has_the_regions_and_an_attack_may_act_in_one_alone(tmp_path):

@@ -92,6 +92,12 @@ def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing)
         (3, (0, 1, 2), "Better than chance.", "1 (0 to 2 in 3 draws)|It points at pixels that matter here."),
         (1, (0, 1, 1), "No better than chance.", "0.7 (0 to 1 in 3 draws)|Do not read the map pixel by pixel."),
         (0, (1, 1, 1), "Worse than chance.", "1 (1 to 1 in 3 draws)|It points away from the pixels that matter."),
+        (
+            0,
+            (0, 1, 2),
+            "This image cannot tell.",
+            "1 (0 to 2 in 3 draws)|No map can do worse, and one that says nothing did as badly.",
+        ),
     ],
 )
 def test_trust_rests_on_one_number_of_shares(own, random, answer, end):

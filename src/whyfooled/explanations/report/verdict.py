@@ -100,6 +100,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
     if verdict is None:
         sentence = f"The model still sees {true}, so there is nothing to bring back and nothing to judge its map by."
         return Verdict(_MAP, "This image cannot tell.", sentence)
+    extreme, so = ("better", "well") if verdict.right else ("worse", "badly")
     answers = {
         "better": "Better than chance.",
         "no better": "No better than chance.",
@@ -110,7 +111,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         "better": "It points at pixels that matter here.",
         "no better": "Do not read the map pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
-        "cannot tell": f"No map can do {'better' if verdict.right else 'worse'}; one that says nothing does the same.",
+        "cannot tell": f"No map can do {extreme}, and one that says nothing did as {so}.",
     }
     return Verdict(
         _MAP, answers[verdict.standing], f"{write_recovery_sentence(numbers, verdict)} {ends[verdict.standing]}"
@@ -184,8 +185,8 @@ def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
         )
     if "trust" not in numbers and numbers.get("recovery"):
         yield Step(
-            "See how easily the maps themselves are changed. Fit a perturbation, then add --trust delta.safetensors to this "
-            "report's command:",
+            "See how easily the maps themselves are changed. Fit a perturbation, then add --trust delta.safetensors to "
+            "this report's command:",
             "whyfooled universal fit --images FOLDER -o delta.safetensors",
         )
     if "units" not in numbers:
