@@ -111,7 +111,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         "better": "It points at pixels that matter here.",
         "no better": "Do not read the map pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
-        "cannot tell": f"No map can do {extreme}, and one that says nothing did as {so}.",
+        "cannot tell": f"None can do {extreme}, and chance did as {so}.",
     }
     return Verdict(
         _MAP, answers[verdict.standing], f"{write_recovery_sentence(numbers, verdict)} {ends[verdict.standing]}"
@@ -176,7 +176,7 @@ def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
         yield Step("Give the attack more room:", "whyfooled explain PHOTOGRAPH --attack bim --epsilon 8/255")
     if numbers.get("recovery"):
         yield Step(
-            "One photograph proves nothing about a method. Ask many:",
+            "Ask many photographs:",
             "whyfooled study recovery --images FOLDER --labels FILE",
         )
     else:
@@ -185,17 +185,12 @@ def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
         )
     if "trust" not in numbers and numbers.get("recovery"):
         yield Step(
-            "See how easily the maps themselves are changed. Fit a perturbation, then add --trust delta.safetensors to "
-            "this report's command:",
+            "See how easily the maps are changed (then add --trust delta.safetensors):",
             "whyfooled universal fit --images FOLDER -o delta.safetensors",
         )
     if "units" not in numbers:
         yield Step(
-            "See which hidden units carry the change. Dissect a layer, then add --units dissection/ to this report's "
-            "command:",
+            "See which hidden units carry the change (then add --units dissection/):",
             "whyfooled dissect --concepts MASKS -o dissection/",
         )
-    yield Step(
-        "See how many photographs the model gets wrong under attack:",
-        "whyfooled attack FOLDER --attack auto --labels FILE -o adversaries/",
-    )
+    yield Step("Measure robust accuracy:", "whyfooled attack FOLDER --attack auto --labels FILE")
