@@ -43,6 +43,10 @@ class Best:
         """(n,) Whether there is an example."""
         return self.size.isfinite()
 
+    def images_or(self, others: Tensor) -> Tensor:
+        """Return (n,c,h,w) the examples, and others where there is none."""
+        return torch.where(self.found.view(-1, 1, 1, 1), self.images, others)
+
     def offer(self, index: Tensor, examples: Tensor, size: Tensor, reached: Tensor) -> Tensor:
         """Keep, of some images (`index`), the examples that reach the goal and are smaller than any before.
 

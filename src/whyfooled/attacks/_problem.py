@@ -97,6 +97,11 @@ class Problem:
         low, high = torch.where(free, self.low, self.images), torch.where(free, self.high, self.images)
         return Problem(self.classifier, self.images, self.goal, low, high, self.numbers)
 
+    def count_free(self) -> PerImage:
+        """Return (n,) how many values may change; at least 1."""
+        free = (self.high > self.low).expand_as(self.images)
+        return free.flatten(1).sum(1).clamp_min(1).to(self.images.dtype)
+
     @property
     def restricted(self) -> bool:
         """Whether there is a mask, or a box smaller than [0, 1]."""

@@ -15,7 +15,6 @@ them may gain. The smallest example is kept, whatever round it comes from, and b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -26,6 +25,7 @@ from torch import Tensor
 from whyfooled.attacks._attack import Attempt
 from whyfooled.attacks._best import BISECTIONS, Best, Measure, shorten
 from whyfooled.attacks._problem import Problem
+from whyfooled.attacks._steps import falling
 from whyfooled.attacks._yardstick import Yardstick
 from whyfooled.errors import at_least
 from whyfooled.tensors.balls import length
@@ -149,11 +149,6 @@ def minimise(
     return Attempt(images, forwards, backwards)
 
 
-def fall(number: int, steps: int) -> float:
-    """Return what is left of a round's step length at the step of this number, from 1: a cosine, from 1 towards 0."""
-    return (1 + math.cos(math.pi * (number - 1) / steps)) / 2
-
-
 def _take_measure(problem: Problem, settings: Rounds) -> tuple[Yardstick, Tensor]:
     """Return the clean margins, and the slope (n,c,h,w) of what is missing at the clean images."""
     inputs = problem.images.detach().requires_grad_()
@@ -202,7 +197,7 @@ class _Search:
     def begun(cls, problem: Problem, yardstick: Yardstick, slope: Tensor, growth: Measure, size: Measure) -> _Search:
         """Begin from the slope (n,c,h,w) of what is missing at the clean images."""
         # The box is no longer than its diagonal.
-        distance = (yardstick.needed / length(slope).flatten()).clamp_max(_count_free(problem).sqrt())
+        distance = (yardstick.needed / length(slope).flatten()).clamp_max(problem.count_free().sqrt())
         nearest = -distance.view(-1, 1, 1, 1) * slope / length(slope)
         weight = _WEIGHT_OVER_MINIMUM * growth(nearest) / yardstick.needed
         best = Best.none(problem.images)
@@ -212,7 +207,7 @@ class _Search:
 
     def after_round(self, steps: int, begin: Begin, progress: Callable[[int], None]) -> _Search:
         """Go down once, and choose the weights of the next round."""
-        start = torch.where(self.best.found.view(-1, 1, 1, 1), self.best.images, self.ended)
+        start = self.best.images_or(self.ended)
         descent = begin(Start(self.problem, start, self._reach(start)))
         everywhere = torch.arange(len(self.problem), device=start.device)
         succeeded = torch.zeros_like(self.best.found)
@@ -229,7 +224,7 @@ class _Search:
                 succeeded |= reached
                 kept = self.best.offer(everywhere, inputs, self.size(inputs - self.problem.images), reached)
                 suggested = torch.where(kept, self._suggest(inputs, slope), suggested)
-                hinge = (1 + missing.detach() / (_HINGE * fall(step, steps))).clamp(0, 1)
+                hinge = (1 + missing.detach() / (_HINGE * falling(step - 1, steps, 0.0))).clamp(0, 1)
                 term = (self.weight * hinge).view(-1, 1, 1, 1) * slope
                 descent = descent.advance(term, step)
             progress(step)
@@ -246,7 +241,7 @@ class _Search:
     def _reach(self, start: Tensor) -> Tensor:
         long = torch.maximum(length(start - self.problem.images).flatten(), self.distance)
         long = torch.where(self.best.found, length(self.best.images - self.problem.images).flatten(), long)
-        return (long / _count_free(self.problem).sqrt() * 0.5**self.successes).view(-1, 1, 1, 1)
+        return (long / self.problem.count_free().sqrt() * 0.5**self.successes).view(-1, 1, 1, 1)
 
     def _suggest(self, example: Tensor, slope: Tensor) -> PerImage:
         """Return (n,) the weight under which an example would be a minimum, twice; the last one where none would."""
@@ -256,9 +251,3 @@ class _Search:
         gain = -(slope * delta).flatten(1).sum(1)
         weight = _WEIGHT_OVER_MINIMUM * self.growth(delta) / gain
         return torch.where((gain > 0) & weight.isfinite() & (weight > 0), weight, self.weight)
-
-
-def _count_free(problem: Problem) -> PerImage:
-    """Return (n,) how many values may change."""
-    free = (problem.high > problem.low).expand_as(problem.images)
-    return free.flatten(1).sum(1).clamp_min(1).to(problem.images.dtype)

@@ -79,7 +79,7 @@ class MinimalAPGD(Attack):
         total = self.searches * self.steps
         empty = torch.zeros_like(radius)
         for number in range(self.searches):
-            start = torch.where(best.found.view(-1, 1, 1, 1), best.images, ended)
+            start = best.images_or(ended)
 
             def progress_of_search(done: int, before: int = number * self.steps) -> None:
                 progress(before + done, total, "attack")
@@ -100,7 +100,7 @@ class MinimalAPGD(Attack):
             empty = torch.where(reached, empty, radius)
             radius = torch.where(best.found, (empty + best.size) / 2, self._limit(_GROWTH * radius, problem))
         forwards += shorten(problem, yardstick, best, self._measure, BISECTIONS)
-        return Attempt(torch.where(best.found.view(-1, 1, 1, 1), best.images, ended), forwards, backwards)
+        return Attempt(best.images_or(ended), forwards, backwards)
 
     def _take_measure(self, problem: Problem) -> tuple[Yardstick, PerImage]:
         """Return the clean margins, and (n,) the first radius."""

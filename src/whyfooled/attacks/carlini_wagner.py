@@ -9,10 +9,12 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._search import Rounds, Start, fall, minimise
+from whyfooled.attacks._search import Rounds, Start, minimise
+from whyfooled.attacks._steps import falling
 from whyfooled.errors import positive
 from whyfooled.registry import Card
 from whyfooled.tensors.adam import Moments
+from whyfooled.tensors.balls import squared_length
 from whyfooled.types import PerImage, Progress, silent
 
 
@@ -76,15 +78,11 @@ class CarliniWagner(Attack):
         def begin(start: Start) -> _Descent:
             return _Descent(self, start, start.point, Moments.zero(start.point))
 
-        return minimise(problem, self._settings, begin=begin, growth=_growth, size=_squared, progress=progress)
-
-
-def _squared(delta: Tensor) -> PerImage:
-    return delta.flatten(1).square().sum(1)
+        return minimise(problem, self._settings, begin=begin, growth=_growth, size=squared_length, progress=progress)
 
 
 def _growth(delta: Tensor) -> PerImage:
-    return 2 * _squared(delta)
+    return 2 * squared_length(delta)
 
 
 @dataclass(frozen=True)
@@ -99,5 +97,5 @@ class _Descent:
         # In units of the reach, so that Adam's own constant is as small for every image.
         moments = self.moments.after((slope + 2 * (self.point - problem.images)) / reach)
         mean, scale = moments.direction(number)
-        rate = self.attack.learning_rate * reach * fall(number, self.attack.steps)
+        rate = self.attack.learning_rate * reach * falling(number - 1, self.attack.steps, 0.0)
         return _Descent(self.attack, self.start, problem.clamp(self.point - rate * mean / scale), moments)

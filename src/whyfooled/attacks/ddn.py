@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._best import BISECTIONS, Best, shorten
@@ -16,10 +16,13 @@ from whyfooled.attacks._steps import falling
 from whyfooled.attacks._yardstick import Yardstick
 from whyfooled.errors import at_least, bad_parameter, positive
 from whyfooled.registry import Card
-from whyfooled.tensors.balls import length
-from whyfooled.types import PerImage, Progress, silent
+from whyfooled.tensors.balls import length, measure
+from whyfooled.types import Progress, silent
 
 _LAST_STEP = 0.02
+_TINY = 1e-12
+_FIRST = 2
+"""From farther out than the linearised boundary, other classes' boundaries are in reach. [ours]"""
 
 
 @final
@@ -88,7 +91,7 @@ class DDN(Attack):
                 missing = yardstick.missing(problem.goal, logits.detach())
                 slope = slope * problem.movable(point, -slope)
                 reached = missing <= 0
-                best.offer(everywhere, point, _measure(point - problem.images), reached)
+                best.offer(everywhere, point, measure(point - problem.images, "l2"), reached)
                 if step == 0:
                     distance = missing / length(slope).flatten().clamp_min(_TINY)
                     epsilon = (_FIRST * distance).clamp_max(_find_diagonal(problem))
@@ -100,18 +103,9 @@ class DDN(Attack):
                 on_sphere = delta * epsilon.view(-1, 1, 1, 1) / length(delta).clamp_min(_TINY)
                 point = problem.clamp(problem.images + on_sphere)
             progress(step + 1, self.steps, "attack")
-        bisected = shorten(problem, yardstick, best, _measure, BISECTIONS)
+        bisected = shorten(problem, yardstick, best, partial(measure, ball="l2"), BISECTIONS)
         spent = torch.full_like(bisected, self.steps)
         return Attempt(best.images, 1 + spent + bisected, spent)
-
-
-_TINY = 1e-12
-_FIRST = 2
-"""From farther out than the linearised boundary, other classes' boundaries are in reach. [ours]"""
-
-
-def _measure(delta: Tensor) -> PerImage:
-    return length(delta).flatten()
 
 
 def _find_diagonal(problem: Problem) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._best import BISECTIONS, Best, shorten
+from whyfooled.attacks._losses import rank_others
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._yardstick import Yardstick
 from whyfooled.classifier.dependence import differentiate
@@ -89,7 +90,7 @@ class DeepFool(Attack):
             ended[active] = here.clamp(here.images + (1 + self.overshoot) * path[active])
             progress(step + 1, self.steps, "attack")
         forwards += shorten(problem, yardstick, best, self._measure, BISECTIONS)
-        return Attempt(torch.where(best.found.view(-1, 1, 1, 1), best.images, ended), forwards, backwards)
+        return Attempt(best.images_or(ended), forwards, backwards)
 
     def _measure(self, delta: Tensor) -> PerImage:
         return measure(delta, self.ball)
@@ -98,8 +99,7 @@ class DeepFool(Attack):
         """Return (n,k) the classes whose boundaries are looked at; the target alone, if there is one."""
         if isinstance(goal, Targeted):
             return goal.classes.long().unsqueeze(1)
-        others = clean_logits.scatter(1, goal.classes.long().unsqueeze(1), float("-inf"))
-        return others.topk(min(self.candidates, clean_logits.shape[1] - 1), dim=1).indices
+        return rank_others(goal, clean_logits, self.candidates)
 
     def _find_step(
         self, problem: Problem, inputs: Tensor, logits: Logits, rivals: Tensor, yardstick: Yardstick

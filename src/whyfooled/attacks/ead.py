@@ -9,10 +9,12 @@ from torch import Tensor
 
 from whyfooled.attacks._attack import Attack, Attempt
 from whyfooled.attacks._problem import Problem
-from whyfooled.attacks._search import Rounds, Start, fall, minimise
+from whyfooled.attacks._search import Rounds, Start, minimise
+from whyfooled.attacks._steps import falling
 from whyfooled.errors import one_of, positive
 from whyfooled.registry import Card
 from whyfooled.tensors.adam import Moments
+from whyfooled.tensors.balls import squared_length
 from whyfooled.types import PerImage, Progress, silent
 
 Decision = Literal["en", "l1"]
@@ -85,17 +87,13 @@ class EAD(Attack):
             return _Descent(self, start, start.point, Moments.zero(start.point))
 
         def elastic_net(delta: Tensor) -> PerImage:
-            return self.beta * _l1(delta) + _squared(delta)
+            return self.beta * _l1(delta) + squared_length(delta)
 
         def growth(delta: Tensor) -> PerImage:
-            return self.beta * _l1(delta) + 2 * _squared(delta)
+            return self.beta * _l1(delta) + 2 * squared_length(delta)
 
         size = elastic_net if self.decision == "en" else _l1
         return minimise(problem, self._settings, begin=begin, growth=growth, size=size, progress=progress)
-
-
-def _squared(delta: Tensor) -> PerImage:
-    return delta.flatten(1).square().sum(1)
 
 
 def _l1(delta: Tensor) -> PerImage:
@@ -115,7 +113,7 @@ class _Descent:
         # In units of the reach, so that Adam's own constant is as small for every image.
         moments = self.moments.after((slope + 2 * delta) / reach)
         mean, scale = moments.direction(number)
-        step = self.attack.learning_rate * reach * fall(number, self.attack.steps) / scale
+        step = self.attack.learning_rate * reach * falling(number - 1, self.attack.steps, 0.0) / scale
         moved = delta - step * mean
         # The proximal map of step · β‖·‖₁: every value goes towards 0 by its threshold, and stops there.
         shrunk = moved.sign() * (moved.abs() - step * self.attack.beta / reach).clamp_min(0)

@@ -20,6 +20,7 @@ from whyfooled.tensors.balls import l0, measure
 from whyfooled.types import Counts, Progress, silent
 
 _LAST_STEP = 0.1
+_TINY = 1e-12
 
 
 @final
@@ -103,9 +104,6 @@ class SigmaZero(Attack):
         """Return (n,c,h,w) the slope of the share of pixels that are changed, softly counted."""
         squared = delta.square().sum(1, keepdim=True)
         return 2 * self.sigma * delta / (squared + self.sigma).square() / squared[0].numel()
-
-
-_TINY = 1e-12
 
 
 def _largest_change(delta: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from whyfooled.attacks._search import Rounds, Start, minimise
 from whyfooled.attacks.fmn import FMN
 from whyfooled.errors import at_least, positive
 from whyfooled.registry import Card
+from whyfooled.tensors.balls import squared_length
 from whyfooled.types import PerImage, Progress, silent
 
 _REFINING_STEPS = 100
@@ -109,10 +110,10 @@ class StrAttack(Attack):
             return _Descent(self, grid, cover, start.problem, images, nothing, copies, copies)
 
         def penalty(delta: Tensor) -> PerImage:
-            return self.tau * grid.norms(delta).sum(1) + self.gamma * _squared(delta)
+            return self.tau * grid.norms(delta).sum(1) + self.gamma * squared_length(delta)
 
         def growth(delta: Tensor) -> PerImage:
-            return self.tau * grid.norms(delta).sum(1) + 2 * self.gamma * _squared(delta)
+            return self.tau * grid.norms(delta).sum(1) + 2 * self.gamma * squared_length(delta)
 
         attempt = minimise(problem, self._settings, begin=begin, growth=growth, size=penalty, progress=progress)
         return self._refine(problem, attempt) if self.refine else attempt
@@ -140,10 +141,6 @@ def _is_closer(refined: Tensor, before: Tensor) -> Tensor:
     size = refined.flatten(1).norm(dim=1)
     shorter: Tensor = (size > 0) & (size < before.flatten(1).norm(dim=1))
     return shorter.view(-1, 1, 1, 1)
-
-
-def _squared(delta: Tensor) -> PerImage:
-    return delta.flatten(1).square().sum(1)
 
 
 @dataclass(frozen=True)

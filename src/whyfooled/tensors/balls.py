@@ -81,6 +81,11 @@ def length(deltas: Tensor) -> Tensor:
     return exact.flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1).to(deltas)
 
 
+def squared_length(deltas: Tensor) -> Tensor:
+    """Return (n,) the squared Euclidean length of each perturbation."""
+    return deltas.flatten(1).square().sum(1)
+
+
 def l0(delta: Images) -> Counts:
     """Count (n,) the pixels that changed in any channel."""
     return (delta != 0).any(1).flatten(1).sum(1)
