@@ -10,9 +10,11 @@ import torch
 
 from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import FLOAT32
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal
+from whyfooled.classifier.workers import share_out
 from whyfooled.errors import warn
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
@@ -40,8 +42,11 @@ class Attack(ABC):
     """An attack of this package: its parameters are its fields, `attempt` does the work."""
 
     card: ClassVar[Card]
+    takes_images_apart: ClassVar[bool] = True
+    """Whether an image's result is its own, so that images can be attacked one at a time."""
 
     @final
+    @one_thread()
     def __call__(
         self,
         classifier: Classifier,
@@ -98,7 +103,34 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
     if len(left):
         with torch.enable_grad():
             open_ones = problem.select(left)
-            made = attack.attempt(open_ones, progress)
+            made = _attempt_all(attack, open_ones, progress)
         open_ones.check(made.images)
         images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
     return clean_logits, Attempt(images, forwards, backwards)
+
+
+LARGE = 96 * 96
+"""Pixels from which on images are attacked one at a time on a CPU: small ones take longer so than together. [ours]"""
+
+
+def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
+    """Attack large images one at a time on a CPU, shared out over workers: each is then the same whatever its company.
+
+    The size of a batch changes last digits, of which a search makes first ones.
+    """
+    size = problem.images.shape[-2] * problem.images.shape[-1]
+    count = len(problem)
+    if count == 1 or size < LARGE or problem.images.device.type != "cpu" or not attack.takes_images_apart:
+        return attack.attempt(problem, progress)
+
+    def attempt_one(number: int) -> Attempt:
+        return attack.attempt(problem.select(torch.tensor([number])))
+
+    attempts = []
+    for attempt in share_out(problem.classifier, attempt_one, range(count)):
+        attempts.append(attempt)
+        progress(len(attempts), count, "attack")
+    images, forwards, backwards = (
+        torch.cat([getattr(attempt, name) for attempt in attempts]) for name in ("images", "forwards", "backwards")
+    )
+    return Attempt(images, forwards, backwards)

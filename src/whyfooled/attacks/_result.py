@@ -14,6 +14,7 @@ from whyfooled.attacks._attack import Attempt, attempt_open
 from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_images
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
@@ -81,6 +82,7 @@ class AttackResult:
         return AttackResult(**tensors, goal=self.goal.to(device))
 
     @classmethod
+    @one_thread()
     def from_images(
         cls, classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
     ) -> AttackResult:
@@ -168,6 +170,7 @@ class AttackResult:
         return frame
 
 
+@one_thread()
 def run_attack(
     attack: Any,
     classifier: Classifier,

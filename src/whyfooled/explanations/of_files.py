@@ -13,6 +13,7 @@ import pandas as pd
 from whyfooled._version import __version__
 from whyfooled.attacks.adversaries import find_name_fault
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
@@ -92,6 +93,7 @@ class ExplainStanding:
     doing: str = ""
 
 
+@one_thread()
 def explain_files(
     classifier: Classifier,
     images: Sequence[str | Path],

@@ -11,6 +11,8 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.workers import share_out
 from whyfooled.errors import MethodError, ParameterError, bad_parameter, hearing
 from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
@@ -29,6 +31,7 @@ from whyfooled.saliency.recovery import (
     SHIFTED,
     SIZE,
     VERDICT_FILL,
+    RecoveryCurve,
     RecoveryCurves,
     random_maps,
     recovery_curve,
@@ -49,6 +52,7 @@ SHIFTS = 19
 report's verdict rests on, and what beats them all does so by chance once in twenty-five times. [ours]"""
 
 
+@one_thread()
 def explain(
     classifier: Classifier,
     image: str | Path | PILImage.Image | Images,
@@ -335,17 +339,23 @@ def _measure_recovery(
     orders.append((SHIFTED, True, [VERDICT_FILL], [shifted_maps(first, image, SHIFTS, seed)]))
     orders.append((RANDOM, True, FILLS, [random_maps(image, seed + number) for number in range(RANDOM_ORDERS)]))
     true = torch.tensor([case.true], device=image.device)
-    recovery = []
+    stacked = {name: torch.cat(maps) for name, _, _, maps in orders}
+    pieces = [
+        (name, fill, number) for name, _, fills, _ in orders for fill in fills for number in range(len(stacked[name]))
+    ]
+
+    def measure_curve(piece: tuple[str, Fill, int]) -> RecoveryCurve:
+        name, fill, number = piece
+        return recovery_curve(classifier, image, true, stacked[name][number, None], fill=fill, seed=seed)
+
+    measured: dict[tuple[str, str], list[RecoveryCurve]] = {}
     with stages.stage("recovery"):
-        for done, (name, control, fills, maps) in enumerate(orders):
-            stages.progress(done, len(orders), "recovery")
-            stacked = torch.cat(maps)
-            count = len(stacked)
-            repeated, classes = image.expand(count, -1, -1, -1), true.expand(count)
-            curves = {
-                str(fill): recovery_curve(classifier, repeated, classes, stacked, fill=fill, seed=seed)
-                for fill in fills
-            }
-            recovery.append(RecoveryCurves(name, curves, control))
-        stages.progress(len(orders), len(orders), "recovery")
-    return recovery
+        curves = zip(pieces, share_out(classifier, measure_curve, pieces), strict=True)
+        for done, ((name, fill, _), curve) in enumerate(curves):
+            stages.progress(done, len(pieces), "recovery")
+            measured.setdefault((name, fill), []).append(curve)
+        stages.progress(len(pieces), len(pieces), "recovery")
+    return [
+        RecoveryCurves(name, {str(fill): RecoveryCurve.join(measured[name, fill]) for fill in fills}, control)
+        for name, control, fills, _ in orders
+    ]

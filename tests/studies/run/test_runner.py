@@ -392,7 +392,7 @@ def test_a_study_is_drawn_again_from_its_table_alone(images, tmp_path):
         ({"engine": "spark"}, "`engine` must be one of local, ray; got spark"),
         ({"count": 0}, "`count` must be at least 1; got 0"),
         ({"batch_size": 0}, "`batch_size` must be at least 1; got 0"),
-        ({"threads": 0}, "`threads` must be at least 1; got 0"),
+        ({"workers": 0}, "`workers` must be at least 1; got 0"),
         ({"seed": 2**70}, "`seed` must be a whole number from 0"),
         ({"batch_size": -1}, "`batch_size` must be at least 1; got -1"),
         ({"device": "tpu"}, "`device`"),
