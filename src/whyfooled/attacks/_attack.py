@@ -14,7 +14,7 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import FLOAT32
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal
-from whyfooled.classifier.workers import share_out
+from whyfooled.classifier.workers import are_taken_apart, compute_logits, share_out
 from whyfooled.errors import warn
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
@@ -87,7 +87,7 @@ class Attack(ABC):
 
 def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) -> tuple[Logits, Attempt]:
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
-    clean_logits = problem.classifier.logits(problem.images)
+    clean_logits = compute_logits(problem.classifier, problem.images)
     check_goal(problem.goal, clean_logits)
     if problem.classifier.is_half:
         warn(
@@ -95,7 +95,7 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
             f"larger perturbations than there are, or none. {FLOAT32}",
             stacklevel=3,
         )
-    check_constancy(problem.classifier, problem.images, clean_logits)
+    check_constancy(problem.classifier, problem.images, clean_logits, apart=are_taken_apart(problem.images))
     left = (~problem.goal.reached(clean_logits)).nonzero()[:, 0]
     images = problem.images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -109,18 +109,10 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
     return clean_logits, Attempt(images, forwards, backwards)
 
 
-LARGE = 96 * 96
-"""Pixels from which on images are attacked one at a time on a CPU: small ones take longer so than together. [ours]"""
-
-
 def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
-    """Attack large images one at a time on a CPU, shared out over workers: each is then the same whatever its company.
-
-    The size of a batch changes last digits, of which a search makes first ones.
-    """
-    size = problem.images.shape[-2] * problem.images.shape[-1]
+    """Attack images that are taken apart one at a time, shared out over workers; others together."""
     count = len(problem)
-    if count == 1 or size < LARGE or problem.images.device.type != "cpu" or not attack.takes_images_apart:
+    if count == 1 or not attack.takes_images_apart or not are_taken_apart(problem.images):
         return attack.attempt(problem, progress)
 
     def attempt_one(number: int) -> Attempt:

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 from weakref import WeakKeyDictionary
@@ -150,14 +150,16 @@ class SharedSetting:
         self._make = make
         self._blocks = 0
         self._context: AbstractContextManager[Any] | None = None
+        # What it notes of the context that it was set in must be there when another thread sets it back.
+        self._home = copy_context()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Have it set inside the block."""
         with _LOCK:
             if not self._blocks:
-                self._context = self._make()
-                self._context.__enter__()
+                self._context, self._home = self._make(), copy_context()
+                self._home.run(self._context.__enter__)
             self._blocks += 1
         try:
             yield
@@ -165,7 +167,7 @@ class SharedSetting:
             with _LOCK:
                 self._blocks -= 1
                 if not self._blocks and self._context is not None:
-                    self._context.__exit__(None, None, None)
+                    self._home.run(self._context.__exit__, None, None, None)
                     self._context = None
 
 

@@ -6,7 +6,7 @@ Which pieces there are never depends on the number of workers, so neither does a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import chain, islice
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from whyfooled.classifier.borrowing import compute_with, find_sharing, one_thread
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.errors import hearing, warn
+from whyfooled.types import Images, Logits
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -106,6 +107,31 @@ def cut_by_image(rows: Tensor, images: Tensor, size: int) -> list[Tensor]:
         return list(torch.split(rows, size))
     counts = torch.unique_consecutive(images, return_counts=True)[1].tolist()
     return [piece for own in torch.split(rows, counts) for piece in torch.split(own, size)]
+
+
+LARGE = 96 * 96
+"""Pixels from which on images are worked on one at a time on a CPU; small ones take longer so than together. [ours]"""
+
+
+def are_taken_apart(images: Images) -> bool:
+    """Tell whether images are worked on one at a time: large ones, on a CPU.
+
+    The size of a batch changes last digits there, of which a search makes first ones; so each image has what it has by
+    itself, whatever its company, and workers can share the images out.
+    """
+    return images.device.type == "cpu" and are_large(images.shape[-2:])
+
+
+def are_large(size: Sequence[int]) -> bool:
+    """Tell whether images of this height and width are as large as photographs are."""
+    return size[0] * size[1] >= LARGE
+
+
+def compute_logits(classifier: Classifier, images: Images) -> Logits:
+    """Compute the logits of images without a graph, of large ones on a CPU one at a time."""
+    if not are_taken_apart(images) or not len(images):
+        return classifier.logits(images)
+    return torch.cat(list(share_out(classifier, classifier.logits, torch.split(images, 1))))
 
 
 def _is_followed() -> bool:

@@ -67,7 +67,8 @@ def dissect(
     float32: Float32 = False,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
-        int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
+        int | None,
+        typer.Option(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
     device: Device = "auto",
     seed: Seed = 0,

@@ -60,7 +60,8 @@ def study(
         str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images measured together; as many as fit into memory if left out.")
+        int | None,
+        typer.Option(help="Images measured together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
     shard_size: Annotated[int, typer.Option(help="Images in a shard, the unit of resuming.")] = 16,
     workers: Workers = None,

@@ -43,7 +43,8 @@ Labels = Annotated[
 ]
 Count = Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
+    int | None,
+    typer.Option(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")]
 

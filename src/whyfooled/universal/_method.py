@@ -100,7 +100,7 @@ class UniversalMethod(ABC):
         count
             How many of the images to draw at random, by the seed; all if None.
         batch_size
-            Images worked on together; as many as fit into memory, at most 8 on a CPU, if None.
+            Images worked on together; as many as fit into memory if None, on a CPU one large or 8 small ones.
         engine
             ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, which need the images under the
             same paths; every step is a sum over their shares.

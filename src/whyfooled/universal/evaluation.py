@@ -229,7 +229,7 @@ def evaluate(
     seed
         Seed of the draw and of the random directions.
     batch_size
-        Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
+        Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
     progress
         Called with the images done, the images in all, and what is being done.
 

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import socket
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from tests.helpers.models import small
 from tests.helpers.small_studies import Brightness, write_images
 from whyfooled import Classifier, Fit
 from whyfooled.classifier.memory import batch_size_for, measure_forward_memory
-from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, WhyfooledWarning
+from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, warn
 from whyfooled.images import write_whole
 from whyfooled.sources import open_source
 from whyfooled.studies import Table, redraw, run_study
@@ -435,7 +434,7 @@ def test_warnings_of_the_shards_are_noted_once(images, tmp_path, monkeypatch):
     original = Brightness.measure
 
     def measure(self, classifier, batch):
-        warnings.warn("Something is odd.", WhyfooledWarning, stacklevel=2)
+        warn("Something is odd.")
         return original(self, classifier, batch)
 
     monkeypatch.setattr(Brightness, "measure", measure)

@@ -144,7 +144,7 @@ def run_study(
     seed
         Seed of everything random, given to methods and attacks whose own was left alone.
     batch_size
-        Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
+        Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
     shard_size
         Images in a shard, the unit in which work is written and resumed.
     workers
