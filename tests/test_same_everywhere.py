@@ -86,7 +86,7 @@ def test_the_regions_and_the_recovery_of_an_image_are_the_same_too(classifier, i
     true = classifier.predict(images)
     wrong = (true + 1) % 7
     attacked = (images + 0.05 * images.flip(0)).clamp(0, 1)
-    labels = torch.arange(SIDE).div(14, rounding_mode="floor").expand(9, SIDE, SIDE)
+    labels = torch.arange(SIDE).div(16, rounding_mode="floor").expand(9, SIDE, SIDE)
 
     def measure(numbers):
         pair = images[numbers], attacked[numbers], true[numbers], wrong[numbers]
