@@ -115,6 +115,13 @@ def _setting_hooks(register: Callable[[object], list[RemovableHandle]]) -> Itera
                 handle.remove()
 
 
+def has_own_hooks(module: nn.Module) -> bool:
+    """Tell whether a module's user has set hooks on a part of it; what is set for a while does not count."""
+    with _LOCK:
+        kinds = [each for part in module.modules() for each in (part._forward_hooks, part._forward_pre_hooks)]
+        return any(not isinstance(hook, _Hook) for hooks in kinds for hook in hooks.values())
+
+
 def copy_at_rest(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Copy a module as its user has it: with its own modes and hooks, and without what is set for a while.
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.folding import Quickened, quicken
+from whyfooled.classifier.passes import Passes
 from whyfooled.classifier.workers import share_out
 from whyfooled.errors import MethodError, ParameterError, bad_parameter, hearing
 from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
@@ -153,13 +155,14 @@ def explain(
                 seed=seed,
                 progress=progress,
             )
+        quick = _quicken(classifier, case, stages)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
-        effect = _find_effect(classifier, case, stages)
+        effect = _find_effect(classifier, case, quick.classifier, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
-        recovery = _measure_recovery(classifier, case, [headline, *evidence], seed, stages)
+        recovery = _measure_recovery(quick.classifier, case, [headline, *evidence], seed, stages)
         trusted = (
             None
             if universal is None
@@ -179,6 +182,7 @@ def explain(
             **describe_named(regions, names, attack_in),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
+            "regions and recovery": quick.said,
             "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
         },
     )
@@ -261,11 +265,21 @@ def _say_why_skipped(method: Any, error: MethodError, first: Any) -> str:
     return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
-def _find_effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
+def _quicken(classifier: Classifier, case: Case, stages: Stages) -> Quickened:
+    """Make what evaluates regions and recovery, many times over, and count what it takes to make sure of it."""
+    with stages.stage("copy"):
+        quick = quicken(classifier, case.clean)
+    stages.passes["copy"] = Passes(quick.forwards)
+    stages.count_too(quick.classifier)
+    return quick
+
+
+def _find_effect(classifier: Classifier, case: Case, quick: Classifier, stages: Stages) -> Effect | None:
     if torch.equal(case.clean, case.adversarial):
         return None
     with stages.stage("regions"):
-        return find_effect(classifier, case.clean, case.adversarial, case.true, case.wrong, progress=stages.progress)
+        pair = case.clean, case.adversarial, case.true, case.wrong
+        return find_effect(classifier, *pair, quick=quick, progress=stages.progress)
 
 
 def _find_unit_changes(
