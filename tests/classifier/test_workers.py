@@ -3,6 +3,7 @@
 import ast
 import inspect
 import pkgutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from threading import Event, Thread, current_thread
@@ -203,6 +204,26 @@ def test_an_error_comes_out_as_it_was_and_work_that_waits_is_not_begun():
     with one_thread(2), pytest.raises(ParameterError, match="`number` must not be 3"):
         list(share_out(small(), work, range(100)))
     assert len(begun) <= 3 + 2 * 2
+
+
+def test_who_stops_waiting_does_not_wait_for_what_is_in_work():
+    classifier, image = small(), torch.rand(1, 3, 12, 12)
+    begun = Event()
+
+    def work(number):
+        while number:
+            begun.set()
+            classifier.logits(image)
+
+    with one_thread(2):
+        results = share_out(classifier, work, range(4))
+        assert next(results) is None
+        with pytest.raises(KeyboardInterrupt):
+            results.throw(KeyboardInterrupt)
+        waiting = share_out(classifier, work, [1, 1])
+        Thread(target=lambda: begun.wait(10) and signal.raise_signal(signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(waiting)
 
 
 def test_warnings_come_in_order_and_once_each():

@@ -187,11 +187,14 @@ class Sharing:
     ----------
     workers
         Over how many workers at most.
+    stop
+        Set when nobody waits for what a worker does any more: its next pass then ends it.
     keeps
         Whether a module was seen to keep something from pass to pass.
     """
 
     workers: int
+    stop: threading.Event | None = None
     keeps: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
 
 
@@ -200,7 +203,7 @@ _SHARING: ContextVar[Sharing | None] = ContextVar("_SHARING", default=None)
 
 
 @contextmanager
-def one_thread(workers: int | None = None) -> Iterator[None]:
+def one_thread(workers: int | None = None, stop: threading.Event | None = None) -> Iterator[None]:
     """Compute every operation with one thread inside the block; the caller's number of threads is set back afterwards.
 
     The threads of one operation share out its sums, so that another number of them gives other last digits, and they
@@ -213,12 +216,17 @@ def one_thread(workers: int | None = None) -> Iterator[None]:
     workers
         Over how many workers such pieces are shared out; if None, over as many as the block around, or where there is
         none as many as the threads that PyTorch is set to (`torch.set_num_threads`).
+    stop
+        When it is set, entering this block, or one inside of it, raises `KeyboardInterrupt`.
     """
     if workers is not None:
         at_least("workers", workers, 1)
     threads = torch.get_num_threads()
     around = _SHARING.get() or Sharing(threads)
-    entered = _SHARING.set(around if workers is None else replace(around, workers=workers))
+    inside = replace(around, workers=workers or around.workers, stop=stop or around.stop)
+    if inside.stop is not None and inside.stop.is_set():
+        raise KeyboardInterrupt
+    entered = _SHARING.set(inside)
     try:
         if threads == 1:
             yield

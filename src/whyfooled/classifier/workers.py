@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import chain, islice
+from threading import Event
 from typing import Any, TypeVar
 
 import torch
@@ -65,10 +66,17 @@ def _work_in_threads(
     work: Callable[[Piece], Result], pieces: Iterator[Piece], workers: int
 ) -> Iterator[tuple[Result, list[str]]]:
     """Yield the result of every piece, with what was warned of, in order."""
+    # Whoever stops waiting, by Ctrl-C or because of an error, must not wait for what is in work to its end.
+    stop = Event()
     recording, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def work_alone(piece: Piece) -> tuple[Result, list[str]]:
-        with torch.inference_mode(inference), torch.set_grad_enabled(recording), one_thread(1), hearing() as heard:
+        with (
+            torch.inference_mode(inference),
+            torch.set_grad_enabled(recording),
+            one_thread(1, stop),
+            hearing() as heard,
+        ):
             return work(piece), heard
 
     with ThreadPoolExecutor(workers, initializer=compute_with, initargs=(1,)) as pool:
@@ -81,6 +89,7 @@ def _work_in_threads(
                     return
                 yield running.popleft().result()
         finally:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
 
