@@ -153,7 +153,7 @@ def test_calibrations_that_do_not_go_together_are_refused():
     first, second = calibrated(torch.rand(30), torch.rand(30))
     with pytest.raises(ParameterError, match=r"^`calibrations` must be at least two; got 1\.$"):
         Combination((first,))
-    other = Calibration(Pixel(), small(), first.clean_scores, first.clean_digests, 0.05)
+    other = Calibration(Pixel(), Pixel(), small(), first.clean_scores, first.clean_digests, 0.05)
     with pytest.raises(ParameterError, match=r"^`calibrations` must be for one classifier; got several\.$"):
         Combination((first, other))
     elsewhere = calibrate(Pixel(), FLAT, images_of(torch.rand(30)))

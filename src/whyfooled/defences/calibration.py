@@ -15,7 +15,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_classifier, check_images
-from whyfooled.defences.detector import Detector, FittingDetector
+from whyfooled.defences.detector import Detector, FittingDetector, check_detector
 from whyfooled.errors import ParameterError, bad_parameter
 from whyfooled.types import Flags, Images, PerImage
 
@@ -53,8 +53,10 @@ class Calibration:
 
     Parameters
     ----------
+    asked
+        The detector as it was given.
     detector
-        The detector, fitted if it had to be.
+        The same, fitted if it had to be.
     classifier
         The classifier. Another one gives clean images other scores.
     clean_scores
@@ -65,6 +67,7 @@ class Calibration:
         The share of clean images that may be flagged.
     """
 
+    asked: Detector
     detector: Detector
     classifier: Classifier
     clean_scores: CleanScores
@@ -120,16 +123,20 @@ def calibrate(
     check_images(clean)
     if not 0 < false_positives < 1:
         raise bad_parameter("false_positives", "must be above 0 and under 1", false_positives)
-    fitted, rest = detector, clean
     _check_enough(detector, len(clean), false_positives)
-    if isinstance(detector, FittingDetector):
-        fitted, rest = detector.fit(classifier, clean[::2]), clean[1::2]
+    fitted, rest = fit_to_some(detector, classifier, clean)
     scores = torch.cat([fitted(classifier, some) for some in torch.split(rest, _AT_ONCE)])
     order = scores.argsort(stable=True)
     digests = _digest_each(rest)
-    return Calibration(
-        fitted, classifier, scores[order], tuple(digests[place] for place in order.tolist()), false_positives
-    )
+    ordered = tuple(digests[place] for place in order.tolist())
+    return Calibration(detector, fitted, classifier, scores[order], ordered, false_positives)
+
+
+def fit_to_some(detector: Detector, classifier: Classifier, clean: Images) -> tuple[Detector, Images]:
+    """Fit a detector that has to be to every other clean image; return it with the images that it has not seen."""
+    if isinstance(detector, FittingDetector):
+        return detector.fit(classifier, clean[::2]), clean[1::2]
+    return detector, clean
 
 
 def _digest_each(images: Images) -> list[str]:
@@ -141,13 +148,6 @@ def _digest_each(images: Images) -> list[str]:
         times[digest] += 1
         digests.append(f"{digest} {times[digest]}")
     return digests
-
-
-def check_detector(detector: object) -> None:
-    """Raise `ParameterError` for anything but a detector, such as its name or its class."""
-    if not isinstance(detector, Detector):
-        given = detector.__name__ if isinstance(detector, type) else repr(detector)
-        raise bad_parameter("detector", "must be a detector, such as MedianFilter()", given)
 
 
 def _check_enough(detector: Detector, count: int, false_positives: float) -> None:

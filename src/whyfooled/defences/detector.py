@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
 
 from whyfooled.classifier import Classifier, check_finite
 from whyfooled.classifier.checks import check_classifier, check_images, name_images
-from whyfooled.errors import ModelError, ParameterError
-from whyfooled.registry import Card
+from whyfooled.errors import ModelError, ParameterError, bad_parameter
+from whyfooled.registry import Card, describe
 from whyfooled.types import Images, Logits, PerImage
 
 
@@ -105,3 +106,22 @@ def run(classifier: Classifier, images: Images) -> Logits:
     logits: Logits = classifier(images)
     check_finite(logits)
     return logits
+
+
+def check_detector(detector: object, argument: str = "detector") -> None:
+    """Raise `ParameterError` for anything but a detector, such as its name or its class."""
+    if not isinstance(detector, Detector):
+        given = detector.__name__ if isinstance(detector, type) else repr(detector)
+        raise bad_parameter(argument, "must be a detector, such as MedianFilter()", given)
+
+
+def check_detectors(detectors: Sequence[object]) -> None:
+    """Raise `ParameterError` unless there are detectors, each once."""
+    if not detectors:
+        raise ParameterError("`detectors` must have at least one entry.")
+    for detector in detectors:
+        check_detector(detector, "detectors")
+    names = [describe(detector) for detector in detectors]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ParameterError(f"`detectors` must be different; {twice} is there twice.")
