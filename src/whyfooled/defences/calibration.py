@@ -132,8 +132,8 @@ def calibrate(
     return Calibration(detector, fitted, classifier, scores[order], ordered, false_positives)
 
 
-def fit_to_some(detector: Detector, classifier: Classifier, clean: Images) -> tuple[Detector, Images]:
-    """Fit a detector that has to be to every other clean image; return it with the images that it has not seen."""
+def fit_to_some(detector: Detector, classifier: Classifier, clean: Images) -> tuple[Detector, Tensor]:
+    """Fit a detector that has to be to every other clean image; return it, and (m,c,h,w) those it has not seen."""
     if isinstance(detector, FittingDetector):
         return detector.fit(classifier, clean[::2]), clean[1::2]
     return detector, clean
