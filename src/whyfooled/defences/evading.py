@@ -19,6 +19,8 @@ from whyfooled.types import PerImage, Progress, silent
 
 _FIRST_STEP = 1 / 4
 """Length of the first step, in radii; it falls to 0 along a cosine. [ours]"""
+_ROUNDING = 1e-3
+"""What part of a slope is none any more. [ours]"""
 _SAFE_SHARE = 1e-2
 """By what share of the clean margin the goal is passed before an image counts. [ours]"""
 
@@ -103,7 +105,9 @@ class Evading(Attack):
             loss = detector.loss(problem.classifier, inputs)
             away = _unit(problem.gradient(loss, inputs))
             against = (away * toward).flatten(1).sum(1).clamp_max(0).view(-1, 1, 1, 1)
-            slope = slope + _unit(away - against * toward)
+            rest = away - against * toward
+            # Of slopes that are opposite, as of confidence in the class to be left, rounding alone would be left.
+            slope = slope + rest * (length(rest) > _ROUNDING)
             suspicion = suspicion + loss.detach()
         return slope, margin, suspicion
 
