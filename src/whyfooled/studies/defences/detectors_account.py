@@ -66,9 +66,8 @@ def summarise(table: Table, seed: int) -> Summary:
         *(f"{error}" for error in table.errors()["error"].unique()),
     ]
     if not printed:
-        raise ImageError(
-            f"No detector was attacked by who knows it on an image that it fooled. {' '.join(sentences[1:])}"
-        )
+        why = " ".join(sentences[1:])
+        raise ImageError(f"No detector was attacked, with success, by who knows it, so none is reported. {why}")
     tables = (_tabulate_areas(printed), _tabulate_flagged(printed, false), _tabulate_attacks(rows, seed))
     return Summary(tuple(sentences), tables)
 
@@ -154,8 +153,8 @@ def _say_images(rows: pd.DataFrame) -> str:
     wrong = attacked[attacked["outcome"] == ALREADY_WRONG]["index"].nunique()
     return (
         f"{rows['index'].nunique()} images that no detector learned from; {wrong} of them are misclassified as they "
-        "are: they count as clean and are not attacked. Attacked images are those that fool the classifier; the area under "
-        "the curve is 0.5 by chance."
+        "are: they count as clean and are not attacked. Attacked images are those that fool the classifier; the area "
+        "under the curve is 0.5 by chance."
     )
 
 
@@ -185,8 +184,8 @@ def _tabulate_areas(results: Results) -> SummaryTable:
         for detector, of in results.items()
     ]
     caption = (
-        "Area under the curve of each detector's score, attacked images against clean ones (0.5 is chance; the intervals are "
-        "DeLong's). The last column is the attack that has the score in its loss."
+        "Area under the curve of each detector's score, attacked images against clean ones (0.5 is chance; the "
+        "intervals are DeLong's). The last column is the attack that has the score in its loss."
     )
     return SummaryTable(caption, ("detector", *attacks, EVADING), lines)
 
