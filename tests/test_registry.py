@@ -10,6 +10,7 @@ from typing import ClassVar
 import jaxtyping
 import pytest
 
+import whyfooled
 from whyfooled import registry
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner, Refined
 from whyfooled.errors import ParameterError
@@ -17,6 +18,13 @@ from whyfooled.registry import Card, available, build, describe, number, paramet
 from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
 
 EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) for method in METHODS)]
+
+
+@pytest.mark.parametrize(("kind", "method"), EVERY, ids=lambda value: getattr(value, "__name__", value))
+def test_every_attack_and_saliency_method_is_public(kind, method):
+    assert getattr(whyfooled, method.__name__) is method
+    assert method.__name__ in whyfooled.__all__
+
 
 # A value other than the default for every parameter of every method.
 OTHER = {
