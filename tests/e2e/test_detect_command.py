@@ -108,6 +108,13 @@ def test_a_tensor_is_judged_as_it_is(folder):
     assert score == pytest.approx(expected, rel=1e-4)
 
 
+def test_files_of_one_name_are_told_apart(folder):
+    code, _, _ = run(folder, *COMMAND, "photographs/1.png", "clean/1.png", "adv", "-q", "-o", "names.csv")
+    assert code == 0
+    names = [row["file"] for row in rows_of(folder / "names.csv")]
+    assert names == ["clean/1.png", "photographs/1.png", "adv/0.png", "adv/1.png", "adv/2.png"]
+
+
 def test_detectors_are_listed(folder):
     code, out, _ = run(folder, "detect", "--list")
     assert code == 0

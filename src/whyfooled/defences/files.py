@@ -18,6 +18,7 @@ from whyfooled.defences.detector import Detector, check_detectors
 from whyfooled.defences.evaded import say_evaded
 from whyfooled.errors import ImageError, at_least, bad_parameter, warn
 from whyfooled.images import (
+    common_folder,
     content_digest,
     is_folder,
     is_tensor_file,
@@ -143,18 +144,22 @@ class _File(NamedTuple):
 
 
 def _find_images(places: Sequence[str | Path], *, adversarial: bool) -> list[_File]:
-    """List the images of files and folders, by their names; those of a folder below its own."""
+    """List the images of files, named by what sets them apart, and of folders, named below their own."""
+    paths = list(map(Path, places))
+    loose = [path for path in paths if not is_folder(path)]
     files: list[_File] = []
-    for place in map(Path, places):
-        if is_folder(place) and is_run(place):
+    if loose:
+        root, names = common_folder(photographs_in(loose))
+        files += [_File(name, _file_reader(root / name, adversarial)) for name in names]
+    for place in filter(is_folder, paths):
+        if is_run(place):
             files += [
                 _File(f"{place.name}/{name}", _adversary_reader(adversary_file(place, name), adversarial))
                 for name in load_adversaries(place).names
             ]
             continue
         for path in photographs_in([place]):
-            name = path.relative_to(place.parent).as_posix() if is_folder(place) else path.name
-            files.append(_File(name, _file_reader(path, adversarial)))
+            files.append(_File(path.relative_to(place.parent).as_posix(), _file_reader(path, adversarial)))
     if not files:
         raise bad_parameter("images" if adversarial else "clean", "must name at least one image", "none")
     return files

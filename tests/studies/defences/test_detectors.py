@@ -141,6 +141,14 @@ def test_an_attack_that_knows_a_score_turns_it_around_and_the_summary_says_so(re
     )
 
 
+def test_a_share_that_so_few_clean_images_cannot_tell_is_left_empty(result):
+    false = result.table.read(where=[("detector", "==", "Coin"), ("attack", "==", "clean")])
+    share = (false["p_value"] <= 0.05).mean()
+    assert f"Coin flags clean images that it has not seen at a rate of {share:.3f} [" in result.summary
+    assert "] where 5% was asked for, none at 1%, for which it knows too few clean images." in result.summary
+    assert line_of(result, "Coin | clean", 1).endswith("] |  |  |  |")
+
+
 def test_a_detector_that_was_not_attacked_is_not_reported(result):
     assert (
         "Unattacked is left out: it was not attacked by who knows it, so nothing can be said of it." in result.summary

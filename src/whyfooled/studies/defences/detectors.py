@@ -58,6 +58,10 @@ class Learned:
     detector: Detector
     clean_scores: Tensor
 
+    def keys(self, attack: str) -> dict[str, Any]:
+        """Return what its rows of an attack have in common."""
+        return {"attack": attack, "detector": self.name, "known": len(self.clean_scores)}
+
 
 @final
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class DetectorsUnderAttack(AttackedStudy):
     columns: ClassVar[Columns] = {
         "attack": "text",
         "detector": "text",
+        "known": "whole",
         "outcome": "text",
         "score": "real",
         "p_value": "real",
@@ -178,8 +183,7 @@ def _make_clean_rows(classifier: Classifier, batch: Batch, learned: Learned) -> 
     scores = learned.detector(classifier, batch.images)
     p_values = find_p_values(learned.clean_scores, scores)
     for place, (score, p_value) in enumerate(zip(scores.tolist(), p_values.tolist(), strict=True)):
-        row = {"place": place, "attack": CLEAN, "detector": learned.name, "outcome": ""}
-        yield {**row, "score": score, "p_value": p_value}
+        yield {"place": place, **learned.keys(CLEAN), "outcome": "", "score": score, "p_value": p_value}
 
 
 def _make_rows(
@@ -192,14 +196,13 @@ def _make_rows(
     for learned in detectors:
         for place, outcome in enumerate(outcomes):
             if outcome != FOOLED:
-                yield {"place": place, "attack": attack, "detector": learned.name, "outcome": outcome}
+                yield {"place": place, **learned.keys(attack), "outcome": outcome}
         numbers = _score(classifier, result.attempted[places], learned, "") if places else {}
         numbers |= _score(classifier, noisy, learned, "noise_") if places else {}
         for number, place in enumerate(places):
             yield {
                 "place": place,
-                "attack": attack,
-                "detector": learned.name,
+                **learned.keys(attack),
                 "outcome": FOOLED,
                 **{column: float(values[number]) for column, values in numbers.items()},
                 "l2": float(result.l2[place]),

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from whyfooled.defences.calibration import find_fewest
 from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.errors import ImageError
@@ -36,7 +37,7 @@ class Told:
     from_clean, from_noisy
         The area under the curve against clean images, and against noisy ones.
     flagged, noisy_flagged
-        The shares of attacked and of noisy images that are flagged, for each of the `LEVELS`.
+        The shares of attacked and of noisy images that are flagged, for each of the `LEVELS` that p-values can reach.
     """
 
     from_clean: Interval
@@ -122,8 +123,8 @@ def _tell(fooled: pd.DataFrame, clean: pd.DataFrame, seed: int) -> Told:
     return Told(
         _compare(fooled["score"], clean["score"]),
         _compare(fooled["score"], fooled["noise_score"]),
-        _share_flagged(fooled["p_value"], seed),
-        _share_flagged(fooled["noise_p_value"], seed),
+        _share_flagged(fooled, "p_value", seed),
+        _share_flagged(fooled, "noise_p_value", seed),
     )
 
 
@@ -133,10 +134,11 @@ def _compare(positive: pd.Series, negative: pd.Series) -> Interval:
     return auroc(torch.cat([above, below]), torch.arange(len(above) + len(below)) < len(above))
 
 
-def _share_flagged(p_values: pd.Series, seed: int) -> dict[float, Interval]:
-    """Return the share of images with a p-value of at most each of the levels."""
-    flags = torch.stack([(_as_tensor(p_values) <= level).double() for level in LEVELS], dim=1)
-    return dict(zip(LEVELS, bootstrap_means(flags, seed=seed), strict=True))
+def _share_flagged(rows: pd.DataFrame, column: str, seed: int) -> dict[float, Interval]:
+    """Return the share of images with a p-value of at most each of the levels that p-values can reach."""
+    levels = [level for level in LEVELS if find_fewest(level) <= rows["known"].min()]
+    flags = [(_as_tensor(rows[column]) <= level).double() for level in levels]
+    return dict(zip(levels, bootstrap_means(torch.stack(flags, dim=1), seed=seed), strict=True)) if flags else {}
 
 
 def _as_tensor(values: pd.Series) -> Tensor:
@@ -145,7 +147,7 @@ def _as_tensor(values: pd.Series) -> Tensor:
 
 def _find_false_positives(rows: pd.DataFrame, seed: int) -> dict[str, dict[float, Interval]]:
     clean = rows[rows["attack"] == CLEAN]
-    return {str(detector): _share_flagged(group["p_value"], seed) for detector, group in _groups(clean, "detector")}
+    return {str(detector): _share_flagged(group, "p_value", seed) for detector, group in _groups(clean, "detector")}
 
 
 def _say_images(rows: pd.DataFrame) -> str:
@@ -159,21 +161,22 @@ def _say_images(rows: pd.DataFrame) -> str:
 
 
 def _say_false_positives(detector: str, false: Mapping[float, Interval]) -> str:
-    said = ", ".join(f"{share} where {level:.0%} was asked for" for level, share in false.items())
-    return f"{detector} flags clean images that it has not seen at a rate of {said}."
+    said = [f"{share} where {level:.0%} was asked for" for level, share in false.items()]
+    said += [f"none at {level:.0%}, for which it knows too few clean images" for level in LEVELS if level not in false]
+    return f"{detector} flags clean images that it has not seen at a rate of {', '.join(said)}."
 
 
 def _say_what_is_left(rows: pd.DataFrame, results: Results) -> Iterator[str]:
     """Say of each detector what the attack that knows it leaves."""
     evading = rows[(rows["attack"] == EVADING) & (rows["outcome"] != ALREADY_WRONG)]
     for detector, of in results.items():
-        own, area = evading[evading["detector"] == detector], of[EVADING].from_clean
+        attacked, area = evading[evading["detector"] == detector], of[EVADING].from_clean
         left = "nothing of it stands" if area.mean <= STANDS else "this attack leaves something of it, another may not"
         others = [told.from_clean.mean for attack, told in of.items() if attack != EVADING]
         known = f"{min(others):.3f} to {max(others):.3f} for attacks that do not know it, " if others else ""
         yield (
             f"{detector}: area {known}{area} for the one that does, which fools the classifier on "
-            f"{(own['outcome'] == FOOLED).mean():.1%} of {len(own)} images: {left}."
+            f"{(attacked['outcome'] == FOOLED).mean():.1%} of {len(attacked)} images: {left}."
         )
 
 
@@ -193,9 +196,9 @@ def _tabulate_areas(results: Results) -> SummaryTable:
 def _tabulate_flagged(results: Results, false: Mapping[str, Mapping[float, Interval]]) -> SummaryTable:
     lines: list[tuple[Cell, ...]] = []
     for detector, of in results.items():
-        lines.append((detector, CLEAN, None, *false[detector].values(), *(None for _ in LEVELS)))
+        lines.append((detector, CLEAN, None, *map(false[detector].get, LEVELS), *(None for _ in LEVELS)))
         lines += [
-            (detector, attack, told.from_noisy, *told.flagged.values(), *told.noisy_flagged.values())
+            (detector, attack, told.from_noisy, *map(told.flagged.get, LEVELS), *map(told.noisy_flagged.get, LEVELS))
             for attack, told in of.items()
         ]
     caption = (
