@@ -34,7 +34,7 @@ from whyfooled.studies.parts.held_out import check_share, over_batches, split
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
-from whyfooled.tensors.balls import check_epsilon
+from whyfooled.tensors.balls import check_epsilon, measure
 from whyfooled.tensors.randomness import add_noise
 from whyfooled.types import Images, PerImage
 
@@ -192,7 +192,10 @@ def _make_rows(
     """Give for each image and detector what the attack came to, with the scores where it fools the classifier."""
     outcomes = outcomes_of(batch, result)
     places = [place for place, outcome in enumerate(outcomes) if outcome == FOOLED]
-    noisy = _add_noise(batch, result, places)
+    # Not the result's own norms: one that misses its target may fool the classifier all the same.
+    delta = result.attempted - result.clean
+    norms = {"l2": measure(delta, "l2"), "linf": measure(delta, "linf")}
+    noisy = _add_noise(batch, norms["l2"], places)
     for learned in detectors:
         for place, outcome in enumerate(outcomes):
             if outcome != FOOLED:
@@ -205,8 +208,7 @@ def _make_rows(
                 **learned.keys(attack),
                 "outcome": FOOLED,
                 **{column: float(values[number]) for column, values in numbers.items()},
-                "l2": float(result.l2[place]),
-                "linf": float(result.linf[place]),
+                **{norm: float(values[place]) for norm, values in norms.items()},
             }
 
 
@@ -215,10 +217,10 @@ def _score(classifier: Classifier, images: Images, learned: Learned, start: str)
     return {f"{start}score": scores, f"{start}p_value": find_p_values(learned.clean_scores, scores)}
 
 
-def _add_noise(batch: Batch, result: AttackResult, places: Sequence[int]) -> Images:
-    """Add to each image that fools the classifier's clean version as much noise as the attack changed it by."""
+def _add_noise(batch: Batch, lengths: PerImage, places: Sequence[int]) -> Images:
+    """Add to some clean images noise of these lengths (n,), in ℓ2."""
     noisy = [
-        add_noise(batch.images[place : place + 1].cpu(), float(result.l2[place]), batch.seed).to(batch.images)
+        add_noise(batch.images[place : place + 1].cpu(), float(lengths[place]), batch.seed).to(batch.images)
         for place in places
     ]
     return torch.cat(noisy) if noisy else batch.images[:0]
