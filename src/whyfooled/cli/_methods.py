@@ -9,16 +9,18 @@ from whyfooled.cli._app import app
 
 @app.command()
 def methods() -> None:
-    """List the attacks, saliency methods and universal perturbations, with their parameters, costs and sources."""
+    """List attacks, saliency methods, universal perturbations and detectors: parameters, costs and sources."""
     describe_all("attacks")
     describe_all("saliency")
     describe_all("universal")
+    describe_all("detectors")
 
 
 _HEADINGS = {
     "attacks": "Attacks",
     "saliency": "Saliency methods",
     "universal": "Universal perturbations",
+    "detectors": "Detectors",
     "studies": "Studies",
 }
 

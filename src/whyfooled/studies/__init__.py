@@ -1,6 +1,7 @@
 """Studies: experiments over many images that end in a table, a summary and a figure."""
 
 from whyfooled.drawing.summary import Summary, SummaryTable
+from whyfooled.studies.defences.detectors import DetectorsUnderAttack
 from whyfooled.studies.effects.cam_pairs import CAMPairs
 from whyfooled.studies.effects.effect_mix import EffectMix
 from whyfooled.studies.effects.interpretability import InterpretabilityScores
@@ -34,6 +35,7 @@ STUDIES = (
     RefinedAttack,
     SensitivityInterpretability,
     NeuronMasking,
+    DetectorsUnderAttack,
     UniversalDissimilarity,
     UniversalTransfer,
     UniversalGallery,
@@ -46,6 +48,7 @@ __all__ = [
     "AttackOutcome",
     "Batch",
     "CAMPairs",
+    "DetectorsUnderAttack",
     "EffectMix",
     "FilteringEffect",
     "FitSize",
