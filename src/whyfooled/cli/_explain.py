@@ -20,6 +20,7 @@ from whyfooled.cli._app import (
     Seed,
     Steps,
     Weights,
+    Workers,
     app,
     check_figures,
     interruptible,
@@ -110,6 +111,7 @@ def explain(
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack photographs and explain why the classifier is fooled: a report, pictures, numbers, tensors of each.
@@ -136,6 +138,7 @@ def explain(
 
     from dataclasses import replace
 
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.zoo import RANDOM, load_classifier
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.of_image import make_methods
@@ -160,7 +163,7 @@ def explain(
             if value is not None:
                 raise bad_parameter(option, "belongs to one photograph", f"{value} for several", "Give one photograph.")
         photographs_in(images)
-        with plain_warnings():
+        with plain_warnings(), one_thread(workers):
             _explain_many(
                 images,
                 output,
@@ -182,7 +185,7 @@ def explain(
     if count is not None:
         raise bad_parameter("--count", "is for several photographs, or folders of them", count)
 
-    with output_folder(output) as staging, plain_warnings():
+    with output_folder(output) as staging, plain_warnings(), one_thread(workers):
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
         universal = None if trust is None else UniversalPerturbation.load(trust)
         photograph: Any = image
