@@ -10,6 +10,7 @@ from whyfooled.studies.maps.attack_outcome import AttackOutcome
 from whyfooled.studies.maps.filtering_effect import FilteringEffect
 from whyfooled.studies.maps.recovery import Recovery
 from whyfooled.studies.maps.saliency_grid import SaliencyGrid
+from whyfooled.studies.maps.sanity_checks import SanityChecks
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.run.runner import Progress, StudyResult, run_study
 from whyfooled.studies.run.write import redraw
@@ -27,6 +28,7 @@ STUDIES = (
     SaliencyGrid,
     Recovery,
     AttackOutcome,
+    SanityChecks,
     SensitivityCorrelation,
     EffectMix,
     CAMPairs,
@@ -57,6 +59,7 @@ __all__ = [
     "Recovery",
     "RefinedAttack",
     "SaliencyGrid",
+    "SanityChecks",
     "SensitivityCorrelation",
     "SensitivityInterpretability",
     "Setting",
