@@ -94,6 +94,15 @@ def explain(
         Path | None,
         typer.Option(help="The folder of a dissection of this model: see what the attack does to hidden units."),
     ] = None,
+    checks: Annotated[
+        bool | None,
+        typer.Option(
+            "--checks/--no-checks",
+            help="See what each map stands (noise, other seeds) and depends on (the weights); --checks runs an attack "
+            "with a seed once more.",
+            show_default="where it takes little",
+        ),
+    ] = None,
     regions: Annotated[
         Path | None,
         typer.Option(
@@ -173,6 +182,7 @@ def explain(
                 target=target,
                 methods=chosen,
                 units=units,
+                checks=checks,
                 figures=figures,
                 count=count,
                 seed=seed,
@@ -210,6 +220,7 @@ def explain(
                 regions=regions,
                 names=names,
                 attack_in=attack_in,
+                checks=checks,
                 seed=seed,
                 progress=progress,
             )
