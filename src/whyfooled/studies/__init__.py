@@ -2,6 +2,7 @@
 
 from whyfooled.drawing.summary import Summary, SummaryTable
 from whyfooled.studies.effects.cam_pairs import CAMPairs
+from whyfooled.studies.effects.compare_models import CompareModels
 from whyfooled.studies.effects.effect_mix import EffectMix
 from whyfooled.studies.effects.interpretability import InterpretabilityScores
 from whyfooled.studies.effects.refined_attack import RefinedAttack
@@ -34,6 +35,7 @@ STUDIES = (
     CAMPairs,
     InterpretabilityScores,
     RefinedAttack,
+    CompareModels,
     SensitivityInterpretability,
     NeuronMasking,
     UniversalDissimilarity,
@@ -48,6 +50,7 @@ __all__ = [
     "AttackOutcome",
     "Batch",
     "CAMPairs",
+    "CompareModels",
     "EffectMix",
     "FilteringEffect",
     "FitSize",
