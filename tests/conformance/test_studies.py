@@ -28,6 +28,7 @@ from whyfooled.studies import (
     FitSize,
     InterpretabilityScores,
     NeuronMasking,
+    ObjectOrBackground,
     Recovery,
     RefinedAttack,
     SaliencyGrid,
@@ -41,6 +42,7 @@ from whyfooled.studies import (
     redraw,
     run_study,
 )
+from whyfooled.studies.effects import object_or_background
 from whyfooled.studies.table import SHARED, read_about
 from whyfooled.studies.units import sensitivity_interpretability
 from whyfooled.universal import UPIPCA, RandomDirection, UPIGrad
@@ -57,6 +59,9 @@ CHEAP = {
     "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
     "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
+    "object-or-background": ObjectOrBackground(
+        masks="of every image", attacks=(FGSM(epsilon=0.05), FMN(steps=30)), shifts=1
+    ),
     "compare-models": CompareModels(
         models=(f"{HERE}:other",), attacks=(FGSM(epsilon=0.02), FMN(steps=30)), random_orders=1
     ),
@@ -77,6 +82,16 @@ STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
 STUDY_OF_METHODS = pytest.mark.parametrize(
     "name", [study.card.name for study in STUDIES if "methods" in parameters(study) and study.card.name not in FITTED]
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def masks(tmp_path_factory):
+    """Stand in for a folder that holds a label map of every image."""
+    path = tmp_path_factory.mktemp("masks") / "all.npy"
+    np.save(path, np.arange(16).repeat(16).reshape(16, 16) // 6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(object_or_background, "_find_map", lambda folder, name: path)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,6 +5,7 @@ from whyfooled.studies.effects.cam_pairs import CAMPairs
 from whyfooled.studies.effects.compare_models import CompareModels
 from whyfooled.studies.effects.effect_mix import EffectMix
 from whyfooled.studies.effects.interpretability import InterpretabilityScores
+from whyfooled.studies.effects.object_or_background import ObjectOrBackground
 from whyfooled.studies.effects.refined_attack import RefinedAttack
 from whyfooled.studies.effects.sensitivity_correlation import SensitivityCorrelation
 from whyfooled.studies.maps.attack_outcome import AttackOutcome
@@ -35,6 +36,7 @@ STUDIES = (
     CAMPairs,
     InterpretabilityScores,
     RefinedAttack,
+    ObjectOrBackground,
     CompareModels,
     SensitivityInterpretability,
     NeuronMasking,
@@ -57,6 +59,7 @@ __all__ = [
     "InterpretabilityScores",
     "Measured",
     "NeuronMasking",
+    "ObjectOrBackground",
     "Prepared",
     "Progress",
     "Recovery",
