@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 
@@ -16,6 +16,9 @@ from whyfooled.classifier.goals import Goal
 from whyfooled.errors import warn
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
+
+Norm = Literal["l0", "l1", "l2", "linf"]
+"""What perturbations are measured by; ℓ0 counts pixels."""
 
 
 @final
@@ -40,6 +43,12 @@ class Attack(ABC):
     """An attack of this package: its parameters are its fields, `attempt` does the work."""
 
     card: ClassVar[Card]
+
+    @property
+    def measured_by(self) -> Norm:
+        """The norm that its perturbations are small in, by which they are to be measured: as a rule its ball's."""
+        ball: Norm = getattr(self, "ball", "l2")
+        return ball
 
     @final
     def __call__(
@@ -102,3 +111,8 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
         open_ones.check(made.images)
         images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
     return clean_logits, Attempt(images, forwards, backwards)
+
+
+def find_norm(attack: object) -> Norm:
+    """Return the norm that an attack's perturbations are measured by; ℓ2 of what is no attack of this package."""
+    return attack.measured_by if isinstance(attack, Attack) else "l2"

@@ -67,6 +67,10 @@ def explain(
         str | None,
         typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A CSV file with the columns file and label: what each of several photographs shows."),
+    ] = None,
     count: Annotated[
         int | None, typer.Option(help="How many of several photographs to draw at random; all if left out.")
     ] = None,
@@ -140,6 +144,8 @@ def explain(
             raise bad_parameter(option, "is about the regions of --regions", "no --regions")
     if attack_in is not None and adversarial is not None:
         raise bad_parameter("--attack-in", "is for an attack that is run here", "--adversarial", "Give one.")
+    if label is not None and labels is not None:
+        raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
     if resize and trust is None:
         raise bad_parameter("--resize", "is for the perturbation of --trust", "no --trust")
 
@@ -179,6 +185,7 @@ def explain(
                 trust=trust,
                 attack=parse("attacks", attack or "cw", overrides),
                 label=label,
+                labels=labels,
                 target=target,
                 methods=chosen,
                 units=units,
@@ -189,8 +196,9 @@ def explain(
                 about={"weights": weights},
             )
         return
-    if count is not None:
-        raise bad_parameter("--count", "is for several photographs, or folders of them", count)
+    for option, value in {"--count": count, "--labels": labels}.items():
+        if value is not None:
+            raise bad_parameter(option, "is for several photographs, or folders of them", value)
 
     with output_folder(output) as staging, plain_warnings():
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
@@ -260,7 +268,14 @@ def _explain_many(
         classifier = load()
         resized = UniversalPerturbation.load(trust).resized(classifier.size) if trust is not None and resize else trust
         table = explain_files(
-            classifier, images, output, trust=resized, command=write_command(), report=progress, **more
+            classifier,
+            images,
+            output,
+            trust=resized,
+            command=write_command(),
+            notes=[_UNTRAINED] if more["about"]["weights"] == RANDOM else [],
+            report=progress,
+            **more,
         )
     if not quiet:
         rows = [{str(key): value for key, value in row.dropna().items()} for _, row in table.iterrows()]

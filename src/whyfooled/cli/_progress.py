@@ -134,8 +134,8 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
             text = f"{int(standing.done)} of {standing.total}"
             if standing.attacked:
                 text += f", {standing.fooled / standing.attacked:.0%} fooled"
-            if standing.median_l2 is not None:
-                text += f", median l2 {standing.median_l2:.3g}"
+            if standing.median_norm is not None:
+                text += f", median {standing.norm} {standing.median_norm:.3g}"
             if standing.doing:
                 text += f"; in work: {standing.doing}"
             if standing.doing or standing.finished > finished:

@@ -223,7 +223,7 @@ def _compute_evidence(
             stages.progress(done, len(others) + 1, "saliency maps")
             if isinstance(maps, MethodError):
                 if must_work and method in chosen:
-                    raise maps
+                    raise MethodError(f"{title(method)} does not work on this model. {maps}") from maps
                 notes.append(_say_why_skipped(method, maps, first))
                 if method != first:
                     continue
