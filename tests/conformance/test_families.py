@@ -10,6 +10,13 @@ from tests.helpers.timm_families import EVERY, FAMILIES, QUICK
 
 ROWS = read(PAGE.read_text())
 GRADIENT_LIKE = ("gradient", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided", "enhanced")
+ATTENDING = ("attention-rollout", "attention-relevance")
+# The families whose attention is between the same tokens throughout. This list may only grow.
+TRANSFORMERS = (
+    *("beit", "deit", "efficientformer", "eva", "gemma4_vit", "naflexvit", "vision_transformer"),
+    *("vision_transformer_hybrid", "vision_transformer_relpos", "vitamin", "vit-tiny", "dinov2"),
+    *("vit, pooled by attention", "deit, distilled"),
+)
 # What no family may be refused by, but those that are named. This list may only shrink.
 REFUSED = {"coat": ("gradcam", "gradcampp", "guided-gradcam")}
 CONVOLUTIONAL = (
@@ -41,7 +48,7 @@ def test_the_page_is_as_it_is_written():
 
 @pytest.mark.parametrize("family", EVERY)
 def test_methods_that_need_no_rule_hold_on_every_family(family):
-    rules = ("deconvnet", "deeplift", "lrp", "contrastive-lrp", "cam")
+    rules = ("deconvnet", "deeplift", "lrp", "contrastive-lrp", "cam", *ATTENDING)
     refused = set(ROWS[family].refused)
     assert refused.difference(rules) == set(REFUSED.get(family, ())), describe_refused(ROWS[family].refused)
     assert not refused.intersection(GRADIENT_LIKE)
@@ -51,3 +58,8 @@ def test_methods_that_need_no_rule_hold_on_every_family(family):
 @pytest.mark.parametrize("family", CONVOLUTIONAL)
 def test_nothing_is_refused_by_explain_or_grad_cam_on_convolutional_networks(family):
     assert not {"explain", "gradcam", "guided-gradcam", "guided"}.intersection(ROWS[family].refused)
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_what_transformers_attend_to_is_shown(family):
+    assert not set(ATTENDING).intersection(ROWS[family].refused)

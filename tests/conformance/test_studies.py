@@ -16,6 +16,7 @@ from tests.helpers.nets import HERE
 from tests.helpers.planted_dissections import dissection_of
 from tests.helpers.small_studies import write_images
 from whyfooled import BIM, FGSM, FMN, GradCAM
+from whyfooled.defences import LargestSoftmax, MedianFilter
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 from whyfooled.sources import open_source
 from whyfooled.studies import (
@@ -23,6 +24,7 @@ from whyfooled.studies import (
     AttackOutcome,
     CAMPairs,
     CompareModels,
+    DetectorsUnderAttack,
     EffectMix,
     FilteringEffect,
     FitSize,
@@ -69,6 +71,9 @@ CHEAP = {
         dissection="of small", attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, counts=(3, 8), permutations=50
     ),
     "neuron-masking": NeuronMasking(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), target=None, counts=(1, 4), draws=2),
+    "detectors": DetectorsUnderAttack(
+        attacks=(FGSM(epsilon=0.05), FMN(steps=30)), detectors=(LargestSoftmax(), MedianFilter()), epsilon=0.1, steps=5
+    ),
     "universal-dissimilarity": UniversalDissimilarity(
         methods=(UPIGrad(passes=2), RandomDirection()), epsilons=(0.5, 2.0), attack_steps=2
     ),
@@ -76,8 +81,8 @@ CHEAP = {
     "universal-gallery": UniversalGallery(methods=(UPIPCA(passes=1), RandomDirection()), epsilon=2.0),
     "fit-size": FitSize(methods=(UPIGrad(passes=1),), sizes=(1, 3), repeats=2, epsilon=2.0),
 }
-FITTED = {name for name, study in CHEAP.items() if "fit" in parameters(type(study))}
-"""Studies of which half of the images are fitted to, and not measured."""
+FITTED = {name for name, study in CHEAP.items() if {"fit", "learn"} & set(parameters(type(study)))}
+"""Studies of which half of the images are fitted to or learned from, and not measured."""
 STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
 STUDY_OF_METHODS = pytest.mark.parametrize(
     "name", [study.card.name for study in STUDIES if "methods" in parameters(study) and study.card.name not in FITTED]

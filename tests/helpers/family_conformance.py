@@ -112,6 +112,10 @@ def describe_layout(axes: Axes, shape: tuple[int, ...]) -> str:
 _KNOWN = {
     "are not the output of a linear layer": "the logits are not the output of a linear layer",
     "the logits come from": "the logits are no linear layer of the mean of a layer's places",
+    "needs attention; this model has none": "no attention",
+    "weights its values by a softmax as it is": "attention whose weights are no plain softmax",
+    "needs attention between all tokens": "attention in windows, or between fewer tokens",
+    "needs tokens that stand for patches": "tokens that are no patches",
     "neither linear nor a ReLU nor 2d max pooling": "a step that is neither linear nor a ReLU, such as a gate",
 }
 

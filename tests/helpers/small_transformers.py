@@ -93,3 +93,8 @@ MODELS = {
         True,
     ),
 }
+
+
+def small_vit():
+    """Make a vision transformer of 5 classes in single precision, as `tests.helpers.models.small` is a network."""
+    return classifier_of(vit(img_size=16, num_classes=5, embed_dim=8), 16).float()

@@ -14,9 +14,11 @@ from whyfooled.attacks._attack import Attempt, Norm, attempt_open, find_norm
 from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_images
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.workers import are_taken_apart, compute_logits
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
@@ -86,6 +88,7 @@ class AttackResult:
         return AttackResult(**tensors, goal=self.goal.to(device), norm=self.norm)
 
     @classmethod
+    @one_thread()
     def from_images(
         cls, classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
     ) -> AttackResult:
@@ -102,8 +105,8 @@ class AttackResult:
         """
         check_images(clean)
         check_attempted(clean, adversarial)
-        clean_logits = classifier.logits(clean)
-        check_constancy(classifier, clean, clean_logits)
+        clean_logits = compute_logits(classifier, clean)
+        check_constancy(classifier, clean, clean_logits, apart=are_taken_apart(clean))
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
@@ -174,6 +177,7 @@ class AttackResult:
         return frame
 
 
+@one_thread()
 def run_attack(
     attack: Any,
     classifier: Classifier,
@@ -237,7 +241,7 @@ def run_attack(
 
 def _verify(classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: Goal, attempt: Attempt) -> AttackResult:
     attempted = attempt.images.detach()
-    logits = classifier.logits(attempted)
+    logits = compute_logits(classifier, attempted)
     success = goal.reached(logits)
     return AttackResult(
         clean=clean,

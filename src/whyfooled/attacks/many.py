@@ -33,6 +33,7 @@ from whyfooled.attacks.adversaries import (
 )
 from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, ParameterError, WhyfooledError, at_least, bad_parameter, warn
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
@@ -78,6 +79,7 @@ class Standing:
     norm: str = "l2"
 
 
+@one_thread()
 def attack_files(
     classifier: Classifier,
     images: Sequence[str | Path],

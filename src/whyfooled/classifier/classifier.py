@@ -13,7 +13,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.borrowing import copy_at_rest
+from whyfooled.classifier.borrowing import copy_at_rest, one_thread
 from whyfooled.classifier.calling import call_module, check_output
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.classifier.heads import describe_head
@@ -213,7 +213,8 @@ class Classifier(nn.Module):
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            output = call_module(self.module, inputs)
+            with one_thread():
+                output = call_module(self.module, inputs)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier.axes import CHANNELS_FIRST, Axes, read_axes
-from whyfooled.classifier.borrowing import hooked_after
+from whyfooled.classifier.borrowing import hooked_after, one_thread
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.placed import find_last_read
 from whyfooled.classifier.tracing import PassTrace, Seen
@@ -104,6 +104,7 @@ def describe_output(axes: Axes | str, shape: tuple[int, ...]) -> str:
     return f"{sizes}: tokens at {' × '.join(map(str, axes.size(shape)))} places" if axes.tokens else sizes
 
 
+@one_thread()
 def list_layers(classifier: Classifier) -> list[Layer]:
     """List the layers that give a tensor with a row for each image, in the order in which they finish.
 

@@ -20,6 +20,7 @@ from whyfooled.cli._app import (
     Seed,
     Steps,
     Weights,
+    Workers,
     app,
     check_figures,
     interruptible,
@@ -123,6 +124,7 @@ def explain(
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack photographs and explain why the classifier is fooled: a report, pictures, numbers, tensors of each.
@@ -151,6 +153,7 @@ def explain(
 
     from dataclasses import replace
 
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.zoo import RANDOM, load_classifier
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.of_image import make_methods
@@ -175,7 +178,7 @@ def explain(
             if value is not None:
                 raise bad_parameter(option, "belongs to one photograph", f"{value} for several", "Give one photograph.")
         photographs_in(images)
-        with plain_warnings():
+        with plain_warnings(), one_thread(workers):
             _explain_many(
                 images,
                 output,
@@ -196,11 +199,12 @@ def explain(
                 about={"weights": weights},
             )
         return
-    for option, value in {"--count": count, "--labels": labels}.items():
-        if value is not None:
-            raise bad_parameter(option, "is for several photographs, or folders of them", value)
+    several: dict[str, object] = {"--count": count, "--labels": labels}
+    for option, given in several.items():
+        if given is not None:
+            raise bad_parameter(option, "is for several photographs, or folders of them", given)
 
-    with output_folder(output) as staging, plain_warnings():
+    with output_folder(output) as staging, plain_warnings(), one_thread(workers):
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
         universal = None if trust is None else UniversalPerturbation.load(trust)
         photograph: Any = image

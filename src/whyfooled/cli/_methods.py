@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -19,13 +19,14 @@ def methods(
         ),
     ] = None,
 ) -> None:
-    """List the attacks, saliency methods and universal perturbations, with their parameters, costs and sources."""
+    """List attacks, saliency methods, universal perturbations and detectors: parameters, costs and sources."""
     if name is not None:
         _describe_named(name)
         return
     describe_all("attacks")
     describe_all("saliency")
     describe_all("universal")
+    describe_all("detectors")
 
 
 def _describe_named(name: str) -> None:
@@ -33,9 +34,10 @@ def _describe_named(name: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from whyfooled.registry import available, refused
+    from whyfooled.registry import Kind, available, refused
 
-    known = {kind: available(kind) for kind in _HEADINGS}
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    known = {kind: available(kind) for kind in kinds}
     reasons = [reason for kind in known for other, reason in refused(kind).items() if other == name]
     if not reasons and not any(name in methods for methods in known.values()):
         every = [other for methods in known.values() for other in methods]
@@ -53,6 +55,7 @@ _HEADINGS = {
     "attacks": "Attacks",
     "saliency": "Saliency methods",
     "universal": "Universal perturbations",
+    "detectors": "Detectors",
     "studies": "Studies",
 }
 

@@ -110,7 +110,6 @@ def collect_fields(
                 "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
                 **case.parameters,
                 **parameters,
-                "threads": torch.get_num_threads(),
                 "digests": {"clean image": content_digest(case.clean[0]), "model": classifier.digest()},
                 "versions": versions(),
             }

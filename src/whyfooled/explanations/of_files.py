@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, final
 
 import pandas as pd
@@ -13,6 +13,8 @@ import pandas as pd
 from whyfooled._version import __version__
 from whyfooled.attacks.adversaries import find_name_fault
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.workers import share_out
 from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError, bad_parameter
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
@@ -93,6 +95,7 @@ class ExplainStanding:
     doing: str = ""
 
 
+@one_thread()
 def explain_files(
     classifier: Classifier,
     images: Sequence[str | Path],
@@ -219,7 +222,7 @@ def explain_files(
 
     place = _Place(folder, run, figures)
     with claim(folder / RUN_FILE, _RUN, run, results=lambda: _list_runs(folder)):
-        entries = _explain_missing(files, explain_one, place, report)
+        entries = _explain_missing(classifier, files, explain_one, place, report)
         _check_some_explained(entries)
         return _write_index(place, entries)
 
@@ -266,59 +269,66 @@ class _Place:
 
 
 def _explain_missing(
+    classifier: Classifier,
     files: Mapping[str, Path],
     explain_one: Callable[[str, Progress], Explanation],
     place: _Place,
     report: Callable[[ExplainStanding], None],
 ) -> list[IndexEntry]:
-    """Explain the photographs that are not finished; return the entries of all, in order."""
+    """Explain the photographs that are not finished, one on each worker; return the entries of all, in order."""
     contents = {name: digest_file(path) for name, path in files.items()}
     kept = {name: _read_entry(place, name, contents[name]) for name in files}
     entries = {name: entry for name, entry in kept.items() if entry is not None}
     report(ExplainStanding(len(entries), len(files)))
-    for name in files:
-        if name in entries:
-            continue
+    telling = Lock()
 
+    def attempt(name: str) -> Explanation | WhyfooledError:
+        fault = _find_fault(place.folder, name)
+        if fault:
+            return _FaultyName(fault)
+
+        def say(step: int, steps: int, doing: str) -> None:
+            with telling:
+                report(ExplainStanding(len(entries), len(files), name, doing=doing))
+
+        try:
+            return explain_one(name, say)
+        except OutputError:
+            raise
+        except WhyfooledError as error:
+            return error
+
+    missing = [name for name in files if name not in entries]
+    for name, made in zip(missing, share_out(classifier, attempt, missing), strict=True):
         works = any(not entry.row.get("error") for entry in entries.values())
-        say = _stage_sayer(report, ExplainStanding(len(entries), len(files), name))
-        entry = _finish_photograph(name, partial(explain_one, name, say), place, contents[name], works)
+        # What works on no photograph is to be said at once, and not after an attack on each.
+        if isinstance(made, MethodError) and not works:
+            raise made
+        entry = _finish_photograph(name, made, place, contents[name])
         entries[name] = entry
         finished = [entries[other] for other in files if other in entries]
         if len(finished) < len(files):
             _write_page(place, finished)
-        report(ExplainStanding(len(entries), len(files), name, _say_outcome(entry)))
+        with telling:
+            report(ExplainStanding(len(entries), len(files), name, _say_outcome(entry)))
     return [entries[name] for name in files]
 
 
-def _stage_sayer(report: Callable[[ExplainStanding], None], standing: ExplainStanding) -> Progress:
-    return lambda step, steps, doing: report(replace(standing, doing=doing))
+class _FaultyName(WhyfooledError):
+    """A photograph cannot have a folder of its name."""
 
 
-def _finish_photograph(
-    name: str, explain_it: Callable[[], Explanation], place: _Place, content: str, works: bool
-) -> IndexEntry:
-    """Explain a photograph and write its report, or why there is none; `works` if the methods do on others."""
-    fault = _find_fault(place.folder, name)
-    if fault:
+def _finish_photograph(name: str, made: Explanation | WhyfooledError, place: _Place, content: str) -> IndexEntry:
+    """Write the report of a photograph, or why there is none."""
+    if isinstance(made, _FaultyName):
         # Nothing can be kept of it, and finding it out costs nothing.
-        return make_failed_entry(storable_text(name), fault)
-    explanation, reason = None, ""
-    try:
-        explanation = explain_it()
-    except OutputError:
-        raise
-    except WhyfooledError as error:
-        # What works on no photograph is to be said at once, and not after an attack on each.
-        if isinstance(error, MethodError) and not works:
-            raise
-        reason = hide_folders(str(error))
+        return make_failed_entry(storable_text(name), str(made))
     with output_folder(place.folder / name, _REPORT, ("*.html", ENTRY_FILE)) as staging:
-        if explanation is None:
-            entry = make_failed_entry(name, reason)
+        if isinstance(made, WhyfooledError):
+            entry = make_failed_entry(name, hide_folders(str(made)))
         else:
-            write_files(explanation, staging, place.figures)
-            entry = make_entry(name, explanation, explanation.to_dict())
+            write_files(made, staging, place.figures)
+            entry = make_entry(name, made, made.to_dict())
         written = {path.relative_to(staging).as_posix(): digest_file(path) for path in _list_files(staging)}
         record = {
             "photograph": content,

@@ -11,6 +11,10 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.folding import Quickened, quicken
+from whyfooled.classifier.passes import Passes
+from whyfooled.classifier.workers import share_out
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing
 from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
@@ -30,6 +34,7 @@ from whyfooled.saliency.recovery import (
     SHIFTED,
     SIZE,
     VERDICT_FILL,
+    RecoveryCurve,
     RecoveryCurves,
     random_maps,
     recovery_curve,
@@ -50,6 +55,7 @@ SHIFTS = 19
 report's verdict rests on, and what beats them all does so by chance once in twenty-five times. [ours]"""
 
 
+@one_thread()
 def explain(
     classifier: Classifier,
     image: str | Path | PILImage.Image | Images,
@@ -155,13 +161,14 @@ def explain(
                 seed=seed,
                 progress=progress,
             )
+        quick = _quicken(classifier, case, stages)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
-        effect = _find_effect(classifier, case, stages)
+        effect = _find_effect(classifier, case, quick.classifier, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
-        recovery = _measure_recovery(classifier, case, [headline, *evidence], seed, stages)
+        recovery = _measure_recovery(quick.classifier, case, [headline, *evidence], seed, stages)
         trusted = (
             None
             if universal is None
@@ -182,6 +189,7 @@ def explain(
             **describe_named(regions, names, attack_in),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
+            "regions and recovery": quick.said,
             "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
         },
     )
@@ -265,11 +273,21 @@ def _say_why_skipped(method: Any, error: MethodError, first: Any) -> str:
     return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
-def _find_effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
+def _quicken(classifier: Classifier, case: Case, stages: Stages) -> Quickened:
+    """Make what evaluates regions and recovery, many times over, and count what it takes to make sure of it."""
+    with stages.stage("copy"):
+        quick = quicken(classifier, case.clean)
+    stages.passes["copy"] = Passes(quick.forwards)
+    stages.count_too(quick.classifier)
+    return quick
+
+
+def _find_effect(classifier: Classifier, case: Case, quick: Classifier, stages: Stages) -> Effect | None:
     if torch.equal(case.clean, case.adversarial):
         return None
     with stages.stage("regions"):
-        return find_effect(classifier, case.clean, case.adversarial, case.true, case.wrong, progress=stages.progress)
+        pair = case.clean, case.adversarial, case.true, case.wrong
+        return find_effect(classifier, *pair, quick=quick, progress=stages.progress)
 
 
 def _find_unit_changes(
@@ -394,17 +412,23 @@ def _measure_recovery(
     orders.append((SHIFTED, True, [VERDICT_FILL], [shifted_maps(first, image, SHIFTS, seed)]))
     orders.append((RANDOM, True, FILLS, [random_maps(image, seed + number) for number in range(RANDOM_ORDERS)]))
     true = torch.tensor([case.true], device=image.device)
-    recovery = []
+    stacked = {name: torch.cat(maps) for name, _, _, maps in orders}
+    pieces = [
+        (name, fill, number) for name, _, fills, _ in orders for fill in fills for number in range(len(stacked[name]))
+    ]
+
+    def measure_curve(piece: tuple[str, Fill, int]) -> RecoveryCurve:
+        name, fill, number = piece
+        return recovery_curve(classifier, image, true, stacked[name][number, None], fill=fill, seed=seed)
+
+    measured: dict[tuple[str, str], list[RecoveryCurve]] = {}
     with stages.stage("recovery"):
-        for done, (name, control, fills, maps) in enumerate(orders):
-            stages.progress(done, len(orders), "recovery")
-            stacked = torch.cat(maps)
-            count = len(stacked)
-            repeated, classes = image.expand(count, -1, -1, -1), true.expand(count)
-            curves = {
-                str(fill): recovery_curve(classifier, repeated, classes, stacked, fill=fill, seed=seed)
-                for fill in fills
-            }
-            recovery.append(RecoveryCurves(name, curves, control))
-        stages.progress(len(orders), len(orders), "recovery")
-    return recovery
+        curves = zip(pieces, share_out(classifier, measure_curve, pieces), strict=True)
+        for done, ((name, fill, _), curve) in enumerate(curves):
+            stages.progress(done, len(pieces), "recovery")
+            measured.setdefault((name, fill), []).append(curve)
+        stages.progress(len(pieces), len(pieces), "recovery")
+    return [
+        RecoveryCurves(name, {str(fill): RecoveryCurve.join(measured[name, fill]) for fill in fills}, control)
+        for name, control, fills, _ in orders
+    ]

@@ -1,5 +1,6 @@
 """Saliency methods: ``(classifier, images, classes) -> maps``, one value for each input element."""
 
+from whyfooled.saliency.attention import AttentionRelevance, AttentionRollout
 from whyfooled.saliency.backward.smooth import smooth_activations
 from whyfooled.saliency.cam import CAM, GradCAM, GradCAMPlusPlus, GuidedGradCAM
 from whyfooled.saliency.deeplift import DeepLIFT
@@ -29,6 +30,8 @@ METHODS = (
     DeepLIFT,
     LRP,
     ContrastiveLRP,
+    AttentionRollout,
+    AttentionRelevance,
     LIME,
     PredictionDifference,
     MeaningfulPerturbation,
@@ -48,6 +51,8 @@ __all__ = [
     "LRP",
     "METHODS",
     "REFUSED",
+    "AttentionRelevance",
+    "AttentionRollout",
     "ContrastiveLRP",
     "Deconvnet",
     "DeepLIFT",

@@ -1,6 +1,7 @@
 """Studies: experiments over many images that end in a table, a summary and a figure."""
 
 from whyfooled.drawing.summary import Summary, SummaryTable
+from whyfooled.studies.defences.detectors import DetectorsUnderAttack
 from whyfooled.studies.effects.cam_pairs import CAMPairs
 from whyfooled.studies.effects.compare_models import CompareModels
 from whyfooled.studies.effects.effect_mix import EffectMix
@@ -40,6 +41,7 @@ STUDIES = (
     CompareModels,
     SensitivityInterpretability,
     NeuronMasking,
+    DetectorsUnderAttack,
     UniversalDissimilarity,
     UniversalTransfer,
     UniversalGallery,
@@ -53,6 +55,7 @@ __all__ = [
     "Batch",
     "CAMPairs",
     "CompareModels",
+    "DetectorsUnderAttack",
     "EffectMix",
     "FilteringEffect",
     "FitSize",

@@ -60,7 +60,7 @@ def world(tmp_path):
 
 
 def run(images, folder, made, **options):
-    options = {"model": small(), "shard_size": 2, "batch_size": 3, "threads": 1, **options}
+    options = {"model": small(), "shard_size": 2, "batch_size": 3, "workers": 1, **options}
     return run_study(made, images, folder, **options)
 
 
