@@ -200,9 +200,9 @@ def explain(
             )
         return
     several: dict[str, object] = {"--count": count, "--labels": labels}
-    for option, given in several.items():
-        if given is not None:
-            raise bad_parameter(option, "is for several photographs, or folders of them", given)
+    for option, setting in several.items():
+        if setting is not None:
+            raise bad_parameter(option, "is for several photographs, or folders of them", setting)
 
     with output_folder(output) as staging, plain_warnings(), one_thread(workers):
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)

@@ -15,7 +15,7 @@ from whyfooled.drawing.figures.intervals import intervals_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.errors import ImageError
 from whyfooled.studies.parts.attacked import CLEAN
-from whyfooled.studies.parts.over_images import Spread, judge, say_family
+from whyfooled.studies.parts.over_images import Spread, group_rows, judge, say_family
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval, Side
 
@@ -94,27 +94,20 @@ def summarise(table: Table, seed: int) -> Summary:
 
 
 def draw(table: Table, seed: int) -> Figure:
-    """Draw every number of each model with its interval, a panel for each topic."""
-    panels: dict[str, dict[str, dict[str, Interval]]] = {}
-    for each in _compare(table.read(), seed):
-        if each.topic in ("right", "stability"):
-            panels.setdefault(each.topic, {})[each.name] = each.spread.means
-    figures = {f"{_TITLES[topic]}": lines for topic, lines in panels.items()}
-    return intervals_figure(_align(figures), x="share of images, or cosine")
-
-
-_TITLES = {"right": "right", "stability": "maps before and after"}
-
-
-def _align(panels: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> dict[str, dict[str, dict[str, Interval]]]:
-    """Give every panel all lines: those that it lacks are empty."""
-    names = [name for lines in panels.values() for name in lines]
-    marks = list(dict.fromkeys(mark for lines in panels.values() for line in lines.values() for mark in line))
+    """Draw how alike each method's maps of the true class stay with each model, a panel for noise and each attack."""
+    rows = table.read(["index", "model", "attack", "method", _DRAWN])
+    rows = rows[rows["method"].notna()]
+    models, methods = ([str(name) for name in rows[column].unique()] for column in ("model", "method"))
     nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
-    return {
-        title: {name: {mark: lines.get(name, {}).get(mark, nothing) for mark in marks} for name in names}
-        for title, lines in panels.items()
-    }
+    panels: dict[str, dict[str, dict[str, Interval]]] = {}
+    for (attack,), group in group_rows(rows, "attack"):
+        panels[f"under {attack}"] = {method: dict.fromkeys(models, nothing) for method in methods}
+        for (method,), part in group_rows(group, "method"):
+            panels[f"under {attack}"][method] |= Spread.of(part, "model", _DRAWN, seed).means
+    return intervals_figure(panels, x="cosine of the true class's maps before and after")
+
+
+_DRAWN = "true_cosine"
 
 
 def _compare(rows: pd.DataFrame, seed: int) -> Iterator[_Compared]:
