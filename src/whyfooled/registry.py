@@ -133,6 +133,16 @@ def with_seed(method: Any, seed: int) -> Any:
     return method if changed == given else dataclasses.replace(method, **changed)
 
 
+def with_next_seed(method: Any) -> Any:
+    """Give a method the seed after its own, and so the methods among its parameters; itself where none has a seed."""
+    if not dataclasses.is_dataclass(method) or isinstance(method, type):
+        return method
+    changed = {name: with_next_seed(getattr(method, name)) for name in parameters(type(method))}
+    if isinstance(changed.get("seed"), int):
+        changed["seed"] += 1
+    return dataclasses.replace(method, **changed)
+
+
 def describe(method: object) -> str:
     """Write a method as `parse` reads it: ``name``, or ``name(parameter=value)`` with what differs from the default."""
     cls: Any = type(method)

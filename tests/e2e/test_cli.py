@@ -73,6 +73,18 @@ def test_version_and_methods(folder):
     assert "real-time-saliency  Real-time image saliency" in listed
 
 
+def test_methods_shows_one_by_its_name_whatever_its_kind(folder):
+    code, out, _ = run(folder, "methods", "ead")
+    assert (code, out.count("source:")) == (0, 1)
+    assert "beta=0.1" in out
+    assert "The weight" in out
+    assert run(folder, "methods", "recovery")[1].startswith("Studies")
+    assert "is not offered" in run(folder, "methods", "real-time-saliency")[1]
+    code, _, error = run(folder, "methods", "eadd")
+    assert code == 2
+    assert "`NAME` must be the name of a known method; got 'eadd'. Did you mean ead" in error
+
+
 def test_it_writes_the_report_and_prints_the_account(folder, explained, tmp_path):
     place, out, _ = explained
     assert "The model saw class " in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 
@@ -18,6 +18,9 @@ from whyfooled.classifier.workers import are_taken_apart, compute_logits, share_
 from whyfooled.errors import warn
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
+
+Norm = Literal["l0", "l1", "l2", "linf"]
+"""What perturbations are measured by; ℓ0 counts pixels."""
 
 
 @final
@@ -44,6 +47,12 @@ class Attack(ABC):
     card: ClassVar[Card]
     takes_images_apart: ClassVar[bool] = True
     """Whether an image's result is its own, so that images can be attacked one at a time."""
+
+    @property
+    def measured_by(self) -> Norm:
+        """The norm that its perturbations are small in, by which they are to be measured: as a rule its ball's."""
+        ball: Norm = getattr(self, "ball", "l2")
+        return ball
 
     @final
     @one_thread()
@@ -107,6 +116,11 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
         open_ones.check(made.images)
         images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
     return clean_logits, Attempt(images, forwards, backwards)
+
+
+def find_norm(attack: object) -> Norm:
+    """Return the norm that an attack's perturbations are measured by; ℓ2 of what is no attack of this package."""
+    return attack.measured_by if isinstance(attack, Attack) else "l2"
 
 
 def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attempt:

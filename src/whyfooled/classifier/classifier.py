@@ -290,10 +290,27 @@ class Classifier(nn.Module):
         """
         if not any(value.dtype in _FLOATING and value.dtype != torch.float32 for value in self.state_dict().values()):
             return self
+        copied = self.copy("to run in single precision")
+        mean, std = (tensor.float().flatten().tolist() for tensor in (self.mean, self.std))
+        return Classifier(copied.module.float(), mean, std, class_names=self.class_names, name=self.name, fit=self.fit)
+
+    def copy(self, purpose: str) -> Classifier:
+        """Make this classifier of a copy of its module, as its user has it, which shares nothing with the module.
+
+        Parameters
+        ----------
+        purpose
+            What for, as an error says it: ``"to run in single precision"``.
+
+        Raises
+        ------
+        ModelError
+            If the module cannot be copied.
+        """
         try:
-            module = copy_at_rest(self.module).float()
+            module = copy_at_rest(self.module)
         except Exception as error:  # whatever a part of someone else's model stumbles over
-            raise ModelError(f"The model cannot be copied, to run in single precision: {first_line(error)}.") from error
+            raise ModelError(f"The model cannot be copied, {purpose}: {first_line(error)}.") from error
         mean, std = (tensor.flatten().tolist() for tensor in (self.mean, self.std))
         return Classifier(module, mean, std, class_names=self.class_names, name=self.name, fit=self.fit)
 

@@ -15,7 +15,7 @@ from whyfooled.attacks.adversaries import find_name_fault
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.workers import share_out
-from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError
+from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError, bad_parameter
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.of_image import explain, make_methods, open_universal
@@ -38,6 +38,7 @@ from whyfooled.running.kept import (
 from whyfooled.running.provenance import versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.running.runs import claim, digest_run
+from whyfooled.sources import match_labels, read_labels
 from whyfooled.tensors.randomness import choose
 from whyfooled.types import Progress
 from whyfooled.units import Dissection
@@ -102,15 +103,18 @@ def explain_files(
     *,
     attack: Any = None,
     label: str | int | None = None,
+    labels: str | Path | None = None,
     target: str | int | None = None,
     methods: Sequence[Any] | None = None,
     trust: UniversalPerturbation | str | Path | None = None,
     units: Dissection | str | Path | None = None,
+    checks: bool | None = None,
     figures: Literal["pdf", "svg", "png"] | None = None,
     count: int | None = None,
     seed: int = 0,
     about: Mapping[str, Any] | None = None,
     command: str | None = None,
+    notes: Sequence[str] = (),
     report: Callable[[ExplainStanding], None] = lambda standing: None,
 ) -> pd.DataFrame:
     """Explain photographs: a report of each, as `explain` makes it, and an index of them all.
@@ -128,10 +132,12 @@ def explain_files(
     folder
         Where to write: ``index.html``, ``index.csv`` and, for each photograph, a folder of its name (its path below the
         folder that all have in common) with what `Explanation.save` writes.
-    attack, methods, trust, units, seed
+    attack, methods, trust, units, checks, seed
         As for `explain`.
     label
         The true class of all (name or index); what the classifier sees in each if None.
+    labels
+        A CSV file with the columns ``file`` and ``label``, for photographs of several classes; in place of `label`.
     target
         The class that is to be reached with all; any wrong one if None.
     figures
@@ -142,6 +148,8 @@ def explain_files(
         What else makes a run another run, such as the model's weights.
     command
         The command that does it again, for the reports to show.
+    notes
+        What readers of every report should know first, such as that the model is untrained.
     report
         Called as the run goes on.
 
@@ -166,20 +174,24 @@ def explain_files(
     for name, value in {"label": label, "target": target}.items():
         if value is not None:
             classifier.class_index(value, classifier.class_count(), name)
+    if label is not None and labels is not None:
+        raise bad_parameter("labels", "take the place of `label`", labels, "Give one.")
     universal = open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     files = _list_photographs(images, folder, count, seed)
+    true = dict.fromkeys(files, label) if labels is None else _read_true_classes(classifier, Path(labels), files)
     run = hide_all_folders(
         {
             "version": __version__,
             "model": classifier.name,
             "model_digest": classifier.digest(),
             "attack": describe_value(choose_attack(attack, seed)),
-            "label": label,
+            "label": label if labels is None else true,
             "target": target,
             "methods": None if methods is None else [describe_value(method) for method in make_methods(methods, seed)],
             "trust": None if universal is None else digest_content(universal.delta.cpu().numpy().tobytes()),
             "units": None if dissection is None else digest_content(dissection.to_frame().to_csv().encode()),
+            "checks": checks,
             "figures": figures,
             "count": count,
             "seed": seed,
@@ -195,15 +207,17 @@ def explain_files(
             classifier,
             files[name],
             attack=attack,
-            label=label,
+            label=true[name],
             target=target,
             methods=methods,
             trust=universal,
             units=dissection,
+            checks=checks,
             seed=seed,
             progress=progress,
         )
         added = {**named, "image": name, **({} if command is None else {"command": command})}
+        explanation = replace(explanation, notes=(*notes, *explanation.notes))
         return replace(explanation, parameters={**explanation.parameters, **hide_all_folders(added)})
 
     place = _Place(folder, run, figures)
@@ -229,6 +243,20 @@ def _list_photographs(images: Sequence[str | Path], folder: Path, count: int | N
             "there is a file of it. Give another folder."
         )
     return {name: root / name for name in chosen}
+
+
+def _read_true_classes(classifier: Classifier, path: Path, files: Mapping[str, Path]) -> dict[str, str | int | None]:
+    """Read what each photograph shows; there must be one class for each."""
+    name, first = next(iter(files.items()))
+    root = first.parents[len(Path(name).parts) - 1]
+    matched = match_labels(read_labels(path, "labels"), root, list(files))
+    several = next((name for name, shown in zip(files, matched, strict=True) if len(shown) > 1), None)
+    if several is not None:
+        raise bad_parameter("labels", "must have one label for each photograph", f"several for {several}")
+    count = classifier.class_count()
+    for (shown,) in matched:
+        classifier.class_index(shown, count, "labels")
+    return {name: shown for name, (shown,) in zip(files, matched, strict=True)}
 
 
 @dataclass(frozen=True)

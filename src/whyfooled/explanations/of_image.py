@@ -15,7 +15,7 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.folding import Quickened, quicken
 from whyfooled.classifier.passes import Passes
 from whyfooled.classifier.workers import share_out
-from whyfooled.errors import MethodError, ParameterError, bad_parameter, hearing
+from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing
 from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
@@ -26,6 +26,7 @@ from whyfooled.registry import EVERY, describe, make_every, parse, title, with_s
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.evidence import Evidence
+from whyfooled.saliency.map_checks import MAPS_CHECKED, MapChecks, check_maps
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.saliency.recovery import (
     BATCH_SIZE,
@@ -69,6 +70,7 @@ def explain(
     regions: str | Path | Tensor | None = None,
     names: str | Path | None = None,
     attack_in: str | None = None,
+    checks: bool | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -107,6 +109,10 @@ def explain(
         ``name``.
     attack_in
         The name of the region in which alone the attack may act.
+    checks
+        Whether to see what each map stands (noise of the attack's size, another seed) and what it depends on (the
+        weights, at random); if None, where that takes at most a fifth of the other passes, and without another run of
+        the attack. It takes about 10 maps more of every method shown.
     seed
         Seed of everything random.
     progress
@@ -168,6 +174,7 @@ def explain(
             if universal is None
             else _find_trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
         )
+        checked, doubts = _check_maps(classifier, case, [method for method, _ in shown], trusted, checks, seed, stages)
     parts = (part for part in (effect, changes, trusted) if part is not None)
     fields = collect_fields(
         classifier,
@@ -175,7 +182,7 @@ def explain(
         stages,
         by_chance=by_chance,
         image=image,
-        notes=[*remarks, *(note for part in parts for note in part.notes), *heard],
+        notes=[*remarks, *doubts, *(note for part in parts for note in part.notes), *heard],
         parameters={
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
@@ -195,6 +202,7 @@ def explain(
         named=named,
         trust=trusted,
         units=changes,
+        checks=checked,
     )
 
 
@@ -223,7 +231,7 @@ def _compute_evidence(
             stages.progress(done, len(others) + 1, "saliency maps")
             if isinstance(maps, MethodError):
                 if must_work and method in chosen:
-                    raise maps
+                    raise MethodError(f"{title(method)} does not work on this model. {maps}") from maps
                 notes.append(_say_why_skipped(method, maps, first))
                 if method != first:
                     continue
@@ -336,6 +344,57 @@ def _find_trust(
             digests=digests,
             progress=stages.progress,
         )
+
+
+MOST_FOR_CHECKS = 0.2
+"""Which share of the other passes checks of the maps may take where they were not asked for. [ours]"""
+
+
+def _check_maps(
+    classifier: Classifier,
+    case: Case,
+    methods: list[Any],
+    trusted: Trust | None,
+    checks: bool | None,
+    seed: int,
+    stages: Stages,
+) -> tuple[MapChecks | None, list[str]]:
+    """Check the maps, if that was asked for or takes little; the list says why not, where the model is no model for it.
+
+    What the attack made of the image with another seed is compared too where checks were asked for.
+    """
+    if checks is False or (checks is None and not _take_little(stages)):
+        return None, []
+    with stages.stage("map checks"):
+        again = case.rerun().attempted if checks and case.rerun is not None else None
+        try:
+            checked = check_maps(
+                classifier,
+                methods,
+                case.clean,
+                case.adversarial,
+                case.true,
+                case.wrong,
+                again=again,
+                universal=None if trusted is None else case.clean + trusted.delta.to(case.clean),
+                seed=seed,
+                progress=stages.progress,
+            )
+        except (MethodError, ModelError) as error:
+            if checks:
+                raise
+            return None, [f"What the maps stand, and depend on, is not shown. {error}"]
+    stages.passes["map checks"].forwards += checked.passes.forwards
+    stages.passes["map checks"].backwards += checked.passes.backwards
+    return checked, []
+
+
+def _take_little(stages: Stages) -> bool:
+    """Tell whether checks of the maps take few passes beside all others."""
+    maps = stages.passes["saliency"]
+    whole = sum(passes.forwards + passes.backwards for passes in stages.passes.values())
+    # The maps were those of two images.
+    return MAPS_CHECKED / 2 * (maps.forwards + maps.backwards) <= MOST_FOR_CHECKS * whole
 
 
 def _measure_recovery(

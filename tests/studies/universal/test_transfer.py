@@ -16,9 +16,9 @@ from tests.helpers.small_studies import write_images
 from whyfooled.errors import OutputError, ParameterError
 from whyfooled.sources import open_source
 from whyfooled.studies import UniversalTransfer, run_study
-from whyfooled.studies.universal import models as _models
+from whyfooled.studies.parts import models as _models
+from whyfooled.studies.parts.models import Models
 from whyfooled.studies.universal.comparison import CHANCE
-from whyfooled.studies.universal.models import Models
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, dissimilarity
 from whyfooled.universal.evaluation import DIRECTIONS
 

@@ -209,4 +209,5 @@ def as_batch(
         adversaries=saved,
         seed=seed,
         prepared=prepared,
+        sizes=tuple(sample.size for sample in samples),
     )
