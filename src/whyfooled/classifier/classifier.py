@@ -13,7 +13,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.borrowing import copy_at_rest, one_thread
+from whyfooled.classifier.borrowing import copy_at_rest, end_if_nobody_waits, one_thread
 from whyfooled.classifier.calling import call_module, check_output
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.classifier.heads import describe_head
@@ -208,13 +208,13 @@ class Classifier(nn.Module):
         Tensor
             (n,m) logits, in the precision of the images.
         """
+        end_if_nobody_waits()
         self._check_given(images)
         inputs, precision = (images - self.mean) / self.std, find_precision(self.module)
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            with one_thread():
-                output = call_module(self.module, inputs)
+            output = call_module(self.module, inputs)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):
@@ -258,7 +258,8 @@ class Classifier(nn.Module):
         WhyfooledWarning
             If the outputs look like probabilities, or their logarithms.
         """
-        logits: Tensor = self(images)
+        with one_thread():
+            logits: Tensor = self(images)
         check_finite(logits)
         said = describe_head(self.module, logits)
         if said:
