@@ -16,7 +16,14 @@ from whyfooled.classifier.folding import Quickened, quicken
 from whyfooled.classifier.passes import Passes
 from whyfooled.classifier.workers import share_out
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing
-from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
+from whyfooled.explanations.case import (
+    Case,
+    check_same_photograph,
+    collect_fields,
+    fool_by_chance,
+    make_case,
+    read_clean_image,
+)
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
@@ -127,7 +134,8 @@ def explain(
     ParameterError
         If an argument has a value that it must not have, such as an unknown class or another model's dissection.
     ImageError
-        If an image or the universal perturbation cannot be read, or does not fit the classifier.
+        If an image or the universal perturbation cannot be read, or does not fit the classifier, or the file of an
+        adversarial image shows another photograph.
     MethodError
         If a method that was asked for does not work on this model.
     """
@@ -161,6 +169,8 @@ def explain(
                 seed=seed,
                 progress=progress,
             )
+        if isinstance(adversarial, (str, Path)):
+            check_same_photograph(case, adversarial)
         quick = _quicken(classifier, case, stages)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
