@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import pandas as pd
 import torch
@@ -22,7 +22,6 @@ from whyfooled.tensors.balls import l0
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
 
 
-@final
 @dataclass(frozen=True, eq=False, repr=False)
 class AttackResult:
     """Adversarial images, verified.
@@ -57,32 +56,38 @@ class AttackResult:
     goal: Goal
 
     @classmethod
-    def join(cls, results: Sequence[AttackResult]) -> AttackResult:
+    def join(cls, results: Sequence[Self]) -> Self:
         """Put results of several batches one after the other; their goals must be of one kind."""
         kinds = {type(result.goal) for result in results}
         if len(kinds) != 1:
             raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
-        joined = {name: torch.cat([getattr(result, name) for result in results]) for name in cls._tensors()}
+        columns = {field.name: [getattr(result, field.name) for result in results] for field in fields(cls)}
+        joined = {name: _join(values) for name, values in columns.items() if name != "goal"}
         classes = torch.cat([result.goal.classes for result in results])
         return cls(**joined, goal=kinds.pop()(classes))
 
-    @classmethod
-    def _tensors(cls) -> list[str]:
-        return [field.name for field in fields(cls) if field.name != "goal"]
-
-    def select(self, which: Tensor) -> AttackResult:
+    def select(self, which: Tensor) -> Self:
         """Keep some of the images only (an index or a mask over the batch)."""
-        kept = {name: getattr(self, name)[which] for name in self._tensors()}
-        return AttackResult(**kept, goal=self.goal.select(which))
+        return self._change(lambda tensor: tensor[which], lambda part: part.select(which))
 
-    def to(self, device: torch.device) -> AttackResult:
+    def to(self, device: torch.device) -> Self:
         """Move everything to a device."""
-        tensors = {name: getattr(self, name).to(device) for name in self._tensors()}
-        return AttackResult(**tensors, goal=self.goal.to(device))
+        return self._change(lambda tensor: tensor.to(device), lambda part: part.to(device))
 
-    @classmethod
+    def _change(self, tensors: Callable[[Tensor], Tensor], parts: Callable[[Any], Any]) -> Self:
+        """Change every tensor, and every goal or result among the fields; leave what is no image's."""
+        changed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = tensors(value)
+            elif isinstance(value, Untargeted | Targeted | AttackResult):
+                changed[field.name] = parts(value)
+        return replace(self, **changed)
+
+    @staticmethod
     def from_images(
-        cls, classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
+        classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
     ) -> AttackResult:
         """Take in adversarial images made elsewhere, and verify them.
 
@@ -109,7 +114,7 @@ class AttackResult:
     def __repr__(self) -> str:
         reached, n = int(self.success.sum()), len(self.success)
         median = f", median l2 {float(self.l2[self.success].median()):.4g}" if reached else ""
-        return f"AttackResult({reached} of {n} reached their goal{median})"
+        return f"{type(self).__name__}({reached} of {n} reached their goal{median})"
 
     @property
     def delta(self) -> Images:
@@ -166,6 +171,14 @@ class AttackResult:
         frame.insert(0, "goal", "targeted" if isinstance(self.goal, Targeted) else "untargeted")
         frame.insert(2, "outcome", [("already wrong" if a else "fooled") if s else "failed" for a, s in outcomes])
         return frame
+
+
+def _join(values: list[Any]) -> Any:
+    """Put one field of several results together: tensors and results in a row; what is no image's is the first's."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat(values)
+    return type(first).join(values) if isinstance(first, AttackResult) else first
 
 
 def run_attack(
