@@ -35,7 +35,7 @@ BUDGET = {
     "sigma-zero": {"steps": 60},
     "strattack": {"group_size": 5, "steps": 20, "rounds": 2},
     "refined": {"attack": CarliniWagner(steps=25), "keep": 0.6},
-    "aware": {"epsilon": 0.3, "methods": (Gradient(),), "steps": 5, "weight": 0.02},
+    "aware": {"epsilon": 0.3, "methods": (Gradient(),), "steps": 5},
 }
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
 EVERY += [parse("attacks", f"{name}(epsilon=14, ball=l2)") for name in ("fgsm", "bim", "pgd")]

@@ -71,7 +71,6 @@ def _choose_rows(decoy: Tensor, problem: Problem) -> Tensor:
         return decoy.unsqueeze(0)
     last = int(problem.numbers.max())
     if len(decoy) <= last:
-        raise bad_parameter(
-            "decoy", f"must have a map for each image, or be one for all; there are {last + 1}", len(decoy)
-        )
+        rule = f"must have a map for each image, or be one for all; there are {last + 1} images"
+        raise bad_parameter("decoy", rule, len(decoy))
     return decoy.to(problem.numbers.device)[problem.numbers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -20,6 +20,8 @@ from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
+
+Result = TypeVar("Result", bound="AttackResult")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,7 +58,7 @@ class AttackResult:
     goal: Goal
 
     @classmethod
-    def join(cls, results: Sequence[Self]) -> Self:
+    def join(cls: type[Result], results: Sequence[Result]) -> Result:
         """Put results of several batches one after the other; their goals must be of one kind."""
         kinds = {type(result.goal) for result in results}
         if len(kinds) != 1:
@@ -66,17 +68,17 @@ class AttackResult:
         classes = torch.cat([result.goal.classes for result in results])
         return cls(**joined, goal=kinds.pop()(classes))
 
-    def select(self, which: Tensor) -> Self:
+    def select(self: Result, which: Tensor) -> Result:
         """Keep some of the images only (an index or a mask over the batch)."""
         return self._change(lambda tensor: tensor[which], lambda part: part.select(which))
 
-    def to(self, device: torch.device) -> Self:
+    def to(self: Result, device: torch.device) -> Result:
         """Move everything to a device."""
         return self._change(lambda tensor: tensor.to(device), lambda part: part.to(device))
 
-    def _change(self, tensors: Callable[[Tensor], Tensor], parts: Callable[[Any], Any]) -> Self:
+    def _change(self: Result, tensors: Callable[[Tensor], Tensor], parts: Callable[[Any], Any]) -> Result:
         """Change every tensor, and every goal or result among the fields; leave what is no image's."""
-        changed = {}
+        changed: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):

@@ -22,7 +22,7 @@ View = str | Callable[[Tensor], Tensor]
 """What is explained: the name of one of `VIEWS`, or a function of images, one by one, that can be differentiated."""
 
 Shown = Float[Tensor, "n v k h w"]
-"""Normalised maps of n images, by v views and k methods; ``(n,1,1,h,w)`` if they are the same for all of these."""
+"""Normalised maps of n images, by v views and k methods."""
 
 PerMap = Float[Tensor, "n v k"]
 """One number for each map."""
@@ -107,7 +107,7 @@ def likeness(maps: Shown, others: Shown) -> PerMap:
 
 def top_pixels_shared(maps: Shown, others: Shown, share: float) -> PerMap:
     """Return (n,v,k) how much of the most salient pixels, a share of all, maps have in common; chance is `share`."""
-    first, second = maps.flatten(3), others.expand(maps.shape).flatten(3)
+    first, second = maps.flatten(3), others.flatten(3)
     count = max(1, round(share * first.shape[3]))
     chosen = [torch.zeros_like(one).scatter_(3, one.topk(count, dim=3).indices, 1) for one in (first, second)]
     return (chosen[0] * chosen[1]).sum(3) / count

@@ -194,7 +194,7 @@ def make_decoys(attack: ExplanationAware, problem: Problem, clean_logits: Logits
         true = clean_logits.argmax(1)
         runner_up = strongest_other(clean_logits, true)
         return show(attack.methods, attack.views, problem.classifier, problem.images, true, runner_up).detach()
-    return draw_decoy(attack.decoy, problem)
+    return draw_decoy(attack.decoy, problem).expand(-1, len(attack.views), len(attack.methods), -1, -1)
 
 
 def ascend_aware(attack: ExplanationAware, problem: Problem, margins: PerImage, progress: Progress) -> Attempt:

@@ -32,10 +32,10 @@ Failed = Literal["", "class", "map"]
 class AwareResult(AttackResult):
     """Adversarial images made with a view to the explanation, verified, with what their maps are compared with.
 
-    Each of `cosines`, `top_shares` and `masses` is (n,5,v,k), for v views and k methods, and says how like the decoy the
-    maps are of five images in turn, as in `SHOWN`: what the attack made (`attempted`), the plain attacks `plain` and
-    `matched`, the clean image, and, for chance, the clean images of the others in the batch, on average. NaN for
-    chance where there are no others, and for an image that was misclassified before any attack.
+    Each of `cosines`, `top_shares` and `masses` is (n,5,v,k), for v views and k methods, and says how like the decoy
+    the maps of five images are, in the order of `SHOWN`: of what the attack made (`attempted`), of what the plain
+    attacks `plain` and `matched` made, of the clean image, and, for chance, of the clean images of the others in the
+    batch, on average. NaN for chance where there are no others, and for an image that was misclassified before.
 
     Parameters
     ----------
@@ -139,22 +139,22 @@ def run_aware(
     WhyfooledError
         As `run_attack`; `MethodError` if a method does not work on this model.
     """
-    runs = {"mask": mask, "box": box}
-    aware = run_attack(attack, classifier, images, goal, **runs, progress=progress)
-    plain = run_attack(replace(attack, weight=0.0, margin=float("inf")), classifier, images, goal, **runs)
+    aware = run_attack(attack, classifier, images, goal, mask=mask, box=box, progress=progress)
+    alone = replace(attack, weight=0.0, margin=float("inf"))
+    plain = run_attack(alone, classifier, images, goal, mask=mask, box=box)
     reached = (-goal.to(aware.logits.device).margin(aware.logits)).clamp_min(torch.finfo(aware.logits.dtype).tiny)
-    matched = run_attack(_Matched(attack, reached), classifier, images, goal, **runs)
+    matched = run_attack(_Matched(attack, reached), classifier, images, goal, mask=mask, box=box)
     problem = Problem.of(classifier, images, goal, mask, box)
     numbers = _compare(attack, problem, (aware, plain, matched), share)
-    own = {field.name: getattr(aware, field.name) for field in fields(aware)}
+    own: dict[str, Any] = {field.name: getattr(aware, field.name) for field in fields(aware)}
+    own |= {name: values.to(images.device) for name, values in numbers.items()}
     return AwareResult(
-        **own,
         plain=plain,
         matched=matched,
         methods=tuple(describe(method) for method in attack.methods),
         views=name_views(attack.views),
-        **{name: values.to(images.device) for name, values in numbers.items()},
         enough=enough,
+        **own,
     )
 
 
@@ -181,7 +181,7 @@ def _compare(
     device = problem.images.device
     clean_logits = results[0].clean_logits.to(device)
     true = clean_logits.argmax(1)
-    decoys = make_decoys(attack, problem, clean_logits)
+    decoys = make_decoys(attack, problem, clean_logits).to(problem.images)
 
     def show_for(images: Images, classes: Tensor, contrast: Tensor) -> Shown:
         return show(attack.methods, attack.views, problem.classifier, images.to(device), classes, contrast)
@@ -189,7 +189,6 @@ def _compare(
     maps = [show_for(r.attempted, explained_class(problem, r.logits.to(device), true), true) for r in results]
     clean = show_for(problem.images, true, strongest_other(clean_logits, true))
     maps.append(clean)
-    decoys = decoys.to(clean).expand_as(clean)
     measures: dict[str, Any] = {
         "cosines": likeness,
         "top_shares": lambda shown, others: top_pixels_shared(shown, others, share),
