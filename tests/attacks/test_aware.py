@@ -19,14 +19,21 @@ from whyfooled.saliency import LIME
 from whyfooled.saliency.interpretations import smoothed
 from whyfooled.tensors.medians import median_of_four
 
-ATTACK = ExplanationAware(epsilon=0.3, steps=6)
+ATTACK = ExplanationAware(epsilon=0.3, steps=5)
 FOUR = (Enhanced(), GuidedBackprop(), Gradient(), GradCAM())
 
 
-def case(n=3, side=16):
+def case(n=3, side=10):
     classifier = small()
     images = torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(7))
     return classifier, images, classifier.predict(images)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Attack the images of `case` once, for whoever only looks at the result."""
+    classifier, images, labels = case()
+    return run_aware(ATTACK, classifier, images, Untargeted(labels), enough=0.25)
 
 
 def pursue(attack, classifier, images, goal):
@@ -104,8 +111,8 @@ def test_it_forges_the_map_where_a_plain_attack_and_one_without_smoothing_do_not
 def test_box_mask_and_ball_are_kept(ball):
     classifier, images, _ = case()
     images = 0.2 + images / 2
-    mask = torch.zeros(16, 16)
-    mask[3:14, 2:15] = 1
+    mask = torch.zeros(10, 10)
+    mask[2:9, 1:9] = 1
     attack = ExplanationAware(epsilon={"linf": 0.1, "l2": 1.5}[ball], ball=ball, steps=5, decoy="square")
     goal = Untargeted(classifier.predict(images))
     made = run_attack(attack, classifier, images, goal, mask=mask, box=(0.15, 0.75)).attempted
@@ -128,18 +135,14 @@ def test_a_failure_is_that_of_the_part_that_failed():
     assert light.failed == ["map"] * 3
 
 
-def test_its_gain_is_the_part_of_the_way_from_the_plain_map_to_the_decoy():
-    classifier, images, labels = case()
-    result = run_aware(ATTACK, classifier, images, Untargeted(labels), enough=0.25)
-    aware, plain = result.cosines[:, 0, 0, 0], result.cosines[:, 1, 0, 0]
-    torch.testing.assert_close(result.gains[:, 0, 0], (aware - plain) / (1 - plain))
-    assert result.map_success.tolist() == ((aware - plain) / (1 - plain) >= 0.25).tolist()
+def test_its_gain_is_the_part_of_the_way_from_the_plain_map_to_the_decoy(made):
+    aware, plain = made.cosines[:, 0, 0, 0], made.cosines[:, 1, 0, 0]
+    torch.testing.assert_close(made.gains[:, 0, 0], (aware - plain) / (1 - plain))
+    assert made.map_success.tolist() == ((aware - plain) / (1 - plain) >= 0.25).tolist()
 
 
-def test_the_matched_attack_has_the_margin_of_the_aware_one_and_the_plain_one_more():
-    classifier, images, labels = case()
-    result = run_aware(ATTACK, classifier, images, Untargeted(labels))
-    aware, plain, matched = (-each.goal.margin(each.logits) for each in (result, result.plain, result.matched))
+def test_the_matched_attack_has_the_margin_of_the_aware_one_and_the_plain_one_more(made):
+    aware, plain, matched = (-each.goal.margin(each.logits) for each in (made, made.plain, made.matched))
     assert (matched >= aware * 0.999).all()
     assert (plain >= matched).all()
     assert (plain > matched).any()
@@ -184,24 +187,21 @@ def test_measures_of_maps_by_hand():
     assert float(likeness(torch.zeros_like(shown), decoy)) == 0
 
 
-def test_an_image_does_not_depend_on_its_batch_but_for_chance():
+def test_an_image_does_not_depend_on_its_batch_but_for_chance(made):
     classifier, images, labels = case()
-    together = run_aware(ATTACK, classifier, images, Untargeted(labels))
     alone = run_aware(ATTACK, classifier, images[1:2], Untargeted(labels[1:2]))
     assert alone.cosines[:, 4].isnan().all()
-    torch.testing.assert_close(alone.cosines[:, :4], together.cosines[1:2, :4], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(alone.attempted, together.attempted[1:2], rtol=0, atol=1e-3)
+    torch.testing.assert_close(alone.cosines[:, :4], made.cosines[1:2, :4], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(alone.attempted, made.attempted[1:2], rtol=0, atol=1e-3)
 
 
-def test_results_are_chosen_and_joined():
-    classifier, images, labels = case()
-    together = run_aware(ATTACK, classifier, images, Untargeted(labels))
-    parts = [together.select(torch.tensor([0])), together.select(torch.tensor([1, 2]))]
+def test_results_are_chosen_and_joined(made):
+    parts = [made.select(torch.tensor([0])), made.select(torch.tensor([1, 2]))]
     joined = AwareResult.join(parts).to(torch.device("cpu"))
     assert isinstance(joined, AttackResult)
-    assert torch.equal(joined.cosines, together.cosines)
-    assert torch.equal(joined.plain.attempted, together.plain.attempted)
-    assert torch.equal(joined.goal.classes, labels)
+    assert torch.equal(joined.cosines, made.cosines)
+    assert torch.equal(joined.plain.attempted, made.plain.attempted)
+    assert torch.equal(joined.goal.classes, made.goal.classes)
     assert joined.methods == ("enhanced",)
     assert repr(joined).startswith("AwareResult(3 of 3 reached their goal")
 
@@ -240,10 +240,10 @@ def test_without_maps_an_image_that_has_its_margin_is_done():
 
 def test_the_command_line_names_its_parameters(tmp_path):
     assert parse("attacks", "aware(methods=enhanced, decoy=clean)") == ExplanationAware()
-    made = parse("attacks", "aware(methods=[enhanced, guided, gradcam], views=[identity, median], decoy=square)")
-    assert made.methods == (Enhanced(), GuidedBackprop(), GradCAM())
-    assert (made.views, made.decoy) == (("identity", "median"), "square")
-    assert parse("attacks", describe(made)) == made
+    several = parse("attacks", "aware(methods=[enhanced, guided, gradcam], views=[identity, median], decoy=square)")
+    assert several.methods == (Enhanced(), GuidedBackprop(), GradCAM())
+    assert (several.views, several.decoy) == (("identity", "median"), "square")
+    assert parse("attacks", describe(several)) == several
     picture = tmp_path / "decoy.png"
     Image.fromarray(np.full((9, 9), 200, np.uint8)).save(picture)
     assert parse("attacks", f"aware(decoy={picture})").decoy == str(picture)
@@ -306,12 +306,12 @@ def test_a_method_without_slopes_is_refused_before_any_work():
 def test_what_does_not_fit_the_images_is_named():
     classifier, images, labels = case()
     for decoy, sentence in (
-        (torch.ones(8, 8), r"`decoy` must have the size of the images, \(16, 16\); got \(8, 8\)"),
-        (torch.ones(2, 16, 16), "`decoy` must have a map for each image, or be one for all; there are 3 images; got 2"),
+        (torch.ones(8, 8), r"`decoy` must have the size of the images, \(10, 10\); got \(8, 8\)"),
+        (torch.ones(2, 10, 10), "`decoy` must have a map for each image, or be one for all; there are 3 images; got 2"),
     ):
         with pytest.raises(ParameterError, match=sentence):
             run_attack(ExplanationAware(decoy=decoy), classifier, images, Untargeted(labels))
-    with pytest.raises(ParameterError, match=r"`views` must give images of the shape that they take.*got \(3, 3, 8"):
+    with pytest.raises(ParameterError, match=r"`views` must give images of the shape that they take.*got \(3, 3, 5"):
         show((Gradient(),), (lambda seen: seen[..., ::2, ::2],), classifier, images, labels, labels)
 
 

@@ -7,6 +7,7 @@ from whyfooled.studies.effects.interpretability import InterpretabilityScores
 from whyfooled.studies.effects.refined_attack import RefinedAttack
 from whyfooled.studies.effects.sensitivity_correlation import SensitivityCorrelation
 from whyfooled.studies.maps.attack_outcome import AttackOutcome
+from whyfooled.studies.maps.aware_attack import AwareAttack
 from whyfooled.studies.maps.filtering_effect import FilteringEffect
 from whyfooled.studies.maps.recovery import Recovery
 from whyfooled.studies.maps.saliency_grid import SaliencyGrid
@@ -27,6 +28,7 @@ STUDIES = (
     SaliencyGrid,
     Recovery,
     AttackOutcome,
+    AwareAttack,
     SensitivityCorrelation,
     EffectMix,
     CAMPairs,
@@ -44,6 +46,7 @@ STUDIES = (
 __all__ = [
     "STUDIES",
     "AttackOutcome",
+    "AwareAttack",
     "Batch",
     "CAMPairs",
     "EffectMix",
