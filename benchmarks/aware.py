@@ -14,7 +14,7 @@ from whyfooled.attacks import AttackResult, AwareResult, ExplanationAware, run_a
 from whyfooled.registry import describe, parse
 from whyfooled.tensors.statistics import bootstrap_means
 
-BATCH = 25
+BATCH = 20
 
 
 def run(data: str, model: str, weights: str | None, count: int, attacks: list[str]) -> None:

@@ -39,8 +39,8 @@ class ExplanationAware(Attack):
     The slope of the cosine goes through a network with smooth activations, as that of a network of ReLUs is nearly 0
     (Dombrowski et al. 2019, arXiv 1906.07983); margin, success and the result are judged on the true network. Steps go
     from the clean image, along the mean of past slopes, each at length 1 (momentum): by its signs in the ℓ∞ ball. They
-    shrink linearly to 0. The result is the iterate with the smallest loss of those that reach the goal; where none
-    does, the one to which least is missing.
+    shrink linearly to 0. An iterate that does not reach the goal steps towards it alone. The result is the iterate with
+    the smallest loss of those that reach the goal; where none does, the one to which least is missing.
 
     Related: ADV² (Zhang et al. 2020, arXiv 1812.00891), with other losses. The mirror case, where the prediction stays
     and the map changes, is `whyfooled.universal.InterpretationAttack`. The loss, the schedule and the defaults are
@@ -217,7 +217,9 @@ def ascend_aware(attack: ExplanationAware, problem: Problem, margins: PerImage, 
             apart = here.find_apart(inputs.detach(), logits.detach())
             slope = here.problem.gradient(-passed, inputs) if step < attack.steps else None
             if slope is not None and attack.weight:
-                slope = slope + here.problem.usable(here.find_slope(inputs, logits.detach()))
+                # Before that the maps would hold back, by as much as the logits are small, what comes first.
+                reached = (-here.problem.goal.margin(logits.detach()) > safe[active]).view(-1, 1, 1, 1)
+                slope = slope + reached * here.problem.usable(here.find_slope(inputs, logits.detach()))
         # All images of a batch take the same passes.
         forwards[active] += passes.forwards // len(active)
         backwards[active] += passes.backwards // len(active)

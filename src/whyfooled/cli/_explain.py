@@ -104,6 +104,10 @@ def explain(
     attack_in: Annotated[
         str | None, typer.Option(help="The region of --regions, by name, in which alone the attack may act.")
     ] = None,
+    forge: Annotated[
+        bool,
+        typer.Option("--forge", help="Try to forge the explanation: could its map look as if there were no attack?"),
+    ] = False,
     epsilon: Epsilon = None,
     steps: Steps = None,
     figures: Figures = None,
@@ -173,6 +177,7 @@ def explain(
                 target=target,
                 methods=chosen,
                 units=units,
+                forge=forge,
                 figures=figures,
                 count=count,
                 seed=seed,
@@ -210,6 +215,7 @@ def explain(
                 regions=regions,
                 names=names,
                 attack_in=attack_in,
+                forge=forge,
                 seed=seed,
                 progress=progress,
             )

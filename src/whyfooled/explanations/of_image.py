@@ -10,9 +10,10 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from whyfooled.attacks.forgery import Forgery, find_forgery, find_size
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, bad_parameter, hearing
-from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
+from whyfooled.errors import MethodError, ParameterError, bad_parameter, hearing, warn
+from whyfooled.explanations.case import Case, choose_attack, collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
@@ -21,6 +22,7 @@ from whyfooled.perturbation.sensitivity import choose_batch_size
 from whyfooled.registry import EVERY, describe, make_every, parse, title, with_seed
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.saliency.recovery import (
@@ -63,6 +65,7 @@ def explain(
     regions: str | Path | Tensor | None = None,
     names: str | Path | None = None,
     attack_in: str | None = None,
+    forge: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -101,6 +104,11 @@ def explain(
         ``name``.
     attack_in
         The name of the region in which alone the attack may act.
+    forge
+        Whether to try to forge the explanation: an attack that knows the first method has to reach the same class and
+        keep that method's map of the clean image, in the attack's own ball (a Euclidean ball as large as the
+        perturbation, if it has none), then in larger ones. See `ExplanationAware`. That takes about 400 passes, up to
+        three times.
     seed
         Seed of everything random.
     progress
@@ -156,6 +164,7 @@ def explain(
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
         recovery = _measure_recovery(classifier, case, [headline, *evidence], seed, stages)
+        forgery = _find_forgery(classifier, case, attack, shown[0][0], seed, stages) if forge else None
         trusted = (
             None
             if universal is None
@@ -173,6 +182,7 @@ def explain(
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
             **describe_named(regions, names, attack_in),
+            **({"forge": True} if forge else {}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
             "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
@@ -186,6 +196,7 @@ def explain(
         effect=effect,
         named=named,
         trust=trusted,
+        forgery=forgery,
         units=changes,
     )
 
@@ -277,6 +288,34 @@ def _find_unit_changes(
             case.adversarial,
             case.true,
             case.wrong,
+            seed=seed,
+            progress=stages.progress,
+        )
+
+
+def _find_forgery(
+    classifier: Classifier, case: Case, attack: Any, method: Any, seed: int, stages: Stages
+) -> Forgery | None:
+    """Try to forge the first method's map, if the clean image is given its true class, and was changed."""
+    changed = not torch.equal(case.clean, case.adversarial)
+    if not changed or int(case.clean_logits.argmax()) != case.true:
+        warn(
+            "The explanation was not tried to be forged: "
+            + ("the image is misclassified before any attack." if changed else "the attack changed nothing.")
+        )
+        return None
+    check_differentiable(method)
+    chosen = None if "adversarial" in case.parameters else choose_attack(attack, seed)
+    size = find_size(chosen, case.adversarial - case.clean)
+    with stages.stage("forgery"):
+        return find_forgery(
+            classifier,
+            case.clean,
+            case.adversarial,
+            case.true,
+            case.wrong,
+            method,
+            size,
             seed=seed,
             progress=stages.progress,
         )
