@@ -6,6 +6,7 @@ import time
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks._eval_images import read_eval_images
@@ -35,7 +36,7 @@ def _compare(attack: ExplanationAware, classifier: Classifier, images: torch.Ten
     seconds = time.perf_counter() - started
     table = Table(
         *("view", "method", "maps of", "cosine", "top 5 %", "mass in the decoy", "success", "margin", "l2", "passes"),
-        title=f"{describe(attack)}: the class failed {result.failed.count('class')} times, the map "
+        title=f"{escape(describe(attack))}: the class failed {result.failed.count('class')} times, the map "
         f"{result.failed.count('map')} times; {seconds:.0f} s",
         title_justify="left",
     )

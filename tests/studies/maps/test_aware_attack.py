@@ -16,6 +16,7 @@ from whyfooled.saliency import LIME
 from whyfooled.sources import open_source
 from whyfooled.studies import AwareAttack, run_study
 from whyfooled.studies.maps.aware_attack_account import MATCHED, _say_what_is_forged
+from whyfooled.tensors.medians import median_of_four
 from whyfooled.tensors.statistics import FEWEST
 
 ATTACK = ExplanationAware(epsilon=0.3, steps=6)
@@ -31,7 +32,7 @@ def result(tmp_path_factory):
     labels = classifier.predict(images).tolist()
     labels[7] = (labels[7] + 1) % 5
     given = write_images(folder / "images.npz", count=8, side=10, labels=labels)
-    study = AwareAttack(attack=ATTACK, attacked=(Enhanced(),), methods=(Enhanced(), GuidedBackprop()))
+    study = AwareAttack(attack=ATTACK, attacked=(Enhanced(),), methods=(Enhanced(), GuidedBackprop()), median=True)
     return run_study(study, given, folder / "out", model=classifier), images, labels
 
 
@@ -76,6 +77,24 @@ def test_it_says_which_maps_come_nearer_and_which_do_not():
         "In each pair: mean cosine under that attack, and under the plain one. Judged by tests of the paired "
         "differences, corrected (Holm) for 2 comparisons.",
     ]
+
+
+def test_someone_who_looks_at_the_median_sees_its_maps(result):
+    study, images, _ = result
+    classifier, image = small(side=10), images[2:3]
+    true = classifier.predict(image)
+    made = run_attack(ATTACK, classifier, image, Untargeted(true))
+    clean = GuidedBackprop()(classifier, median_of_four(image), true).abs().sum(1).flatten()
+    name = "Guided backpropagation, of the median"
+    rows = study.table.read(where=[("index", "==", 2), ("made_by", "==", NAME), ("method", "==", name)])
+    assert float(rows["cosine"].iloc[0]) == pytest.approx(
+        float(torch.cosine_similarity(_sizes(classifier, made), clean, dim=0)), abs=1e-3
+    )
+
+
+def _sizes(classifier, made):
+    maps = GuidedBackprop()(classifier, median_of_four(made.attempted), made.predictions)
+    return maps.abs().sum(1).flatten()
 
 
 def test_an_image_is_compared_with_another_of_its_class_and_never_with_itself(result):

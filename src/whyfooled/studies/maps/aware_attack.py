@@ -20,13 +20,14 @@ from whyfooled.saliency.interpretations import interpretation
 from whyfooled.studies.maps import aware_attack_account
 from whyfooled.studies.maps.aware_attack_account import ALL, ANOTHER, MATCHED, PLAIN
 from whyfooled.studies.parts.attacked import FAILED, FOOLED
-from whyfooled.studies.parts.maps import compute_maps, make_error_rows, sort_out
+from whyfooled.studies.parts.maps import TitledMaps, compute_maps, make_error_rows, sort_out
 from whyfooled.studies.parts.right_images import RightImages, right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, Study, check_entries, check_methods
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import cosine, top_overlap
-from whyfooled.types import Image
+from whyfooled.tensors.medians import median_of_four
+from whyfooled.types import Classes, Image, Images
 
 ATTACKED = (Enhanced(), GuidedBackprop(), Gradient(), GradCAM())
 References = Mapping[tuple[int, ...], Sequence[tuple[str, Tensor]]]
@@ -52,11 +53,14 @@ class AwareAttack(Study):
         Saliency methods that an attack is aware of, one after the other; and all at once, if there are several.
     methods
         Saliency methods whose maps are looked at.
+    median
+        Whether the maps of each image's median of 2 × 2 pixels are looked at too, as by someone who looks twice.
     """
 
     attack: Any = field(default_factory=ExplanationAware)
     attacked: tuple[Any, ...] = ATTACKED
     methods: tuple[Any, ...] = (*ATTACKED, IntegratedGradients(), SmoothGrad())
+    median: bool = False
 
     card: ClassVar[Card] = Card(
         name="aware-attack",
@@ -110,15 +114,22 @@ class AwareAttack(Study):
             return Measured(rows)
         images, true = right.batch.images, right.classes
         runner_up = strongest_other(classifier.logits(images), true)
-        before = dict(compute_maps(self.methods, classifier, images, true, runner_up))
+        before = dict(self._look(classifier, images, true, runner_up))
         for name, attack in self._list_attacks():
             result = run_attack(attack, classifier, images, Untargeted(true))
             about = {"made_by": name, **_describe(result)}
             now = strongest_other(result.logits, true)
-            after = compute_maps(self.methods, classifier, result.attempted, now, true)
+            after = self._look(classifier, result.attempted, now, true)
             rows += _compare(right, about, before, after)
         rows += self._compare_with_others(classifier, right, before)
         return Measured(rows)
+
+    def _look(self, classifier: Classifier, images: Images, classes: Classes, contrast: Classes) -> TitledMaps:
+        """Compute every method's maps, of the images and of their medians."""
+        yield from compute_maps(self.methods, classifier, images, classes, contrast)
+        if self.median:
+            for name, maps in compute_maps(self.methods, classifier, median_of_four(images), classes, contrast):
+                yield f"{name}, of the median", maps
 
     def _list_attacks(self) -> list[tuple[str, ExplanationAware]]:
         """Name every attack of a run."""
@@ -143,8 +154,8 @@ class AwareAttack(Study):
         chosen = torch.tensor(known, device=images.device)
         true = right.classes[chosen]
         there = {name: maps[chosen] for name, maps in before.items() if isinstance(maps, Tensor)}
-        methods = [method for method in self.methods if title(method) in there]
-        after = compute_maps(methods, classifier, images, true, strongest_other(logits, true))
+        others_maps = self._look(classifier, images, true, strongest_other(logits, true))
+        after = ((name, maps) for name, maps in others_maps if name in there)
         part = RightImages(right.batch, [right.places[number] for number in known], (), true)
         yield from _compare(part, {"made_by": ANOTHER}, there, after)
 
