@@ -42,7 +42,7 @@ class AwareResult(AttackResult):
     plain
         The same attack without the maps, after as large a margin as it finds.
     matched
-        The same attack without the maps, up to the margin that the aware one has.
+        The same attack without the maps, shortened to the margin that the aware one has.
     methods, views
         Names of the k methods and the v views, as on the command line.
     cosines
@@ -171,7 +171,27 @@ class _Matched(Attack):
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""
         margins = self.margins.to(problem.images)[problem.numbers]
-        return ascend_aware(replace(self.attack, weight=0.0), problem, margins, progress)
+        made = ascend_aware(replace(self.attack, weight=0.0), problem, margins, progress)
+        return replace(made, images=_shorten(problem, made.images, margins), forwards=made.forwards + _BISECTIONS)
+
+
+_BISECTIONS = 8
+"""How many halvings find the point of a perturbation's way where it has a margin: to 1/256 of it."""
+
+
+@torch.no_grad()
+def _shorten(problem: Problem, images: Images, margins: PerImage) -> Images:
+    """Go back on the way to each clean image as long as the margin (n,) is left."""
+    ray = images - problem.images
+    far = torch.ones_like(images[:, :1, :1, :1])
+    near = torch.zeros_like(far)
+    for _ in range(_BISECTIONS):
+        middle = (near + far) / 2
+        passed = -problem.goal.margin(problem.logits(problem.clamp(problem.images + middle * ray)))
+        enough = (passed >= margins).view(-1, 1, 1, 1)
+        near, far = torch.where(enough, near, middle), torch.where(enough, middle, far)
+    # What reached nothing stays what it is, to the bit.
+    return torch.where(far == 1, images, problem.clamp(problem.images + far * ray))
 
 
 def _compare(
