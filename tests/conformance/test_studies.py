@@ -15,7 +15,8 @@ from tests.helpers.models import small
 from tests.helpers.nets import HERE
 from tests.helpers.planted_dissections import dissection_of
 from tests.helpers.small_studies import write_images
-from whyfooled import BIM, FGSM, FMN, GradCAM
+from whyfooled import BIM, FGSM, FMN, GradCAM, Gradient
+from whyfooled.attacks import ExplanationAware
 from whyfooled.defences import LargestSoftmax, MedianFilter
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 from whyfooled.running.publishing import hide_folders
@@ -23,6 +24,7 @@ from whyfooled.sources import open_source
 from whyfooled.studies import (
     STUDIES,
     AttackOutcome,
+    AwareAttack,
     CAMPairs,
     CompareModels,
     DetectorsUnderAttack,
@@ -57,6 +59,9 @@ CHEAP = {
     "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
     "sanity-checks": SanityChecks(parts=2, others=2),
+    "aware-attack": AwareAttack(
+        attack=ExplanationAware(epsilon=0.1, steps=3), attacked=(Gradient(),), methods=(Gradient(), GradCAM())
+    ),
     "cam-pairs": CAMPairs(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), methods=(GradCAM(),)),
     "interpretability-score": InterpretabilityScores(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), quantiles=(0.1, 0.5)),
     "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),

@@ -118,6 +118,10 @@ def explain(
     attack_in: Annotated[
         str | None, typer.Option(help="The region of --regions, by name, in which alone the attack may act.")
     ] = None,
+    forge: Annotated[
+        bool,
+        typer.Option("--forge", help="Try to forge the explanation: could its map look as if there were no attack?"),
+    ] = False,
     epsilon: Epsilon = None,
     steps: Steps = None,
     figures: Figures = None,
@@ -193,6 +197,7 @@ def explain(
                 methods=chosen,
                 units=units,
                 checks=checks,
+                forge=forge,
                 figures=figures,
                 count=count,
                 seed=seed,
@@ -233,6 +238,7 @@ def explain(
                 names=names,
                 attack_in=attack_in,
                 checks=checks,
+                forge=forge,
                 seed=seed,
                 progress=progress,
             )

@@ -21,7 +21,7 @@ from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, bad_parameter, hearing
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
-from whyfooled.registry import describe, parse, with_next_seed, with_seed
+from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
 from whyfooled.running.provenance import Stages, versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.types import Image, Images, Outcome, Progress, silent
@@ -338,7 +338,19 @@ def _read_made_elsewhere(classifier: Classifier, adversarial: str | Path | Image
 
 def _describe_parameters(attack: Any) -> dict[str, Any]:
     described = is_dataclass(attack) and not isinstance(attack, type) and hasattr(attack, "card")
-    return asdict(attack) if described else {}
+    if not described:
+        return {}
+    # Not `asdict`, where a method has a value that JSON has no word for, such as a tensor.
+    return {name: value if _is_plain(value) else describe_value(value) for name, value in asdict(attack).items()}
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether JSON has a word for a value."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def choose_attack(attack: Any, seed: int) -> Any:
