@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from PIL import Image as PILImage
@@ -15,6 +15,7 @@ from whyfooled.classifier.borrowing import copy_at_rest
 from whyfooled.classifier.fit import Fit, Size
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.classifier.heads import compute_logits
+from whyfooled.classifier.huggingface import read_class_names, read_processor
 from whyfooled.classifier.outputs import Output, check_output_choice, pick_logits
 from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
 from whyfooled.images import to_tensor
@@ -88,6 +89,32 @@ class Classifier(nn.Module):
         self.class_names = None if class_names is None else tuple(class_names)
         for statistic, values in (("mean", mean), ("std", std)):
             self.register_buffer(statistic, _like_parameters(module, values).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_huggingface(cls, model: nn.Module, processor: Any, *, name: str = "") -> Classifier:
+        """Make a classifier of a model of ``transformers`` and its image processor.
+
+        Size, crop, filter, mean and standard deviation are the processor's: they are measured on a few small pictures,
+        so that photographs are prepared as it prepares them. Class names are those of ``model.config.id2label``.
+
+        Parameters
+        ----------
+        model
+            Such as ``AutoModelForImageClassification.from_pretrained(...)``.
+        processor
+            Such as ``AutoImageProcessor.from_pretrained(...)``.
+        name
+            What the classifier is called in reports.
+
+        Raises
+        ------
+        ParameterError
+            If the processor is none of images.
+        ModelError
+            If it prepares photographs in a way that cannot be followed.
+        """
+        mean, std, fit = read_processor(processor)
+        return cls(model, mean, std, class_names=read_class_names(model), name=name, fit=fit)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,8 @@ def load_classifier(
           ``"lite2"`` where their weight packages are installed;
         * ``"torchvision:vgg16"``, ``"timm:resnet50"``: any classifier of these libraries, by its name there; the
           pretrained weights are downloaded at first use, unless `weights` says otherwise;
+        * ``"hf:folder"``, ``"hf:owner/name"``: an image classifier of Hugging Face's ``transformers`` with its image
+          processor, from a folder (nothing is fetched) or from their hub; needs the extra ``huggingface``;
         * ``"path/to/file.py:factory"``: your own: a function without arguments that returns a `Classifier`, or a
           module whose input is (n,3,224,224) with values in [0, 1].
     weights
@@ -102,6 +105,16 @@ def load_classifier(
     return classifier.to(place)
 
 
+def import_extra(package: str, extra: str, model: str) -> Any:
+    """Import a package that an extra of this one installs, or raise `ModelError` with the command that does."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ModelError(
+            f"{model} needs the package {package}, which is not installed. Run: pip install 'whyfooled[{extra}]'"
+        ) from None
+
+
 def _choose_maker(model: str, weights: str | Path | None) -> Callable[[int | None], Classifier]:
     """Return what makes the model, for a number of classes; for as many as it was published with if None."""
     library, colon, name = model.rpartition(":") if ".py:" in model else model.partition(":")
@@ -116,7 +129,7 @@ def _choose_maker(model: str, weights: str | Path | None) -> Callable[[int | Non
     return lambda classes: _make_from_file(Path(library), name)
 
 
-_MODEL_RULE = f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME or path/to/file.py:factory"
+_MODEL_RULE = f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME, hf:FOLDER or path/to/file.py:factory"
 
 
 def _suggest_model(model: str) -> str:
@@ -206,9 +219,50 @@ def _make_from_timm(name: str, load: bool, classes: int | None) -> Classifier:
     return Classifier(module, config["mean"], config["std"], class_names=names, fit=fit)
 
 
+def _make_from_huggingface(name: str, load: bool, classes: int | None) -> Classifier:
+    transformers = import_extra("transformers", "huggingface", f"hf:{name}")
+    # A folder's own files are all that is read.
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
+    head = {} if classes is None else {"num_labels": classes, "ignore_mismatched_sizes": True}
+    with _silencing(transformers):
+        processor = _download(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name, **options))
+        if load:
+            make = functools.partial(
+                transformers.AutoModelForImageClassification.from_pretrained, name, output_loading_info=True, **options
+            )
+            module, about = _download(f"hf:{name}", lambda: make(**head))
+            missing = sorted(about["missing_keys"])
+            if missing:
+                raise ModelError(
+                    f"hf:{name} has no weights for {len(missing)} tensors of an image classifier ({missing[0]}): it "
+                    "was trained for something else. Train its head first, or choose another model."
+                )
+        else:
+            labels = {} if classes is None else {"num_labels": classes}
+            config = _download(f"hf:{name}", lambda: transformers.AutoConfig.from_pretrained(name, **labels, **options))
+            module = transformers.AutoModelForImageClassification.from_config(config)
+    return Classifier.from_huggingface(module, processor)
+
+
+@contextmanager
+def _silencing(transformers: Any) -> Iterator[None]:
+    """Keep bars and remarks of the library out of what is printed: what matters of them is said by errors."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 _LIBRARIES: dict[str, Callable[[str, bool, int | None], Classifier]] = {
     "torchvision": _make_from_torchvision,
     "timm": _make_from_timm,
+    "hf": _make_from_huggingface,
 }
 
 
@@ -221,7 +275,7 @@ def _read_timm_class_names(module: Any) -> list[str] | None:
     return [info.index_to_description(index) for index in range(info.num_classes())]
 
 
-def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
+def _download(model: str, create: Callable[[], Any]) -> Any:
     advice = "Give a weights file, or 'random' for the untrained model, with weights (--weights)."
     try:
         return create()

@@ -36,7 +36,10 @@ def _check_seed(seed: int) -> int:
 
 # The options that several commands share.
 Model = Annotated[
-    str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
+    str,
+    typer.Option(
+        help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME, hf:FOLDER or path/to/file.py:factory."
+    ),
 ]
 Weights = Annotated[
     str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.classifier import Classifier, Fit
+from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, bad_parameter
 from whyfooled.explanations.case import Case
 from whyfooled.images.label_maps import read_label_map
@@ -101,8 +101,7 @@ def _fit(classifier: Classifier, image: Any, clean: Images, label_map: Tensor, w
         # A picture of the input size may have gone in as it is.
         if size == classifier.size and not torch.equal(classifier.prepare(image), clean):
             return label_map
-        fit = classifier.fit
-        nearest = Fit(fit.size, fit.shorter_side, "nearest", fit.squash)
+        nearest = replace(classifier.fit, interpolation="nearest")
         drawn = PILImage.fromarray(label_map.numpy().astype(np.int32))
         return torch.from_numpy(np.asarray(nearest(drawn)).astype(np.int64))
     if size == classifier.size:
