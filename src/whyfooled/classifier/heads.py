@@ -182,7 +182,7 @@ def _look_for_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending |
 def _recording(module: nn.Module) -> Iterator[None]:
     """Have a graph, whatever is around, unless the module was made where there is none."""
     made_there = any(parameter.is_inference() for parameter in module.parameters())
-    with torch.inference_mode(mode=False), torch.set_grad_enabled(not made_there):
+    with torch.inference_mode(mode=False), torch.no_grad() if made_there else torch.enable_grad():
         yield
 
 

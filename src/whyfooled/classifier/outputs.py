@@ -72,9 +72,9 @@ def _pick(output: Any, choice: Output) -> Any:
                 f"The function `output` failed on what the model returned: {quote(error)}. {_say_what_there_is(output)}"
             ) from error
     if isinstance(choice, str):
-        found = _find_named(output, choice)
-        if found is not None:
-            return found
+        named = _find_named(output, choice)
+        if named is not None:
+            return named
     elif not isinstance(output, Tensor):
         try:
             return output[choice]

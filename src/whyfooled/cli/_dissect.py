@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Float32, Model, Quiet, Seed, Weights, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import Quiet, Seed, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
@@ -16,6 +17,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if t
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def dissect(
     concepts: Annotated[
@@ -51,9 +53,7 @@ def dissect(
             "model's own cut-out.",
         ),
     ] = False,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
         int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
@@ -75,7 +75,6 @@ def dissect(
 
     from whyfooled.classifier.layers import LAST_STAGE
     from whyfooled.images import output_folder
-    from whyfooled.running.engines import ModelRecipe
     from whyfooled.tensors.randomness import choose
     from whyfooled.units import dissect as dissect_units
     from whyfooled.units import dissection_summary, open_concepts
@@ -87,7 +86,7 @@ def dissect(
             annotated = annotated.only(choose(len(annotated), count, seed))
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = ModelRecipe(model, weights, seed, float32).load(device)
+            classifier = model.load(device, seed)
             progress(1, 1, "loading")
             if squash:
                 classifier.fit = replace(classifier.fit, squash=True)
@@ -129,11 +128,10 @@ def _describe_concepts() -> None:
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped.")
 def layers(
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     every: Annotated[
         bool, typer.Option("--all", help="Those without places too, which have no units to dissect.")
     ] = False,
@@ -145,10 +143,9 @@ def layers(
     import pandas as pd
 
     from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, list_layers
-    from whyfooled.running.engines import ModelRecipe
 
     with plain_warnings():
-        classifier = ModelRecipe(model, weights, seed, float32).load(device)
+        classifier = model.load(device, seed)
         known = list_layers(classifier)
         # Without any, a list of those that there are is what helps.
         last = choose_layers(classifier, LAST_STAGE) if not every or any(one.spatial for one in known) else ()
