@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images
 from whyfooled.defences.detector import Detector, FittingDetector, check_detector
 from whyfooled.errors import ParameterError, bad_parameter
@@ -90,6 +91,7 @@ class Calibration:
         return Judgement(scores, p_values, p_values <= self.false_positives)
 
 
+@one_thread()
 def calibrate(
     detector: Detector, classifier: Classifier, clean: Images, *, false_positives: float = 0.05
 ) -> Calibration:

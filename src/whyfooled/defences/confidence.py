@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images
 from whyfooled.defences.detector import EvadableDetector, FittingDetector, run
 from whyfooled.errors import bad_parameter
@@ -33,12 +34,14 @@ class LargestSoftmax(EvadableDetector):
         cost="1 forward",
     )
 
+    @one_thread()
     def score(self, classifier: Classifier, images: Images) -> PerImage:
         """Compute (n,) minus the log-odds of the class that is predicted."""
         logits = run(classifier, images)
         predicted = logits.argmax(1, keepdim=True)
         return logits.scatter(1, predicted, float("-inf")).logsumexp(1) - logits.gather(1, predicted)[:, 0]
 
+    @one_thread()
     def loss(self, classifier: Classifier, images: Images) -> PerImage:
         """Return the score, which has a gradient everywhere."""
         return self.score(classifier, images)
@@ -63,6 +66,7 @@ class TwoSidedMargin(FittingDetector):
         cost="1 forward; 1 for each clean image that it is fitted to",
     )
 
+    @one_thread()
     def fit(self, classifier: Classifier, clean: Images) -> FittedMargin:
         """Keep the margins of clean images."""
         check_classifier(classifier)

@@ -9,6 +9,7 @@ from typing import ClassVar, final
 import torch
 
 from whyfooled.classifier import Classifier, check_finite
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images, name_images
 from whyfooled.errors import ModelError, ParameterError, bad_parameter
 from whyfooled.registry import Card, describe
@@ -25,6 +26,7 @@ class Detector(ABC):
     card: ClassVar[Card]
 
     @final
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images) -> PerImage:
         """Return (n,) the scores; an image's score does not depend on the other images.
 
@@ -91,6 +93,7 @@ class FittingDetector(Detector):
         """
 
     @final
+    @one_thread()
     def score(self, classifier: Classifier, images: Images) -> PerImage:
         """Refuse: there is nothing to compare with yet."""
         raise ParameterError(

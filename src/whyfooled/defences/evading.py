@@ -30,9 +30,10 @@ _SAFE_SHARE = 1e-2
 class Evading(Attack):
     """Projected gradient descent on what is missing to the goal and on the detectors' scores, together.
 
-    Each step goes down the slope of the goal's loss where the goal is not reached, and down that of each detector's
-    loss, all made equally long; where a detector's slope would lead away from the goal, the part of it that does is
-    taken off (as the orthogonal attack of Bryniarski et al. 2022 does). Rounding passes gradients straight through, and
+    Each step goes down the slope of each detector's loss and, where the goal is not reached, down that of the goal's
+    loss, all equally long; from a detector's slope that would lead farther away from a goal that is not reached, the
+    part that does is taken off (Bryniarski et al. 2022, whose attack is selective or orthogonal; this one is both).
+    Rounding passes gradients straight through, and
     noise is averaged over: see `EvadableDetector.loss`. Of all images on the way that reach the goal, the one that is
     least suspicious is kept.
 
@@ -97,14 +98,14 @@ class Evading(Attack):
         inputs = images.detach().requires_grad_()
         logits = problem.logits(inputs)
         margin = problem.goal.margin(logits.detach())
-        # The goal's slope is needed where the goal is reached too: what leads away from it is taken off.
+        missed = (margin >= -safe).view(-1, 1, 1, 1)
         toward = _unit(problem.gradient(problem.goal.loss(logits), inputs))
-        slope = toward * (margin >= -safe).view(-1, 1, 1, 1)
+        slope = toward * missed
         suspicion = torch.zeros_like(margin)
         for detector in self.detectors:
             loss = detector.loss(problem.classifier, inputs)
             away = _unit(problem.gradient(loss, inputs))
-            against = (away * toward).flatten(1).sum(1).clamp_max(0).view(-1, 1, 1, 1)
+            against = (away * toward).flatten(1).sum(1).clamp_max(0).view(-1, 1, 1, 1) * missed
             rest = away - against * toward
             # Of slopes that are opposite, as of confidence in the class to be left, rounding alone would be left.
             slope = slope + rest * (length(rest) > _ROUNDING)

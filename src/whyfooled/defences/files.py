@@ -12,6 +12,7 @@ import torch
 
 from whyfooled.attacks.adversaries import adversary_file, is_run, load_adversaries, read_adversary
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier
 from whyfooled.defences.calibration import Calibration, Combination, Judgement, calibrate, find_fewest
 from whyfooled.defences.detector import Detector, check_detectors
@@ -72,6 +73,7 @@ class Detections:
         return "\n".join([*lines, say_evaded(list(self.clean))])
 
 
+@one_thread()
 def detect_files(
     classifier: Classifier,
     images: Sequence[str | Path],

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import check_recording, differentiate
 from whyfooled.defences.detector import EvadableDetector
 from whyfooled.defences.layer_maps import run_to_maps
@@ -52,12 +53,14 @@ class GradCAMShift(EvadableDetector):
     def __post_init__(self) -> None:
         check_window(self.size)
 
+    @one_thread()
     def score(self, classifier: Classifier, images: Images) -> PerImage:
         """Compute (n,) 1 minus the cosine of the two maps."""
         check_recording(classifier.module)
         with torch.enable_grad():
             return self._shift(classifier, images.clone().requires_grad_(), create_graph=False).detach()
 
+    @one_thread()
     def loss(self, classifier: Classifier, images: Images) -> PerImage:
         """Return the score with a graph, through the gradients in the maps.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images
 from whyfooled.defences.detector import EvadableDetector, FittingDetector
 from whyfooled.defences.layer_maps import run_to_maps
@@ -52,6 +53,7 @@ class Mahalanobis(FittingDetector):
         cost="1 forward; 1 for each clean image that it is fitted to",
     )
 
+    @one_thread()
     def fit(self, classifier: Classifier, clean: Images) -> FittedMahalanobis:
         """Take the mean features of each class, and how they vary within classes."""
         check_classifier(classifier)

@@ -9,6 +9,7 @@ from typing import ClassVar, final
 import torch
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.defences.detector import EvadableDetector, run
 from whyfooled.defences.squeezing import log_distance, softmax_distance
 from whyfooled.errors import at_least, positive
@@ -51,10 +52,12 @@ class UnderNoise(EvadableDetector):
         positive("sigma", self.sigma)
         at_least("samples", self.samples, 1)
 
+    @one_thread()
     def score(self, classifier: Classifier, images: Images) -> PerImage:
         """Compute (n,) the mean ℓ1 distance of the softmax on the image and on noisy copies."""
         return self._average(classifier, images, softmax_distance)
 
+    @one_thread()
     def loss(self, classifier: Classifier, images: Images) -> PerImage:
         """Return the mean of what does not saturate in place of the distance: an expectation over the noise."""
         return self._average(classifier, images, log_distance)

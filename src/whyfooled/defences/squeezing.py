@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.defences.detector import EvadableDetector, run
 from whyfooled.errors import bad_parameter
 from whyfooled.registry import Card
@@ -44,10 +45,12 @@ class BitDepth(EvadableDetector):
         if not 1 <= self.bits <= _MOST_BITS:
             raise bad_parameter("bits", f"must be from 1 to {_MOST_BITS}", self.bits)
 
+    @one_thread()
     def score(self, classifier: Classifier, images: Images) -> PerImage:
         """Compute (n,) the ℓ1 distance of the softmax on the image and on the rounded one."""
         return softmax_distance(run(classifier, images), run(classifier, reduce_depth(images, self.bits)))
 
+    @one_thread()
     def loss(self, classifier: Classifier, images: Images) -> PerImage:
         """Return a function of the score that does not saturate; rounding passes the gradient straight through."""
         rounded = images + (reduce_depth(images, self.bits) - images).detach()
@@ -80,10 +83,12 @@ class MedianFilter(EvadableDetector):
     def __post_init__(self) -> None:
         check_window(self.size)
 
+    @one_thread()
     def score(self, classifier: Classifier, images: Images) -> PerImage:
         """Compute (n,) the ℓ1 distance of the softmax on the image and on the filtered one."""
         return softmax_distance(run(classifier, images), run(classifier, filter_median(images, self.size)))
 
+    @one_thread()
     def loss(self, classifier: Classifier, images: Images) -> PerImage:
         """Return a function of the score that does not saturate."""
         return log_distance(run(classifier, images), run(classifier, filter_median(images, self.size)))
