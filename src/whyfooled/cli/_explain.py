@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -157,7 +159,6 @@ def explain(
     from whyfooled.classifier.zoo import RANDOM, load_classifier
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.of_image import make_methods
-    from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import (
         example_photograph,
         is_folder,
@@ -215,6 +216,8 @@ def explain(
             classifier = load_classifier(model, weights=weights, device=device, seed=seed, float32=float32)
             loading = time.perf_counter() - _STARTED
             progress(1, 1, "loading")
+            # What draws the report is imported beside the attack, on another core.
+            Thread(target=import_module, args=("whyfooled.explanations.report.folder",)).start()
             if weights == RANDOM:
                 say(f"Warning: {_UNTRAINED}")
             if universal is not None and resize:
@@ -236,6 +239,8 @@ def explain(
                 seed=seed,
                 progress=progress,
             )
+        from whyfooled.explanations.report.folder import write_files
+
         explanation = replace(
             explanation,
             notes=(*([_UNTRAINED] if weights == RANDOM else []), *explanation.notes),
