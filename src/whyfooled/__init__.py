@@ -21,8 +21,10 @@ if TYPE_CHECKING:
         PGD,
         AttackResult,
         AutoAttack,
+        AwareResult,
         CarliniWagner,
         DeepFool,
+        ExplanationAware,
         MinimalAPGD,
         Refined,
         SigmaZero,
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
         StrAttack,
         adapt,
         run_attack,
+        run_aware,
     )
     from whyfooled.attacks.adversaries import Adversaries, load_adversaries
     from whyfooled.attacks.many import attack_files
     from whyfooled.attacks.targets import choose_targets
     from whyfooled.classifier import Classifier, Fit
     from whyfooled.classifier.goals import Targeted, Untargeted
+    from whyfooled.classifier.inputs import InputFormat
     from whyfooled.classifier.layers import list_layers
     from whyfooled.classifier.passes import count_passes
     from whyfooled.classifier.zoo import load_classifier
@@ -132,8 +136,10 @@ _HOME = {
         "PGD",
         "AttackResult",
         "AutoAttack",
+        "AwareResult",
         "CarliniWagner",
         "DeepFool",
+        "ExplanationAware",
         "MinimalAPGD",
         "Refined",
         "SigmaZero",
@@ -141,6 +147,7 @@ _HOME = {
         "StrAttack",
         "adapt",
         "run_attack",
+        "run_aware",
     ),
     "classifier": ("Classifier", "Fit"),
     "defences": (
@@ -226,6 +233,7 @@ _HOME = {
         "unit_sensitivity",
         "with_colours",
     ),
+    "classifier.inputs": ("InputFormat",),
     "classifier.zoo": ("load_classifier",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -249,6 +257,7 @@ __all__ = [
     "AttentionRelevance",
     "AttentionRollout",
     "AutoAttack",
+    "AwareResult",
     "BitDepth",
     "Calibration",
     "CarliniWagner",
@@ -265,6 +274,7 @@ __all__ = [
     "EnhancedGuidedBackprop",
     "Evading",
     "Explanation",
+    "ExplanationAware",
     "Fit",
     "GradCAM",
     "GradCAMPlusPlus",
@@ -273,6 +283,7 @@ __all__ = [
     "Grid",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "InputFormat",
     "InputXGradient",
     "IntegratedGradients",
     "InterpretationAttack",
@@ -328,6 +339,7 @@ __all__ = [
     "open_source",
     "recovery_curve",
     "run_attack",
+    "run_aware",
     "run_study",
     "sensitivity",
     "smooth_activations",

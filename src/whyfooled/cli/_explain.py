@@ -15,13 +15,10 @@ from whyfooled.cli._app import (
     Device,
     Epsilon,
     Figures,
-    Float32,
-    Model,
     Quiet,
     RegionNames,
     Seed,
     Steps,
-    Weights,
     Workers,
     app,
     check_figures,
@@ -31,6 +28,7 @@ from whyfooled.cli._app import (
     say,
     write_command,
 )
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_explained, show_stages
 from whyfooled.errors import bad_parameter
 
@@ -42,6 +40,7 @@ _STARTED = time.perf_counter()
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def explain(
     images: Annotated[
@@ -77,9 +76,7 @@ def explain(
     count: Annotated[
         int | None, typer.Option(help="How many of several photographs to draw at random; all if left out.")
     ] = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +117,10 @@ def explain(
     attack_in: Annotated[
         str | None, typer.Option(help="The region of --regions, by name, in which alone the attack may act.")
     ] = None,
+    forge: Annotated[
+        bool,
+        typer.Option("--forge", help="Try to forge the explanation: could its map look as if there were no attack?"),
+    ] = False,
     epsilon: Epsilon = None,
     steps: Steps = None,
     figures: Figures = None,
@@ -156,7 +157,7 @@ def explain(
     from dataclasses import replace
 
     from whyfooled.classifier.borrowing import one_thread
-    from whyfooled.classifier.zoo import RANDOM, load_classifier
+    from whyfooled.classifier.zoo import RANDOM
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.of_image import make_methods
     from whyfooled.images import (
@@ -183,7 +184,7 @@ def explain(
             _explain_many(
                 images,
                 output,
-                load=lambda: load_classifier(model, weights=weights, device=device, seed=seed, float32=float32),
+                load=lambda: model.load(device, seed),
                 quiet=quiet,
                 resize=resize,
                 trust=trust,
@@ -194,10 +195,11 @@ def explain(
                 methods=chosen,
                 units=units,
                 checks=checks,
+                forge=forge,
                 figures=figures,
                 count=count,
                 seed=seed,
-                about={"weights": weights},
+                about={"weights": model.weights},
             )
         return
     several: dict[str, object] = {"--count": count, "--labels": labels}
@@ -213,12 +215,12 @@ def explain(
             photograph = example_photograph() if image is None else read_photograph(image)
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = load_classifier(model, weights=weights, device=device, seed=seed, float32=float32)
+            classifier = model.load(device, seed)
             loading = time.perf_counter() - _STARTED
             progress(1, 1, "loading")
             # What draws the report is imported beside the attack, on another core.
             Thread(target=import_module, args=("whyfooled.explanations.report.folder",)).start()
-            if weights == RANDOM:
+            if model.weights == RANDOM:
                 say(f"Warning: {_UNTRAINED}")
             if universal is not None and resize:
                 universal = universal.resized(classifier.size)
@@ -236,6 +238,7 @@ def explain(
                 names=names,
                 attack_in=attack_in,
                 checks=checks,
+                forge=forge,
                 seed=seed,
                 progress=progress,
             )
@@ -243,7 +246,7 @@ def explain(
 
         explanation = replace(
             explanation,
-            notes=(*([_UNTRAINED] if weights == RANDOM else []), *explanation.notes),
+            notes=(*([_UNTRAINED] if model.weights == RANDOM else []), *explanation.notes),
             parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
