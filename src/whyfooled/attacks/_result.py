@@ -10,13 +10,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import Attempt, attempt_open
+from whyfooled.attacks._attack import Attempt, Norm, attempt_open, find_norm
 from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_images
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.workers import are_taken_apart, compute_logits
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
@@ -45,6 +47,9 @@ class AttackResult:
         this package's, the mean over the batch, rounded up.
     goal
         What was to be reached.
+    norm
+        What the changes are measured by where one number is said of them: ``"l0"``, ``"l1"``, ``"l2"`` or ``"linf"``;
+        the attack's own norm, as far as it is known.
     """
 
     clean: Images
@@ -56,6 +61,7 @@ class AttackResult:
     forwards: Counts
     backwards: Counts
     goal: Goal
+    norm: Norm = "l2"
 
     @classmethod
     def join(cls: type[Result], results: Sequence[Result]) -> Result:
@@ -64,9 +70,10 @@ class AttackResult:
         if len(kinds) != 1:
             raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
         columns = {field.name: [getattr(result, field.name) for result in results] for field in fields(cls)}
-        joined = {name: _join(values) for name, values in columns.items() if name != "goal"}
+        joined = {name: _join(values) for name, values in columns.items() if name not in ("goal", "norm")}
         classes = torch.cat([result.goal.classes for result in results])
-        return cls(**joined, goal=kinds.pop()(classes))
+        norm = results[0].norm if len({result.norm for result in results}) == 1 else "l2"
+        return cls(**joined, goal=kinds.pop()(classes), norm=norm)
 
     def select(self: Result, which: Tensor) -> Result:
         """Keep some of the images only (an index or a mask over the batch)."""
@@ -88,6 +95,7 @@ class AttackResult:
         return replace(self, **changed)
 
     @staticmethod
+    @one_thread()
     def from_images(
         classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
     ) -> AttackResult:
@@ -104,8 +112,8 @@ class AttackResult:
         """
         check_images(clean)
         check_attempted(clean, adversarial)
-        clean_logits = classifier.logits(clean)
-        check_constancy(classifier, clean, clean_logits)
+        clean_logits = compute_logits(classifier, clean)
+        check_constancy(classifier, clean, clean_logits, apart=are_taken_apart(clean))
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
@@ -115,7 +123,8 @@ class AttackResult:
 
     def __repr__(self) -> str:
         reached, n = int(self.success.sum()), len(self.success)
-        median = f", median l2 {float(self.l2[self.success].median()):.4g}" if reached else ""
+        sizes = getattr(self, self.norm)[self.success]
+        median = f", median {self.norm} {float(sizes.median()):.4g}" if reached else ""
         return f"{type(self).__name__}({reached} of {n} reached their goal{median})"
 
     @property
@@ -183,6 +192,7 @@ def _join(values: list[Any]) -> Any:
     return type(first).join(values) if isinstance(first, AttackResult) else first
 
 
+@one_thread()
 def run_attack(
     attack: Any,
     classifier: Classifier,
@@ -240,12 +250,13 @@ def run_attack(
     """
     problem = Problem.of(classifier, images, goal, mask, box)
     clean_logits, attempt = attempt_open(adapt(attack), problem, progress)
-    return _verify(classifier, problem.images, clean_logits, problem.goal, attempt).to(images.device)
+    result = _verify(classifier, problem.images, clean_logits, problem.goal, attempt)
+    return replace(result, norm=find_norm(attack)).to(images.device)
 
 
 def _verify(classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: Goal, attempt: Attempt) -> AttackResult:
     attempted = attempt.images.detach()
-    logits = classifier.logits(attempted)
+    logits = compute_logits(classifier, attempted)
     success = goal.reached(logits)
     return AttackResult(
         clean=clean,

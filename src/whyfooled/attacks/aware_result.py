@@ -28,7 +28,7 @@ Failed = Literal["", "class", "map"]
 
 
 @final
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AwareResult(AttackResult):
     """Adversarial images made with a view to the explanation, verified, with what their maps are compared with.
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.borrowing import copy_at_rest
+from whyfooled.classifier.borrowing import copy_at_rest, one_thread
 from whyfooled.classifier.calling import call_module, check_output
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.classifier.heads import describe_head
@@ -213,7 +213,8 @@ class Classifier(nn.Module):
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            output = call_module(self.module, inputs)
+            with one_thread():
+                output = call_module(self.module, inputs)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):
@@ -288,10 +289,27 @@ class Classifier(nn.Module):
         """
         if not any(value.dtype in _FLOATING and value.dtype != torch.float32 for value in self.state_dict().values()):
             return self
+        copied = self.copy("to run in single precision")
+        mean, std = (tensor.float().flatten().tolist() for tensor in (self.mean, self.std))
+        return Classifier(copied.module.float(), mean, std, class_names=self.class_names, name=self.name, fit=self.fit)
+
+    def copy(self, purpose: str) -> Classifier:
+        """Make this classifier of a copy of its module, as its user has it, which shares nothing with the module.
+
+        Parameters
+        ----------
+        purpose
+            What for, as an error says it: ``"to run in single precision"``.
+
+        Raises
+        ------
+        ModelError
+            If the module cannot be copied.
+        """
         try:
-            module = copy_at_rest(self.module).float()
+            module = copy_at_rest(self.module)
         except Exception as error:  # whatever a part of someone else's model stumbles over
-            raise ModelError(f"The model cannot be copied, to run in single precision: {first_line(error)}.") from error
+            raise ModelError(f"The model cannot be copied, {purpose}: {first_line(error)}.") from error
         mean, std = (tensor.flatten().tolist() for tensor in (self.mean, self.std))
         return Classifier(module, mean, std, class_names=self.class_names, name=self.name, fit=self.fit)
 

@@ -16,6 +16,7 @@ from whyfooled.cli._app import (
     Seed,
     Steps,
     Weights,
+    Workers,
     app,
     interruptible,
     output_option,
@@ -57,6 +58,7 @@ def attack(
     batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
     device: Device = "cpu",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
     show: Annotated[bool, typer.Option("--list", help="Describe all attacks and their parameters, and stop.")] = False,
 ) -> None:
@@ -70,6 +72,7 @@ def attack(
         raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
 
     from whyfooled.attacks.many import TABLE_FILE, attack_files
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.zoo import load_classifier
     from whyfooled.images import photographs_in
     from whyfooled.registry import parse, with_seed
@@ -78,7 +81,7 @@ def attack(
     made = with_seed(parse("attacks", method, overrides), seed)
     files = photographs_in(images)
     truth = label if labels is None else _read_one_label_each(labels)
-    with plain_warnings(), show_attack(quiet) as progress:
+    with plain_warnings(), one_thread(workers), show_attack(quiet) as progress:
         _, errors = attack_files(
             load_classifier(model, weights=weights, device=device, seed=seed, float32=float32),
             files,

@@ -15,6 +15,7 @@ from whyfooled.perturbation.by_chance import FooledByChance
 from whyfooled.perturbation.effect import Effect
 from whyfooled.perturbation.named_effect import NamedEffect
 from whyfooled.saliency.evidence import Evidence
+from whyfooled.saliency.map_checks import MapChecks
 from whyfooled.saliency.recovery import RecoveryCurves
 from whyfooled.types import Image, Outcome
 from whyfooled.units import UnitChanges
@@ -64,6 +65,8 @@ class Explained(ABC):
         What an attack made that knows the explanation.
     units
         What the attack does to the units of dissected layers.
+    checks
+        What each method's maps stand, and depend on.
     """
 
     clean: Image
@@ -87,6 +90,7 @@ class Explained(ABC):
     trust: Trust | None = None
     forgery: Forgery | None = None
     units: UnitChanges | None = None
+    checks: MapChecks | None = None
 
     kind: ClassVar[str]
     """What the file of its numbers is called."""

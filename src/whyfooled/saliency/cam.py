@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import check_recording
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
@@ -51,6 +52,7 @@ class CAM:
         cost="1 forward, for all classes",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
 
@@ -97,6 +99,7 @@ class GradCAM:
         cost="1 forward, 1 partial backward (to the layer) for each class",
     )
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:
@@ -141,6 +144,7 @@ class GradCAMPlusPlus:
         cost="1 forward, 1 partial backward (to the layer) for each class",
     )
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:
@@ -188,6 +192,7 @@ class GuidedGradCAM:
         cost="2 forwards, 1 backward and 1 partial backward (to the layer) for each class",
     )
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:

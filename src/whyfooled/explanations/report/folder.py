@@ -13,12 +13,14 @@ from torch import Tensor
 from whyfooled.drawing.pictures import draw_delta
 from whyfooled.drawing.style import as_file, as_png
 from whyfooled.explanations.explained import Explained, list_evidence
+from whyfooled.explanations.report.account import write_sentences
 from whyfooled.explanations.report.effect_view import draw_effect_figures
 from whyfooled.explanations.report.evidence_view import (
     CLASSES,
     IMAGES,
     draw_evidence,
     draw_maps,
+    list_scales,
     make_file_name,
 )
 from whyfooled.explanations.report.forgery_view import draw_forgery_pictures
@@ -60,7 +62,7 @@ def write_files(explained: Explained, folder: Path, figures: str | None = None) 
         (folder / "named.csv").write_text(explained.named.to_frame().to_csv(index=False), encoding="utf-8")
     if explained.units is not None:
         (folder / "units.csv").write_text(explained.units.to_frame().to_csv(index=False), encoding="utf-8")
-    text = json.dumps(numbers, indent=2, ensure_ascii=False)
+    text = json.dumps({"account": write_sentences(numbers), **numbers}, indent=2, ensure_ascii=False)
     (folder / f"{explained.kind}.json").write_text(f"{text}\n", encoding="utf-8")
     (folder / "report.html").write_text(write_page(explained, numbers), encoding="utf-8")
     about = {"model": explained.parameters["model"], "whyfooled": explained.parameters["versions"]["whyfooled"]}
@@ -77,7 +79,10 @@ def _write_pictures(explained: Explained, numbers: dict[str, Any], folder: Path)
 
 def _write_figures(explained: Explained, numbers: dict[str, Any], folder: Path, suffix: str) -> None:
     folder.mkdir()
-    pictures = {name: picture_figure(picture) for name, picture in draw_pictures(explained, numbers).items()}
+    scales = list_scales(explained, numbers)
+    pictures = {
+        name: picture_figure(picture, scales.get(name)) for name, picture in draw_pictures(explained, numbers).items()
+    }
     for name, figure in {**pictures, **draw_figures(explained, numbers)}.items():
         (folder / f"{name}.{suffix}").write_bytes(as_file(figure, suffix))
 
