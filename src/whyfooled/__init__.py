@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from whyfooled.attacks.targets import choose_targets
     from whyfooled.classifier import Classifier, Fit
     from whyfooled.classifier.goals import Targeted, Untargeted
+    from whyfooled.classifier.inputs import InputFormat
     from whyfooled.classifier.layers import list_layers
     from whyfooled.classifier.passes import count_passes
     from whyfooled.classifier.zoo import load_classifier
@@ -232,6 +233,7 @@ _HOME = {
         "unit_sensitivity",
         "with_colours",
     ),
+    "classifier.inputs": ("InputFormat",),
     "classifier.zoo": ("load_classifier",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -281,6 +283,7 @@ __all__ = [
     "Grid",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "InputFormat",
     "InputXGradient",
     "IntegratedGradients",
     "InterpretationAttack",

@@ -18,7 +18,7 @@ from tests.helpers.models import small
 from whyfooled.classifier import Classifier, Fit, check_classes
 from whyfooled.classifier.goals import Targeted, Untargeted
 from whyfooled.classifier.zoo import load_classifier
-from whyfooled.errors import ImageError, ModelError, ParameterError, WhyfooledWarning
+from whyfooled.errors import ImageError, ModelError, ParameterError
 
 
 class Constant(nn.Module):
@@ -155,38 +155,15 @@ class TestEvaluation:
 
 
 class TestOutputs:
-    @pytest.mark.parametrize(
-        ("answer", "found"),
-        [((torch.zeros(2, 4),), "tuple"), ({"logits": torch.zeros(2, 4)}, "dict"), (None, "NoneType")],
-    )
-    def test_anything_but_a_tensor_is_refused(self, answer, found):
-        with pytest.raises(ModelError, match=f"one tensor of logits; got {found}"):
-            Classifier(Constant(answer))(IMAGES)
-
-    @pytest.mark.parametrize("shape", [(2,), (2, 1), (3, 4), (2, 4, 1, 1), (1, 4)])
-    def test_another_shape_than_rows_of_logits_is_refused(self, shape):
-        with pytest.raises(ModelError, match=r"logits of the shape \(n, classes\) for n=2 images"):
-            Classifier(Constant(torch.zeros(shape)))(IMAGES)
-
-    def test_one_logit_is_said_to_be_one_too_few(self):
-        with pytest.raises(
-            ModelError, match=r"two classes at least; got \(2, 1\)\. One logit .* torch\.cat\(\[-z, z\], 1\)"
-        ):
-            Classifier(Constant(torch.zeros(2, 1)))(IMAGES)
-
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
     def test_logits_that_are_not_finite_are_refused(self, value):
         classifier = Classifier(Constant(torch.tensor([[1.0, 2.0, 0.0], [value, value, 0.0]])))
         with pytest.raises(ModelError, match="for 1 of 2 images"):
             classifier.logits(IMAGES)
 
-    def test_probabilities_are_warned_of(self):
-        with pytest.warns(WhyfooledWarning, match="look like probabilities"):
-            Classifier(Constant(torch.tensor([[1.0, 2.0, 0.0], [0.0, 4.0, 1.0]]).softmax(1))).logits(IMAGES)
-
     @pytest.mark.parametrize("rows", [[[2.0, -1.0], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.6]]])
     @pytest.mark.filterwarnings("error")
-    def test_logits_that_only_resemble_probabilities_are_not_warned_of(self, rows):
+    def test_logits_that_only_resemble_probabilities_are_logits(self, rows):
         logits = torch.tensor(rows)
         assert torch.equal(Classifier(Constant(logits)).logits(IMAGES), logits)
 

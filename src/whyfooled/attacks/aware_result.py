@@ -15,6 +15,7 @@ from whyfooled.attacks._result import AttackResult, run_attack
 from whyfooled.attacks._shown import PerMap, Shown, likeness, mass_within, name_views, show, top_pixels_shared
 from whyfooled.attacks.aware import ExplanationAware, ascend_aware, explained_class, make_decoys
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Goal
 from whyfooled.registry import Card, describe
@@ -104,6 +105,7 @@ class AwareResult(AttackResult):
         return frame
 
 
+@one_thread()
 def run_aware(
     attack: ExplanationAware,
     classifier: Classifier,

@@ -38,33 +38,6 @@ def call_module(module: nn.Module, inputs: Tensor) -> Any:
             torch.set_grad_enabled(recording)
 
 
-def check_output(output: Any, count: int) -> Tensor:
-    """Return what a module gave for some images, or raise `ModelError` unless it is a row of logits for each."""
-    if not isinstance(output, Tensor):
-        raise ModelError(
-            f"The model must return one tensor of logits; got {type(output).__name__}. "
-            "Wrap it in a module that returns the logits alone."
-        )
-    if output.ndim != 2 or len(output) != count or output.shape[1] < 2:
-        raise ModelError(
-            f"The model must return logits of the shape (n, classes) for n={count} images, of two classes at least; "
-            f"got {tuple(output.shape)}.{_ONE_LOGIT if output.shape in ((count, 1), (count,)) else ''}"
-        )
-    if not output.is_floating_point():
-        raise ModelError(
-            f"The model must return logits as floating-point numbers; got {output.dtype}. Return what it has before it "
-            "rounds them or chooses a class; of complex numbers, their real part or their size."
-        )
-    return output
-
-
-_ONE_LOGIT = (
-    " One logit for two classes can be made two, in two lines: `class TwoLogits(torch.nn.Sequential):` and "
-    "`    def forward(self, x): z = super().forward(x).view(-1, 1); return torch.cat([-z, z], 1) / 2`. Then: "
-    "Classifier(TwoLogits(model))."
-)
-
-
 ONE_BY_ONE = (
     "give it a batch's images one by one, in two lines: `class OneByOne(torch.nn.Sequential):` and `    def forward("
     "self, x): return torch.cat(list(map(super().forward, x.split(1))))`. Then: Classifier(OneByOne(model))."

@@ -4,120 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from operator import index
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.borrowing import copy_at_rest, one_thread
-from whyfooled.classifier.calling import call_module, check_output
+from whyfooled.classifier.borrowing import copy_at_rest, end_if_nobody_waits, one_thread
+from whyfooled.classifier.fit import Fit, Size
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
-from whyfooled.classifier.heads import describe_head
+from whyfooled.classifier.heads import compute_logits
+from whyfooled.classifier.huggingface import read_class_names, read_processor
+from whyfooled.classifier.outputs import Output, check_output_choice, pick_logits
 from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
-from whyfooled.images import MOST_PIXELS, to_tensor
+from whyfooled.images import to_tensor
 from whyfooled.types import Classes, Images, Logits
 
 __all__ = ["Classifier", "Fit", "Goal", "Targeted", "Untargeted"]
-
-
-Size = int | Sequence[int]
-"""Height and width in pixels, or one number for both."""
-
-
-@final
-@dataclass(frozen=True, init=False)
-class Fit:
-    """How a photograph is brought to a model's input size: its shorter side resized, then the centre cut out.
-
-    Parameters
-    ----------
-    size
-        Height and width of the model's input, in pixels; one number for both.
-    shorter_side
-        Length of the photograph's shorter side after resizing, in pixels; the input's own size if None.
-    interpolation
-        ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
-    squash
-        Whether the whole photograph is resized to `size` instead, its proportions lost.
-    """
-
-    size: tuple[int, int]
-    shorter_side: int | None = None
-    interpolation: str = "bicubic"
-    squash: bool = False
-
-    def __init__(
-        self,
-        size: Size,
-        shorter_side: int | None = None,
-        interpolation: str = "bicubic",
-        squash: bool = False,
-    ) -> None:
-        if interpolation not in _INTERPOLATION:
-            fix = did_you_mean(interpolation, _INTERPOLATION)
-            raise bad_parameter("interpolation", "must be a known one", repr(interpolation), fix)
-        fields = {"size": _read_size(size), "shorter_side": shorter_side, "interpolation": interpolation}
-        for name, value in {**fields, "squash": squash}.items():
-            object.__setattr__(self, name, value)
-
-    def __call__(self, photograph: PILImage.Image) -> PILImage.Image:
-        """Resize and crop a photograph to the model's input size."""
-        height, width = self.size
-        if self.squash:
-            return photograph.resize((width, height), _INTERPOLATION[self.interpolation])
-        resized, (left, top) = self._find_geometry(photograph.size)
-        if resized[0] * resized[1] > MOST_PIXELS:
-            raise ImageError(
-                f"The photograph, {photograph.width} × {photograph.height} pixels, would need "
-                f"{resized[0]} × {resized[1]} to fill the classifier's input of {width} × {height}. Crop it first."
-            )
-        if resized != photograph.size:
-            photograph = photograph.resize(resized, _INTERPOLATION[self.interpolation])
-        return photograph.crop((left, top, left + width, top + height))
-
-    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Return which part of a photograph of this width and height is left: left, top, right, bottom, from 0 to 1."""
-        if self.squash:
-            return 0.0, 0.0, 1.0, 1.0
-        height, width = self.size
-        resized, (left, top) = self._find_geometry(size)
-        return left / resized[0], top / resized[1], (left + width) / resized[0], (top + height) / resized[1]
-
-    def _find_geometry(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the width and height that a photograph is resized to, and the left and top of what is cut out."""
-        height, width = self.size
-        # In whole numbers, and rounded as torchvision's Resize and CenterCrop do: half a pixel moves every pixel.
-        ratios = [(height, size[1]), (width, size[0])]
-        if self.shorter_side is not None:
-            ratios.append((self.shorter_side, min(size)))
-        wanted, given = max(ratios, key=lambda ratio: ratio[0] / ratio[1])
-        resized = (max(width, size[0] * wanted // given), max(height, size[1] * wanted // given))
-        return resized, (round((resized[0] - width) / 2), round((resized[1] - height) / 2))
-
-
-def _read_size(size: Any) -> tuple[int, int]:
-    """Return height and width; raise `ParameterError` for anything but one or two positive whole numbers."""
-    try:
-        sides = list(size) if isinstance(size, Iterable) and not isinstance(size, str | bytes) else [size]
-        whole = [index(side) for side in sides if not isinstance(side, bool)]
-    except TypeError:
-        sides, whole = [], []
-    if len(sides) not in (1, 2) or len(whole) < len(sides) or min(whole) < 1:
-        rule = "must be two positive numbers of pixels, height and width, or one for both; whole numbers"
-        raise bad_parameter("size", rule, repr(size))
-    return whole[0], whole[-1]
-
-
-_INTERPOLATION = {
-    "nearest": PILImage.Resampling.NEAREST,
-    "bilinear": PILImage.Resampling.BILINEAR,
-    "bicubic": PILImage.Resampling.BICUBIC,
-    "lanczos": PILImage.Resampling.LANCZOS,
-}
 
 
 @final
@@ -127,10 +31,15 @@ class Classifier(nn.Module):
     The module is used as it is and never changed: it runs in evaluation mode inside `forward` and has its own modes
     back afterwards. The input keeps its memory format: a module in ``torch.channels_last`` runs in it.
 
+    Where the module ends in a softmax, a log-softmax or a sigmoid, the logits are what this takes. Of a module that
+    gives one logit z for each image, with ``sigmoid(z)`` the probability of class 1, they are −z/2 for class 0 and z/2
+    for class 1: the same probabilities, and z is their difference.
+
     Parameters
     ----------
     module
-        The model, from normalised images (n,c,h,w) to logits (n,m).
+        The model, from normalised images (n,c,h,w) to logits: (n,m), (n,m,1,1), or (n,1) or (n,) for two classes; or to
+        an object that has them as ``logits``, as Hugging Face's models do.
     mean, std
         Normalisation of each channel, for values in [0, 1]: the module is given ``(images − mean) / std``.
     size
@@ -141,6 +50,9 @@ class Classifier(nn.Module):
         What the classifier is called in reports.
     fit
         How a photograph is brought to `size`; the shorter side resized to it and the centre cut out if None.
+    output
+        Where the logits are in what the module gives, if it gives a tuple, a dictionary or an object: a key or an
+        attribute, a place, or a function of it that returns them.
 
     Raises
     ------
@@ -161,19 +73,48 @@ class Classifier(nn.Module):
         *,
         name: str = "",
         fit: Fit | None = None,
+        output: Output | None = None,
     ) -> None:
         super().__init__()
+        check_output_choice(output)
         if len(mean) != len(std) or min(std) <= 0:
             raise bad_parameter("std", "must have one positive number for each number of `mean`", list(std))
         # A classifier is for evaluation; libraries that look at the flag (Foolbox) should find it so. Set before the
         # module is attached, because its own flags are not ours to change.
         self.training = False
         self.module = module
+        self.output = output
         self.fit = fit or Fit(size)
         self.name = name or type(module).__name__
         self.class_names = None if class_names is None else tuple(class_names)
         for statistic, values in (("mean", mean), ("std", std)):
             self.register_buffer(statistic, _like_parameters(module, values).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_huggingface(cls, model: nn.Module, processor: Any, *, name: str = "") -> Classifier:
+        """Make a classifier of a model of ``transformers`` and its image processor.
+
+        Size, crop, filter, mean and standard deviation are the processor's: they are measured on a few small pictures,
+        so that photographs are prepared as it prepares them. Class names are those of ``model.config.id2label``.
+
+        Parameters
+        ----------
+        model
+            Such as ``AutoModelForImageClassification.from_pretrained(...)``.
+        processor
+            Such as ``AutoImageProcessor.from_pretrained(...)``.
+        name
+            What the classifier is called in reports.
+
+        Raises
+        ------
+        ParameterError
+            If the processor is none of images.
+        ModelError
+            If it prepares photographs in a way that cannot be followed.
+        """
+        mean, std, fit = read_processor(processor)
+        return cls(model, mean, std, class_names=read_class_names(model), name=name, fit=fit)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -208,20 +149,19 @@ class Classifier(nn.Module):
         Tensor
             (n,m) logits, in the precision of the images.
         """
+        end_if_nobody_waits()
         self._check_given(images)
         inputs, precision = (images - self.mean) / self.std, find_precision(self.module)
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            with one_thread():
-                output = call_module(self.module, inputs)
+            logits = compute_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):
                 _check_precision(precision, images)
             raise
-        logits = check_output(output, len(images))
-        self._warn_of_head(logits)
+        self._warn_of_autocast(logits)
         # In the precision of the images, whatever the model computes in; where these are half, in its own.
         return logits if images.dtype in _HALF else logits.to(images.dtype)
 
@@ -231,12 +171,8 @@ class Classifier(nn.Module):
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ImageError(f"`images` must have the shape (n, {self.channels}, h, w); got {tuple(images.shape)}.")
 
-    def _warn_of_head(self, logits: Tensor) -> None:
-        """Warn if a pass with a graph shows that the outputs are no logits, or are rougher than the weights."""
-        if logits.grad_fn is not None:
-            said = describe_head(self.module, logits)
-            if said:
-                warn(said, stacklevel=4)
+    def _warn_of_autocast(self, logits: Tensor) -> None:
+        """Warn if logits are rougher than the weights."""
         if logits.dtype in _HALF and not self.is_half and not _is_autocast(logits):
             warn(
                 f"The model computes in {logits.dtype}, though its parameters are {self.mean.dtype}: it has a "
@@ -246,7 +182,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def logits(self, images: Images) -> Logits:
-        """Compute the logits without a graph, and check that they are finite and not probabilities.
+        """Compute the logits without a graph, and check that they are finite.
 
         Raises
         ------
@@ -256,13 +192,11 @@ class Classifier(nn.Module):
         Warns
         -----
         WhyfooledWarning
-            If the outputs look like probabilities, or their logarithms.
+            If the logits are recovered from probabilities, because the module's last step cannot be taken off.
         """
-        logits: Tensor = self(images)
+        with one_thread():
+            logits: Tensor = self(images)
         check_finite(logits)
-        said = describe_head(self.module, logits)
-        if said:
-            warn(said, stacklevel=2)
         return logits
 
     def predict(self, images: Images) -> Classes:
@@ -290,8 +224,7 @@ class Classifier(nn.Module):
         if not any(value.dtype in _FLOATING and value.dtype != torch.float32 for value in self.state_dict().values()):
             return self
         copied = self.copy("to run in single precision")
-        mean, std = (tensor.float().flatten().tolist() for tensor in (self.mean, self.std))
-        return Classifier(copied.module.float(), mean, std, class_names=self.class_names, name=self.name, fit=self.fit)
+        return copied.with_module(copied.module.float())
 
     def copy(self, purpose: str) -> Classifier:
         """Make this classifier of a copy of its module, as its user has it, which shares nothing with the module.
@@ -310,8 +243,30 @@ class Classifier(nn.Module):
             module = copy_at_rest(self.module)
         except Exception as error:  # whatever a part of someone else's model stumbles over
             raise ModelError(f"The model cannot be copied, {purpose}: {first_line(error)}.") from error
+        return self.with_module(module)
+
+    def with_module(self, module: nn.Module, name: str | None = None, fit: Fit | None = None) -> Classifier:
+        """Make a classifier of another module that takes and gives what this one's does, such as a changed copy.
+
+        Parameters
+        ----------
+        module
+            The module.
+        name
+            What it is called; as this one if None.
+        fit
+            How a photograph is brought to its input size; as for this one if None.
+        """
         mean, std = (tensor.flatten().tolist() for tensor in (self.mean, self.std))
-        return Classifier(module, mean, std, class_names=self.class_names, name=self.name, fit=self.fit)
+        return Classifier(
+            module,
+            mean,
+            std,
+            class_names=self.class_names,
+            name=self.name if name is None else name,
+            fit=fit or self.fit,
+            output=self.output,
+        )
 
     def class_count(self) -> int:
         """Return how many classes there are: as many as names or, without names, as logits of a black image."""

@@ -79,7 +79,7 @@ def quicken(classifier: Classifier, images: Images) -> Quickened:
         if not pairs and not _list_pointwise(classifier.module):
             return Quickened(classifier, "On the model as it is: nothing in it could be computed more quickly.", 1)
         exact, folded = (_compute_in_double(classifier, first, own) for own in ([], pairs))
-        quick = _rebuild(classifier, _copy(classifier.module))
+        quick = classifier.with_module(_copy(classifier.module))
         _fold(quick.module, pairs)
         pointwise = _hand_to_onednn(quick.module)
         with torch.no_grad():
@@ -180,15 +180,10 @@ def _copy(module: nn.Module) -> nn.Module:
     return copy_at_rest(module, {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]})
 
 
-def _rebuild(classifier: Classifier, module: nn.Module) -> Classifier:
-    mean, std = (tensor.flatten().tolist() for tensor in (classifier.mean, classifier.std))
-    return Classifier(module, mean, std, class_names=classifier.class_names, name=classifier.name, fit=classifier.fit)
-
-
 @torch.no_grad()
 def _compute_in_double(classifier: Classifier, images: Images, pairs: Sequence[Pair]) -> Tensor:
     """Compute the logits in double precision, with some batch norms folded."""
-    double = _rebuild(classifier, copy_at_rest(classifier.module).double())
+    double = classifier.with_module(copy_at_rest(classifier.module).double())
     _fold(double.module, pairs)
     logits: Tensor = double(images.double())
     return logits

@@ -1,78 +1,272 @@
-"""What a model's outputs are, where they are no logits: probabilities, one by one or together, or their logarithms."""
+"""How a model's answer ends: in logits, or in a softmax, a log-softmax or a sigmoid of them, which is taken off.
+
+Where the last thing that a model does is such a function, it is watched as it runs, however it is called, and what the
+function took is given in place of what it made: the model's own logits, to the last digit, and nothing about the model
+is changed. Where nobody can watch (a scripted or compiled model, a softmax that is written out), the logits are
+recovered from the answer, which is said.
+"""
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-_MOVES = ("ToCopy", "View", "Unsafeview", "Clone", "Alias", "Squeeze", "Unsqueeze", "Slice", "Select", "Permute", "T")
-"""Operations that give the same numbers in another shape or type."""
+from whyfooled.classifier.calling import call_module
+from whyfooled.classifier.outputs import as_rows, to_two_logits
+from whyfooled.errors import warn
 
-_KINDS = {
-    "Softmax": (
-        nn.Softmax,
-        "probabilities (none negative, each row sums to 1)",
-        "z = super().forward(x).clamp_min(1e-30).log(); return z - z.mean(1, keepdim=True)",
-    ),
-    "LogSoftmax": (
-        nn.LogSoftmax,
-        "logarithms of probabilities (none positive, each row's exponentials sum to 1)",
-        "z = super().forward(x); return z - z.mean(1, keepdim=True)",
-    ),
-    "Sigmoid": (
-        nn.Sigmoid,
-        "probabilities of each class by itself (sigmoid; several classes may be right at once)",
-        "return torch.logit(super().forward(x), eps=1e-7)",
-    ),
-}
+Kind = Literal["softmax", "log_softmax", "sigmoid"]
+Pick = Callable[[Any], Tensor]
+"""Finds the tensor of logits in what a model gave."""
 
 
-def describe_head(module: nn.Module, outputs: Tensor) -> str:
-    """Say what a model's outputs are where they are no logits, and how to have logits; "" where they may be some.
+class _Ending(NamedTuple):
+    """The function that a model's answer ends in, and whether it can be watched."""
+
+    kind: Kind
+    watched: bool
+
+
+def compute_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> Tensor:
+    """Run a module, and return (n,m) logits, of two classes at least.
 
     Parameters
     ----------
     module
-        The model.
-    outputs
-        (n,m) What it returned. With a graph, the last operation tells; without, their sums do.
+        The model; nothing about it is changed.
+    inputs
+        (n,c,h,w).
+    pick
+        Finds the tensor of logits in what it gives.
+    name
+        What it is called.
+
+    Raises
+    ------
+    ModelError
+        If it fails, or gives anything but a row of logits for each image.
+
+    Warns
+    -----
+    WhyfooledWarning
+        If its logits are recovered from probabilities.
     """
-    kind = _read_graph(outputs) if outputs.grad_fn is not None else _read_sums(outputs)
-    if not kind:
-        return ""
-    layer, what, inverse = _KINDS[kind]
-    said = f"The model's outputs look like {what}. Explanations and attacks are defined on logits"
-    names = [name for name, part in module.named_modules() if name and isinstance(part, layer)]
-    if names:
-        path = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in names[-1].split("."))
-        lines = f"model{path} = torch.nn.Identity()", "classifier = Classifier(model)"
+    parts = tuple(map(id, module.modules()))
+    known = _ENDINGS.get(module)
+    if known is None or known[0] != parts:
+        rows = as_rows(pick(call_module(module, inputs)), len(inputs))
+        if not _can_tell(rows):
+            return to_two_logits(rows)
+        # A function's range is never left, so what lies outside of it once is settled.
+        ending = _find_ending(module, inputs, pick) if _may_be_squashed(rows) else None
+        _ENDINGS[module] = parts, ending
+        if ending is None:
+            return to_two_logits(rows)
     else:
-        # Probabilities do not tell what all logits have in common; their mean is as good as anything.
-        lines = "class Logits(torch.nn.Sequential):", f"    def forward(self, x): {inverse}"
-    then = "" if names else ", and Classifier(Logits(model))"
-    return f"{said}: give the model without its {layer.__name__}. Two lines do it: `{lines[0]}` and `{lines[1]}`{then}."
+        ending = known[1]
+    return to_two_logits(_run_without(ending, module, inputs, pick, name))
 
 
-def _read_graph(outputs: Tensor) -> str:
-    node = outputs.grad_fn
+_ENDINGS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], _Ending | None]] = WeakKeyDictionary()
+"""How models end, found out once for each, with the parts that it had then."""
+
+
+def _run_without(ending: _Ending | None, module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> Tensor:
+    """Run a module of which is known how it ends, and return its rows of logits."""
+    if ending is None:
+        return as_rows(pick(call_module(module, inputs)), len(inputs))
+    if ending.watched:
+        with _Following() as following:
+            answer = pick(call_module(module, inputs))
+        kind, logits = following.find(answer)
+        if kind == ending.kind and logits is not None:
+            return as_rows(logits, len(inputs))
+    else:
+        answer = pick(call_module(module, inputs))
+    # Always from the same line of code, so that it is said once.
+    warn(f"The answers of {name} are {_WORDS[ending.kind]}. {_RECOVERED}")
+    return _recover(ending.kind, as_rows(answer, len(inputs)))
+
+
+_WORDS: dict[Kind, str] = {
+    "softmax": "probabilities (none negative, each row sums to 1)",
+    "log_softmax": "logarithms of probabilities (none positive, each row's exponentials sum to 1)",
+    "sigmoid": "probabilities of each class by itself (a sigmoid's)",
+}
+_RECOVERED = (
+    "Logits are recovered from them, as far as the digits go: a probability that rounds to 0 or 1 has no gradient. "
+    "Give the model without its last step to have them exactly."
+)
+
+
+def _recover(kind: Kind, rows: Tensor) -> Tensor:
+    """Recover logits; of those that a softmax took, what all have in common is lost, and their mean is set to 0."""
+    about = torch.finfo(rows.dtype)
+    if kind == "sigmoid" or rows.shape[1] == 1:
+        return torch.logit(rows, eps=about.eps)
+    logs = rows.clamp_min(about.tiny).log() if kind == "softmax" else rows
+    return logs - logs.mean(1, keepdim=True)
+
+
+def _squash(kind: Kind, rows: Tensor) -> Tensor:
+    return rows.sigmoid() if kind == "sigmoid" else rows.softmax(1) if kind == "softmax" else rows.log_softmax(1)
+
+
+def _can_tell(rows: Tensor) -> bool:
+    """Tell whether the values can be looked at: there are some, in memory, and finite."""
+    plain = not torch._C._functorch.is_functorch_wrapped_tensor(rows) and not torch.compiler.is_compiling()
+    return plain and bool(rows.numel()) and bool(torch.isfinite(rows).all())
+
+
+_TOLERANCE = 1e-3
+"""How far from 1 probabilities may sum up, by rounding. [ours]"""
+
+
+def _may_be_squashed(rows: Tensor) -> bool:
+    least, most = (float(extreme) for extreme in rows.detach().aminmax())
+    return (least >= 0 and most <= 1 + _TOLERANCE) or _look_like("log_softmax", rows)
+
+
+def _look_like(kind: Kind, rows: Tensor) -> bool:
+    """Tell whether rows of several numbers are probabilities, or their logarithms, of classes of which one is right."""
+    values = rows.detach()
+    if rows.shape[1] < 2:
+        return False
+    if kind == "softmax":
+        return bool((values >= 0).all()) and _all_sum_to_one(values)
+    # Where all is one class's, 0 beside numbers far below, they may as well be logits.
+    undecided = (values.amax(1) < -1e-2).any()
+    return bool((values <= 0).all() and undecided) and _all_sum_to_one(values.exp())
+
+
+def _all_sum_to_one(values: Tensor) -> bool:
+    return bool((values.sum(1) - 1).abs().max() < _TOLERANCE)
+
+
+def _find_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending | None:
+    """Find out how a module ends, in passes that no hook of ours sees."""
+    return contextvars.Context().run(_look_for_ending, module, inputs.detach(), pick)
+
+
+def _look_for_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending | None:
+    count = len(inputs)
+    with _recording(module):
+        leaf = inputs.clone().requires_grad_(torch.is_grad_enabled())
+        following = _Following()
+        if any(hasattr(part, "_orig_mod") for part in module.modules()):
+            answer = pick(call_module(module, leaf))
+        else:
+            with following:
+                answer = pick(call_module(module, leaf))
+        kind, logits = following.find(answer)
+        rows = as_rows(answer, count)
+        if kind is not None and logits is not None:
+            # Over another axis than the classes', or with a selection after it, a softmax is no such ending.
+            again = _squash(kind, as_rows(logits, count).to(rows.dtype))
+            if again.shape == rows.shape and torch.allclose(again, rows, atol=_TOLERANCE):
+                return _Ending(kind, watched=True)
+        kind = _read_graph(answer)
+        if kind is not None:
+            return _Ending("sigmoid" if rows.shape[1] == 1 else kind, watched=False)
+    return _look_at_values(module, inputs, pick, rows)
+
+
+@contextmanager
+def _recording(module: nn.Module) -> Iterator[None]:
+    """Have a graph, whatever is around, unless the module was made where there is none."""
+    made_there = any(parameter.is_inference() for parameter in module.parameters())
+    with torch.inference_mode(mode=False), torch.no_grad() if made_there else torch.enable_grad():
+        yield
+
+
+@torch.no_grad()
+def _look_at_values(module: nn.Module, inputs: Tensor, pick: Pick, rows: Tensor) -> _Ending | None:
+    """Tell by what it gives for several very different images: no logits add up to the same for all by chance."""
+    kinds: tuple[Kind, ...] = "softmax", "log_softmax"
+    kind = next((kind for kind in kinds if _look_like(kind, rows)), None)
+    if kind is None:
+        return None
+    noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0)).to(inputs)
+    others = (as_rows(pick(call_module(module, images)), len(inputs)) for images in (-inputs, noise))
+    return _Ending(kind, watched=False) if all(_look_like(kind, other) for other in others) else None
+
+
+_FUNCTIONS: dict[str, Kind] = {
+    "softmax": "softmax",
+    "log_softmax": "log_softmax",
+    "sigmoid": "sigmoid",
+    "expit": "sigmoid",
+}
+_MOVES = frozenset(
+    (
+        *("view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "view_as", "t"),
+        *("contiguous", "clone", "float", "double", "to", "type", "type_as", "__getitem__", "select", "narrow"),
+        *("dropout", "alpha_dropout"),
+    )
+)
+"""Functions that give the same numbers in another shape or type; dropout does so where a model is evaluated."""
+
+
+class _Following(TorchFunctionMode):
+    """While active, keeps what softmaxes and sigmoids took, beside what they made, also where that is reshaped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # With the tensors themselves, so that no other one gets their ids.
+        self._kept: dict[int, tuple[Tensor, Kind, Tensor]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        made = func(*args, **named)
+        taken = args[0] if args else named.get("input")
+        if isinstance(made, Tensor) and isinstance(taken, Tensor) and made is not taken:
+            name = getattr(func, "__name__", "").removeprefix("special_")
+            if name in _FUNCTIONS:
+                self._kept[id(made)] = made, _FUNCTIONS[name], taken
+            elif name in _MOVES and args and id(taken) in self._kept:
+                _, kind, logits = self._kept[id(taken)]
+                self._kept[id(made)] = made, kind, func(logits, *args[1:], **named)
+        return made
+
+    def find(self, answer: Tensor) -> tuple[Kind | None, Tensor | None]:
+        """Return the function that made a tensor, and what it took; None for both if it is none of these."""
+        _, kind, logits = self._kept.get(id(answer), (None, None, None))
+        return kind, logits
+
+
+_GRAPH_MOVES = (
+    "ToCopy",
+    "View",
+    "Unsafeview",
+    "Clone",
+    "Alias",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Select",
+    "Permute",
+    "T",
+)
+_NODES: dict[str, Kind] = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
+
+
+def _read_graph(answer: Tensor) -> Kind | None:
+    """Tell by the graph behind it which function made a tensor."""
+    node = answer.grad_fn
     while node is not None:
         name = node.name().removesuffix("0").removesuffix("Backward")
-        if name in _KINDS:
-            return name
-        if name not in _MOVES or len(node.next_functions) != 1:
-            return ""
+        if name in _NODES:
+            return _NODES[name]
+        if name not in _GRAPH_MOVES or len(node.next_functions) != 1:
+            return None
         node = node.next_functions[0][0]
-    return ""
-
-
-def _read_sums(outputs: Tensor) -> str:
-    if not len(outputs):
-        return ""
-    if (outputs >= 0).all() and _all_sum_to_one(outputs, 1e-3):
-        return "Softmax"
-    # Where all is one class's, 0 beside numbers far below, they may as well be logits.
-    undecided = (outputs.amax(1) < -1e-2).any()
-    return "LogSoftmax" if (outputs <= 0).all() and undecided and _all_sum_to_one(outputs.exp(), 1e-4) else ""
-
-
-def _all_sum_to_one(values: Tensor, tolerance: float) -> bool:
-    return bool((values.sum(1) - 1).abs().max() < tolerance)
+    return None

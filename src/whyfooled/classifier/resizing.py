@@ -55,7 +55,7 @@ def resizing(classifier: Classifier, fit: Fit) -> Classifier:
     if classifier.fit == fit:
         return classifier
     if classifier.size == fit.size:
-        module, mean, std = classifier.module, classifier.mean.flatten().tolist(), classifier.std.flatten().tolist()
-    else:
-        module, mean, std = Resizing(classifier), [0.0] * classifier.channels, [1.0] * classifier.channels
-    return Classifier(module, mean, std, class_names=classifier.class_names, name=classifier.name, fit=fit)
+        return classifier.with_module(classifier.module, fit=fit)
+    mean, std = [0.0] * classifier.channels, [1.0] * classifier.channels
+    names, name = classifier.class_names, classifier.name
+    return Classifier(Resizing(classifier), mean, std, class_names=names, name=name, fit=fit)

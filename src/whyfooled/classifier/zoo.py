@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
@@ -18,11 +16,15 @@ from torch import nn
 
 from whyfooled.classifier._weights import count_head_classes, load_weights, read_weights, replace_head
 from whyfooled.classifier.classifier import Classifier, Fit
-from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean, first_line
-from whyfooled.images import is_file
+from whyfooled.classifier.extras import import_extra
+from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat, Rearranging
+from whyfooled.classifier.onnx_files import make_from_onnx
+from whyfooled.classifier.own import make_from_file
+from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean, first_line, warn
 
 BUNDLED = ("lite0", "lite1", "lite2")
 RANDOM = "random"
+ONNX = "onnx"
 
 
 def load_classifier(
@@ -30,6 +32,8 @@ def load_classifier(
     *,
     weights: str | Path | None = None,
     class_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    inputs: InputFormat = NOTHING_SAID,
     device: str = "cpu",
     seed: int = 0,
     float32: bool = False,
@@ -43,8 +47,12 @@ def load_classifier(
           ``"lite2"`` where their weight packages are installed;
         * ``"torchvision:vgg16"``, ``"timm:resnet50"``: any classifier of these libraries, by its name there; the
           pretrained weights are downloaded at first use, unless `weights` says otherwise;
-        * ``"path/to/file.py:factory"``: your own: a function without arguments that returns a `Classifier`, or a
-          module whose input is (n,3,224,224) with values in [0, 1].
+        * ``"hf:folder"``, ``"hf:owner/name"``: an image classifier of Hugging Face's ``transformers`` with its image
+          processor, from a folder (nothing is fetched) or from their hub; needs the extra ``huggingface``;
+        * ``"onnx:file"``: an ONNX file, converted to PyTorch; `inputs` says what the file does not; needs the extra
+          ``onnx``;
+        * ``"path/to/file.py:factory"``, ``"path/to/file.py:Net(depth=3)"``: your own: a function or class, with plain
+          values as arguments, that gives a `Classifier`, or a module that takes what `inputs` says.
     weights
         A file with a state dict (``.safetensors``, or written by ``torch.save``; nothing is unpickled but tensors), or
         with a training script's checkpoint that has one under ``state_dict``, ``model_state_dict``, ``model`` or
@@ -53,7 +61,12 @@ def load_classifier(
         their names are read from a safetensors file's metadata, the key ``"whyfooled"``: ``{"class_names": [...]}``.
     class_names
         The classes to tell apart, if they are not the model's own: where it, or the weights file, has another number of
-        classes, the head is made anew, untrained. For training; a model of your own has its head already.
+        classes, the head is made anew, untrained. For training; a model of your own has its head already, or gets the
+        number of classes if it has a parameter ``num_classes``.
+    num_classes
+        How many classes there are, if the model, or the weights file, does not tell; as many as names if None.
+    inputs
+        What a module of your own takes; without it (n,3,224,224), values in [0, 1].
     device
         Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     seed
@@ -73,25 +86,38 @@ def load_classifier(
         If there is no model of that name.
     ModelError
         If the model, or its weights, cannot be loaded, or it has another number of classes than are named.
+
+    Warns
+    -----
+    WhyfooledWarning
+        If the head is made anew for `num_classes`, and nothing is loaded into it.
     """
     place = find_device(device)
-    if class_names is not None:
-        at_least("class_names", len(class_names), 2)
-    make, user_made = _choose_maker(model, weights), ".py:" in model
+    _check_class_numbers(class_names, num_classes)
+    make, user_made = _choose_maker(model, weights, inputs), ".py:" in model or model.startswith(f"{ONNX}:")
     file = None if weights is None or str(weights) == RANDOM else read_weights(Path(weights))
     names = class_names or (None if file is None else file.class_names)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        classifier = make(None if names is None else len(names))
-        heads = None if file is None else count_head_classes(classifier.module, file)
-        if heads is not None and names is None and not user_made and heads[0] == classifier.class_count():
+        wanted = num_classes if names is None else len(names)
+        classifier = make(wanted)
+        new_head = num_classes is not None and weights is None and not user_made and _has_other_head(make(None), wanted)
+        heads = None if file is None else count_head_classes(_find_bare(classifier.module), file)
+        if heads is not None and wanted is None and not user_made and heads[0] == classifier.class_count():
             classifier = make(heads[1])
     if file is not None:
-        load_weights(classifier.module, file, but_head=heads is not None and class_names is not None)
+        load_weights(_find_bare(classifier.module), file, but_head=heads is not None and class_names is not None)
     if user_made and names is not None and classifier.class_count() != len(names):
         raise ModelError(
             f"The model {model} has {classifier.class_count()} classes, and {len(names)} are named, from {names[0]} to "
             f"{names[-1]}. Make its last layer for {len(names)}."
+        )
+    if names is None and wanted is not None and classifier.class_count() != wanted:
+        raise ModelError(f"The model {model} has {classifier.class_count()} classes, and {wanted} are asked for.")
+    if new_head:
+        warn(
+            f"The last layer of {model} is made anew for {wanted} classes and untrained, so what it sees means "
+            "nothing. Give the weights that were trained for them: weights (--weights)."
         )
     if names is not None:
         classifier.class_names = tuple(names)
@@ -102,9 +128,37 @@ def load_classifier(
     return classifier.to(place)
 
 
-def _choose_maker(model: str, weights: str | Path | None) -> Callable[[int | None], Classifier]:
+def _check_class_numbers(names: Sequence[str] | None, number: int | None) -> None:
+    if names is not None:
+        at_least("class_names", len(names), 2)
+    if number is not None:
+        at_least("num_classes", number, 2)
+    if names is not None and number is not None and len(names) != number:
+        raise bad_parameter("num_classes", f"must be the number of class names, {len(names)}", number)
+
+
+def _has_other_head(published: Classifier, wanted: int | None) -> bool:
+    return published.class_count() != wanted
+
+
+def _find_bare(module: nn.Module) -> nn.Module:
+    """Return the module whose weights a file has."""
+    return module.module if isinstance(module, Rearranging) else module
+
+
+def _choose_maker(model: str, weights: str | Path | None, inputs: InputFormat) -> Callable[[int | None], Classifier]:
     """Return what makes the model, for a number of classes; for as many as it was published with if None."""
-    library, colon, name = model.rpartition(":") if ".py:" in model else model.partition(":")
+    library, colon, name = model.partition(":")
+    if ".py:" in model:
+        file, colon, name = model.partition(".py:")
+        library = f"{file}.py"
+    elif library == ONNX and colon:
+        if weights is not None:
+            raise bad_parameter("weights", "must be left out for an ONNX file, which has its own", weights)
+        return lambda classes: make_from_onnx(Path(name), inputs)
+    elif inputs != NOTHING_SAID:
+        rule = "say what a model of one's own takes (mean, std, channels, layout, scale, size)"
+        raise bad_parameter("inputs", rule, f"them for {model}", "This one says it by itself: leave them out.")
     if model in BUNDLED:
         return lambda classes: _make_bundled(model, weights is None, classes)
     if colon and library in _LIBRARIES:
@@ -113,10 +167,12 @@ def _choose_maker(model: str, weights: str | Path | None) -> Callable[[int | Non
         raise bad_parameter("model", _MODEL_RULE, repr(model), _suggest_model(model))
     if str(weights) == RANDOM:
         raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
-    return lambda classes: _make_from_file(Path(library), name)
+    return lambda classes: make_from_file(Path(library), name, classes, inputs)
 
 
-_MODEL_RULE = f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME or path/to/file.py:factory"
+_MODEL_RULE = (
+    f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME, hf:FOLDER, onnx:FILE or path/to/file.py:factory"
+)
 
 
 def _suggest_model(model: str) -> str:
@@ -206,9 +262,50 @@ def _make_from_timm(name: str, load: bool, classes: int | None) -> Classifier:
     return Classifier(module, config["mean"], config["std"], class_names=names, fit=fit)
 
 
+def _make_from_huggingface(name: str, load: bool, classes: int | None) -> Classifier:
+    transformers = import_extra("transformers", "huggingface", f"hf:{name}")
+    # A folder's own files are all that is read.
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
+    head = {} if classes is None else {"num_labels": classes, "ignore_mismatched_sizes": True}
+    with _silencing(transformers):
+        processor = _download(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name, **options))
+        if load:
+            make = functools.partial(
+                transformers.AutoModelForImageClassification.from_pretrained, name, output_loading_info=True, **options
+            )
+            module, about = _download(f"hf:{name}", lambda: make(**head))
+            missing = sorted(about["missing_keys"])
+            if missing:
+                raise ModelError(
+                    f"hf:{name} has no weights for {len(missing)} tensors of an image classifier ({missing[0]}): it "
+                    "was trained for something else. Train its head first, or choose another model."
+                )
+        else:
+            labels = {} if classes is None else {"num_labels": classes}
+            config = _download(f"hf:{name}", lambda: transformers.AutoConfig.from_pretrained(name, **labels, **options))
+            module = transformers.AutoModelForImageClassification.from_config(config)
+    return Classifier.from_huggingface(module, processor)
+
+
+@contextmanager
+def _silencing(transformers: Any) -> Iterator[None]:
+    """Keep bars and remarks of the library out of what is printed: what matters of them is said by errors."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 _LIBRARIES: dict[str, Callable[[str, bool, int | None], Classifier]] = {
     "torchvision": _make_from_torchvision,
     "timm": _make_from_timm,
+    "hf": _make_from_huggingface,
 }
 
 
@@ -221,7 +318,7 @@ def _read_timm_class_names(module: Any) -> list[str] | None:
     return [info.index_to_description(index) for index in range(info.num_classes())]
 
 
-def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
+def _download(model: str, create: Callable[[], Any]) -> Any:
     advice = "Give a weights file, or 'random' for the untrained model, with weights (--weights)."
     try:
         return create()
@@ -229,64 +326,3 @@ def _download(model: str, create: Callable[[], nn.Module]) -> nn.Module:
         raise ModelError(f"The pretrained weights of {model} cannot be downloaded ({error}). {advice}") from None
     except Exception as error:  # each library lets its own HTTP client's errors through
         raise ModelError(f"The model {model} cannot be loaded: {first_line(error)}. {advice}") from None
-
-
-def _make_from_file(path: Path, factory: str) -> Classifier:
-    if not is_file(path):
-        raise ModelError(f"There is no file {path} with a model.")
-    # As for a script: the file finds its neighbours, now and when the factory runs.
-    sys.path.insert(0, str(path.absolute().parent))
-    try:
-        return _make_with(path, factory)
-    finally:
-        sys.path.remove(str(path.absolute().parent))
-
-
-def _make_with(path: Path, factory: str) -> Classifier:
-    functions = _import_file(path)
-    make = getattr(functions, factory, None)
-    if not callable(make):
-        factories = [
-            name
-            for name, value in vars(functions).items()
-            if callable(value) and value.__module__ == functions.__name__
-        ]
-        raise bad_parameter("model", f"must name a function in {path}", repr(factory), did_you_mean(factory, factories))
-    if _list_required_arguments(make):
-        raise ModelError(
-            f"{path}:{factory} must take no arguments; it needs {', '.join(_list_required_arguments(make))}. "
-            "Write a function around it that fills them in."
-        )
-    try:
-        made = make()
-    except Exception as error:
-        raise ModelError(f"{path}:{factory} failed: {type(error).__name__}: {error}") from error
-    if isinstance(made, Classifier):
-        return made
-    if isinstance(made, nn.Module):
-        return Classifier(made)
-    raise ModelError(f"{path}:{factory} must return a Classifier or a torch.nn.Module; got {type(made).__name__}.")
-
-
-def _import_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"whyfooled_model_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ModelError(f"{path} cannot be imported as a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their own module up here.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _list_required_arguments(function: Callable[..., object]) -> list[str]:
-    positional = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.KEYWORD_ONLY,
-    )
-    wanted: Iterable[inspect.Parameter] = inspect.signature(function).parameters.values()
-    return [p.name for p in wanted if p.default is inspect.Parameter.empty and p.kind in positional]

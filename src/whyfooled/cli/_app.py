@@ -35,15 +35,6 @@ def _check_seed(seed: int) -> int:
 
 
 # The options that several commands share.
-Model = Annotated[
-    str, typer.Option(help="lite0 (bundled), lite1, lite2, torchvision:NAME, timm:NAME or path/to/file.py:factory.")
-]
-Weights = Annotated[
-    str | None, typer.Option(help="A file with the model's state dict, or 'random' for the untrained model.")
-]
-Float32 = Annotated[
-    bool, typer.Option("--float32", help="Run a model of half or double precision in single precision, on a copy.")
-]
 Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1: 4/255, 0.5/255.")]
 Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]

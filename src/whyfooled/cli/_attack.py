@@ -10,12 +10,9 @@ import typer
 from whyfooled.cli._app import (
     Device,
     Epsilon,
-    Float32,
-    Model,
     Quiet,
     Seed,
     Steps,
-    Weights,
     Workers,
     app,
     interruptible,
@@ -24,11 +21,13 @@ from whyfooled.cli._app import (
     say,
 )
 from whyfooled.cli._methods import describe_all
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_attack
 from whyfooled.errors import bad_parameter
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. What was finished is kept: the same command goes on from there.")
 def attack(
     images: Annotated[list[Path] | None, typer.Argument(help="Photographs, or folders of them.")] = None,
@@ -50,9 +49,7 @@ def attack(
     labels: Annotated[
         Path | None, typer.Option(help="A CSV file with the columns file and label: the true class of each.")
     ] = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     epsilon: Epsilon = None,
     steps: Steps = None,
     batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
@@ -73,7 +70,6 @@ def attack(
 
     from whyfooled.attacks.many import TABLE_FILE, attack_files
     from whyfooled.classifier.borrowing import one_thread
-    from whyfooled.classifier.zoo import load_classifier
     from whyfooled.images import photographs_in
     from whyfooled.registry import parse, with_seed
 
@@ -83,7 +79,7 @@ def attack(
     truth = label if labels is None else _read_one_label_each(labels)
     with plain_warnings(), one_thread(workers), show_attack(quiet) as progress:
         _, errors = attack_files(
-            load_classifier(model, weights=weights, device=device, seed=seed, float32=float32),
+            model.load(device, seed),
             files,
             made,
             output,
@@ -91,7 +87,7 @@ def attack(
             target=target,
             seed=seed,
             batch_size=batch_size,
-            about={"weights": weights},
+            about={"weights": model.weights},
             report=progress,
         )
     for name, reason in errors.items():

@@ -10,11 +10,9 @@ import typer
 
 from whyfooled.cli._app import (
     Device,
-    Float32,
-    Model,
     Quiet,
     Seed,
-    Weights,
+    Workers,
     app,
     interruptible,
     output_option,
@@ -23,6 +21,7 @@ from whyfooled.cli._app import (
     write_command,
 )
 from whyfooled.cli._methods import describe_all
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import OutputError, bad_parameter
 
@@ -31,6 +30,7 @@ _SHOWN = 60
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def detect(
     images: Annotated[
@@ -50,12 +50,11 @@ def detect(
     false_positives: Annotated[float, typer.Option(help="The share of clean images that may be flagged.")] = 0.05,
     count: Annotated[int, typer.Option(help="Clean images to take, drawn at random.")] = 200,
     output: Annotated[Path, output_option("The file to write: .csv or .json.")] = Path("detections.csv"),
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     batch_size: Annotated[int, typer.Option(help="Images judged together.")] = 8,
     device: Device = "cpu",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
     show: Annotated[
         bool, typer.Option("--list", help="Describe all detectors and their parameters, and stop.")
@@ -73,14 +72,14 @@ def detect(
     if output.suffix.lower() not in (".csv", ".json"):
         raise OutputError(f"`--output` must end in .csv or .json; got {output.name!r}.")
 
-    from whyfooled.classifier.zoo import load_classifier
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.defences.files import detect_files
     from whyfooled.images import check_output_file, write_whole
 
     check_output_file(output)
-    with plain_warnings(), show_stages(quiet) as progress:
+    with plain_warnings(), one_thread(workers), show_stages(quiet) as progress:
         detections = detect_files(
-            load_classifier(model, weights=weights, device=device, seed=seed, float32=float32),
+            model.load(device, seed),
             images,
             clean,
             _make_detectors(detector or ["median"], seed),
@@ -93,7 +92,7 @@ def detect(
     if output.suffix.lower() == ".csv":
         write_whole(output, detections.frame.to_csv(index=False).encode())
     else:
-        write_whole(output, _as_json(detections, model).encode())
+        write_whole(output, _as_json(detections, model.model).encode())
     for name, reason in detections.errors.items():
         say(f"Left out: {name}: {reason}")
     if not quiet:

@@ -8,18 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import (
-    Float32,
-    Model,
-    Quiet,
-    Seed,
-    Weights,
-    Workers,
-    app,
-    interruptible,
-    output_option,
-    plain_warnings,
-)
+from whyfooled.cli._app import Quiet, Seed, Workers, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
@@ -27,6 +17,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if t
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def dissect(
     concepts: Annotated[
@@ -62,9 +53,7 @@ def dissect(
             "model's own cut-out.",
         ),
     ] = False,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
         int | None,
@@ -89,7 +78,6 @@ def dissect(
     from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.layers import LAST_STAGE
     from whyfooled.images import output_folder
-    from whyfooled.running.engines import ModelRecipe
     from whyfooled.tensors.randomness import choose
     from whyfooled.units import dissect as dissect_units
     from whyfooled.units import dissection_summary, open_concepts
@@ -101,7 +89,7 @@ def dissect(
             annotated = annotated.only(choose(len(annotated), count, seed))
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = ModelRecipe(model, weights, seed, float32).load(device)
+            classifier = model.load(device, seed)
             progress(1, 1, "loading")
             if squash:
                 classifier.fit = replace(classifier.fit, squash=True)
@@ -143,11 +131,10 @@ def _describe_concepts() -> None:
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped.")
 def layers(
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     every: Annotated[
         bool, typer.Option("--all", help="Those without places too, which have no units to dissect.")
     ] = False,
@@ -159,10 +146,9 @@ def layers(
     import pandas as pd
 
     from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, list_layers
-    from whyfooled.running.engines import ModelRecipe
 
     with plain_warnings():
-        classifier = ModelRecipe(model, weights, seed, float32).load(device)
+        classifier = model.load(device, seed)
         known = list_layers(classifier)
         # Without any, a list of those that there are is what helps.
         last = choose_layers(classifier, LAST_STAGE) if not every or any(one.spatial for one in known) else ()

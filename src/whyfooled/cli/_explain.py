@@ -13,13 +13,10 @@ from whyfooled.cli._app import (
     Device,
     Epsilon,
     Figures,
-    Float32,
-    Model,
     Quiet,
     RegionNames,
     Seed,
     Steps,
-    Weights,
     Workers,
     app,
     check_figures,
@@ -29,6 +26,7 @@ from whyfooled.cli._app import (
     say,
     write_command,
 )
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_explained, show_stages
 from whyfooled.errors import bad_parameter
 
@@ -40,6 +38,7 @@ _STARTED = time.perf_counter()
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def explain(
     images: Annotated[
@@ -75,9 +74,7 @@ def explain(
     count: Annotated[
         int | None, typer.Option(help="How many of several photographs to draw at random; all if left out.")
     ] = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -158,7 +155,7 @@ def explain(
     from dataclasses import replace
 
     from whyfooled.classifier.borrowing import one_thread
-    from whyfooled.classifier.zoo import RANDOM, load_classifier
+    from whyfooled.classifier.zoo import RANDOM
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.of_image import make_methods
     from whyfooled.explanations.report.folder import write_files
@@ -186,7 +183,7 @@ def explain(
             _explain_many(
                 images,
                 output,
-                load=lambda: load_classifier(model, weights=weights, device=device, seed=seed, float32=float32),
+                load=lambda: model.load(device, seed),
                 quiet=quiet,
                 resize=resize,
                 trust=trust,
@@ -196,12 +193,12 @@ def explain(
                 target=target,
                 methods=chosen,
                 units=units,
-                forge=forge,
                 checks=checks,
+                forge=forge,
                 figures=figures,
                 count=count,
                 seed=seed,
-                about={"weights": weights},
+                about={"weights": model.weights},
             )
         return
     several: dict[str, object] = {"--count": count, "--labels": labels}
@@ -217,10 +214,10 @@ def explain(
             photograph = example_photograph() if image is None else read_photograph(image)
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = load_classifier(model, weights=weights, device=device, seed=seed, float32=float32)
+            classifier = model.load(device, seed)
             loading = time.perf_counter() - _STARTED
             progress(1, 1, "loading")
-            if weights == RANDOM:
+            if model.weights == RANDOM:
                 say(f"Warning: {_UNTRAINED}")
             if universal is not None and resize:
                 universal = universal.resized(classifier.size)
@@ -237,14 +234,14 @@ def explain(
                 regions=regions,
                 names=names,
                 attack_in=attack_in,
-                forge=forge,
                 checks=checks,
+                forge=forge,
                 seed=seed,
                 progress=progress,
             )
         explanation = replace(
             explanation,
-            notes=(*([_UNTRAINED] if weights == RANDOM else []), *explanation.notes),
+            notes=(*([_UNTRAINED] if model.weights == RANDOM else []), *explanation.notes),
             parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )

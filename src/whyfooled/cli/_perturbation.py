@@ -10,12 +10,9 @@ import typer
 from whyfooled.cli._app import (
     Device,
     Figures,
-    Float32,
-    Model,
     Quiet,
     RegionNames,
     Seed,
-    Weights,
     app,
     check_figures,
     interruptible,
@@ -23,12 +20,14 @@ from whyfooled.cli._app import (
     plain_warnings,
     write_command,
 )
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def perturbation(
     clean: Clean,
@@ -54,9 +53,7 @@ def perturbation(
             show_default="gradcam",
         ),
     ] = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     figures: Figures = None,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
@@ -75,7 +72,6 @@ def perturbation(
 
     from dataclasses import replace
 
-    from whyfooled.classifier.zoo import load_classifier
     from whyfooled.explanations.of_pair import explain_perturbation
     from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import output_folder
@@ -91,7 +87,7 @@ def perturbation(
         before, after = read_pair(clean, adversarial)
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = load_classifier(model, weights=weights, device=device, seed=seed, float32=float32)
+            classifier = model.load(device, seed)
             progress(1, 1, "loading")
             explanation = explain_perturbation(
                 classifier,

@@ -8,11 +8,8 @@ from typing import Annotated
 import typer
 
 from whyfooled.cli._app import (
-    Float32,
-    Model,
     Quiet,
     Seed,
-    Weights,
     Workers,
     app,
     interruptible,
@@ -21,11 +18,13 @@ from whyfooled.cli._app import (
     say,
 )
 from whyfooled.cli._methods import describe_all
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_study
 from whyfooled.errors import bad_parameter
 
 
 @app.command()
+@takes_model
 @interruptible("Stopped. Finished shards are kept: the same command goes on from there.")
 def study(
     name: Annotated[
@@ -50,9 +49,7 @@ def study(
     methods: Annotated[
         str | None, typer.Option(help="The study's saliency methods, separated by commas, or 'all'.")
     ] = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     count: Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Keep the saliency maps too, in maps/.")] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")] = "local",
@@ -98,9 +95,7 @@ def study(
             made,
             images[0] if len(images) == 1 else images,
             folder,
-            model=model,
-            weights=weights,
-            float32=float32,
+            model=model.recipe(seed),
             labels=labels,
             count=count,
             seed=seed,

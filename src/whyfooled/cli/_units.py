@@ -10,11 +10,8 @@ import typer
 from whyfooled.cli._app import (
     Device,
     Figures,
-    Float32,
-    Model,
     Quiet,
     Seed,
-    Weights,
     app,
     check_figures,
     interruptible,
@@ -22,6 +19,7 @@ from whyfooled.cli._app import (
     plain_warnings,
     write_command,
 )
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
 
@@ -30,6 +28,7 @@ app.add_typer(units, name="units")
 
 
 @units.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def explain(
     clean: Clean,
@@ -39,9 +38,7 @@ def explain(
     adversarial: Adversarial = None,
     label: Label = None,
     target: Target = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     figures: Figures = None,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
@@ -53,7 +50,6 @@ def explain(
 
     from dataclasses import replace
 
-    from whyfooled.classifier.zoo import load_classifier
     from whyfooled.explanations.of_pair import explain_units
     from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import output_folder
@@ -62,7 +58,7 @@ def explain(
         before, after = read_pair(clean, adversarial)
         with show_stages(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = load_classifier(model, weights=weights, device=device, seed=seed, float32=float32)
+            classifier = model.load(device, seed)
             progress(1, 1, "loading")
             explanation = explain_units(
                 classifier, before, after, dissection, label=label, target=target, seed=seed, progress=progress

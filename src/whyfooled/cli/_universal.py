@@ -8,19 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import (
-    Float32,
-    Model,
-    Quiet,
-    Seed,
-    Weights,
-    Workers,
-    app,
-    interruptible,
-    output_option,
-    plain_warnings,
-)
+from whyfooled.cli._app import Quiet, Seed, Workers, app, interruptible, output_option, plain_warnings
 from whyfooled.cli._methods import describe_all
+from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_fit
 from whyfooled.errors import bad_parameter
 
@@ -50,6 +40,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if t
 
 
 @universal.command()
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def fit(
     method: Annotated[
@@ -71,9 +62,7 @@ def fit(
         str, typer.Option(help="The method whose maps are to change; one that can be differentiated.")
     ] = "gradient",
     labels: Labels = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     count: Count = None,
     engine: Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")] = "local",
     address: Annotated[
@@ -98,7 +87,6 @@ def fit(
 
     from whyfooled.images import check_output_file
     from whyfooled.registry import parse, with_seed
-    from whyfooled.running.engines import ModelRecipe
     from whyfooled.sources import open_source
 
     options = {"epsilon": epsilon, "ball": ball, "scale": scale}
@@ -109,7 +97,7 @@ def fit(
     with plain_warnings(), show_fit(quiet) as progress:
         source = open_source(place, labels)
         progress(0, 1, "loading")
-        classifier = ModelRecipe(model, weights, seed, float32).load(device)
+        classifier = model.load(device, seed)
         progress(1, 1, "loading")
         perturbation = made.fit(
             classifier,
@@ -131,6 +119,7 @@ def fit(
 
 
 @universal.command("test")
+@takes_model
 @interruptible("Stopped. Nothing was written.")
 def evaluate_perturbation(
     perturbation: Annotated[Path, typer.Argument(help="The .safetensors file of a universal perturbation.")],
@@ -139,9 +128,7 @@ def evaluate_perturbation(
         str | None, typer.Option(help="The method whose maps are looked at.", show_default="the one it was fitted to")
     ] = None,
     labels: Labels = None,
-    model: Model = "lite0",
-    weights: Weights = None,
-    float32: Float32 = False,
+    model: ModelOptions = LITE0,
     count: Count = None,
     resize: Annotated[
         bool, typer.Option("--resize", help="Bring the perturbation to the model's input size, its norm kept.")
@@ -157,7 +144,6 @@ def evaluate_perturbation(
 
     from whyfooled.images import output_folder
     from whyfooled.registry import parse, with_seed
-    from whyfooled.running.engines import ModelRecipe
     from whyfooled.sources import open_source
     from whyfooled.universal import UniversalPerturbation, evaluate
     from whyfooled.universal.account import write_evaluation_remarks, write_evaluation_summary
@@ -170,7 +156,7 @@ def evaluate_perturbation(
         source = open_source(place, labels)
         with show_fit(quiet) as progress:
             progress(0, 1, "loading")
-            classifier = ModelRecipe(model, weights, seed, float32).load(device)
+            classifier = model.load(device, seed)
             progress(1, 1, "loading")
             resized = given.resized(classifier.size) if resize else given
             evaluation = evaluate(

@@ -18,7 +18,7 @@ from whyfooled.classifier.checks import check_single_precision
 from whyfooled.classifier.classifier import check_pixels, strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.passes import Passes
-from whyfooled.errors import bad_parameter, hearing
+from whyfooled.errors import ImageError, bad_parameter, hearing
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
 from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
@@ -303,6 +303,24 @@ def _write_notes(
         yield (
             f"The two images differ by {change:.2f} (of 1) a pixel value on average, too much for one perturbation: is "
             "the adversarial image made from the same photograph, resized and cropped in the same way?"
+        )
+
+
+ALIKE = 0.5
+"""Correlation of two images' values under which they are no photograph and what an attack made of it, if they also
+differ by more than `SUSPICIOUS_CHANGE`. [ours]"""
+
+
+def check_same_photograph(case: Case, adversarial: str | Path) -> None:
+    """Raise `ImageError` if the file of an adversarial image shows another photograph."""
+    both = torch.stack([case.clean.flatten(), case.adversarial.flatten()]).double()
+    change = float((both[0] - both[1]).abs().mean())
+    correlation = float(torch.corrcoef(both)[0, 1])
+    if change > SUSPICIOUS_CHANGE and correlation < ALIKE:
+        raise ImageError(
+            f"{adversarial} shows another picture than the photograph: their values correlate by {correlation:.2f} and "
+            f"differ by {change:.2f} (of 1) on average. Give the photograph that it was made from, resized and cropped "
+            "in the same way; a report keeps both in tensors.safetensors."
         )
 
 

@@ -59,8 +59,8 @@ class Explanation(_Reported):
 
     In a notebook it shows the report; `save` writes everything to a folder. It has the sections ``headline``,
     ``evidence`` and ``recovery``; ``effect`` unless nothing was attacked; ``trust`` if a universal perturbation was
-    given, ``units`` if a dissection was, ``forgery`` if it was asked for, and ``checks`` where they were asked for or
-    take little.
+    given, ``units`` if a dissection was, ``checks`` where they were asked for or take little, and ``forgery`` if it was
+    asked for.
     """
 
     headline: Evidence

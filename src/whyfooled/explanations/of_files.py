@@ -108,8 +108,8 @@ def explain_files(
     methods: Sequence[Any] | None = None,
     trust: UniversalPerturbation | str | Path | None = None,
     units: Dissection | str | Path | None = None,
-    forge: bool = False,
     checks: bool | None = None,
+    forge: bool = False,
     figures: Literal["pdf", "svg", "png"] | None = None,
     count: int | None = None,
     seed: int = 0,
@@ -133,7 +133,7 @@ def explain_files(
     folder
         Where to write: ``index.html``, ``index.csv`` and, for each photograph, a folder of its name (its path below the
         folder that all have in common) with what `Explanation.save` writes.
-    attack, methods, trust, units, forge, checks, seed
+    attack, methods, trust, units, checks, forge, seed
         As for `explain`.
     label
         The true class of all (name or index); what the classifier sees in each if None.
@@ -192,8 +192,8 @@ def explain_files(
             "methods": None if methods is None else [describe_value(method) for method in make_methods(methods, seed)],
             "trust": None if universal is None else digest_content(universal.delta.cpu().numpy().tobytes()),
             "units": None if dissection is None else digest_content(dissection.to_frame().to_csv().encode()),
-            **({"forge": True} if forge else {}),
             "checks": checks,
+            **({"forge": True} if forge else {}),
             "figures": figures,
             "count": count,
             "seed": seed,
@@ -214,8 +214,8 @@ def explain_files(
             methods=methods,
             trust=universal,
             units=dissection,
-            forge=forge,
             checks=checks,
+            forge=forge,
             seed=seed,
             progress=progress,
         )

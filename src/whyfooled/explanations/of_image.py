@@ -17,7 +17,15 @@ from whyfooled.classifier.folding import Quickened, quicken
 from whyfooled.classifier.passes import Passes
 from whyfooled.classifier.workers import share_out
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing, warn
-from whyfooled.explanations.case import Case, choose_attack, collect_fields, fool_by_chance, make_case, read_clean_image
+from whyfooled.explanations.case import (
+    Case,
+    check_same_photograph,
+    choose_attack,
+    collect_fields,
+    fool_by_chance,
+    make_case,
+    read_clean_image,
+)
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
@@ -72,8 +80,8 @@ def explain(
     regions: str | Path | Tensor | None = None,
     names: str | Path | None = None,
     attack_in: str | None = None,
-    forge: bool = False,
     checks: bool | None = None,
+    forge: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -112,15 +120,15 @@ def explain(
         ``name``.
     attack_in
         The name of the region in which alone the attack may act.
+    checks
+        Whether to see what each map stands (noise of the attack's size, another seed) and what it depends on (the
+        weights, at random); if None, where that takes at most a fifth of the other passes, and without another run of
+        the attack. It takes about 10 maps more of every method shown.
     forge
         Whether to try to forge the explanation: an attack that knows the first method has to reach the same class and
         keep that method's map of the clean image, in the attack's own ball (a Euclidean ball as large as the
         perturbation, if it has none), then in larger ones. See `ExplanationAware`. That takes about 400 passes, up to
         three times.
-    checks
-        Whether to see what each map stands (noise of the attack's size, another seed) and what it depends on (the
-        weights, at random); if None, where that takes at most a fifth of the other passes, and without another run of
-        the attack. It takes about 10 maps more of every method shown.
     seed
         Seed of everything random.
     progress
@@ -135,7 +143,8 @@ def explain(
     ParameterError
         If an argument has a value that it must not have, such as an unknown class or another model's dissection.
     ImageError
-        If an image or the universal perturbation cannot be read, or does not fit the classifier.
+        If an image or the universal perturbation cannot be read, or does not fit the classifier, or the file of an
+        adversarial image shows another photograph.
     MethodError
         If a method that was asked for does not work on this model.
     """
@@ -169,6 +178,8 @@ def explain(
                 seed=seed,
                 progress=progress,
             )
+        if isinstance(adversarial, (str, Path)):
+            check_same_photograph(case, adversarial)
         quick = _quicken(classifier, case, stages)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)

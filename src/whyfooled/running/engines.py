@@ -25,6 +25,7 @@ import torch
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
 from whyfooled.classifier.workers import share_out
 from whyfooled.classifier.zoo import find_device, load_classifier
 from whyfooled.errors import ParameterError, WhyfooledError, at_least, first_line, one_of
@@ -81,6 +82,9 @@ class ModelRecipe:
     weights: str | Path | None = None
     seed: int = 0
     float32: bool = False
+    class_names: tuple[str, ...] | None = None
+    num_classes: int | None = None
+    inputs: InputFormat = NOTHING_SAID
 
     def load(self, device: str) -> Classifier:
         """Load it onto a device; ``"auto"`` is a GPU if there is one, or where a given classifier is."""
@@ -90,7 +94,16 @@ class ModelRecipe:
             # Not moved: it is the user's.
             return given if given.device == find_device(here) else deepcopy(given).to(here)
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return load_classifier(self.name, weights=self.weights, device=place, seed=self.seed, float32=self.float32)
+        return load_classifier(
+            self.name,
+            weights=self.weights,
+            class_names=self.class_names,
+            num_classes=self.num_classes,
+            inputs=self.inputs,
+            device=place,
+            seed=self.seed,
+            float32=self.float32,
+        )
 
 
 def choose_engine(name: str, address: str | None, classifier: Classifier, workers: int | None) -> Engine:

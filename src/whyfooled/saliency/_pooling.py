@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes, read_axes
 from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
+from whyfooled.classifier.outputs import to_two_logits
 from whyfooled.classifier.tracing import NOTHING, PassTrace, Seen
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
@@ -82,7 +83,7 @@ def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None
         raise MethodError(f"{card.title} does not work on this model: {why}. {_ADVICE}")
     if len(logits):
         choices[key] = _Choice(place, candidates[place].tensor.shape[1:], cast(Axes, candidates[place].axes))
-    return PooledLinear(logits, grids[place], head.layer.weight.flatten(1))
+    return PooledLinear(logits, grids[place], head.weight)
 
 
 class _Choice(NamedTuple):
@@ -117,7 +118,7 @@ def _take_known(
     if head is None or tensor is None or tensor.shape[1:] != choice.shape:
         return None
     features = choice.axes.to_grid(tensor)
-    return PooledLinear(logits, features, head.layer.weight.flatten(1)) if _is_mean(head.values, features) else None
+    return PooledLinear(logits, features, head.weight) if _is_mean(head.values, features) else None
 
 
 _ADVICE = "Use gradcam, which needs no such layers."
@@ -134,6 +135,12 @@ class _Head(NamedTuple):
     def values(self) -> Tensor:
         """(n,d) What the layer took."""
         return self.inputs.flatten(1)
+
+    @property
+    def weight(self) -> Tensor:
+        """(m,d) What each logit makes of it."""
+        weight: Tensor = to_two_logits(self.layer.weight.flatten(1).T).T
+        return weight
 
 
 class _Candidate(NamedTuple):
@@ -213,11 +220,11 @@ def _is_linear(part: nn.Module) -> bool:
 def _gives(head: _Head, logits: Tensor) -> bool:
     """Tell whether the logits are the layer's weights times what it took, plus its bias."""
     weight = head.layer.weight
-    if head.values.shape != (len(logits), weight.shape[1]) or len(weight) != logits.shape[1]:
+    if head.values.shape != (len(logits), weight.shape[1]) or len(head.weight) != logits.shape[1]:
         return False
     with torch.autocast(logits.device.type, enabled=False):
         compute = F.conv2d if isinstance(head.layer, nn.Conv2d) else F.linear
-        again = compute(head.inputs.to(weight), weight, head.layer.bias).flatten(1)
+        again = to_two_logits(compute(head.inputs.to(weight), weight, head.layer.bias).flatten(1))
     return _close(again, logits, logits.abs().amax(1, keepdim=True))
 
 

@@ -93,11 +93,7 @@ def without(classifier: Classifier, masks: Mapping[Layer, Mask]) -> Classifier:
     for layer, mask in masks.items():
         _mask_layer(module.get_submodule(layer.name), mask.to(classifier.device), layer.known_axes)
     base = classifier.name.removesuffix(_describe_masks(classifier.module))
-    mean, std = (tensor.flatten().tolist() for tensor in (classifier.mean, classifier.std))
-    masked = Classifier(
-        module, mean, std, class_names=classifier.class_names, name=base + _describe_masks(module), fit=classifier.fit
-    )
-    return masked.to(classifier.device)
+    return classifier.with_module(module, name=base + _describe_masks(module)).to(classifier.device)
 
 
 def _as_mask(units: Sequence[int] | Tensor, count: int, layer: str) -> Mask:

@@ -52,8 +52,8 @@ def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
         unit_sentences=[] if units is None else write_unit_sentences(numbers["units"], *names),
         named=None if explained.named is None else _prepare_named(explained, explained.named, numbers),
         trust=None if trust is None else prepare_trust(trust, explained.clean, numbers["trust"]),
-        forgery=None if forgery is None else prepare_forgery(forgery, numbers["forgery"]),
         checks=prepare_checks(numbers["checks"]) if "checks" in numbers else None,
+        forgery=None if forgery is None else prepare_forgery(forgery, numbers["forgery"]),
         recovery=prepare_recovery(numbers),
     )
 

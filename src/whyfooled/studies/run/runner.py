@@ -99,7 +99,7 @@ def run_study(
     images: Source | str | Path | Sequence[str | Path],
     folder: str | Path,
     *,
-    model: str | Classifier | None = None,
+    model: str | Classifier | ModelRecipe | None = None,
     classifier: Classifier | None = None,
     weights: str | Path | None = None,
     float32: bool = False,
@@ -129,8 +129,8 @@ def run_study(
     folder
         Where to write.
     model
-        The classifier's name, as `load_classifier` takes it, or the classifier itself; the bundled one if neither this
-        nor `classifier` is given.
+        The classifier's name, as `load_classifier` takes it, how to load it, or the classifier itself; the bundled one
+        if neither this nor `classifier` is given.
     classifier
         The same as `model`, for a classifier that is there already.
     weights
@@ -183,7 +183,7 @@ def run_study(
     made = with_seed(made, seed)
     source = images if isinstance(images, Source) else open_source(images, None if labels is None else Path(labels))
     _check_attacks(made, source)
-    recipe = ModelRecipe(_choose_model(model, classifier), weights, seed, float32)
+    recipe = _choose_recipe(model, classifier, weights, seed, float32)
     classifier = recipe.load(device)
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
@@ -247,6 +247,20 @@ def run_study(
             "device": str(classifier.device),
         }
         return _finish(job, prepared, about, folder, abouts)
+
+
+def _choose_recipe(
+    model: str | Classifier | ModelRecipe | None,
+    classifier: Classifier | None,
+    weights: str | Path | None,
+    seed: int,
+    float32: bool,
+) -> ModelRecipe:
+    if isinstance(model, ModelRecipe):
+        if classifier is not None or weights is not None or float32:
+            raise bad_parameter("model", "says all of how it is loaded", "weights, float32 or classifier beside it")
+        return model
+    return ModelRecipe(_choose_model(model, classifier), weights, seed, float32)
 
 
 def _choose_model(model: str | Classifier | None, classifier: Classifier | None) -> str | Classifier:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -74,7 +74,7 @@ def fit_label_map(
     """
     given = tuple(label_map.shape)
     if given == size:
-        nearest = Fit(fit.size, fit.shorter_side, "nearest", fit.squash)
+        nearest = replace(fit, interpolation="nearest")
         drawn = PILImage.fromarray(label_map.numpy().astype(np.int32))
         return torch.from_numpy(np.asarray(nearest(drawn)).astype(np.int64))
     if given == fit.size:
