@@ -29,6 +29,15 @@ def saliency(
 
 
 @app.command()
+def explain(
+    repeats: Annotated[int, typer.Option(help="Runs of each kind, in turn; the median counts.")] = 3,
+    workers: Annotated[int | None, typer.Option(help="As for whyfooled explain.")] = None,
+) -> None:
+    """Explain the example alone and beside a busy process on each core; compare every number, time by stage."""
+    import_module("benchmarks.explain").run(repeats, workers)
+
+
+@app.command()
 def intervals(repeats: Annotated[int, typer.Option(help="Simulated samples of each kind.")] = 2000) -> None:
     """Count how often the 95 % intervals of proportions, AUROC and means hold the truth, on simulated samples."""
     import_module("benchmarks.intervals").run(repeats)

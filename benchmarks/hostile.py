@@ -75,7 +75,7 @@ JOBS = (
         "study",
         (
             *("study", "filtering-effect(methods=[gradient, guided])", "--images", "photographs", "--maps"),
-            *("--shard-size", "2", "--batch-size", "1", "--threads", "1", "--device", "cpu", *MODEL, "-o", "out"),
+            *("--shard-size", "2", "--batch-size", "1", "--workers", "1", "--device", "cpu", *MODEL, "-o", "out"),
         ),
         collect_bytes("out/**/*"),
     ),

@@ -68,7 +68,7 @@ def _timed_run(classifier: Classifier, source: Source, count: int, folder: Path)
         count=count,
         batch_size=BATCH,
         shard_size=SHARD,
-        threads=1,
+        workers=1,
         device="cpu",
         report=lambda progress: moments.append(time.process_time()),
     )

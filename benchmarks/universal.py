@@ -121,11 +121,11 @@ def _dense(classifier: Classifier, source: Source, count: int, repeats: int) -> 
     found: dict[str, UniversalPerturbation] = {}
     times = []
     for _ in range(repeats):
-        ours, mine = _timed(lambda: PCA.fit(classifier, fit, SALIENCY, threads=1))
+        ours, mine = _timed(lambda: PCA.fit(classifier, fit, SALIENCY, workers=1))
         plain, other = _timed(lambda: dense(classifier, fit))
         found = {"UPI-PCA": ours, "dense SVD": UniversalPerturbation(plain, EPSILON)}
         times.append((mine, other))
-    found["random direction"] = RandomDirection(epsilon=EPSILON).fit(classifier, fit, threads=1)
+    found["random direction"] = RandomDirection(epsilon=EPSILON).fit(classifier, fit, workers=1)
     evaluated = {name: evaluate(classifier, one, test, SALIENCY) for name, one in found.items()}
     apart = {name: one.intervals()["dissimilarity"] for name, one in evaluated.items()}
     mean = dict(zip(found, (statistics.median(column) for column in zip(*times, strict=True)), strict=False))
@@ -281,7 +281,7 @@ def _passes(classifier: Classifier, source: Source, count: int) -> None:
     }
     print("\nPasses for each image\n\n| method | forwards | backwards | as expected |\n|---|---|---|---|")
     for method, wanted in expected.items():
-        found = method.fit(classifier, pair, SALIENCY, threads=1).passes
+        found = method.fit(classifier, pair, SALIENCY, workers=1).passes
         each = Passes(found.forwards // len(pair[0]), found.backwards // len(pair[0]))
         right = found == Passes(wanted.forwards * len(pair[0]), wanted.backwards * len(pair[0]))
         print(f"| {method.card.title} | {each.forwards} | {each.backwards} | {'yes' if right else f'NO: {wanted}'} |")
@@ -321,7 +321,7 @@ def _fit_alone(data: str, model: str, weights: str, name: str, count: str) -> No
     if name == "dense":
         dense(classifier, _pair(classifier, source, choose(len(source), int(count), 0)))
     else:
-        FITS[name].fit(classifier, source, SALIENCY, count=int(count), threads=1)
+        FITS[name].fit(classifier, source, SALIENCY, count=int(count), workers=1)
     print(_highest())
 
 

@@ -141,7 +141,10 @@ def test_a_variable_says_what_it_holds(path):
 
 
 BORROWING = "classifier/borrowing.py"
-SETTERS = {"train", "eval", "catch_warnings", "set_stance", "sdpa_kernel", "set_default_dtype", "set_grad_enabled"}
+SETTERS = {
+    *("train", "eval", "catch_warnings", "set_stance", "sdpa_kernel"),
+    *("set_default_dtype", "set_grad_enabled", "set_num_threads"),
+}
 MAY_SET = {
     "classifier/zoo.py": {"eval"},  # a model that was made here, before anyone else has it
     "units/masking.py": {"register_forward_hook"},  # a copy of a model, for good
@@ -149,7 +152,7 @@ MAY_SET = {
     "classifier/calling.py": {"set_default_dtype", "set_grad_enabled"},  # sets back what a model has changed
     "classifier/classifier.py": {"training"},  # the classifier's own flag, before it has a module
     "images/reading.py": {"catch_warnings"},  # Pillow's own
-    "studies/run/job.py": {"catch_warnings"},  # one thread of a worker
+    "classifier/workers.py": {"set_grad_enabled"},  # a worker's own, as its caller's
 }
 """What some files may set by themselves, and why."""
 

@@ -13,15 +13,17 @@ import pytest
 import whyfooled
 from whyfooled import registry
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner, Refined
+from whyfooled.defences import DETECTORS
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
 from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
 
-EVERY = [*(("attacks", method) for method in ATTACKS), *(("saliency", method) for method in METHODS)]
+LISTS = {"attacks": ATTACKS, "saliency": METHODS, "detectors": DETECTORS}
+EVERY = [(kind, method) for kind, methods in LISTS.items() for method in methods]
 
 
 @pytest.mark.parametrize(("kind", "method"), EVERY, ids=lambda value: getattr(value, "__name__", value))
-def test_every_attack_and_saliency_method_is_public(kind, method):
+def test_every_method_is_public(kind, method):
     assert getattr(whyfooled, method.__name__) is method
     assert method.__name__ in whyfooled.__all__
 
@@ -39,6 +41,8 @@ OTHER = {
     "cell": 2,
     "cells": 7,
     "bias": True,
+    "bits": 3,
+    "by_class": False,
     "candidates": 3,
     "confidence": 0.5,
     "confidence_share": 0.5,
@@ -75,6 +79,7 @@ OTHER = {
     "seed": 7,
     "share": 0.3,
     "sigma": 0.01,
+    "size": 3,
     "step_size": 1 / 255,
     "steps": 11,
     "stride": 4,
@@ -420,7 +425,7 @@ def test_a_parameter_of_other_methods_is_said_to_be_theirs():
         parse("attacks", "cw(epsilon=4/255)")
 
 
-@pytest.mark.parametrize("kind", ["attacks", "saliency", "universal", "studies"])
+@pytest.mark.parametrize("kind", ["attacks", "saliency", "universal", "detectors", "studies"])
 def test_every_parameter_is_explained(kind):
     for method in registry.available(kind).values():
         texts = registry.parameter_texts(method)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 
 
 class WhyfooledError(Exception):
@@ -62,9 +64,23 @@ def warn(message: str, stacklevel: int = 1) -> None:
         return
     heard = _HEARD.get()
     if heard is None:
-        warnings.warn(message, WhyfooledWarning, stacklevel=stacklevel + 1)
+        warnings.warn(message, WhyfooledWarning, stacklevel=1 + _count_frames(stacklevel))
     elif message not in heard:
         heard.append(message)
+
+
+def _count_frames(stacklevel: int) -> int:
+    """Return how far up the caller of a level is, for who calls this: what decorators add is nobody's level."""
+    frame: FrameType | None = sys._getframe(2)
+    up = 0
+    while frame is not None and stacklevel > 0:
+        up += 1
+        stacklevel -= frame.f_globals.get("__name__") not in _DECORATORS
+        frame = frame.f_back
+    return up
+
+
+_DECORATORS = {"contextlib", "torch.utils._contextlib"}
 
 
 @contextmanager

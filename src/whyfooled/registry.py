@@ -1,9 +1,10 @@
 """What attacks, saliency methods and studies say of themselves, and how a name on the command line becomes one of them.
 
 Each is a frozen dataclass with a ``card``; its fields are its parameters. `whyfooled.attacks.ATTACKS`,
-`whyfooled.saliency.METHODS`, `whyfooled.universal.UNIVERSAL` and `whyfooled.studies.STUDIES` list ours; other packages
-add theirs through the entry points ``whyfooled.attacks``, ``whyfooled.saliency``, ``whyfooled.universal`` and
-``whyfooled.studies``. Everything that offers a choice (command line, report, tests) takes it from here.
+`whyfooled.saliency.METHODS`, `whyfooled.universal.UNIVERSAL`, `whyfooled.defences.DETECTORS` and
+`whyfooled.studies.STUDIES` list ours; other packages add theirs through the entry points ``whyfooled.attacks``,
+``whyfooled.saliency``, ``whyfooled.universal``, ``whyfooled.detectors`` and ``whyfooled.studies``. Everything that
+offers a choice (command line, report, tests) takes it from here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from whyfooled.errors import bad_parameter, did_you_mean, warn
 
-Kind = Literal["attacks", "saliency", "universal", "studies"]
+Kind = Literal["attacks", "saliency", "universal", "detectors", "studies"]
 EVERY = "all"
 """In a list of attacks or saliency methods: all there are, with their defaults."""
 
@@ -81,6 +82,7 @@ _LISTS: dict[Kind, tuple[str, str]] = {
     "attacks": ("whyfooled.attacks", "ATTACKS"),
     "saliency": ("whyfooled.saliency", "METHODS"),
     "universal": ("whyfooled.universal", "UNIVERSAL"),
+    "detectors": ("whyfooled.defences", "DETECTORS"),
     "studies": ("whyfooled.studies", "STUDIES"),
 }
 
@@ -131,6 +133,16 @@ def with_seed(method: Any, seed: int) -> Any:
     return method if changed == given else dataclasses.replace(method, **changed)
 
 
+def with_next_seed(method: Any) -> Any:
+    """Give a method the seed after its own, and so the methods among its parameters; itself where none has a seed."""
+    if not dataclasses.is_dataclass(method) or isinstance(method, type):
+        return method
+    changed = {name: with_next_seed(getattr(method, name)) for name in parameters(type(method))}
+    if isinstance(changed.get("seed"), int):
+        changed["seed"] += 1
+    return dataclasses.replace(method, **changed)
+
+
 def describe(method: object) -> str:
     """Write a method as `parse` reads it: ``name``, or ``name(parameter=value)`` with what differs from the default."""
     cls: Any = type(method)
@@ -178,7 +190,7 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
     Parameters
     ----------
     kind
-        ``"attacks"``, ``"saliency"``, ``"universal"`` or ``"studies"``.
+        ``"attacks"``, ``"saliency"``, ``"universal"``, ``"detectors"`` or ``"studies"``.
     text
         For example ``"cw"``, ``"bim(steps=20, epsilon=4/255)"``, ``"enhanced(base=gradient, norm=max)"`` or
         ``"recovery(methods=[guided, enhanced], fills=[zero])"``.
@@ -249,11 +261,18 @@ def _say_who_has(kind: Kind, parameter: str) -> str:
     return f"It is one of {', '.join(names)}." if names else ""
 
 
-_ARGUMENT: dict[Kind, str] = {"attacks": "attack", "saliency": "methods", "universal": "method", "studies": "study"}
+_ARGUMENT: dict[Kind, str] = {
+    "attacks": "attack",
+    "saliency": "methods",
+    "universal": "method",
+    "detectors": "detector",
+    "studies": "study",
+}
 _NOUN: dict[Kind, str] = {
     "attacks": "attack",
     "saliency": "saliency method",
     "universal": "universal perturbation",
+    "detectors": "detector",
     "studies": "study",
 }
 

@@ -1,5 +1,7 @@
 """APGD: its losses by hand, its steps against a slow derivation, and what it finds on linear classifiers."""
 
+import warnings
+
 import foolbox
 import pytest
 import torch
@@ -11,7 +13,7 @@ from whyfooled import APGD, Classifier, MinimalAPGD, Targeted, Untargeted, run_a
 from whyfooled.attacks import Problem
 from whyfooled.attacks._ascent import ascend, find_checkpoints
 from whyfooled.attacks._losses import Objective, rank_others
-from whyfooled.errors import ParameterError
+from whyfooled.errors import ParameterError, WhyfooledWarning
 
 LOGITS = torch.tensor([[5.0, 3.0, 1.0, 0.0], [2.0, 6.0, -1.0, 4.0]])
 
@@ -284,3 +286,15 @@ def test_searching_for_the_smallest_ball_costs_what_the_card_says():
     assert not result.success.any()
     assert result.forwards.tolist() == [1 + 3 * 5] * 2
     assert result.backwards.tolist() == [1 + 3 * 4] * 2
+
+
+def test_more_targets_than_there_are_classes_are_said_but_not_the_papers_nine():
+    classifier, images = small(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    goal = Untargeted(classifier.predict(images))
+    with pytest.warns(
+        WhyfooledWarning, match="`targets` is 2000, and there are 4 other classes: all of them are aimed"
+    ):
+        run_attack(APGD(epsilon=1e-4, loss="dlr", targets=2000, steps=1), classifier, images, goal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_attack(APGD(epsilon=1e-4, loss="dlr", targets=9, steps=1), classifier, images, goal)

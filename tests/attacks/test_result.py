@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.models import small
-from whyfooled import FGSM, AttackResult, Targeted, Untargeted, run_attack
+from whyfooled import BIM, EAD, FGSM, AttackResult, Refined, SigmaZero, Targeted, Untargeted, run_attack
 from whyfooled.errors import ImageError, ModelError, ParameterError
 
 
@@ -118,6 +118,27 @@ def test_a_result_has_a_short_name(case):
     classifier, images, labels = case
     result = run_attack(lambda model, x, goal: x.clone(), classifier, images, Untargeted(labels))
     assert repr(result) == "AttackResult(0 of 3 reached their goal)"
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm"),
+    [
+        (BIM(epsilon=0.3), "linf"),
+        (BIM(epsilon=3.0, ball="l2"), "l2"),
+        (EAD(steps=30, rounds=1), "l1"),
+        (SigmaZero(steps=30), "l0"),
+        (Refined(EAD(steps=30, rounds=1), keep=1.0), "l1"),
+        (lambda classifier, images, goal: FGSM(epsilon=0.3)(classifier, images, goal), "l2"),
+    ],
+)
+def test_a_result_is_measured_by_its_attacks_own_norm(case, attack, norm):
+    classifier, images, labels = case
+    result = run_attack(attack, classifier, images, Untargeted(labels))
+    assert result.success.any()
+    middle = float(getattr(result, norm)[result.success].median())
+    assert repr(result).endswith(f"reached their goal, median {norm} {middle:.4g})")
+    assert result.select(torch.tensor([0])).norm == result.to(images.device).norm == norm
+    assert AttackResult.join([result, result]).norm == norm
 
 
 @pytest.mark.parametrize("goal", [Untargeted, Targeted])

@@ -212,8 +212,8 @@ def test_refusals(name):
     with pytest.raises(ParameterError, match="`batch_size` must be at least 1"):
         make(name).fit(classifier, (given, labels), batch_size=0)
     for cores in (0, -1):
-        with pytest.raises(ParameterError, match=f"`threads` must be at least 1; got {cores}"):
-            make(name).fit(classifier, (given, labels), threads=cores)
+        with pytest.raises(ParameterError, match=f"`workers` must be at least 1; got {cores}"):
+            make(name).fit(classifier, (given, labels), workers=cores)
     for seed in (-1, 2**63):
         with pytest.raises(
             ParameterError, match="`seed` must be a whole number from 0 to 2^63 − 1".replace("^", r"\^")

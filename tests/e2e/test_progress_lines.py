@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.helpers.command_line import MODELS, command, without_progress
 from whyfooled.attacks.many import Standing
+from whyfooled.cli import _progress
 from whyfooled.cli._progress import show_attack, show_fit, show_stages, show_study
 from whyfooled.studies.run.runner import Progress
 
@@ -63,6 +64,12 @@ def test_an_attack_says_a_line_for_each_batch_and_each_stage_of_it(capsys):
     ]
 
 
+def test_the_median_is_of_the_attacks_own_norm(capsys):
+    with show_attack(quiet=False) as show:
+        show(Standing(2, 4, 2, 1, 12.0, 2, norm="l0"))
+    assert lines(capsys) == ["2 of 4, 50% fooled, median l0 12"]
+
+
 def test_a_study_says_a_line_for_each_shard_and_for_what_is_done_before(capsys):
     with show_study(quiet=False) as show:
         for step in (1, 2):
@@ -77,6 +84,41 @@ def test_a_study_says_a_line_for_each_shard_and_for_what_is_done_before(capsys):
         "2 of 4 images, 2/s, 1 s left, recovered 0.250",
         "4 of 4 images, 2/s, 0 s left, recovered 0.500",
     ]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stand in for the time: a list whose last entry is now."""
+    now = [0.0]
+    monkeypatch.setattr(_progress.time, "perf_counter", lambda: now[-1])
+    return now
+
+
+def test_a_fit_says_once_how_long_the_rest_takes_once_it_has_taken_long(clock, capsys):
+    with show_fit(quiet=False) as show:
+        for step, moment in ((1, 0.0), (2, 4.0), (3, 8.0), (4, 12.0)):
+            clock.append(moment)
+            show(0, 10, f"step {step} of 12")
+    # After 8 seconds 2 of 12 steps are done.
+    assert lines(capsys) == ["step: about 40 s left", "step: 0.0 s"]
+
+
+def test_an_attack_and_what_a_study_does_before_say_it_too(clock, capsys):
+    with show_attack(quiet=False) as show:
+        show(Standing(10, 40, 0, 0, None, 10))
+        clock.append(90.0)
+        show(Standing(20, 40, 0, 0, None, 20))
+        clock.append(95.0)
+        show(Standing(30, 40, 0, 0, None, 30))
+    # 10 in 90 seconds: those that were there before took no time.
+    assert [line for line in lines(capsys) if "left" in line] == ["attack: about 3 min 00 s left"]
+    clock.append(0.0)
+    with show_study(quiet=False) as show:
+        show(Progress(0, 4, 0.0, "recovered", None, "step 1 of 2"))
+        clock.append(10.0)
+        show(Progress(2, 4, 0.0, "recovered", None, "step 1 of 2"))
+        show(Progress(3, 4, 0.0, "recovered", None, "step 1 of 2"))
+    assert lines(capsys) == ["step", "step: about 30 s left"]
 
 
 def test_nothing_is_said_where_quiet_was_asked_for(capsys):

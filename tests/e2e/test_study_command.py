@@ -19,7 +19,7 @@ COMMAND = [
     "--model",
     "nets.py:Slow",
 ]
-SMALL = ["--shard-size", "2", "--batch-size", "1", "--threads", "1", "-o", "out"]
+SMALL = ["--shard-size", "2", "--batch-size", "1", "--workers", "1", "-o", "out"]
 
 
 @pytest.fixture

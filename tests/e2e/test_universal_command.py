@@ -210,7 +210,7 @@ TEST = ["universal", "test", "delta.safetensors", "--images", "unseen"]
         ([*FIT, "--labels", "none.csv"], "none.csv"),
         ([*FIT, "--batch-size", "0"], "`batch_size` must be at least 1; got 0."),
         ([*FIT, "--count", "0"], "`count` must be at least 1; got 0."),
-        ([*FIT, "--threads", "0"], "`threads` must be at least 1; got 0."),
+        ([*FIT, "--workers", "0"], "`workers` must be at least 1; got 0."),
         ([*FIT, "--seed", "9" * 20], "`--seed` must be a whole number from 0 to 2^63 − 1; got 9999"),
         ([*FIT, "--engine", "spark"], "`engine` must be one of local, ray; got spark."),
         (["universal", "test", "delta.safetensors"], "`--images` must say where the images come from; got nothing."),

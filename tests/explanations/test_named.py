@@ -11,8 +11,9 @@ from PIL import Image
 from tests.helpers.models import SmallNet, small
 from whyfooled import BIM, Classifier, Fit, explain, explain_perturbation
 from whyfooled.errors import ImageError, ParameterError
-from whyfooled.explanations.named import ELSE, read_named_regions
+from whyfooled.explanations.named import read_named_regions
 from whyfooled.explanations.report.named import write_named_sentences
+from whyfooled.units.concepts.named_regions import ELSE
 
 
 def photograph(height, width, seed=0):

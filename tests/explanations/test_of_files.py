@@ -350,3 +350,39 @@ def test_the_sentences_count_right_and_say_what_chance_gives():
         "Taken for a wrong class already, and not attacked: 1.",
         "Could not be explained: 1; the table says why.",
     ]
+
+
+def test_what_readers_should_know_first_stands_in_every_report(photographs, tmp_path, quick, monkeypatch):
+    noted = []
+
+    def write(explained, folder, figures):
+        noted.append(explained.notes[0])
+        (folder / "report.html").write_text("the report")
+
+    monkeypatch.setattr(of_files, "write_files", write)
+    run(photographs, tmp_path / "out", notes=["The model is untrained."])
+    assert noted == ["The model is untrained."] * len(NAMES)
+
+
+def test_each_photograph_has_the_class_that_a_file_of_labels_gives_it(
+    photographs, tmp_path, quick, monkeypatch, explanation
+):
+    given = {}
+
+    def explain_noting(classifier, image, **options):
+        given[Path(image).name] = options["label"]
+        return explanation
+
+    monkeypatch.setattr(of_files, "explain", explain_noting)
+    lines = [f"{name},{number % 5}" for number, name in enumerate(NAMES)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    run(photographs, tmp_path / "out", labels=tmp_path / "labels.csv")
+    assert given == {Path(name).name: str(number % 5) for number, name in enumerate(NAMES)}
+    with pytest.raises(ParameterError, match="`labels` take the place of `label`"):
+        run(photographs, tmp_path / "both", labels=tmp_path / "labels.csv", label=1)
+    (tmp_path / "wrong.csv").write_text("\n".join(["file,label", *(f"{name},7" for name in NAMES)]))
+    with pytest.raises(ParameterError, match="`labels` must be a class index from 0 to 4"):
+        run(photographs, tmp_path / "wrong", labels=tmp_path / "wrong.csv")
+    (tmp_path / "two.csv").write_text("\n".join(["file,label", *(f"{name},1;2" for name in NAMES)]))
+    with pytest.raises(ParameterError, match="`labels` must have one label for each photograph; got several for"):
+        run(photographs, tmp_path / "two", labels=tmp_path / "two.csv")

@@ -102,7 +102,7 @@ def crew_of(ray, shards):
     names = tuple(map(str, shards))
     source = Source("nothing", names, ((),) * len(names), Nothing())
     job = Job(Brightness(), source, shards, None, run="r", seed=0, batch_size=1, shard_size=1, keep_maps=False)
-    return _Crew(ray, job, ModelRecipe("lite0", None, 0), 1, len(shards))
+    return _Crew(ray, job, ModelRecipe("lite0", None, 0), len(shards))
 
 
 def measured(ray, shards):

@@ -77,10 +77,15 @@ def result(ours, chance, fooled=0.0, **more):
 @pytest.mark.parametrize(
     ("ours", "chance", "verdict"),
     [
-        ([0.8, 0.9, 1.0], [0.6, 0.75, 0.8], "the maps change more than by chance (paired by image, difference +0.183"),
-        ([0.5, 0.6], [0.6, 0.75], "the maps change less than by chance (paired by image, difference -0.125"),
-        ([0.5, 0.9], [0.6, 0.75], "no difference that is more than luck (paired by image, difference +0.025"),
+        (
+            [0.8, 0.9, 1.0] * 4,
+            [0.6, 0.75, 0.8] * 4,
+            "the maps change more than by chance (paired by image, difference +0.183",
+        ),
+        ([0.5, 0.6] * 5, [0.6, 0.75] * 5, "the maps change less than by chance (paired by image, difference -0.125"),
+        ([0.5, 0.9] * 5, [0.6, 0.75] * 5, "no difference that is more than luck (paired by image, difference +0.025"),
         ([0.9], [0.6], "one image cannot say whether by more than luck (paired by image, difference +0.300)"),
+        ([0.9] * 9, [0.6] * 9, "9 images cannot say whether by more than luck (paired by image, difference +0.300 ["),
     ],
 )
 def test_more_than_chance_is_said_only_where_the_interval_is_above_0(ours, chance, verdict):
@@ -131,9 +136,9 @@ def test_the_figure_shows_the_perturbation_and_a_bar_for_each_mean(channels):
 
 def test_empty_maps_are_counted():
     nothing = float("nan")
-    some = write_evaluation_summary(result([0.8, nothing, 0.9], [0.6, nothing, 0.7])).sentences
+    some = write_evaluation_summary(result([0.8, nothing, 0.9] * 5, [0.6, nothing, 0.7] * 5)).sentences
     assert some[0].startswith("D is 0.850, and 0.650 under random directions of the same norm: the maps change more")
-    assert some[4] == "Images whose map is empty, so that only their predictions count: 1."
+    assert some[4] == "Images whose map is empty, so that only their predictions count: 5."
     none = write_evaluation_summary(result([nothing] * 2, [nothing] * 2)).sentences
     assert none[0] == "There is no D: the maps of all images are empty."
     assert none[4] == "Images whose map is empty, so that only their predictions count: 2."

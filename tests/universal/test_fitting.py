@@ -291,7 +291,7 @@ def test_maps_of_other_methods_can_be_broken_and_those_that_cannot_are_refused()
         ((noise(2), torch.tensor([0.0, 1.0])), {}, "The classes must be whole numbers"),
         ((noise(2), torch.tensor([0, 7])), {}, "`labels` must be the classifier's indices, from 0 to 4; got 7"),
         ((noise(2), torch.tensor([0, 1])), {"batch_size": 0}, "`batch_size` must be at least 1"),
-        ((noise(2), torch.tensor([0, 1])), {"threads": 0}, "`threads` must be at least 1"),
+        ((noise(2), torch.tensor([0, 1])), {"workers": 0}, "`workers` must be at least 1"),
         ((noise(2), torch.tensor([0, 1])), {"count": 0}, "`count` must be at least 1"),
         ((noise(2), torch.tensor([0, 1])), {"engine": "steam"}, "`engine` must be one of local, ray"),
     ],

@@ -23,8 +23,8 @@ def cluster():
 def test_machines_share_the_images_and_find_the_same(method, cluster, tmp_path):
     images = write_images(tmp_path / "images.npz", count=11, side=8)
     classifier = small(side=8)
-    here = method.fit(classifier, images, batch_size=2, threads=1)
-    there = method.fit(classifier, images, batch_size=2, threads=1, engine="ray")
+    here = method.fit(classifier, images, batch_size=2, workers=1)
+    there = method.fit(classifier, images, batch_size=2, workers=1, engine="ray")
     torch.testing.assert_close(there.delta, here.delta, rtol=0, atol=1e-5)
     assert there.passes == here.passes
     assert there.fitted_to == here.fitted_to

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 
 from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import FLOAT32
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal
+from whyfooled.classifier.workers import are_taken_apart, compute_logits, share_out
 from whyfooled.errors import warn
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
+
+Norm = Literal["l0", "l1", "l2", "linf"]
+"""What perturbations are measured by; ℓ0 counts pixels."""
 
 
 @final
@@ -40,8 +45,17 @@ class Attack(ABC):
     """An attack of this package: its parameters are its fields, `attempt` does the work."""
 
     card: ClassVar[Card]
+    takes_images_apart: ClassVar[bool] = True
+    """Whether an image's result is its own, so that images can be attacked one at a time."""
+
+    @property
+    def measured_by(self) -> Norm:
+        """The norm that its perturbations are small in, by which they are to be measured: as a rule its ball's."""
+        ball: Norm = getattr(self, "ball", "l2")
+        return ball
 
     @final
+    @one_thread()
     def __call__(
         self,
         classifier: Classifier,
@@ -82,7 +96,7 @@ class Attack(ABC):
 
 def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) -> tuple[Logits, Attempt]:
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
-    clean_logits = problem.classifier.logits(problem.images)
+    clean_logits = compute_logits(problem.classifier, problem.images)
     check_goal(problem.goal, clean_logits)
     if problem.classifier.is_half:
         warn(
@@ -90,7 +104,7 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
             f"larger perturbations than there are, or none. {FLOAT32}",
             stacklevel=3,
         )
-    check_constancy(problem.classifier, problem.images, clean_logits)
+    check_constancy(problem.classifier, problem.images, clean_logits, apart=are_taken_apart(problem.images))
     left = (~problem.goal.reached(clean_logits)).nonzero()[:, 0]
     images = problem.images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -98,7 +112,31 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
     if len(left):
         with torch.enable_grad():
             open_ones = problem.select(left)
-            made = attack.attempt(open_ones, progress)
+            made = _attempt_all(attack, open_ones, progress)
         open_ones.check(made.images)
         images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
     return clean_logits, Attempt(images, forwards, backwards)
+
+
+def find_norm(attack: object) -> Norm:
+    """Return the norm that an attack's perturbations are measured by; ℓ2 of what is no attack of this package."""
+    return attack.measured_by if isinstance(attack, Attack) else "l2"
+
+
+def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
+    """Attack images that are taken apart one at a time, shared out over workers; others together."""
+    count = len(problem)
+    if count == 1 or not attack.takes_images_apart or not are_taken_apart(problem.images):
+        return attack.attempt(problem, progress)
+
+    def attempt_one(number: int) -> Attempt:
+        return attack.attempt(problem.select(torch.tensor([number])))
+
+    attempts = []
+    for attempt in share_out(problem.classifier, attempt_one, range(count)):
+        attempts.append(attempt)
+        progress(len(attempts), count, "attack")
+    images, forwards, backwards = (
+        torch.cat([getattr(attempt, name) for attempt in attempts]) for name in ("images", "forwards", "backwards")
+    )
+    return Attempt(images, forwards, backwards)

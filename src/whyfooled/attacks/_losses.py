@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier.goals import Goal, Targeted
-from whyfooled.errors import bad_parameter
+from whyfooled.errors import bad_parameter, warn
 from whyfooled.types import Classes, Logits, PerImage
 
 Loss = Literal["ce", "dlr"]
@@ -78,10 +78,23 @@ def has_enough_classes(loss: AnyLoss, count: int, *, aimed: bool) -> bool:
     return loss != "dlr" or count >= (_FEWEST_CLASSES_AIMED if aimed else _FEWEST_CLASSES)
 
 
+PAPER_TARGETS = 9
+"""How many classes AutoAttack aims at, on models of any number of classes."""
+
+
 def rank_others(goal: Goal, logits: Logits, most: int) -> Tensor:
-    """Return (n,k) the classes with the largest logits but the goal's own, in falling order: `most`, or all."""
+    """Return (n,k) the classes with the largest logits but the goal's own, in falling order: `most`, or all.
+
+    Warns
+    -----
+    WhyfooledWarning
+        If more are asked for than there are, and more than the paper's.
+    """
+    count = logits.shape[1] - 1
+    if most > max(count, PAPER_TARGETS):
+        warn(f"`targets` is {most}, and there are {count} other classes: all of them are aimed at.", stacklevel=3)
     others = logits.scatter(1, goal.classes.long().unsqueeze(1), float("-inf"))
-    return others.argsort(dim=1, descending=True, stable=True)[:, : min(most, logits.shape[1] - 1)]
+    return others.argsort(dim=1, descending=True, stable=True)[:, : min(most, count)]
 
 
 def _spread(logits: Logits, *, aimed: bool) -> PerImage:

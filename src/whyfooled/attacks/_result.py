@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import Attempt, attempt_open
+from whyfooled.attacks._attack import Attempt, Norm, attempt_open, find_norm
 from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_images
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.workers import are_taken_apart, compute_logits
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
@@ -44,6 +46,9 @@ class AttackResult:
         this package's, the mean over the batch, rounded up.
     goal
         What was to be reached.
+    norm
+        What the changes are measured by where one number is said of them: ``"l0"``, ``"l1"``, ``"l2"`` or ``"linf"``;
+        the attack's own norm, as far as it is known.
     """
 
     clean: Images
@@ -55,6 +60,7 @@ class AttackResult:
     forwards: Counts
     backwards: Counts
     goal: Goal
+    norm: Norm = "l2"
 
     @classmethod
     def join(cls, results: Sequence[AttackResult]) -> AttackResult:
@@ -64,23 +70,25 @@ class AttackResult:
             raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
         joined = {name: torch.cat([getattr(result, name) for result in results]) for name in cls._tensors()}
         classes = torch.cat([result.goal.classes for result in results])
-        return cls(**joined, goal=kinds.pop()(classes))
+        norm = results[0].norm if len({result.norm for result in results}) == 1 else "l2"
+        return cls(**joined, goal=kinds.pop()(classes), norm=norm)
 
     @classmethod
     def _tensors(cls) -> list[str]:
-        return [field.name for field in fields(cls) if field.name != "goal"]
+        return [field.name for field in fields(cls) if field.name not in ("goal", "norm")]
 
     def select(self, which: Tensor) -> AttackResult:
         """Keep some of the images only (an index or a mask over the batch)."""
         kept = {name: getattr(self, name)[which] for name in self._tensors()}
-        return AttackResult(**kept, goal=self.goal.select(which))
+        return AttackResult(**kept, goal=self.goal.select(which), norm=self.norm)
 
     def to(self, device: torch.device) -> AttackResult:
         """Move everything to a device."""
         tensors = {name: getattr(self, name).to(device) for name in self._tensors()}
-        return AttackResult(**tensors, goal=self.goal.to(device))
+        return AttackResult(**tensors, goal=self.goal.to(device), norm=self.norm)
 
     @classmethod
+    @one_thread()
     def from_images(
         cls, classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
     ) -> AttackResult:
@@ -97,8 +105,8 @@ class AttackResult:
         """
         check_images(clean)
         check_attempted(clean, adversarial)
-        clean_logits = classifier.logits(clean)
-        check_constancy(classifier, clean, clean_logits)
+        clean_logits = compute_logits(classifier, clean)
+        check_constancy(classifier, clean, clean_logits, apart=are_taken_apart(clean))
         goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
@@ -108,7 +116,8 @@ class AttackResult:
 
     def __repr__(self) -> str:
         reached, n = int(self.success.sum()), len(self.success)
-        median = f", median l2 {float(self.l2[self.success].median()):.4g}" if reached else ""
+        sizes = getattr(self, self.norm)[self.success]
+        median = f", median {self.norm} {float(sizes.median()):.4g}" if reached else ""
         return f"AttackResult({reached} of {n} reached their goal{median})"
 
     @property
@@ -168,6 +177,7 @@ class AttackResult:
         return frame
 
 
+@one_thread()
 def run_attack(
     attack: Any,
     classifier: Classifier,
@@ -225,12 +235,13 @@ def run_attack(
     """
     problem = Problem.of(classifier, images, goal, mask, box)
     clean_logits, attempt = attempt_open(adapt(attack), problem, progress)
-    return _verify(classifier, problem.images, clean_logits, problem.goal, attempt).to(images.device)
+    result = _verify(classifier, problem.images, clean_logits, problem.goal, attempt)
+    return replace(result, norm=find_norm(attack)).to(images.device)
 
 
 def _verify(classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: Goal, attempt: Attempt) -> AttackResult:
     attempted = attempt.images.detach()
-    logits = classifier.logits(attempted)
+    logits = compute_logits(classifier, attempted)
     success = goal.reached(logits)
     return AttackResult(
         clean=clean,

@@ -47,6 +47,8 @@ class Adapted(Attack):
         The model that it calls, where that is not the problem's classifier.
     """
 
+    takes_images_apart = False
+
     attack: Any
     make: Callable[[Problem], Any]
     model: nn.Module | None = None

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
-from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._attack import Attack, Attempt, Norm
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._search import Rounds, Start, minimise
 from whyfooled.attacks._steps import falling
@@ -79,6 +79,11 @@ class EAD(Attack):
     @property
     def _settings(self) -> Rounds:
         return Rounds(self.rounds, self.steps, self.confidence, self.confidence_share)
+
+    @property
+    def measured_by(self) -> Norm:
+        """The ℓ1 norm, which its elastic net keeps small."""
+        return "l1"
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from whyfooled._version import __version__
 from whyfooled.attacks import AttackResult, run_attack
+from whyfooled.attacks._attack import Norm, find_norm
 from whyfooled.attacks.adversaries import (
     LEFT_OUT,
     RUN,
@@ -32,6 +33,7 @@ from whyfooled.attacks.adversaries import (
 )
 from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, ParameterError, WhyfooledError, at_least, bad_parameter, warn
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
@@ -57,23 +59,27 @@ class Standing:
         Finished ones whose goal was not reached beforehand.
     fooled
         Those of them whose goal is reached now.
-    median_l2
-        Median ℓ2 of these; None if there are none.
+    median_norm
+        Median size of the perturbations of these, in the attack's own norm; None if there are none.
     finished
         Photographs that are finished, whole.
     doing
         The stage of the attack that the batch in work is in, for an attack that has several; "" otherwise.
+    norm
+        That norm: ``"l0"``, ``"l1"``, ``"l2"`` or ``"linf"``.
     """
 
     done: float
     total: int
     attacked: int
     fooled: int
-    median_l2: float | None
+    median_norm: float | None
     finished: int
     doing: str = ""
+    norm: str = "l2"
 
 
+@one_thread()
 def attack_files(
     classifier: Classifier,
     images: Sequence[str | Path],
@@ -152,7 +158,7 @@ def attack_files(
     truth = _Truth(classifier, _respell(files, labels) if isinstance(labels, Mapping) else labels, target, seed)
     truth.check_names(files)
     with claim(folder / RUN_FILE, RUN, run, results=lambda: list_runs(folder), partial=_PARTIAL):
-        tally = _Tally(len(files), report)
+        tally = _Tally(len(files), report, find_norm(attack))
         place = _Place(folder, digest_run(run))
         errors = {name: fault for name in files if (fault := find_name_fault(folder, name))}
         if errors:
@@ -314,8 +320,8 @@ def _attack_batch(
 class _Tally:
     """Counts what is finished, and says so. Lives inside one run."""
 
-    def __init__(self, total: int, progress: Callable[[Standing], None]) -> None:
-        self.total, self.progress = total, progress
+    def __init__(self, total: int, progress: Callable[[Standing], None], norm: Norm) -> None:
+        self.total, self.progress, self.norm = total, progress, norm
         self.done = self.attacked = 0
         self.sizes: list[float] = []
         self.rows: list[pd.DataFrame] = []
@@ -327,7 +333,7 @@ class _Tally:
                 self.attacked += 1
                 if bool(result.success[0]):
                     # Kept in order: sorting them at each step of a long run would take longer than the step.
-                    insort(self.sizes, float(result.l2[0]))
+                    insort(self.sizes, float(getattr(result, self.norm)[0]))
         self.done += count
         self._say(self.done)
 
@@ -344,7 +350,7 @@ class _Tally:
     def _say(self, done: float, doing: str = "") -> None:
         count = len(self.sizes)
         middle = (self.sizes[(count - 1) // 2] + self.sizes[count // 2]) / 2 if count else None
-        self.progress(Standing(done, self.total, self.attacked, len(self.sizes), middle, self.done, doing))
+        self.progress(Standing(done, self.total, self.attacked, len(self.sizes), middle, self.done, doing, self.norm))
 
 
 def _make_table(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._attack import Attack, Attempt, Norm, find_norm
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks.adapters import Adapted
 from whyfooled.attacks.carlini_wagner import CarliniWagner
@@ -91,6 +91,11 @@ class Refined(Attack):
             )
         if not callable(self.cam) or not hasattr(self.cam, "card"):
             raise bad_parameter("cam", "must be a saliency method, such as GradCAM()", repr(self.cam))
+
+    @property
+    def measured_by(self) -> Norm:
+        """That of its attack."""
+        return find_norm(self.attack)
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each, those of both runs and of the region."""

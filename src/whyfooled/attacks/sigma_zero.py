@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from whyfooled.attacks._attack import Attack, Attempt
+from whyfooled.attacks._attack import Attack, Attempt, Norm
 from whyfooled.attacks._best import BISECTIONS, Best
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._steps import falling
@@ -68,6 +68,11 @@ class SigmaZero(Attack):
         at_least("steps", self.steps, 1)
         for name in ("learning_rate", "sigma", "threshold", "threshold_step"):
             positive(name, getattr(self, name))
+
+    @property
+    def measured_by(self) -> Norm:
+        """The number of pixels, which it keeps small."""
+        return "l0"
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Make adversarial images and count the passes spent on each."""

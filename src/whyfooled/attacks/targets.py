@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images
 from whyfooled.classifier.goals import Targeted, Untargeted
 from whyfooled.errors import ParameterError, bad_parameter, one_of
@@ -15,6 +16,7 @@ from whyfooled.tensors.randomness import image_generators
 from whyfooled.types import Classes, Images
 
 
+@one_thread()
 def choose_targets(
     classifier: Classifier, images: Images, how: str = "random", *, labels: Classes | None = None, seed: int = 0
 ) -> Targeted:

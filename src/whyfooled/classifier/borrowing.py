@@ -8,6 +8,7 @@ is set here and nowhere else, so that what holds for threads holds everywhere:
 - Hooks are everybody's, since PyTorch calls them in all threads. Ours do nothing but in the context that they were set
   in (`contextvars`), which `asyncio.to_thread` hands on, and which a thread that is started otherwise begins without.
 - Settings of the whole process are set by the first block that wants them, and set back by the last.
+- How many threads one operation is computed with is each thread's own, and each sets its own back.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field, replace
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from whyfooled.errors import at_least
 
 _LOCK = threading.RLock()
 """Held while something is set or set back, never while a module runs."""
@@ -108,6 +115,13 @@ def _setting_hooks(register: Callable[[object], list[RemovableHandle]]) -> Itera
                 handle.remove()
 
 
+def has_own_hooks(module: nn.Module) -> bool:
+    """Tell whether a module's user has set hooks on a part of it; what is set for a while does not count."""
+    with _LOCK:
+        kinds = [each for part in module.modules() for each in (part._forward_hooks, part._forward_pre_hooks)]
+        return any(not isinstance(hook, _Hook) for hooks in kinds for hook in hooks.values())
+
+
 def copy_at_rest(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Copy a module as its user has it: with its own modes and hooks, and without what is set for a while.
 
@@ -143,14 +157,16 @@ class SharedSetting:
         self._make = make
         self._blocks = 0
         self._context: AbstractContextManager[Any] | None = None
+        # What it notes of the context that it was set in must be there when another thread sets it back.
+        self._home = copy_context()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Have it set inside the block."""
         with _LOCK:
             if not self._blocks:
-                self._context = self._make()
-                self._context.__enter__()
+                self._context, self._home = self._make(), copy_context()
+                self._home.run(self._context.__enter__)
             self._blocks += 1
         try:
             yield
@@ -158,5 +174,81 @@ class SharedSetting:
             with _LOCK:
                 self._blocks -= 1
                 if not self._blocks and self._context is not None:
-                    self._context.__exit__(None, None, None)
+                    self._home.run(self._context.__exit__, None, None, None)
                     self._context = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sharing:
+    """How independent pieces of work are shared out, inside the blocks of `one_thread`.
+
+    Parameters
+    ----------
+    workers
+        Over how many workers at most.
+    stop
+        Set when nobody waits for what a worker does any more: its next pass then ends it.
+    keeps
+        Whether a module was seen to keep something from pass to pass.
+    """
+
+    workers: int
+    stop: threading.Event | None = None
+    keeps: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
+
+
+_SHARING: ContextVar[Sharing | None] = ContextVar("_SHARING", default=None)
+"""Of the innermost block that this context is inside of; None outside of all."""
+
+
+@contextmanager
+def one_thread(workers: int | None = None, stop: threading.Event | None = None) -> Iterator[None]:
+    """Compute every operation with one thread inside the block; the caller's number of threads is set back afterwards.
+
+    The threads of one operation share out its sums, so that another number of them gives other last digits, and they
+    wait for each other, beside a busy process for longer than the operation takes. The cores that the caller meant to
+    use are for independent pieces of work instead (`whyfooled.classifier.workers`), whose results are the same
+    whoever computes them. Usable as a decorator too.
+
+    Parameters
+    ----------
+    workers
+        Over how many workers such pieces are shared out; if None, over as many as the block around, or where there is
+        none as many as the threads that PyTorch is set to (`torch.set_num_threads`).
+    stop
+        When it is set, entering this block, or one inside of it, raises `KeyboardInterrupt`.
+    """
+    if workers is not None:
+        at_least("workers", workers, 1)
+    threads = torch.get_num_threads()
+    around = _SHARING.get() or Sharing(threads)
+    inside = replace(around, workers=workers or around.workers, stop=stop or around.stop)
+    if inside.stop is not None and inside.stop.is_set():
+        raise KeyboardInterrupt
+    entered = _SHARING.set(inside)
+    try:
+        if threads == 1:
+            yield
+            return
+        compute_with(1)
+        try:
+            yield
+        finally:
+            compute_with(threads)
+    finally:
+        _SHARING.reset(entered)
+
+
+def compute_with(threads: int) -> None:
+    """Set how many threads this thread computes an operation with; threads that have yet to start keep the usual."""
+    # PyTorch sets what later threads begin with, too. A thread that just started knows that number, and sets it back.
+    with _LOCK, ThreadPoolExecutor(1) as started:
+        usual = started.submit(torch.get_num_threads).result()
+        torch.set_num_threads(threads)
+        started.submit(torch.set_num_threads, usual).result()
+
+
+def find_sharing() -> Sharing:
+    """Return how independent pieces of work are shared out in this context."""
+    return _SHARING.get() or Sharing(torch.get_num_threads())

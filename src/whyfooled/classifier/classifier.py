@@ -11,7 +11,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.borrowing import copy_at_rest
+from whyfooled.classifier.borrowing import copy_at_rest, one_thread
 from whyfooled.classifier.fit import Fit, Size
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.classifier.heads import compute_logits
@@ -154,7 +154,8 @@ class Classifier(nn.Module):
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            logits = compute_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
+            with one_thread():
+                logits = compute_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):
@@ -221,10 +222,25 @@ class Classifier(nn.Module):
         """
         if not any(value.dtype in _FLOATING and value.dtype != torch.float32 for value in self.state_dict().values()):
             return self
+        return self.with_module(self.copy("to run in single precision").module.float())
+
+    def copy(self, purpose: str) -> Classifier:
+        """Make this classifier of a copy of its module, as its user has it, which shares nothing with the module.
+
+        Parameters
+        ----------
+        purpose
+            What for, as an error says it: ``"to run in single precision"``.
+
+        Raises
+        ------
+        ModelError
+            If the module cannot be copied.
+        """
         try:
-            module = copy_at_rest(self.module).float()
+            module = copy_at_rest(self.module)
         except Exception as error:  # whatever a part of someone else's model stumbles over
-            raise ModelError(f"The model cannot be copied, to run in single precision: {first_line(error)}.") from error
+            raise ModelError(f"The model cannot be copied, {purpose}: {first_line(error)}.") from error
         return self.with_module(module)
 
     def with_module(self, module: nn.Module, name: str | None = None, fit: Fit | None = None) -> Classifier:

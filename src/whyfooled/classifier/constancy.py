@@ -17,11 +17,11 @@ multiply with fewer digits and choose how by the size of the batch. [ours]"""
 
 
 @torch.no_grad()
-def check_constancy(classifier: Classifier, images: Images, logits: Logits) -> None:
+def check_constancy(classifier: Classifier, images: Images, logits: Logits, *, apart: bool = False) -> None:
     """Warn of a model that gives an image another answer each time, or another one beside other images.
 
     The first image goes through the model by itself, twice in all, and beside another one: those that were given with
-    it or, without any, its negative. That takes 2 or 3 forward passes of one image; nothing else is run for it.
+    it or, if it came alone, its negative. That takes 2 or 3 forward passes of one image; nothing else is run for it.
 
     Parameters
     ----------
@@ -30,7 +30,9 @@ def check_constancy(classifier: Classifier, images: Images, logits: Logits) -> N
     images
         (n,c,h,w), values in [0, 1].
     logits
-        (n,m) What it gave for them, together.
+        (n,m) What it gave for them.
+    apart
+        Whether it gave them one at a time, and not together.
 
     Raises
     ------
@@ -47,10 +49,10 @@ def check_constancy(classifier: Classifier, images: Images, logits: Logits) -> N
     first = images[:1]
     try:
         alone = classifier.logits(first)
-        if len(images) > 1:
+        if len(images) > 1 and not apart:
             again, beside = classifier.logits(first), logits[:1]
         else:
-            again, beside = logits, classifier.logits(torch.cat([first, 1 - first]))[:1]
+            again, beside = logits[:1], classifier.logits(torch.cat([first, 1 - first]))[:1]
     except ModelError:
         # It takes batches of one size. Whoever sends another one will be told.
         return

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier.axes import CHANNELS_FIRST, Axes, read_axes
-from whyfooled.classifier.borrowing import hooked_after
+from whyfooled.classifier.borrowing import hooked_after, one_thread
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.placed import find_last_read
 from whyfooled.classifier.tracing import PassTrace, Seen
@@ -104,16 +104,17 @@ def describe_output(axes: Axes | str, shape: tuple[int, ...]) -> str:
     return f"{sizes}: tokens at {' × '.join(map(str, axes.size(shape)))} places" if axes.tokens else sizes
 
 
+@one_thread()
 def list_layers(classifier: Classifier) -> list[Layer]:
     """List the layers that give a tensor with a row for each image, in the order in which they finish.
 
     It takes one forward pass.
     """
-    return list(_list_used(classifier))
+    return list(list_used_layers(classifier))
 
 
-def _list_used(classifier: Classifier) -> dict[Layer, bool]:
-    """List the layers, and say of each whether the logits depend on what it gave."""
+def list_used_layers(classifier: Classifier) -> dict[Layer, bool]:
+    """List the layers as `list_layers` does, and say of each whether the logits depend on what it gave."""
     blank = classifier.mean.new_zeros(1, classifier.channels, *classifier.size)
     trace = PassTrace(blank)
     seen: dict[str, tuple[str, tuple[int, ...], Seen]] = {}
@@ -162,7 +163,7 @@ def choose_layers(classifier: Classifier, wanted: str | Sequence[str], argument:
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     if not names:
         raise ParameterError(f"`{argument}` must have at least one entry.")
-    known = _list_used(classifier)
+    known = list_used_layers(classifier)
     if not any(layer.spatial for layer in known):
         raise ModelError(
             "No layer of this model gives an output (n, units, height, width), or tokens on a grid, with more than one "

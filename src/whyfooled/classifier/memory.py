@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier.classifier import Classifier
+from whyfooled.classifier.workers import are_large
 
 MOST_ON_CPU, MOST_ON_GPU = 8, 64
 SHARE = 0.25
@@ -19,8 +20,13 @@ COPIES = 4
 
 
 def batch_size_for(classifier: Classifier) -> int:
-    """Choose how many images to work on together: as many as fit; on a CPU not more than its caches are good for."""
+    """Choose how many images to work on together: as many as fit; on a CPU one that is large, or a few small ones.
+
+    More would be no quicker there, and a large image's digits would depend on its company.
+    """
     on_gpu = classifier.device.type == "cuda"
+    if not on_gpu and are_large(classifier.size):
+        return 1
     needed = COPIES * max(1, measure_forward_memory(classifier))
     fitting = int(SHARE * _find_free_memory(classifier.device) // needed)
     return max(1, min(fitting, MOST_ON_GPU if on_gpu else MOST_ON_CPU))

@@ -47,6 +47,10 @@ Figures = Annotated[
     str | None,
     typer.Option(help="Write every picture and panel once more, one a file, for a paper: pdf, svg or png."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Over how many cores the work is shared out, all if left out; the results do not depend on it."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
 
 

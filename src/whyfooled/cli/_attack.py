@@ -13,6 +13,7 @@ from whyfooled.cli._app import (
     Quiet,
     Seed,
     Steps,
+    Workers,
     app,
     interruptible,
     output_option,
@@ -54,6 +55,7 @@ def attack(
     batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
     device: Device = "cpu",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
     show: Annotated[bool, typer.Option("--list", help="Describe all attacks and their parameters, and stop.")] = False,
 ) -> None:
@@ -67,6 +69,7 @@ def attack(
         raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
 
     from whyfooled.attacks.many import TABLE_FILE, attack_files
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.images import photographs_in
     from whyfooled.registry import parse, with_seed
 
@@ -74,7 +77,7 @@ def attack(
     made = with_seed(parse("attacks", method, overrides), seed)
     files = photographs_in(images)
     truth = label if labels is None else _read_one_label_each(labels)
-    with plain_warnings(), show_attack(quiet) as progress:
+    with plain_warnings(), one_thread(workers), show_attack(quiet) as progress:
         _, errors = attack_files(
             model.load(device, seed),
             files,

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Quiet, Seed, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import (
+    Quiet,
+    Seed,
+    Workers,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+)
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
@@ -56,10 +64,12 @@ def dissect(
     model: ModelOptions = LITE0,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
-        int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
+        int | None,
+        typer.Option(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
     device: Device = "auto",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
     show: Annotated[bool, typer.Option("--list", help="Describe all kinds of annotated images, and stop.")] = False,
 ) -> None:
@@ -73,6 +83,7 @@ def dissect(
 
     from dataclasses import replace
 
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.layers import LAST_STAGE
     from whyfooled.images import output_folder
     from whyfooled.tensors.randomness import choose
@@ -80,7 +91,7 @@ def dissect(
     from whyfooled.units import dissection_summary, open_concepts
     from whyfooled.units.dissection.page import write_files, write_summary
 
-    with output_folder(output) as staging, plain_warnings():
+    with output_folder(output) as staging, plain_warnings(), one_thread(workers):
         annotated = open_concepts(concepts, colours)
         if count is not None:
             annotated = annotated.only(choose(len(annotated), count, seed))

@@ -17,6 +17,7 @@ from whyfooled.cli._app import (
     RegionNames,
     Seed,
     Steps,
+    Workers,
     app,
     check_figures,
     interruptible,
@@ -66,6 +67,10 @@ def explain(
         str | None,
         typer.Option(help="The true class (name or index); what the model sees in the clean image if left out."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A CSV file with the columns file and label: what each of several photographs shows."),
+    ] = None,
     count: Annotated[
         int | None, typer.Option(help="How many of several photographs to draw at random; all if left out.")
     ] = None,
@@ -91,6 +96,15 @@ def explain(
         Path | None,
         typer.Option(help="The folder of a dissection of this model: see what the attack does to hidden units."),
     ] = None,
+    checks: Annotated[
+        bool | None,
+        typer.Option(
+            "--checks/--no-checks",
+            help="See what each map stands (noise, other seeds) and depends on (the weights); --checks runs an attack "
+            "with a seed once more.",
+            show_default="where it takes little",
+        ),
+    ] = None,
     regions: Annotated[
         Path | None,
         typer.Option(
@@ -107,6 +121,7 @@ def explain(
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     device: Device = "cpu",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack photographs and explain why the classifier is fooled: a report, pictures, numbers, tensors of each.
@@ -128,11 +143,14 @@ def explain(
             raise bad_parameter(option, "is about the regions of --regions", "no --regions")
     if attack_in is not None and adversarial is not None:
         raise bad_parameter("--attack-in", "is for an attack that is run here", "--adversarial", "Give one.")
+    if label is not None and labels is not None:
+        raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
     if resize and trust is None:
         raise bad_parameter("--resize", "is for the perturbation of --trust", "no --trust")
 
     from dataclasses import replace
 
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.zoo import RANDOM
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.of_image import make_methods
@@ -157,7 +175,7 @@ def explain(
             if value is not None:
                 raise bad_parameter(option, "belongs to one photograph", f"{value} for several", "Give one photograph.")
         photographs_in(images)
-        with plain_warnings():
+        with plain_warnings(), one_thread(workers):
             _explain_many(
                 images,
                 output,
@@ -167,19 +185,23 @@ def explain(
                 trust=trust,
                 attack=parse("attacks", attack or "cw", overrides),
                 label=label,
+                labels=labels,
                 target=target,
                 methods=chosen,
                 units=units,
+                checks=checks,
                 figures=figures,
                 count=count,
                 seed=seed,
                 about={"weights": model.weights},
             )
         return
-    if count is not None:
-        raise bad_parameter("--count", "is for several photographs, or folders of them", count)
+    several: dict[str, object] = {"--count": count, "--labels": labels}
+    for option, setting in several.items():
+        if setting is not None:
+            raise bad_parameter(option, "is for several photographs, or folders of them", setting)
 
-    with output_folder(output) as staging, plain_warnings():
+    with output_folder(output) as staging, plain_warnings(), one_thread(workers):
         made: Any = None if adversarial is not None else parse("attacks", attack or "cw", overrides)
         universal = None if trust is None else UniversalPerturbation.load(trust)
         photograph: Any = image
@@ -207,6 +229,7 @@ def explain(
                 regions=regions,
                 names=names,
                 attack_in=attack_in,
+                checks=checks,
                 seed=seed,
                 progress=progress,
             )
@@ -246,7 +269,14 @@ def _explain_many(
         classifier = load()
         resized = UniversalPerturbation.load(trust).resized(classifier.size) if trust is not None and resize else trust
         table = explain_files(
-            classifier, images, output, trust=resized, command=write_command(), report=progress, **more
+            classifier,
+            images,
+            output,
+            trust=resized,
+            command=write_command(),
+            notes=[_UNTRAINED] if more["about"]["weights"] == RANDOM else [],
+            report=progress,
+            **more,
         )
     if not quiet:
         rows = [{str(key): value for key, value in row.dropna().items()} for _, row in table.iterrows()]

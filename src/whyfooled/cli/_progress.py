@@ -21,16 +21,37 @@ def _line_sayer(quiet: bool) -> Callable[[str], None]:
         nonlocal last
         if line != last and not quiet and not sys.stderr.isatty():
             print(line, file=sys.stderr, flush=True)
-        last = line
+        # An estimate stands between two lines that may be the same.
+        last = last if line.endswith(" left") else line
 
     return say
+
+
+_WORTH = 5.0
+"""Seconds that work must have taken before it is said, once, how long the rest takes: short work is over by then."""
+
+
+def _estimator() -> Callable[[str, float, float], str]:
+    """Make what estimates, once for each kind of work, how long the rest takes, from what was done since it began."""
+    began: dict[str, tuple[float, float]] = {}
+    estimated: set[str] = set()
+
+    def estimate(doing: str, done: float, total: float) -> str:
+        moment, first = began.setdefault(doing, (time.perf_counter(), done))
+        elapsed = time.perf_counter() - moment
+        if doing in estimated or elapsed < _WORTH or not first < done < total:
+            return ""
+        estimated.add(doing)
+        return f"{doing}: about {_write_duration(elapsed * (total - done) / (done - first))} left"
+
+    return estimate
 
 
 @contextmanager
 def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar for each stage, or a line when it is over: a mistake that it meets is to be the only thing said."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (
@@ -38,10 +59,12 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
     tasks: dict[str, Any] = {}
-    say = _line_sayer(quiet)
+    say, estimate = _line_sayer(quiet), _estimator()
     began: dict[str, float] = {}
 
     def say_how_long() -> None:
@@ -53,6 +76,9 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
         if doing not in began:
             say_how_long()
             began[doing] = time.perf_counter()
+        left = estimate(doing, done, total)
+        if left:
+            say(left)
         bars.start()
         if doing not in tasks:
             tasks[doing] = bars.add_task(doing, total=total)
@@ -100,7 +126,7 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
-        say = _line_sayer(quiet)
+        say, estimate = _line_sayer(quiet), _estimator()
         finished = 0
 
         def show(standing: Any) -> None:
@@ -108,13 +134,16 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
             text = f"{int(standing.done)} of {standing.total}"
             if standing.attacked:
                 text += f", {standing.fooled / standing.attacked:.0%} fooled"
-            if standing.median_l2 is not None:
-                text += f", median l2 {standing.median_l2:.3g}"
+            if standing.median_norm is not None:
+                text += f", median {standing.norm} {standing.median_norm:.3g}"
             if standing.doing:
                 text += f"; in work: {standing.doing}"
             if standing.doing or standing.finished > finished:
                 finished = standing.finished
                 say(text)
+            left = estimate("attack", standing.done, standing.total)
+            if left:
+                say(left)
             bar.update(task, completed=standing.done, total=standing.total, description=text)
 
         yield show
@@ -162,7 +191,7 @@ def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
-        say = _line_sayer(quiet)
+        say, estimate = _line_sayer(quiet), _estimator()
         shards = 0
 
         def show(progress: Any) -> None:
@@ -170,7 +199,13 @@ def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
             text = f"{progress.done} of {progress.total} images"
             if progress.doing:
                 numbered = _NUMBERED.fullmatch(progress.doing)
-                say(numbered[1] if numbered else progress.doing)
+                doing = numbered[1] if numbered else progress.doing
+                say(doing)
+                before, steps = (int(numbered[2]) - 1, int(numbered[3])) if numbered else (0, 1)
+                # Of numbered steps, each as long as the others.
+                left = estimate(doing, before + progress.done / max(1, progress.total), steps)
+                if left:
+                    say(left)
                 text = f"{progress.doing}: {text}"
             if progress.rate:
                 left = (progress.total - progress.done) / progress.rate

@@ -10,6 +10,7 @@ import typer
 from whyfooled.cli._app import (
     Quiet,
     Seed,
+    Workers,
     app,
     interruptible,
     output_option,
@@ -56,12 +57,11 @@ def study(
         str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images measured together; as many as fit into memory if left out.")
+        int | None,
+        typer.Option(help="Images measured together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
     shard_size: Annotated[int, typer.Option(help="Images in a shard, the unit of resuming.")] = 16,
-    threads: Annotated[
-        int | None, typer.Option(help="Cores that a worker computes with; all of this machine's if left out.")
-    ] = None,
+    workers: Workers = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")] = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -101,7 +101,7 @@ def study(
             seed=seed,
             batch_size=batch_size,
             shard_size=shard_size,
-            threads=threads,
+            workers=workers,
             keep_maps=maps,
             engine=engine,
             address=address,

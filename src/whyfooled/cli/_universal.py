@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Quiet, Seed, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import (
+    Quiet,
+    Seed,
+    Workers,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+)
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_fit
@@ -33,7 +41,8 @@ Labels = Annotated[
 ]
 Count = Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Images worked on together; as many as fit into memory if left out.")
+    int | None,
+    typer.Option(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")]
 
@@ -68,9 +77,7 @@ def fit(
         str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")
     ] = None,
     batch_size: BatchSize = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Cores that a worker computes with; all of this machine's if left out.")
-    ] = None,
+    workers: Workers = None,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -108,7 +115,7 @@ def fit(
             batch_size=batch_size,
             engine=engine,
             address=address,
-            threads=threads,
+            workers=workers,
             progress=progress,
         )
         perturbation.save(output)

@@ -37,20 +37,41 @@ class SummaryTable:
 
     def whole_caption(self) -> str:
         """Return the caption, with what stands in brackets and of how many images, where there are intervals."""
-        counts = [cell.count for row in self.rows for cell in row if isinstance(cell, Interval)]
-        if not counts:
+        return f"{self.counted_caption()} {BRACKETS}" if self.has_intervals else self.caption
+
+    def counted_caption(self) -> str:
+        """Return the caption, with of how many images the means are, where there are any."""
+        if not self.has_intervals:
             return self.caption
-        return (
-            f"{self.caption} In brackets: 95 % intervals over images (bootstrap; of shares of images, Wilson's); at "
-            f"most {max(counts)} images."
-        )
+        counts = sorted({cell.count for row in self.rows for cell in row if isinstance(cell, Interval) and cell.count})
+        if len(counts) < 2:
+            return f"{self.caption} Of {counts[0] if counts else 0} images."
+        return f"{self.caption} Of {counts[0]} to {counts[-1]} images: n, where a column's rows differ in it."
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there is a mean with its interval."""
+        return any(isinstance(cell, Interval) for row in self.rows for cell in row)
 
     def texts(self) -> list[list[str]]:
-        """Return the cells as text."""
-        return [
-            [_text(cell, heading in self.signed) for heading, cell in zip(self.columns, row, strict=True)]
-            for row in self.rows
+        """Return the cells as text; means of a column that are of different numbers of images, with the number."""
+        columns = [[row[place] for row in self.rows] for place in range(len(self.columns))]
+        written = [
+            _write_column(cells, heading in self.signed) for heading, cells in zip(self.columns, columns, strict=True)
         ]
+        return [[column[place] for column in written] for place in range(len(self.rows))]
+
+
+BRACKETS = "In brackets: 95 % intervals over images (bootstrap; of shares of images, Wilson's)."
+
+
+def _write_column(cells: Sequence[Cell], signed: bool) -> list[str]:
+    counts = [cell.count if isinstance(cell, Interval) else 0 for cell in cells]
+    differ = len({count for count in counts if count}) > 1
+    return [
+        f"{_text(cell, signed)} (n = {count})" if differ and count else _text(cell, signed)
+        for cell, count in zip(cells, counts, strict=True)
+    ]
 
 
 @final
@@ -76,8 +97,9 @@ class Summary:
         for table in self.tables:
             lines = [table.columns, ["---"] * len(table.columns), *table.texts()]
             body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-            text += f"\n\n{table.whole_caption()}\n\n{body}"
-        return text + "\n"
+            text += f"\n\n{table.counted_caption()}\n\n{body}"
+        brackets = f"\n\n{BRACKETS}" if any(table.has_intervals for table in self.tables) else ""
+        return f"{text}{brackets}\n"
 
     def latex(self, label: str, remarks: Sequence[str] = ()) -> str:
         """Write its tables in LaTeX, for the packages booktabs and graphicx; the sentences are comments."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -20,7 +21,7 @@ from whyfooled.classifier.passes import Passes
 from whyfooled.errors import bad_parameter, hearing
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
-from whyfooled.registry import describe, parse, with_seed
+from whyfooled.registry import describe, parse, with_next_seed, with_seed
 from whyfooled.running.provenance import Stages, versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.types import Image, Images, Outcome, Progress, silent
@@ -42,6 +43,8 @@ class Case:
     outcome: Outcome
     parameters: dict[str, Any]
     notes: tuple[str, ...]
+    rerun: Callable[[], AttackResult] | None = None
+    """Attacks the image again with the attack's next seed; None where it was not attacked here, or has no seed."""
 
 
 class Fields(TypedDict):
@@ -107,7 +110,6 @@ def collect_fields(
                 "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
                 **case.parameters,
                 **parameters,
-                "threads": torch.get_num_threads(),
                 "digests": {"clean image": content_digest(case.clean[0]), "model": classifier.digest()},
                 "versions": versions(),
             }
@@ -225,6 +227,7 @@ def make_case(
         "label": classifier.class_name(true) if label is not None else None,
         "target": None if aim is None else classifier.class_name(aim),
     }
+    rerun = None
     if adversarial is not None:
         result = AttackResult.from_images(classifier, clean, _read_made_elsewhere(classifier, adversarial), goal)
         given["adversarial"] = str(adversarial) if isinstance(adversarial, (str, Path)) else "given as a tensor"
@@ -236,7 +239,9 @@ def make_case(
         result = run_attack(chosen, classifier, clean, goal, mask=mask, progress=progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
         given["attack_parameters"] = _describe_parameters(chosen)
-    return _build_case(classifier, result, true, aim, given)
+        if with_next_seed(chosen) != chosen:
+            rerun = partial(run_attack, with_next_seed(chosen), classifier, clean, goal, mask=mask)
+    return replace(_build_case(classifier, result, true, aim, given), rerun=rerun)
 
 
 def _build_case(

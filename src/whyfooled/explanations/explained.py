@@ -14,6 +14,7 @@ from whyfooled.perturbation.by_chance import FooledByChance
 from whyfooled.perturbation.effect import Effect
 from whyfooled.perturbation.named_effect import NamedEffect
 from whyfooled.saliency.evidence import Evidence
+from whyfooled.saliency.map_checks import MapChecks
 from whyfooled.saliency.recovery import RecoveryCurves
 from whyfooled.types import Image, Outcome
 from whyfooled.units import UnitChanges
@@ -61,6 +62,8 @@ class Explained(ABC):
         How much the clean image's maps change under a universal perturbation.
     units
         What the attack does to the units of dissected layers.
+    checks
+        What each method's maps stand, and depend on.
     """
 
     clean: Image
@@ -83,6 +86,7 @@ class Explained(ABC):
     named: NamedEffect | None = None
     trust: Trust | None = None
     units: UnitChanges | None = None
+    checks: MapChecks | None = None
 
     kind: ClassVar[str]
     """What the file of its numbers is called."""

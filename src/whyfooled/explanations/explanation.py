@@ -59,7 +59,7 @@ class Explanation(_Reported):
 
     In a notebook it shows the report; `save` writes everything to a folder. It has the sections ``headline``,
     ``evidence`` and ``recovery``; ``effect`` unless nothing was attacked; ``trust`` if a universal perturbation was
-    given, and ``units`` if a dissection was.
+    given, ``units`` if a dissection was, and ``checks`` where they were asked for or take little.
     """
 
     headline: Evidence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, final
 
 import pandas as pd
@@ -13,7 +13,9 @@ import pandas as pd
 from whyfooled._version import __version__
 from whyfooled.attacks.adversaries import find_name_fault
 from whyfooled.classifier import Classifier
-from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError
+from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.workers import share_out
+from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError, bad_parameter
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.of_image import explain, make_methods, open_universal
@@ -36,6 +38,7 @@ from whyfooled.running.kept import (
 from whyfooled.running.provenance import versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.running.runs import claim, digest_run
+from whyfooled.sources import match_labels, read_labels
 from whyfooled.tensors.randomness import choose
 from whyfooled.types import Progress
 from whyfooled.units import Dissection
@@ -92,6 +95,7 @@ class ExplainStanding:
     doing: str = ""
 
 
+@one_thread()
 def explain_files(
     classifier: Classifier,
     images: Sequence[str | Path],
@@ -99,15 +103,18 @@ def explain_files(
     *,
     attack: Any = None,
     label: str | int | None = None,
+    labels: str | Path | None = None,
     target: str | int | None = None,
     methods: Sequence[Any] | None = None,
     trust: UniversalPerturbation | str | Path | None = None,
     units: Dissection | str | Path | None = None,
+    checks: bool | None = None,
     figures: Literal["pdf", "svg", "png"] | None = None,
     count: int | None = None,
     seed: int = 0,
     about: Mapping[str, Any] | None = None,
     command: str | None = None,
+    notes: Sequence[str] = (),
     report: Callable[[ExplainStanding], None] = lambda standing: None,
 ) -> pd.DataFrame:
     """Explain photographs: a report of each, as `explain` makes it, and an index of them all.
@@ -125,10 +132,12 @@ def explain_files(
     folder
         Where to write: ``index.html``, ``index.csv`` and, for each photograph, a folder of its name (its path below the
         folder that all have in common) with what `Explanation.save` writes.
-    attack, methods, trust, units, seed
+    attack, methods, trust, units, checks, seed
         As for `explain`.
     label
         The true class of all (name or index); what the classifier sees in each if None.
+    labels
+        A CSV file with the columns ``file`` and ``label``, for photographs of several classes; in place of `label`.
     target
         The class that is to be reached with all; any wrong one if None.
     figures
@@ -139,6 +148,8 @@ def explain_files(
         What else makes a run another run, such as the model's weights.
     command
         The command that does it again, for the reports to show.
+    notes
+        What readers of every report should know first, such as that the model is untrained.
     report
         Called as the run goes on.
 
@@ -163,20 +174,24 @@ def explain_files(
     for name, value in {"label": label, "target": target}.items():
         if value is not None:
             classifier.class_index(value, classifier.class_count(), name)
+    if label is not None and labels is not None:
+        raise bad_parameter("labels", "take the place of `label`", labels, "Give one.")
     universal = open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     files = _list_photographs(images, folder, count, seed)
+    true = dict.fromkeys(files, label) if labels is None else _read_true_classes(classifier, Path(labels), files)
     run = hide_all_folders(
         {
             "version": __version__,
             "model": classifier.name,
             "model_digest": classifier.digest(),
             "attack": describe_value(choose_attack(attack, seed)),
-            "label": label,
+            "label": label if labels is None else true,
             "target": target,
             "methods": None if methods is None else [describe_value(method) for method in make_methods(methods, seed)],
             "trust": None if universal is None else digest_content(universal.delta.cpu().numpy().tobytes()),
             "units": None if dissection is None else digest_content(dissection.to_frame().to_csv().encode()),
+            "checks": checks,
             "figures": figures,
             "count": count,
             "seed": seed,
@@ -192,20 +207,22 @@ def explain_files(
             classifier,
             files[name],
             attack=attack,
-            label=label,
+            label=true[name],
             target=target,
             methods=methods,
             trust=universal,
             units=dissection,
+            checks=checks,
             seed=seed,
             progress=progress,
         )
         added = {**named, "image": name, **({} if command is None else {"command": command})}
+        explanation = replace(explanation, notes=(*notes, *explanation.notes))
         return replace(explanation, parameters={**explanation.parameters, **hide_all_folders(added)})
 
     place = _Place(folder, run, figures)
     with claim(folder / RUN_FILE, _RUN, run, results=lambda: _list_runs(folder)):
-        entries = _explain_missing(files, explain_one, place, report)
+        entries = _explain_missing(classifier, files, explain_one, place, report)
         _check_some_explained(entries)
         return _write_index(place, entries)
 
@@ -228,6 +245,20 @@ def _list_photographs(images: Sequence[str | Path], folder: Path, count: int | N
     return {name: root / name for name in chosen}
 
 
+def _read_true_classes(classifier: Classifier, path: Path, files: Mapping[str, Path]) -> dict[str, str | int | None]:
+    """Read what each photograph shows; there must be one class for each."""
+    name, first = next(iter(files.items()))
+    root = first.parents[len(Path(name).parts) - 1]
+    matched = match_labels(read_labels(path, "labels"), root, list(files))
+    several = next((name for name, shown in zip(files, matched, strict=True) if len(shown) > 1), None)
+    if several is not None:
+        raise bad_parameter("labels", "must have one label for each photograph", f"several for {several}")
+    count = classifier.class_count()
+    for (shown,) in matched:
+        classifier.class_index(shown, count, "labels")
+    return {name: shown for name, (shown,) in zip(files, matched, strict=True)}
+
+
 @dataclass(frozen=True)
 class _Place:
     """The folder that reports go to, the run that they belong to, and how figures are written once more."""
@@ -238,59 +269,66 @@ class _Place:
 
 
 def _explain_missing(
+    classifier: Classifier,
     files: Mapping[str, Path],
     explain_one: Callable[[str, Progress], Explanation],
     place: _Place,
     report: Callable[[ExplainStanding], None],
 ) -> list[IndexEntry]:
-    """Explain the photographs that are not finished; return the entries of all, in order."""
+    """Explain the photographs that are not finished, one on each worker; return the entries of all, in order."""
     contents = {name: digest_file(path) for name, path in files.items()}
     kept = {name: _read_entry(place, name, contents[name]) for name in files}
     entries = {name: entry for name, entry in kept.items() if entry is not None}
     report(ExplainStanding(len(entries), len(files)))
-    for name in files:
-        if name in entries:
-            continue
+    telling = Lock()
 
+    def attempt(name: str) -> Explanation | WhyfooledError:
+        fault = _find_fault(place.folder, name)
+        if fault:
+            return _FaultyName(fault)
+
+        def say(step: int, steps: int, doing: str) -> None:
+            with telling:
+                report(ExplainStanding(len(entries), len(files), name, doing=doing))
+
+        try:
+            return explain_one(name, say)
+        except OutputError:
+            raise
+        except WhyfooledError as error:
+            return error
+
+    missing = [name for name in files if name not in entries]
+    for name, made in zip(missing, share_out(classifier, attempt, missing), strict=True):
         works = any(not entry.row.get("error") for entry in entries.values())
-        say = _stage_sayer(report, ExplainStanding(len(entries), len(files), name))
-        entry = _finish_photograph(name, partial(explain_one, name, say), place, contents[name], works)
+        # What works on no photograph is to be said at once, and not after an attack on each.
+        if isinstance(made, MethodError) and not works:
+            raise made
+        entry = _finish_photograph(name, made, place, contents[name])
         entries[name] = entry
         finished = [entries[other] for other in files if other in entries]
         if len(finished) < len(files):
             _write_page(place, finished)
-        report(ExplainStanding(len(entries), len(files), name, _say_outcome(entry)))
+        with telling:
+            report(ExplainStanding(len(entries), len(files), name, _say_outcome(entry)))
     return [entries[name] for name in files]
 
 
-def _stage_sayer(report: Callable[[ExplainStanding], None], standing: ExplainStanding) -> Progress:
-    return lambda step, steps, doing: report(replace(standing, doing=doing))
+class _FaultyName(WhyfooledError):
+    """A photograph cannot have a folder of its name."""
 
 
-def _finish_photograph(
-    name: str, explain_it: Callable[[], Explanation], place: _Place, content: str, works: bool
-) -> IndexEntry:
-    """Explain a photograph and write its report, or why there is none; `works` if the methods do on others."""
-    fault = _find_fault(place.folder, name)
-    if fault:
+def _finish_photograph(name: str, made: Explanation | WhyfooledError, place: _Place, content: str) -> IndexEntry:
+    """Write the report of a photograph, or why there is none."""
+    if isinstance(made, _FaultyName):
         # Nothing can be kept of it, and finding it out costs nothing.
-        return make_failed_entry(storable_text(name), fault)
-    explanation, reason = None, ""
-    try:
-        explanation = explain_it()
-    except OutputError:
-        raise
-    except WhyfooledError as error:
-        # What works on no photograph is to be said at once, and not after an attack on each.
-        if isinstance(error, MethodError) and not works:
-            raise
-        reason = hide_folders(str(error))
+        return make_failed_entry(storable_text(name), str(made))
     with output_folder(place.folder / name, _REPORT, ("*.html", ENTRY_FILE)) as staging:
-        if explanation is None:
-            entry = make_failed_entry(name, reason)
+        if isinstance(made, WhyfooledError):
+            entry = make_failed_entry(name, hide_folders(str(made)))
         else:
-            write_files(explanation, staging, place.figures)
-            entry = make_entry(name, explanation, explanation.to_dict())
+            write_files(made, staging, place.figures)
+            entry = make_entry(name, made, made.to_dict())
         written = {path.relative_to(staging).as_posix(): digest_file(path) for path in _list_files(staging)}
         record = {
             "photograph": content,

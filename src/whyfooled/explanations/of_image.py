@@ -11,7 +11,11 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, ParameterError, bad_parameter, hearing
+from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.folding import Quickened, quicken
+from whyfooled.classifier.passes import Passes
+from whyfooled.classifier.workers import share_out
+from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing
 from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
@@ -22,6 +26,7 @@ from whyfooled.registry import EVERY, describe, make_every, parse, title, with_s
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.evidence import Evidence
+from whyfooled.saliency.map_checks import MAPS_CHECKED, MapChecks, check_maps
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.saliency.recovery import (
     BATCH_SIZE,
@@ -29,6 +34,7 @@ from whyfooled.saliency.recovery import (
     SHIFTED,
     SIZE,
     VERDICT_FILL,
+    RecoveryCurve,
     RecoveryCurves,
     random_maps,
     recovery_curve,
@@ -49,6 +55,7 @@ SHIFTS = 19
 report's verdict rests on, and what beats them all does so by chance once in twenty-five times. [ours]"""
 
 
+@one_thread()
 def explain(
     classifier: Classifier,
     image: str | Path | PILImage.Image | Images,
@@ -63,6 +70,7 @@ def explain(
     regions: str | Path | Tensor | None = None,
     names: str | Path | None = None,
     attack_in: str | None = None,
+    checks: bool | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -101,6 +109,10 @@ def explain(
         ``name``.
     attack_in
         The name of the region in which alone the attack may act.
+    checks
+        Whether to see what each map stands (noise of the attack's size, another seed) and what it depends on (the
+        weights, at random); if None, where that takes at most a fifth of the other passes, and without another run of
+        the attack. It takes about 10 maps more of every method shown.
     seed
         Seed of everything random.
     progress
@@ -149,18 +161,20 @@ def explain(
                 seed=seed,
                 progress=progress,
             )
+        quick = _quicken(classifier, case, stages)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
-        effect = _find_effect(classifier, case, stages)
+        effect = _find_effect(classifier, case, quick.classifier, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
-        recovery = _measure_recovery(classifier, case, [headline, *evidence], seed, stages)
+        recovery = _measure_recovery(quick.classifier, case, [headline, *evidence], seed, stages)
         trusted = (
             None
             if universal is None
             else _find_trust(classifier, case, universal, [method for method, _ in shown], image, seed, stages)
         )
+        checked, doubts = _check_maps(classifier, case, [method for method, _ in shown], trusted, checks, seed, stages)
     parts = (part for part in (effect, changes, trusted) if part is not None)
     fields = collect_fields(
         classifier,
@@ -168,13 +182,14 @@ def explain(
         stages,
         by_chance=by_chance,
         image=image,
-        notes=[*remarks, *(note for part in parts for note in part.notes), *heard],
+        notes=[*remarks, *doubts, *(note for part in parts for note in part.notes), *heard],
         parameters={
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
             **describe_named(regions, names, attack_in),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
+            "regions and recovery": quick.said,
             "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
         },
     )
@@ -187,6 +202,7 @@ def explain(
         named=named,
         trust=trusted,
         units=changes,
+        checks=checked,
     )
 
 
@@ -215,7 +231,7 @@ def _compute_evidence(
             stages.progress(done, len(others) + 1, "saliency maps")
             if isinstance(maps, MethodError):
                 if must_work and method in chosen:
-                    raise maps
+                    raise MethodError(f"{title(method)} does not work on this model. {maps}") from maps
                 notes.append(_say_why_skipped(method, maps, first))
                 if method != first:
                     continue
@@ -257,11 +273,21 @@ def _say_why_skipped(method: Any, error: MethodError, first: Any) -> str:
     return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
-def _find_effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
+def _quicken(classifier: Classifier, case: Case, stages: Stages) -> Quickened:
+    """Make what evaluates regions and recovery, many times over, and count what it takes to make sure of it."""
+    with stages.stage("copy"):
+        quick = quicken(classifier, case.clean)
+    stages.passes["copy"] = Passes(quick.forwards)
+    stages.count_too(quick.classifier)
+    return quick
+
+
+def _find_effect(classifier: Classifier, case: Case, quick: Classifier, stages: Stages) -> Effect | None:
     if torch.equal(case.clean, case.adversarial):
         return None
     with stages.stage("regions"):
-        return find_effect(classifier, case.clean, case.adversarial, case.true, case.wrong, progress=stages.progress)
+        pair = case.clean, case.adversarial, case.true, case.wrong
+        return find_effect(classifier, *pair, quick=quick, progress=stages.progress)
 
 
 def _find_unit_changes(
@@ -320,6 +346,57 @@ def _find_trust(
         )
 
 
+MOST_FOR_CHECKS = 0.2
+"""Which share of the other passes checks of the maps may take where they were not asked for. [ours]"""
+
+
+def _check_maps(
+    classifier: Classifier,
+    case: Case,
+    methods: list[Any],
+    trusted: Trust | None,
+    checks: bool | None,
+    seed: int,
+    stages: Stages,
+) -> tuple[MapChecks | None, list[str]]:
+    """Check the maps, if that was asked for or takes little; the list says why not, where the model is no model for it.
+
+    What the attack made of the image with another seed is compared too where checks were asked for.
+    """
+    if checks is False or (checks is None and not _take_little(stages)):
+        return None, []
+    with stages.stage("map checks"):
+        again = case.rerun().attempted if checks and case.rerun is not None else None
+        try:
+            checked = check_maps(
+                classifier,
+                methods,
+                case.clean,
+                case.adversarial,
+                case.true,
+                case.wrong,
+                again=again,
+                universal=None if trusted is None else case.clean + trusted.delta.to(case.clean),
+                seed=seed,
+                progress=stages.progress,
+            )
+        except (MethodError, ModelError) as error:
+            if checks:
+                raise
+            return None, [f"What the maps stand, and depend on, is not shown. {error}"]
+    stages.passes["map checks"].forwards += checked.passes.forwards
+    stages.passes["map checks"].backwards += checked.passes.backwards
+    return checked, []
+
+
+def _take_little(stages: Stages) -> bool:
+    """Tell whether checks of the maps take few passes beside all others."""
+    maps = stages.passes["saliency"]
+    whole = sum(passes.forwards + passes.backwards for passes in stages.passes.values())
+    # The maps were those of two images.
+    return MAPS_CHECKED / 2 * (maps.forwards + maps.backwards) <= MOST_FOR_CHECKS * whole
+
+
 def _measure_recovery(
     classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: Stages
 ) -> list[RecoveryCurves]:
@@ -335,17 +412,23 @@ def _measure_recovery(
     orders.append((SHIFTED, True, [VERDICT_FILL], [shifted_maps(first, image, SHIFTS, seed)]))
     orders.append((RANDOM, True, FILLS, [random_maps(image, seed + number) for number in range(RANDOM_ORDERS)]))
     true = torch.tensor([case.true], device=image.device)
-    recovery = []
+    stacked = {name: torch.cat(maps) for name, _, _, maps in orders}
+    pieces = [
+        (name, fill, number) for name, _, fills, _ in orders for fill in fills for number in range(len(stacked[name]))
+    ]
+
+    def measure_curve(piece: tuple[str, Fill, int]) -> RecoveryCurve:
+        name, fill, number = piece
+        return recovery_curve(classifier, image, true, stacked[name][number, None], fill=fill, seed=seed)
+
+    measured: dict[tuple[str, str], list[RecoveryCurve]] = {}
     with stages.stage("recovery"):
-        for done, (name, control, fills, maps) in enumerate(orders):
-            stages.progress(done, len(orders), "recovery")
-            stacked = torch.cat(maps)
-            count = len(stacked)
-            repeated, classes = image.expand(count, -1, -1, -1), true.expand(count)
-            curves = {
-                str(fill): recovery_curve(classifier, repeated, classes, stacked, fill=fill, seed=seed)
-                for fill in fills
-            }
-            recovery.append(RecoveryCurves(name, curves, control))
-        stages.progress(len(orders), len(orders), "recovery")
-    return recovery
+        curves = zip(pieces, share_out(classifier, measure_curve, pieces), strict=True)
+        for done, ((name, fill, _), curve) in enumerate(curves):
+            stages.progress(done, len(pieces), "recovery")
+            measured.setdefault((name, fill), []).append(curve)
+        stages.progress(len(pieces), len(pieces), "recovery")
+    return [
+        RecoveryCurves(name, {str(fill): RecoveryCurve.join(measured[name, fill]) for fill in fills}, control)
+        for name, control, fills, _ in orders
+    ]

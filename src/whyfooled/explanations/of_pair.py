@@ -9,6 +9,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import bad_parameter, hearing
 from whyfooled.explanations.case import collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
@@ -24,6 +25,7 @@ from whyfooled.units import Dissection
 from whyfooled.units.changes import DRAWS, find_unit_changes, open_dissection
 
 
+@one_thread()
 def explain_perturbation(
     classifier: Classifier,
     clean: str | Path | PILImage.Image | Images,
@@ -122,6 +124,7 @@ def explain_perturbation(
     )
 
 
+@one_thread()
 def explain_units(
     classifier: Classifier,
     clean: str | Path | PILImage.Image | Images,

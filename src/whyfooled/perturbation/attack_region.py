@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import bad_parameter, one_of
 from whyfooled.perturbation.interpretability import discriminative_region
 from whyfooled.perturbation.regions import Grid, Regions
@@ -27,6 +28,7 @@ Region = Bool[Tensor, "n 1 h w"]
 _CAM, _GRID = GradCAM(), Grid()
 
 
+@one_thread()
 def attack_region(
     classifier: Classifier,
     clean: Images,

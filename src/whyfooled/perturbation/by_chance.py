@@ -8,6 +8,7 @@ from typing import final
 import torch
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.workers import share_out
 from whyfooled.errors import at_least
 from whyfooled.tensors.randomness import add_noise
 from whyfooled.types import Images
@@ -42,7 +43,7 @@ def count_fooled_by_chance(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-    batch_size: int = 6,
+    batch_size: int = 4,
 ) -> FooledByChance:
     """Count how many random perturbations, as long in ℓ2 as the attack's, change the prediction too.
 
@@ -64,5 +65,5 @@ def count_fooled_by_chance(
     at_least("draws", draws, 1)
     length = float((adversarial - clean).norm())
     noisy = torch.cat([add_noise(clean, length, seed + number) for number in range(draws)])
-    predictions = torch.cat([classifier.logits(batch).argmax(1) for batch in torch.split(noisy, batch_size)])
+    predictions = torch.cat(list(share_out(classifier, classifier.predict, torch.split(noisy, batch_size))))
     return FooledByChance(draws, int((predictions != true).sum()))

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.workers import share_out
 from whyfooled.perturbation.sensitivity import choose_batch_size
 from whyfooled.types import Image, Images
 
@@ -82,7 +83,7 @@ def find_named_effect(
     inside = torch.stack([labels == number for number in range(len(names))]).unsqueeze(1).to(clean.device)
     cleaned = torch.where(inside, clean, adversarial)
     batches = torch.split(torch.cat([adversarial, cleaned]), choose_batch_size(clean.device))
-    logits = torch.cat([classifier.logits(batch) for batch in batches]).double()
+    logits = torch.cat(list(share_out(classifier, classifier.logits, batches))).double()
     changes = (logits[:1] - logits[1:]).float().cpu()
     return NamedEffect(
         names=tuple(names),

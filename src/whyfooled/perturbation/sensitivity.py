@@ -11,8 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier.goals import check_class_vector
+from whyfooled.classifier.workers import cut_by_image, share_out
 from whyfooled.errors import ImageError, ParameterError, at_least, bad_parameter, one_of
 from whyfooled.perturbation.regions import (
     Grid,
@@ -201,6 +203,7 @@ class Sensitivity:
 _GRID = Grid()
 
 
+@one_thread()
 def sensitivity(
     classifier: Classifier,
     clean: Images,
@@ -328,21 +331,29 @@ def _exact_changes(
 ) -> Float[Tensor, "n r 2"]:
     """Evaluate every adversarial image without the perturbation in each touched region, and take the differences."""
     n = len(adversarial)
-    # First every image whole, as one without the perturbation in a region that it does not have.
-    whole = torch.stack([torch.arange(n), torch.full((n,), -1)], dim=1).to(touched.device)
-    places = torch.cat([whole, touched.nonzero()])
-    pair_logits: list[Tensor] = []
-    for start in range(0, len(places), batch_size):
-        image, region = places[start : start + batch_size].unbind(1)
+    # First the image whole, as one without the perturbation in a region that it does not have.
+    whole = touched.new_ones(n, 1)
+    places = torch.cat([whole, touched], dim=1).nonzero()
+    places[:, 1] -= 1
+
+    def compute_pair_logits(some: Tensor) -> Tensor:
+        image, region = some.unbind(1)
         inside = (labels[image] == region.view(-1, 1, 1)).unsqueeze(1)
         logits = classifier.logits(torch.where(inside, clean[image], adversarial[image]))
         check_classes(pair, logits)
-        pair_logits.append(logits.gather(1, pair[image]))
-        progress(min(start + batch_size, len(places)), len(places), "regions")
+        return logits.gather(1, pair[image])
+
+    pieces = cut_by_image(places, places[:, 0], batch_size)
+    sizes = [len(some) for some in pieces]
+    pair_logits: list[Tensor] = []
+    for done, values in enumerate(share_out(classifier, compute_pair_logits, pieces), 1):
+        pair_logits.append(values)
+        progress(sum(sizes[:done]), len(places), "regions")
     values = torch.cat(pair_logits) if pair_logits else clean.new_zeros(0, 2)
     changes = values.new_zeros(*touched.shape, 2)
-    image, region = places[n:].unbind(1)
-    changes[image, region] = values[:n][image] - values[n:]
+    is_whole = places[:, 1] < 0
+    image, region = places[~is_whole].unbind(1)
+    changes[image, region] = values[is_whole][image] - values[~is_whole]
     return changes.to(clean.dtype)
 
 

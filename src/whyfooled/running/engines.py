@@ -24,9 +24,11 @@ from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
 import torch
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
+from whyfooled.classifier.workers import share_out
 from whyfooled.classifier.zoo import find_device, load_classifier
-from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter, first_line, one_of
+from whyfooled.errors import ParameterError, WhyfooledError, at_least, first_line, one_of
 
 Task = TypeVar("Task", contravariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -104,53 +106,61 @@ class ModelRecipe:
         )
 
 
-def choose_engine(name: str, address: str | None, classifier: Classifier, threads: int) -> Engine:
-    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for less than a core."""
+def choose_engine(name: str, address: str | None, classifier: Classifier, workers: int | None) -> Engine:
+    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for no worker."""
     one_of("engine", name, ENGINES)
-    at_least("threads", threads, 1)
-    return Local(classifier, threads) if name == "local" else Ray(address, threads)
+    if workers is not None:
+        at_least("workers", workers, 1)
+    return Local(classifier, workers) if name == "local" else Ray(address, workers)
 
 
 @final
 @dataclass(frozen=True)
 class Local:
-    """Works in this process, on one shard after the other.
+    """Works in this process, on as many shards at once as there are workers; on a GPU, on one after the other.
 
     Parameters
     ----------
     classifier
         The classifier, loaded.
-    threads
-        Cores to compute with.
+    workers
+        How many there are at most; as many as the threads that PyTorch is set to if None.
     """
 
     classifier: Classifier
-    threads: int
+    workers: int | None
 
     @contextlib.contextmanager
     def start(self, work: Work[Task, Result], model: ModelRecipe, most: int) -> Iterator[Crew[Task, Result]]:
-        """Yield this process as the only worker."""
-        yield _Alone(work, self.classifier, self.threads)
+        """Yield the threads of this process."""
+        with one_thread(self.workers):
+            yield _Threads(work, self.classifier)
 
 
 @dataclass(frozen=True)
-class _Alone(Generic[Task, Result]):
+class _Threads(Generic[Task, Result]):
     work: Work[Task, Result]
     classifier: Classifier
-    threads: int
 
     def run(
         self, tasks: Mapping[int, Task], tick: Callable[[int], None] = lambda images: None
     ) -> Iterator[tuple[int, Result]]:
-        with _threads(self.threads):
-            for shard, task in tasks.items():
-                yield shard, self.work(self.classifier, task, tick)
+        telling = threading.Lock()
+
+        def tell(images: int) -> None:
+            with telling:
+                tick(images)
+
+        def do(shard: int) -> tuple[int, Result]:
+            return shard, self.work(self.classifier, tasks[shard], tell)
+
+        yield from share_out(self.classifier, do, list(tasks))
 
 
 @final
 @dataclass(frozen=True)
 class Ray:
-    """Works on a Ray cluster: one worker on each GPU, or where there is none as many as there are cores for.
+    """Works on a Ray cluster: one worker on each GPU, or where there is none on each core.
 
     Workers load the model once. A shard whose worker dies is given to another one.
 
@@ -159,18 +169,19 @@ class Ray:
     address
         The cluster's address, such as ``"10.0.0.1:6379"`` or ``"ray://10.0.0.1:10001"``; a cluster of this machine
         alone is started if None.
-    threads
-        Cores of each worker, the same as on one machine, because with another number the last digits differ.
+    workers
+        How many there are at most; as many as there are places for if None.
     """
 
     address: str | None
-    threads: int
+    workers: int | None
 
     @contextlib.contextmanager
     def start(self, work: Work[Task, Result], model: ModelRecipe, most: int) -> Iterator[Crew[Task, Result]]:
         """Yield the workers of a cluster."""
         ray = _import_ray()
-        with _connected(ray, self.address), contextlib.closing(_Crew(ray, work, model, self.threads, most)) as crew:
+        most = min(most, self.workers or most)
+        with _connected(ray, self.address), contextlib.closing(_Crew(ray, work, model, most)) as crew:
             yield crew
 
 
@@ -239,21 +250,10 @@ def _knock(address: str | None) -> None:
         socket.create_connection((match[1], int(match[2])), timeout=10).close()
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    usual = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
-
-
 class _Worker:
     """Lives on the cluster: loads the model once, works on shards."""
 
-    def __init__(self, work: Work[Any, Any], model: ModelRecipe, threads: int, gpu: bool) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, work: Work[Any, Any], model: ModelRecipe, gpu: bool) -> None:
         self.work, self.model, self.device = work, model, "cuda" if gpu else "cpu"
 
     def load(self) -> None:
@@ -262,23 +262,19 @@ class _Worker:
 
     def do(self, task: Any) -> Any:
         """Work on a shard."""
-        return self.work(self.classifier, task, lambda images: None)
+        with one_thread(1):
+            return self.work(self.classifier, task, lambda images: None)
 
 
 class _Crew(Generic[Task, Result]):
     """The workers of one run, and what each is doing."""
 
-    def __init__(self, ray: Any, work: Work[Task, Result], model: ModelRecipe, threads: int, most: int) -> None:
+    def __init__(self, ray: Any, work: Work[Task, Result], model: ModelRecipe, most: int) -> None:
         self.ray, self.work = ray, work
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-        if threads > largest:
-            raise bad_parameter(
-                "threads", f"must be at most {largest}, the cores of the cluster's largest machine", threads
-            )
-        remote = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(_Worker)
-        self.worker, self.arguments = remote, (ray.put(work), ray.put(model), threads, bool(gpus))
+        remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_Worker)
+        self.worker, self.arguments = remote, (ray.put(work), ray.put(model), bool(gpus))
         self.workers: list[Any] = []
         self.idle: list[Any] = []
         # What each pending answer is about: its worker, and the shard (None: whether the model is loaded). A worker
@@ -286,7 +282,7 @@ class _Crew(Generic[Task, Result]):
         self.pending: dict[Any, tuple[Any, int | None]] = {}
         # How many workers each shard has outlived; of None, the model.
         self.deaths: Counter[int | None] = Counter()
-        for _ in range(max(1, min(gpus or cores // threads, most))):
+        for _ in range(max(1, min(gpus or cores, most))):
             self._hire()
 
     def close(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple
 from importlib import metadata
 
 from whyfooled.classifier import Classifier
@@ -25,7 +26,7 @@ class Stages:
     """
 
     def __init__(self, classifier: Classifier, progress: Progress) -> None:
-        self.classifier = classifier
+        self.classifiers = [classifier]
         self.progress = progress
         self.seconds: dict[str, float] = {}
         self.passes: dict[str, Passes] = {}
@@ -34,10 +35,16 @@ class Stages:
     def stage(self, name: str) -> Iterator[None]:
         """Time and count what is done inside the block."""
         started = time.perf_counter()
-        with count_passes(self.classifier) as passes:
+        with ExitStack() as counting:
+            counted = [counting.enter_context(count_passes(classifier)) for classifier in self.classifiers]
             yield
         self.seconds[name] = time.perf_counter() - started
-        self.passes[name] = passes
+        self.passes[name] = Passes(*(sum(counts) for counts in zip(*map(astuple, counted), strict=True)))
+
+    def count_too(self, classifier: Classifier) -> None:
+        """Count the passes of another classifier too, in what is done from now on."""
+        if classifier not in self.classifiers:
+            self.classifiers.append(classifier)
 
 
 def versions() -> dict[str, str]:

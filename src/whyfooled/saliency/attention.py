@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.axes import Axes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import check_recording, walk
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
@@ -46,6 +47,7 @@ class AttentionRollout:
         cost="1 forward, 1 backward to the first attention for each class",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps, at least 0: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
 
@@ -82,6 +84,7 @@ class AttentionRelevance:
         cost="1 forward, 1 backward to the first attention for each class",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps, at least 0: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
 

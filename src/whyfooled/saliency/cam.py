@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import check_recording
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
@@ -49,6 +50,7 @@ class CAM:
         cost="1 forward, for all classes",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
 
@@ -95,6 +97,7 @@ class GradCAM:
         cost="1 forward, 1 partial backward (to the layer) for each class",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
 
@@ -135,6 +138,7 @@ class GradCAMPlusPlus:
         cost="1 forward, 1 partial backward (to the layer) for each class",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
 
@@ -178,6 +182,7 @@ class GuidedGradCAM:
         cost="2 forwards, 1 backward and 1 partial backward (to the layer) for each class",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
 

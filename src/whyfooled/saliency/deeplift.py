@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import check_recording
 from whyfooled.errors import MethodError, one_of
 from whyfooled.registry import Card
@@ -53,6 +54,7 @@ class DeepLIFT:
     def __post_init__(self) -> None:
         one_of("baseline", self.baseline, BASELINES)
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
         check_pairs(images, classes)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.errors import ParameterError, one_of
 from whyfooled.registry import Card
@@ -103,6 +104,7 @@ class Enhanced:
     def __post_init__(self) -> None:
         one_of("norm", self.norm, NORMS)
 
+    @one_thread()
     def __call__(
         self,
         classifier: Classifier,

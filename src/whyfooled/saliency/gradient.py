@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import class_gradients
 from whyfooled.types import Images, ManyClasses, ManyMaps
@@ -24,6 +25,7 @@ class Gradient:
         cost="1 forward, 1 backward for each class",
     )
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:
@@ -50,6 +52,7 @@ class InputXGradient:
         cost="1 forward, 1 backward for each class",
     )
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:

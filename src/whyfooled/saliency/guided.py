@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.registry import Card
 from whyfooled.saliency.backward import rules
 from whyfooled.saliency.backward.gradients import class_gradients
@@ -32,6 +33,7 @@ class Deconvnet:
         cost="1 forward, 1 backward for each class",
     )
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
         return class_gradients(classifier, images, classes, rule=rules.deconvnet)
@@ -61,6 +63,7 @@ class GuidedBackprop:
         cost="1 forward, 1 backward for each class",
     )
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:

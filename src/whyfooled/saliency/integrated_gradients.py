@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import at_least, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._baselines import BASELINES, Baseline, make_baselines
@@ -52,6 +53,7 @@ class IntegratedGradients:
         at_least("steps", self.steps, 1)
         one_of("baseline", self.baseline, BASELINES)
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import at_least, bad_parameter, one_of, positive
 from whyfooled.registry import Card
 from whyfooled.saliency._samples import chunks
@@ -77,6 +78,7 @@ class LIME:
         if not 0 <= self.ridge < float("inf"):
             raise bad_parameter("ridge", "must be a finite number, at least 0", self.ridge)
 
+    @one_thread()
     @torch.no_grad()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k)."""

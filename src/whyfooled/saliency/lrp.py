@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import MethodError, bad_parameter, one_of, warn
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import check_pairs
@@ -98,6 +99,7 @@ class LRP:
         if not 1 <= self.alpha < float("inf"):
             raise bad_parameter("alpha", "must be a finite number, 1 or more (β is alpha − 1)", self.alpha)
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
 
@@ -108,6 +110,7 @@ class LRP:
         """
         return self._explain(classifier, images, classes)[0]
 
+    @one_thread()
     def leak(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyNumbers:
         """Return (n,) or (n,k) the share of each logit that the map has not: ``1 − Σ map / logit``; 0 for a logit of 0.
 
@@ -119,6 +122,7 @@ class LRP:
         kept = maps.double().sum((-3, -2, -1))
         return torch.where(logits == 0, 0, 1 - kept / logits).to(maps.dtype)
 
+    @one_thread()
     def shares(self, classifier: Classifier, images: Images, classes: ManyClasses) -> dict[str, ManyNumbers]:
         """Return (n,) or (n,k) the shares of each logit, which sum to 1; 0 for a logit of 0.
 
@@ -228,6 +232,7 @@ class ContrastiveLRP:
             fix = "With ε in the last layer, a class and its negation have the same map."
             raise bad_parameter("base", "must be lrp(rule=alpha-beta), with other parameters or not", self.base, fix)
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps, at least 0: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import differentiate
 from whyfooled.errors import at_least, bad_parameter, one_of, positive, warn
 from whyfooled.registry import Card
@@ -91,6 +92,7 @@ class MeaningfulPerturbation:
         if not 0 <= self.jitter < 1:
             raise bad_parameter("jitter", "must be a share of the image's side, at least 0 and below 1", self.jitter)
 
+    @one_thread()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k)."""
         check_pairs(images, classes)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import at_least, bad_parameter, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._samples import chunks
@@ -86,6 +87,7 @@ class PredictionDifference:
         one_of("evidence", self.evidence, ("logit", "odds"))
         at_least("ring", self.ring, 1)
 
+    @one_thread()
     @torch.no_grad()
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k)."""

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.workers import cut_by_image, share_out
 from whyfooled.errors import ParameterError, at_least, bad_parameter, one_of
 from whyfooled.tensors.fills import FILLS, Fill, filled
 from whyfooled.tensors.randomness import image_generators, uniform
@@ -27,7 +29,7 @@ RANDOM, SHIFTED, SIZE = (
 )
 """What orders are called that come from no saliency method: any method must beat them to say anything."""
 
-BATCH_SIZE = 6
+BATCH_SIZE = 4
 """How many perturbed images are classified at once unless told otherwise: small batches stay in a CPU's caches."""
 
 VERDICT_FILL: Fill = "zero"
@@ -53,6 +55,14 @@ class RecoveryCurve:
     recovered: Bool[Tensor, "n p"]
     probability: Float[Tensor, "n p"]
 
+    @classmethod
+    def join(cls, curves: Sequence[RecoveryCurve]) -> RecoveryCurve:
+        """Put curves one after the other; they must be at the same shares."""
+        recovered, probability = (
+            torch.cat([getattr(curve, name) for curve in curves]) for name in ("recovered", "probability")
+        )
+        return cls(curves[0].fractions, recovered, probability)
+
     @property
     def mean(self) -> PerImage:
         """(n,) The share of the p points at which the true class is predicted: the curve's mean, for each image."""
@@ -71,6 +81,7 @@ class RecoveryCurve:
         )
 
 
+@one_thread()
 @torch.no_grad()
 def recovery_curve(
     classifier: Classifier,
@@ -132,7 +143,9 @@ def recovery_curve(
     filler = filled(images, fill, generators)
     counts = [round(fraction * ranks[0].numel()) for fraction in fractions]
     perturbed = torch.stack([torch.where((ranks < count).unsqueeze(1), filler, images) for count in counts], dim=1)
-    logits = torch.cat([classifier.logits(batch) for batch in torch.split(perturbed.flatten(0, 1), batch_size)])
+    numbers = torch.arange(len(images), device=images.device).repeat_interleave(len(counts))
+    pieces = cut_by_image(perturbed.flatten(0, 1), numbers, batch_size)
+    logits = torch.cat(list(share_out(classifier, classifier.logits, pieces)))
     check_classes(classes, logits)
     true = classes.long().repeat_interleave(len(counts))
     shape = (len(images), len(counts))

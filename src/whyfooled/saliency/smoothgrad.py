@@ -8,6 +8,7 @@ from typing import ClassVar, final
 import torch
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import at_least, bad_parameter, leaving_unsaid, warn
 from whyfooled.registry import Card, describe
 from whyfooled.saliency._samples import chunks, for_each_sample
@@ -56,6 +57,7 @@ class SmoothGrad:
         if not 0 <= self.noise < float("inf"):
             raise bad_parameter("noise", "must be a share of the image's value range, at least 0", self.noise)
 
+    @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
     ) -> ManyMaps:

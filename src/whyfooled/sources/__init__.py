@@ -2,7 +2,7 @@
 
 from whyfooled.images.folders import common_folder
 from whyfooled.sources._classes import class_map, mapped
-from whyfooled.sources._labels import read_labels
+from whyfooled.sources._labels import match_labels, read_labels
 from whyfooled.sources._open import SOURCES, SourceCard, open_source, takes_labels
 from whyfooled.sources._source import Reader, Sample, Source
 
@@ -15,6 +15,7 @@ __all__ = [
     "class_map",
     "common_folder",
     "mapped",
+    "match_labels",
     "open_source",
     "read_labels",
     "takes_labels",

@@ -43,6 +43,11 @@ class Sample:
     labels: tuple[int, ...]
     adversaries: Mapping[str, AttackResult] = field(default_factory=dict)
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the picture; None for a tensor, which goes in as it is."""
+        return None if isinstance(self.image, Tensor) else (self.image.height, self.image.width)
+
     def fitted(self, fit: Fit, channels: int = 3) -> Image:
         """Bring the image to a classifier's input: (c,h,w), values in [0, 1], on the CPU.
 

@@ -1,15 +1,19 @@
 """Studies: experiments over many images that end in a table, a summary and a figure."""
 
 from whyfooled.drawing.summary import Summary, SummaryTable
+from whyfooled.studies.defences.detectors import DetectorsUnderAttack
 from whyfooled.studies.effects.cam_pairs import CAMPairs
+from whyfooled.studies.effects.compare_models import CompareModels
 from whyfooled.studies.effects.effect_mix import EffectMix
 from whyfooled.studies.effects.interpretability import InterpretabilityScores
+from whyfooled.studies.effects.object_or_background import ObjectOrBackground
 from whyfooled.studies.effects.refined_attack import RefinedAttack
 from whyfooled.studies.effects.sensitivity_correlation import SensitivityCorrelation
 from whyfooled.studies.maps.attack_outcome import AttackOutcome
 from whyfooled.studies.maps.filtering_effect import FilteringEffect
 from whyfooled.studies.maps.recovery import Recovery
 from whyfooled.studies.maps.saliency_grid import SaliencyGrid
+from whyfooled.studies.maps.sanity_checks import SanityChecks
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.run.runner import Progress, StudyResult, run_study
 from whyfooled.studies.run.write import redraw
@@ -27,13 +31,17 @@ STUDIES = (
     SaliencyGrid,
     Recovery,
     AttackOutcome,
+    SanityChecks,
     SensitivityCorrelation,
     EffectMix,
     CAMPairs,
     InterpretabilityScores,
     RefinedAttack,
+    ObjectOrBackground,
+    CompareModels,
     SensitivityInterpretability,
     NeuronMasking,
+    DetectorsUnderAttack,
     UniversalDissimilarity,
     UniversalTransfer,
     UniversalGallery,
@@ -46,17 +54,21 @@ __all__ = [
     "AttackOutcome",
     "Batch",
     "CAMPairs",
+    "CompareModels",
+    "DetectorsUnderAttack",
     "EffectMix",
     "FilteringEffect",
     "FitSize",
     "InterpretabilityScores",
     "Measured",
     "NeuronMasking",
+    "ObjectOrBackground",
     "Prepared",
     "Progress",
     "Recovery",
     "RefinedAttack",
     "SaliencyGrid",
+    "SanityChecks",
     "SensitivityCorrelation",
     "SensitivityInterpretability",
     "Setting",

@@ -38,7 +38,7 @@ class Setting:
         Seed of everything random.
     batch_size
         Images worked on together.
-    engine, address, threads
+    engine, address, workers
         The engine that the work is done on, as for `whyfooled.running.engines.choose_engine`.
     progress
         Called with the images done, the images in all, and what is being done.
@@ -53,7 +53,7 @@ class Setting:
     batch_size: int
     engine: str
     address: str | None
-    threads: int
+    workers: int | None
     progress: Progress
 
 

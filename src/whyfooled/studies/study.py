@@ -41,6 +41,9 @@ class Batch:
         Seed of everything random; each image draws from its own generator, made from this and its content.
     prepared
         What the study's `Study.prepare` carries.
+    sizes
+        For each image, the height and width of its photograph before it was brought to the input size; None where it
+        was none, or that is not known.
     """
 
     names: tuple[str, ...]
@@ -49,6 +52,7 @@ class Batch:
     adversaries: Mapping[str, AttackResult] = field(default_factory=dict)
     seed: int = 0
     prepared: Any = None
+    sizes: tuple[tuple[int, int] | None, ...] = ()
 
     def true_classes(self, seen: Classes) -> Classes:
         """Return (n,) what each image shows: what is seen in it, if it has no labels or that is one, else the first.

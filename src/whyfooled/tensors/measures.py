@@ -214,10 +214,13 @@ def _scaled(maps: Tensor) -> Tensor:
 
 def mean_ranks(values: Tensor) -> Tensor:
     """Rank (n,p) values within each row from 0, equal ones by the mean of their ranks."""
-    ordered = values.sort(dim=1).values
-    below = torch.searchsorted(ordered, values, right=False)
-    not_above = torch.searchsorted(ordered, values, right=True)
-    return (below + not_above - 1).double() / 2
+    ordered, order = values.sort(dim=1)
+    place = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    differs = ordered[:, 1:] != ordered[:, :-1]
+    # Of each run of equal values, the places of the first and of the last.
+    first = torch.where(F.pad(differs, (1, 0), value=True), place, 0).cummax(1).values
+    last = torch.where(F.pad(differs, (0, 1), value=True), place, values.shape[1]).flip(1).cummin(1).values.flip(1)
+    return torch.empty_like(values, dtype=torch.float64).scatter_(1, order, (first + last).double() / 2)
 
 
 def _check_same_shape(maps: Tensor, others: Tensor) -> None:

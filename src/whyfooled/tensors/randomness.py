@@ -29,9 +29,14 @@ def image_generators(images: Images, seed: int) -> list[torch.Generator]:
 def random_directions(shape: Sequence[int], count: int, seed: int) -> Iterator[Tensor]:
     """Draw directions of a shape, of independent standard normal values, each from its own generator (on the CPU)."""
     for number in range(count):
-        digest = hashlib.blake2b(f"direction {number} of {seed}".encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        generator = torch.Generator().manual_seed(named_seed(f"direction {number}", seed))
         yield torch.randn(tuple(shape), generator=generator)
+
+
+def named_seed(name: str, seed: int) -> int:
+    """Derive the seed of something that has a name, so that what is drawn for it depends on nothing else."""
+    digest = hashlib.blake2b(f"{name} of {seed}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def uniform(images: Images, generators: list[torch.Generator]) -> Tensor:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images
 from whyfooled.classifier.layers import activations
 from whyfooled.errors import ParameterError, at_least, bad_parameter
@@ -189,6 +190,7 @@ class UnitChanges:
         return f"UnitChanges({', '.join(f'{one.name}: {len(one.distance)} units' for one in self.layers)})"
 
 
+@one_thread()
 def find_unit_changes(
     classifier: Classifier,
     dissection: Dissection,

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes
-from whyfooled.classifier.borrowing import copy_at_rest
+from whyfooled.classifier.borrowing import copy_at_rest, one_thread
 from whyfooled.classifier.checks import check_classifier
 from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, watch_layers
 from whyfooled.errors import ModelError, ParameterError, bad_parameter, first_line
@@ -25,6 +25,7 @@ BUFFER = "whyfooled_mask"
 """The buffer of a masked layer that says which of its units are masked; so it moves with the layer, and is digested."""
 
 
+@one_thread()
 def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tensor]) -> Classifier:
     """Make a classifier in which some units give 0, at every place and each time that their layer runs.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_classifier, check_images
 from whyfooled.classifier.layers import Layer, activations, choose_layers
 from whyfooled.classifier.memory import batch_size_for
@@ -112,6 +113,7 @@ class UnitSensitivity:
         return pd.concat(parts, ignore_index=True)
 
 
+@one_thread()
 def unit_sensitivity(
     classifier: Classifier,
     layers: str | Sequence[str],

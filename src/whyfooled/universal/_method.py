@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_saliency
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import at_least, bad_parameter, check_seed, positive
@@ -68,6 +69,7 @@ class UniversalMethod(ABC):
         return self.epsilon / self.scale
 
     @final
+    @one_thread()
     def fit(
         self,
         classifier: Classifier,
@@ -78,7 +80,7 @@ class UniversalMethod(ABC):
         batch_size: int | None = None,
         engine: str = "local",
         address: str | None = None,
-        threads: int | None = None,
+        workers: int | None = None,
         progress: Progress = silent,
     ) -> UniversalPerturbation:
         """Find the perturbation on images that the classifier classifies as what they show; others are left out.
@@ -98,14 +100,15 @@ class UniversalMethod(ABC):
         count
             How many of the images to draw at random, by the seed; all if None.
         batch_size
-            Images worked on together; as many as fit into memory, at most 8 on a CPU, if None.
+            Images worked on together; as many as fit into memory if None, on a CPU one large or 8 small ones.
         engine
             ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, which need the images under the
             same paths; every step is a sum over their shares.
         address
             The Ray cluster's address; one of this machine alone if None.
-        threads
-            Cores that a worker computes with; all of this machine's if None.
+        workers
+            Over how many cores the images are shared out, on a GPU none; if None, as many as the threads that PyTorch
+            is set to, and with Ray all of the cluster's. The result does not depend on it.
         progress
             Called with the images done in this step, the images in all, and what is being done.
 
@@ -129,8 +132,7 @@ class UniversalMethod(ABC):
         places = choose(len(images), count, self.seed)
         size = batch_size_for(classifier) if batch_size is None else batch_size
         at_least("batch_size", size, 1)
-        cores = torch.get_num_threads() if threads is None else threads
-        workers = choose_engine(engine, address, classifier, cores)
+        chosen_engine = choose_engine(engine, address, classifier, workers)
         with start_fitting(
             classifier,
             images,
@@ -138,7 +140,7 @@ class UniversalMethod(ABC):
             places=places,
             class_map=class_map(images, classifier),
             batch_size=size,
-            engine=workers,
+            engine=chosen_engine,
             seed=self.seed,
             progress=progress,
         ) as fit:

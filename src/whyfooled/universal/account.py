@@ -9,7 +9,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.drawing.summary import Summary
 from whyfooled.drawing.words import percent
 from whyfooled.sources import Source
-from whyfooled.tensors.statistics import NARROW, Interval
+from whyfooled.tensors.statistics import FEWEST, NARROW, Interval
 from whyfooled.universal import Evaluation, UniversalPerturbation
 
 SHOWN = 3
@@ -124,8 +124,9 @@ def _write_dissimilarity(evaluation: Evaluation, *, clipped: bool) -> str:
 
 
 def _judge_gain(gain: Interval) -> str:
-    if gain.count < 2:
-        return "one image cannot say whether by more than luck"
+    if gain.count < FEWEST:
+        few = "one image" if gain.count == 1 else f"{gain.count} images"
+        return f"{few} cannot say whether by more than luck"
     if gain.low > 0:
         return "the maps change more than by chance"
     return "the maps change less than by chance" if gain.high < 0 else "no difference that is more than luck"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_saliency
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.drawing.summary import SummaryTable
@@ -46,6 +47,7 @@ TOP = 0.05
 """Share of the pixels that count as the top ones. [ours]"""
 
 
+@one_thread()
 def changes(
     saliency: Saliency,
     classifier: Classifier,
@@ -192,6 +194,7 @@ class Evaluation:
         return self.table[(self.table["perturbation"] == perturbation) & (self.table["clipped"] == clipped)]
 
 
+@one_thread()
 def evaluate(
     classifier: Classifier,
     perturbation: UniversalPerturbation,
@@ -226,7 +229,7 @@ def evaluate(
     seed
         Seed of the draw and of the random directions.
     batch_size
-        Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
+        Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
     progress
         Called with the images done, the images in all, and what is being done.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images, check_saliency
 from whyfooled.classifier.goals import check_class_vector
 from whyfooled.errors import ParameterError, at_least, bad_parameter, check_seed, one_of, positive
@@ -113,6 +114,7 @@ class InterpretationAttack:
         """The ball's radius for pixel values from 0 to 1."""
         return self.epsilon / self.scale
 
+    @one_thread()
     @torch.enable_grad()
     def __call__(
         self,

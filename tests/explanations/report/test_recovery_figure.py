@@ -76,3 +76,22 @@ def test_a_file_for_a_paper_is_the_same_each_time(suffix, start):
     if suffix == "svg":
         # Letters, not their outlines: a journal's editor wants to change the font.
         assert b"Method 0" in written
+
+
+def test_the_legend_says_what_it_counts_beside_what_the_axis_measures():
+    figure = draw_recovery(numbers(), "zero")
+    assert figure.axes[0].get_ylabel().startswith("probability of oak")
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "and at how many of 2 shares it is the likeliest class:"
+
+
+def test_tiny_probabilities_are_seen():
+    small = numbers()
+    small["true"]["probability"]["adversarial"] = 0.001
+    for order in small["recovery"]:
+        for of_fill in order["fills"].values():
+            of_fill["probability"] = [0.002, 0.004]
+    low, high = draw_recovery(small, "zero").axes[0].get_ylim()
+    assert high == pytest.approx(1.02 * 1.1 * 0.004)
+    assert low < 0
+    assert draw_recovery(numbers(), "zero").axes[0].get_ylim() == (-0.02, 1.02)

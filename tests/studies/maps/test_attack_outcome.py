@@ -11,11 +11,13 @@ from PIL import Image
 
 from tests.helpers.models import small
 from tests.helpers.small_studies import write_images
-from whyfooled import FGSM, FMN, attack_files
+from whyfooled import FGSM, FMN, Untargeted, attack_files, run_attack
 from whyfooled.errors import ImageError, ParameterError
-from whyfooled.registry import Card
+from whyfooled.registry import Card, title
+from whyfooled.saliency import Enhanced
 from whyfooled.sources import open_source
 from whyfooled.studies import AttackOutcome, run_study
+from whyfooled.tensors.measures import cosine
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,8 @@ def test_it_tells_outcomes_apart_and_a_constant_map_does_not(result):
     assert rows["By class"][f"{name}: failed minus fooled"]["mean"] > 0.5
     fooled = next(heading for heading in rows["Constant"] if heading.startswith(f"{name} fooled (n = "))
     assert rows["Constant"][fooled]["mean"] == pytest.approx(1)
-    assert f"{name}: how well the change of a map (by cosine) tells success from failure, AUROC: By class 1.00" in (
-        result.summary
-    )
+    rarer = rows["Constant"][f"{name}: AUROC"]["images"]
+    assert f"{name}: of {rarer} images of the rarer outcome nothing can be said about how well maps" in result.summary
 
 
 def test_noise_is_the_control_and_is_as_large_as_it_says(result):
@@ -113,3 +114,76 @@ def test_bad_parameters_are_refused():
         AttackOutcome(noise=-1)
     with pytest.raises(ParameterError, match="at least one entry"):
         AttackOutcome(attacks=())
+
+
+@dataclass(frozen=True)
+class OfPixels:
+    """The image, with the sign of its class: a fixed class's map changes as little as the image does."""
+
+    card: ClassVar[Card] = Card("of-pixels", "Of the pixels", "The pixels.", "nobody", "nothing")
+
+    def __call__(self, classifier, images, classes):
+        signs = torch.tensor([1.0, -1, 1, -1, 1])[classes]
+        return signs[..., None, None, None] * (images[:, None] if classes.ndim == 2 else images)
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fixed")
+    images = write_images(folder / "i.npz", count=24)
+    attacks = (FGSM(epsilon=0.01), FMN(steps=30))
+    methods = (OfPixels(), ByClass(), Constant(), Enhanced(base=OfPixels()))
+    return run_study(AttackOutcome(attacks=attacks, methods=methods, noise=0.0), images, folder / "out", model=small())
+
+
+def test_the_maps_of_a_fixed_class_are_compared_with_themselves(fixed):
+    rows = fixed.table.read()
+    fooled = rows[rows["outcome"] == "fooled"]
+    of = {method: fooled[fooled["method"] == method] for method in ("Of the pixels", "By class", "Constant")}
+    assert (of["By class"][["cosine_true", "cosine_wrong", "ssim_true", "top_overlap_wrong"]] > 0.999).all().all()
+    assert (of["By class"]["cosine"] < 0.5).all()
+    assert (of["Of the pixels"][["cosine_true", "cosine_wrong"]] > 0.99).all().all()
+    odd = of["Of the pixels"][["class_clean", "class_attacked"]].sum(axis=1) % 2 == 1
+    assert (of["Of the pixels"]["cosine"][odd] < -0.99).all()
+    assert odd.any()
+    # Where it is fooled without a target, the wrong class is the one that is given.
+    assert (fooled["class_wrong"] == fooled["class_attacked"]).all()
+    failed = rows[rows["outcome"] == "failed"]
+    assert (failed["class_wrong"] != failed["class_attacked"]).all()
+
+
+def test_enhanced_maps_of_fixed_classes_contrast_these_two(fixed, tmp_path):
+    rows = fixed.table.read(where=[("method", "==", title(Enhanced(base=OfPixels()))), ("outcome", "==", "fooled")])
+    source, classifier = open_source(str(fixed.folder.parent / "i.npz")), small()
+    row = rows.iloc[0]
+    clean = source[int(row["index"])].fitted(classifier.fit, 3).unsqueeze(0)
+    attacked = FMN(steps=30) if "fmn" in row["attack"] else FGSM(epsilon=0.01)
+    seen = classifier.predict(clean)
+    adversarial = run_attack(attacked, classifier, clean, Untargeted(seen)).attempted
+    wrong = torch.tensor([int(row["class_wrong"])])
+    before, after = (
+        Enhanced(base=OfPixels())(classifier, image, wrong, contrast=seen) for image in (clean, adversarial)
+    )
+    assert row["cosine_wrong"] == pytest.approx(float(cosine(before, after)), abs=1e-5, nan_ok=True)
+
+
+def test_attacks_and_methods_are_contrasted_image_by_image(fixed):
+    study = json.loads((fixed.folder / "study.json").read_text())
+    methods, attacks = study["results"][-2:]
+    assert methods["caption"].startswith("Methods compared image by image: cosine of the maps of the true class")
+    fmn = next(row for row in methods["rows"] if row["attack"] == "fmn(steps=30)")
+    rows = fixed.table.read(where=[("outcome", "==", "fooled"), ("attack", "==", "fmn(steps=30)")])
+    wide = rows.pivot_table(index="index", columns="method", values="cosine_true", observed=True)
+    gap = (wide["By class"] - wide["Of the pixels"]).mean()
+    assert fmn["By class"]["mean"] == pytest.approx(gap)
+    assert fmn["By class"]["images"] == len(wide)
+    pair = next(row for row in attacks["rows"] if row["method"] == "By class")["fgsm(epsilon=0.01) minus fmn(steps=30)"]
+    both = fixed.table.read(where=[("outcome", "==", "fooled"), ("method", "==", "By class")])
+    assert pair["images"] == int((both.groupby("index").size() == 2).sum())
+    assert pair["mean"] == pytest.approx(0, abs=1e-6)
+    assert "Contrasts of methods, on the maps of the true class where the classifier is fooled:" in fixed.summary
+
+
+def test_what_is_the_same_for_all_tables_is_said_once(fixed):
+    assert fixed.summary.count("In brackets") == 1
+    assert fixed.summary.count("AUROC is how often") == 1

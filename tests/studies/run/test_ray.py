@@ -27,7 +27,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ray")
     (folder / "nets.py").write_text(MODEL)
     images = write_images(folder / "images.npz", count=24)
-    options = {"model": f"{folder / 'nets.py'}:make", "shard_size": 2, "batch_size": 2, "threads": 1}
+    options = {"model": f"{folder / 'nets.py'}:make", "shard_size": 2, "batch_size": 2, "workers": 1}
     whole = run_study(STUDY, images, folder / "local", **options).table.path.read_bytes()
     return folder, images, options, whole
 
@@ -75,12 +75,6 @@ def deadly():
     # The driver's own passes have one image; those of the shards have two.
     with pytest.raises(WhyfooledError, match=r"A Ray worker died while working on shard \d+, 1 times"):
         run_study(STUDY, images, folder / "deadly", engine="ray", **options)
-
-
-def test_more_threads_than_a_machine_has_are_refused(world, cluster):
-    folder, images, options, _ = world
-    with pytest.raises(ParameterError, match="`threads` must be at most 1, the cores of the cluster's largest machine"):
-        run_study(STUDY, images, folder / "wide", engine="ray", **{**options, "threads": 7})
 
 
 def test_an_error_on_a_worker_is_the_same_sentence_as_here(world, cluster, tmp_path):

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import socket
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from tests.helpers.models import small
 from tests.helpers.small_studies import Brightness, write_images
 from whyfooled import Classifier, Fit
 from whyfooled.classifier.memory import batch_size_for, measure_forward_memory
-from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, WhyfooledWarning
+from whyfooled.errors import ImageError, ModelError, OutputError, ParameterError, warn
 from whyfooled.images import write_whole
 from whyfooled.sources import open_source
 from whyfooled.studies import Table, redraw, run_study
@@ -392,7 +391,7 @@ def test_a_study_is_drawn_again_from_its_table_alone(images, tmp_path):
         ({"engine": "spark"}, "`engine` must be one of local, ray; got spark"),
         ({"count": 0}, "`count` must be at least 1; got 0"),
         ({"batch_size": 0}, "`batch_size` must be at least 1; got 0"),
-        ({"threads": 0}, "`threads` must be at least 1; got 0"),
+        ({"workers": 0}, "`workers` must be at least 1; got 0"),
         ({"seed": 2**70}, "`seed` must be a whole number from 0"),
         ({"batch_size": -1}, "`batch_size` must be at least 1; got -1"),
         ({"device": "tpu"}, "`device`"),
@@ -435,7 +434,7 @@ def test_warnings_of_the_shards_are_noted_once(images, tmp_path, monkeypatch):
     original = Brightness.measure
 
     def measure(self, classifier, batch):
-        warnings.warn("Something is odd.", WhyfooledWarning, stacklevel=2)
+        warn("Something is odd.")
         return original(self, classifier, batch)
 
     monkeypatch.setattr(Brightness, "measure", measure)

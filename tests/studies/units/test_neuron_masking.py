@@ -70,7 +70,7 @@ GREENS = [BRIGHT, DARK] * 12
 def run(images, folder, study=STUDY, model=None, **more):
     # Drawing takes longer than all the rest; it is tested once, below.
     with mock.patch.object(NeuronMasking, "draw", staticmethod(lambda table, seed: Figure())):
-        return run_study(study, images, folder, model=model or colours(), threads=1, batch_size=5, **more)
+        return run_study(study, images, folder, model=model or colours(), workers=1, batch_size=5, **more)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def images(tmp_path):
 
 
 def study(images, folder, made=STUDY, **options):
-    return run_study(made, images, folder, model=small(), shard_size=2, batch_size=4, threads=1, **options)
+    return run_study(made, images, folder, model=small(), shard_size=2, batch_size=4, workers=1, **options)
 
 
 def perturbations(folder):

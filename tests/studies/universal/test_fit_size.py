@@ -25,7 +25,7 @@ def world(tmp_path):
 
 
 def run(images, folder, made):
-    return run_study(made, images, folder, model=small(), shard_size=3, batch_size=4, threads=1)
+    return run_study(made, images, folder, model=small(), shard_size=3, batch_size=4, workers=1)
 
 
 def test_a_smaller_draw_is_part_of_a_larger_one_and_repeats_draw_others(world):

@@ -16,9 +16,9 @@ from tests.helpers.small_studies import write_images
 from whyfooled.errors import OutputError, ParameterError
 from whyfooled.sources import open_source
 from whyfooled.studies import UniversalTransfer, run_study
-from whyfooled.studies.universal import models as _models
+from whyfooled.studies.parts import models as _models
+from whyfooled.studies.parts.models import Models
 from whyfooled.studies.universal.comparison import CHANCE
-from whyfooled.studies.universal.models import Models
 from whyfooled.universal import UPIPCA, RandomDirection, UniversalPerturbation, dissimilarity
 from whyfooled.universal.evaluation import DIRECTIONS
 
@@ -60,7 +60,7 @@ def world(tmp_path):
 
 
 def run(images, folder, made, **options):
-    options = {"model": small(), "shard_size": 2, "batch_size": 3, "threads": 1, **options}
+    options = {"model": small(), "shard_size": 2, "batch_size": 3, "workers": 1, **options}
     return run_study(made, images, folder, **options)
 
 

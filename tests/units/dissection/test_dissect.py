@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -442,7 +444,7 @@ def test_units_that_are_seldom_on_are_told():
 
 def test_anything_but_concepts_is_refused():
     with pytest.raises(ParameterError, match=r"`concepts` must be annotated images; got list\. Open them"):
-        dissect.__wrapped__(planted(layer=torch.zeros(1, 1, 4, 4)), "layer", ["a"])
+        inspect.unwrap(dissect)(planted(layer=torch.zeros(1, 1, 4, 4)), "layer", ["a"])
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ def draw_maps(evidence: Evidence, facts: dict[str, Any]) -> dict[str, PILImage.I
     }
 
 
+def list_map_scales(evidence: Evidence, facts: dict[str, Any]) -> dict[str, Scale]:
+    """List the scales of the maps that `draw_maps` draws, by the names of their files."""
+    scale, name = Scale(**facts["scale"]), make_file_name(evidence.method)
+    scales = {f"{name}-{image}-{cls}": scale for image in IMAGES for cls in CLASSES}
+    return scales | {f"{name}-difference-{cls}": Scale(scale.end, True) for cls in CLASSES}
+
+
 def make_file_name(method: str) -> str:
     """Turn a method's name with parameters into something every file system takes."""
     return "".join(c if c.isalnum() or c == "-" else "_" for c in method).strip("_")
@@ -99,6 +106,14 @@ def draw_evidence(explained: Explained, numbers: dict[str, Any]) -> dict[str, PI
         for evidence, facts in _pair_with_numbers(explained, numbers)
         for name, picture in draw_maps(evidence, facts).items()
     }
+
+
+def list_scales(explained: Explained, numbers: dict[str, Any]) -> dict[str, Scale]:
+    """List the scales of all methods' maps, class activation maps included, by the names of their files."""
+    pairs = _pair_with_numbers(explained, numbers)
+    if explained.effect is not None and explained.effect.cams is not None:
+        pairs.append((explained.effect.cams, numbers["effect"]["cam"]))
+    return {name: scale for pair in pairs for name, scale in list_map_scales(*pair).items()}
 
 
 def _pair_with_numbers(explained: Explained, numbers: dict[str, Any]) -> list[tuple[Evidence, dict[str, Any]]]:

@@ -20,6 +20,7 @@ from whyfooled.explanations.report.evidence_view import (
     IMAGES,
     draw_evidence,
     draw_maps,
+    list_scales,
     make_file_name,
 )
 from whyfooled.explanations.report.named_view import draw_named
@@ -77,7 +78,10 @@ def _write_pictures(explained: Explained, numbers: dict[str, Any], folder: Path)
 
 def _write_figures(explained: Explained, numbers: dict[str, Any], folder: Path, suffix: str) -> None:
     folder.mkdir()
-    pictures = {name: picture_figure(picture) for name, picture in draw_pictures(explained, numbers).items()}
+    scales = list_scales(explained, numbers)
+    pictures = {
+        name: picture_figure(picture, scales.get(name)) for name, picture in draw_pictures(explained, numbers).items()
+    }
     for name, figure in {**pictures, **draw_figures(explained, numbers)}.items():
         (folder / f"{name}.{suffix}").write_bytes(as_file(figure, suffix))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.drawing.pictures import magnification, scale_of
 from whyfooled.explanations.explained import Explained, list_evidence
+from whyfooled.explanations.report.checks import collect_check_numbers
 from whyfooled.explanations.report.effect import collect_effect_numbers
 from whyfooled.explanations.report.evidence import find_blindness, measure_similarities
 from whyfooled.explanations.report.named import collect_named_numbers
@@ -52,6 +53,7 @@ def collect_numbers(explained: Explained) -> dict[str, Any]:
         "passes": {stage: asdict(passes) for stage, passes in explained.passes.items()},
         **({} if explained.headline is None else _collect_maps(explained, explained.headline)),
         **({} if trust is None else {"trust": collect_trust_numbers(trust, explained.names, _list_blind(explained))}),
+        **({} if explained.checks is None else {"checks": collect_check_numbers(explained.checks)}),
     }
 
 

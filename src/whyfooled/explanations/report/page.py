@@ -9,6 +9,7 @@ from whyfooled.drawing.pictures import draw_delta
 from whyfooled.drawing.style import INK, as_svg
 from whyfooled.explanations.explained import Explained
 from whyfooled.explanations.report.account import write_perturbation
+from whyfooled.explanations.report.checks import prepare_checks
 from whyfooled.explanations.report.effect_view import prepare_effect
 from whyfooled.explanations.report.evidence import write_evidence_sentences
 from whyfooled.explanations.report.evidence_view import prepare_evidence
@@ -50,6 +51,7 @@ def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
         unit_sentences=[] if units is None else write_unit_sentences(numbers["units"], *names),
         named=None if explained.named is None else _prepare_named(explained, explained.named, numbers),
         trust=None if trust is None else prepare_trust(trust, explained.clean, numbers["trust"]),
+        checks=prepare_checks(numbers["checks"]) if "checks" in numbers else None,
         recovery=prepare_recovery(numbers),
     )
 

@@ -18,6 +18,8 @@ from whyfooled.saliency.recovery import RANDOM, SHIFTED
 FILL_TITLES = {"zero": "black", "mean": "the image's mean colour", "noise": "uniform noise", "blur": "blurred"}
 
 _GREY = "#868e96"
+_VISIBLE, _LEAST = 0.2, 1e-9
+"""Probability from which a curve is seen on a scale up to 1, and the least end of a scale. [ours]"""
 
 
 def draw_recovery(numbers: dict[str, Any], fill: str, ink: str = "black") -> Figure:
@@ -38,8 +40,9 @@ def draw_recovery(numbers: dict[str, Any], fill: str, ink: str = "black") -> Fig
     panel.set_ylabel(plain_text(f"probability of {shortened(numbers['true']['name'], 24)}"), color=ink)
     panel.set_xlabel("perturbed pixels, the strongest first", color=ink)
     points = len(curves[0]["fills"][fill]["fraction"])
+    heading = f"and at how many of {points} shares it is the likeliest class:"
     legend = figure.legend(
-        title=f"right at how many of {points} shares:", loc="outside lower left", frameon=False, labelcolor=ink,
+        title=heading, loc="outside lower left", frameon=False, labelcolor=ink,
         fontsize=9, title_fontsize=9, alignment="left", labelspacing=0.3,
     )  # fmt: skip
     legend.get_title().set_color(ink)
@@ -71,7 +74,10 @@ def _draw_curves(
         counts = curve["shares_right"]
         label = f"{label}: {write_whole(sum(counts) / len(counts))}"
         panel.plot(share, probability, linewidth=2.2 if number == 0 or order["control"] else 1.4, label=label, **style)
-    panel.set_ylim(-0.02, 1.02)
+    # Where no class is likely, as with an untrained model, a scale up to 1 would show nothing.
+    largest = max(max(curve["probability"]) for _, curve in curves)
+    top = 1.0 if max(largest, start) >= _VISIBLE else 1.1 * max(largest, start, _LEAST)
+    panel.set_ylim(-0.02 * top, 1.02 * top)
     panel.set_xscale("symlog", linthresh=0.005, linscale=0.4)
     panel.set_xlim(0, max(curves[0][1]["fraction"]) * 1.08)
     ticks = curves[0][1]["fraction"]

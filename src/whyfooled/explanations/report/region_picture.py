@@ -8,13 +8,15 @@ from typing import final
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as LinePath
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.drawing.pictures import SHOWN, draw_heat
+from whyfooled.drawing.pictures import SHOWN, Scale, draw_heat
 from whyfooled.drawing.shapes import Loop, trace_mask, trace_regions
 from whyfooled.perturbation import KINDS, Sensitivity
 from whyfooled.types import Image
@@ -137,9 +139,28 @@ def draw_heat_ramp() -> PILImage.Image:
     return draw_heat(torch.linspace(0, 1, 128).expand(8, -1), 1.0, torch.full((1, 8, 128), 0.5))
 
 
-def picture_figure(picture: PILImage.Image) -> Figure:
-    """Make a figure of a picture alone, in its own pixels."""
-    return _open_picture(picture)[0]
+def picture_figure(picture: PILImage.Image, scale: Scale | None = None) -> Figure:
+    """Make a figure of a picture alone, in its own pixels; of a map with a scale, with a colour bar below."""
+    if scale is None:
+        return _open_picture(picture)[0]
+    width, height = picture.size
+    inches = _WIDTH_INCHES * height / width
+    figure = Figure(figsize=(_WIDTH_INCHES, inches + _BAR_INCHES))
+    above = inches / (inches + _BAR_INCHES)
+    panel = figure.add_axes((0.0, 1 - above, 1.0, above))
+    panel.imshow(np.asarray(picture), extent=(0, width, height, 0), interpolation="none")
+    panel.set_axis_off()
+    colours = ScalarMappable(Normalize(-scale.end if scale.signed else 0.0, scale.end), scale.colours)
+    bar = figure.colorbar(
+        colours, cax=figure.add_axes((0.12, 0.7 * (1 - above), 0.76, 0.22 * (1 - above))), orientation="horizontal"
+    )
+    bar.set_ticks([bar.vmin, 0.0, bar.vmax] if scale.signed else [0.0, bar.vmax])
+    bar.ax.set_xticklabels([f"{tick:.2g}" for tick in bar.get_ticks()], fontsize=8)
+    return figure
+
+
+_BAR_INCHES = 0.45
+"""Height of a colour bar with its numbers."""
 
 
 def measure_sizes(delta: Image) -> Tensor:

@@ -74,4 +74,5 @@ def part_of(batch: Batch, places: Sequence[int]) -> Batch:
         adversaries={attack: result.select(chosen) for attack, result in batch.adversaries.items()},
         seed=batch.seed,
         prepared=batch.prepared,
+        sizes=tuple(batch.sizes[place] for place in places) if batch.sizes else (),
     )

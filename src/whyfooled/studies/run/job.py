@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -13,7 +12,7 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
-from whyfooled.errors import WhyfooledError, WhyfooledWarning, first_line
+from whyfooled.errors import WhyfooledError, first_line, hearing
 from whyfooled.running.kept import FileKind, encode_tensors, is_text, storable_text
 from whyfooled.running.publishing import hide_folders
 from whyfooled.sources import Sample, Source, mapped
@@ -81,8 +80,7 @@ class Job:
         rows: list[dict[str, Any]] = []
         maps: dict[str, Tensor] = {}
         indices = self.images_of(task)
-        with warnings.catch_warnings(record=True) as caught, count_passes(classifier) as passes:
-            warnings.simplefilter("always")
+        with hearing() as heard, count_passes(classifier) as passes:
             for start in range(0, len(indices), self.batch_size):
                 some = indices[start : start + self.batch_size]
                 samples, unreadable = read_samples(self.source, some)
@@ -95,16 +93,12 @@ class Job:
         rows.sort(key=lambda row: place[row["index"]])
         good = [row for row in rows if "error" not in row]
         headline = [value for value in self.study.headline_values(good) if value == value] if good else []
-        notes = {str(warning.message) for warning in caught if issubclass(warning.category, WhyfooledWarning)}
-        for warning in caught:
-            if not issubclass(warning.category, WhyfooledWarning):
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         about = {
             "run": self.run,
             "shard": task,
             "forwards": passes.forwards,
             "backwards": passes.backwards,
-            "notes": sorted(notes),
+            "notes": sorted(heard),
             "good": len(good),
             "headline": [sum(headline), len(headline)],
         }
@@ -215,4 +209,5 @@ def as_batch(
         adversaries=saved,
         seed=seed,
         prepared=prepared,
+        sizes=tuple(sample.size for sample in samples),
     )

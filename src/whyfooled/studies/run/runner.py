@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
 from whyfooled._version import __version__
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, check_seed
 from whyfooled.images import is_file, is_folder, write_whole
@@ -32,6 +31,8 @@ from whyfooled.studies.table import Table, join, read_about
 from whyfooled.tensors.randomness import choose
 
 SHARDS, MAPS = "shards", "maps"
+THREADS = 1
+"""With how many threads an operation is computed. Earlier versions let it be more, which gave other last digits."""
 
 
 @final
@@ -92,6 +93,7 @@ class StudyResult:
         return f"StudyResult({self.about['study']} on {self.about['images_measured']} images, in {self.folder})"
 
 
+@one_thread()
 def run_study(
     study: Study | str,
     images: Source | str | Path | Sequence[str | Path],
@@ -106,7 +108,7 @@ def run_study(
     seed: int = 0,
     batch_size: int | None = None,
     shard_size: int = 16,
-    threads: int | None = None,
+    workers: int | None = None,
     keep_maps: bool = False,
     engine: str = "local",
     address: str | None = None,
@@ -142,11 +144,12 @@ def run_study(
     seed
         Seed of everything random, given to methods and attacks whose own was left alone.
     batch_size
-        Images measured together; as many as fit into memory, at most 8 on a CPU, if None.
+        Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
     shard_size
         Images in a shard, the unit in which work is written and resumed.
-    threads
-        Cores that a worker computes with; all of this machine's if None. With another number the last digits differ.
+    workers
+        Over how many cores shards are shared out, on a GPU none; if None, as many as the threads that PyTorch is set
+        to, and with Ray all of the cluster's. The results do not depend on it.
     keep_maps
         Whether to keep the saliency maps too, as safetensors, in ``maps/``.
     engine
@@ -184,8 +187,7 @@ def run_study(
     classifier = recipe.load(device)
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
-    cores = _decided(threads, folder, "threads", torch.get_num_threads)
-    workers = choose_engine(engine, address, classifier, cores)
+    chosen_engine = choose_engine(engine, address, classifier, workers)
     indices = choose(len(source), count, seed)
     classes = class_map(source, classifier)
     setting = Setting(
@@ -198,7 +200,7 @@ def run_study(
         batch_size=size,
         engine=engine,
         address=address,
-        threads=cores,
+        workers=workers,
         progress=lambda done, total, doing: report(Progress(done, total, 0.0, made.headline, None, doing)),
     )
     run = hide_all_folders(
@@ -215,7 +217,7 @@ def run_study(
             "seed": seed,
             "batch_size": size,
             "shard_size": shard_size,
-            "threads": cores,
+            "threads": THREADS,
             "keep_maps": keep_maps,
             **made.identity(setting),
         }
@@ -235,7 +237,7 @@ def run_study(
             keep_maps=keep_maps,
             prepared=prepared.carried,
         )
-        abouts = _measure(job, recipe, workers, folder, report)
+        abouts = _measure(job, recipe, chosen_engine, folder, report)
         about = {
             **run,
             "source": source.title,

@@ -181,7 +181,6 @@ def _key(
         class_map(setting.source, setting.classifier),
         setting.seed,
         setting.batch_size,
-        setting.threads,
     ]
     return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
 

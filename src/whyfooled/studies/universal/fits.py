@@ -120,7 +120,6 @@ class Fits:
             source.digest(),
             class_map(source, classifier),
             self.setting.batch_size,
-            self.setting.threads,
         ]
         digest = hashlib.blake2b(json.dumps(fit).encode(), digest_size=6).hexdigest()
         return self.setting.folder / PERTURBATIONS / f"{method.card.name}-{digest}.safetensors"
@@ -142,7 +141,7 @@ class Fits:
             batch_size=setting.batch_size,
             engine=setting.engine,
             address=setting.address,
-            threads=setting.threads,
+            workers=setting.workers,
             progress=lambda done, total, doing: setting.progress(done, total, f"{named(method)}, {doing}"),
         )
         perturbation.save(path)

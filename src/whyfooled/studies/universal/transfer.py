@@ -11,6 +11,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.registry import Card
 from whyfooled.running.publishing import hide_folders
+from whyfooled.studies.parts.models import Models, check_same_classes
 from whyfooled.studies.parts.right_images import right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, check_entries
@@ -18,7 +19,6 @@ from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import transfer_account
 from whyfooled.studies.universal.comparison import CHANCE, D_AND_FOOLED, D
 from whyfooled.studies.universal.fits import Fitted, named
-from whyfooled.studies.universal.models import Models, check_same_classes
 from whyfooled.studies.universal.study import GRADIENT, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.universal import UPIGrad

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier
 from whyfooled.classifier.layers import Layer, choose_layers
 from whyfooled.classifier.memory import batch_size_for
@@ -29,6 +30,7 @@ TOP_IMAGES = 8
 """How many of the images in which a unit is most active are kept. [ours]"""
 
 
+@one_thread()
 def dissect(
     classifier: Classifier,
     layers: str | Sequence[str],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.layers import Layer, activations
+from whyfooled.classifier.workers import share_out
 from whyfooled.images import to_tensor
 from whyfooled.types import Progress
 from whyfooled.units.concepts import Concepts
@@ -33,12 +34,15 @@ class AnnotatedRun:
     def maps(self, doing: str) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Go through all images once: their places in the list, and the layers' maps."""
         total = len(self.concepts)
-        for start in range(0, total, self.batch_size):
-            places = list(range(start, min(start + self.batch_size, total)))
-            pictures = [self.concepts.reader.picture(place) for place in places]
-            fitted = [to_tensor(self.classifier.fit(one), self.classifier.channels) for one in pictures]
-            yield places, self.run(fitted)
+        batches = [range(total)[start : start + self.batch_size] for start in range(0, total, self.batch_size)]
+        read = (self._read(places) for places in batches)
+        for places, maps in zip(batches, share_out(self.classifier, self.run, read), strict=True):
+            yield list(places), maps
             self.progress(places[-1] + 1, total, doing)
+
+    def _read(self, places: Iterable[int]) -> list[Tensor]:
+        pictures = (self.concepts.reader.picture(place) for place in places)
+        return [to_tensor(self.classifier.fit(one), self.classifier.channels) for one in pictures]
 
     def run(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return what the layers give for some images, in single precision."""
@@ -144,8 +148,9 @@ def count(
             seen, whole = seen + own_labels.codes.numel(), whole + annotated.maps.shape[1] * annotated.maps.shape[2]
             fitted.append(image)
             labels.append(own_labels)
-        for start in range(0, len(group), images.batch_size):
-            outputs = images.run(fitted[start : start + images.batch_size])
+        starts = range(0, len(group), images.batch_size)
+        batches = [fitted[start : start + images.batch_size] for start in starts]
+        for start, outputs in zip(starts, share_out(images.classifier, images.run, batches), strict=True):
             for name, maps in outputs.items():
                 for number, excess in enumerate(maps - surveys[name].threshold.view(1, -1, 1, 1), start):
                     # Its own annotation first, then those that permutations give it.

@@ -1,0 +1,163 @@
+"""What a report says of what maps stand, and of what they depend on: numbers, a verdict for each method, sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from whyfooled.drawing.words import finite, listed
+from whyfooled.saliency.map_checks import MapCheck, MapChecks
+
+STAYS = 0.5
+"""Rank correlation under which a map is said to break. [ours]"""
+SAME = 0.9
+"""Rank correlation from which a map is said not to depend on a part of the model. [ours]"""
+LEFT = 0.2
+"""Rank correlation from which, if chance gives less, something of a map is left with random weights. [ours]"""
+
+Standing = Literal["stands", "fragile", "blind", "cannot tell"]
+
+_HEADINGS = {
+    "noise": "noise",
+    "method seed": "its other seed",
+    "attack seed": "the attack's other seed",
+    "universal": "universal perturbation",
+    "cascading": "all weights random",
+    "independent": "one part random",
+}
+_BREAKS = {
+    "noise": "noise of the attack's size",
+    "method seed": "another seed of its own",
+    "attack seed": "another seed of the attack",
+    "universal": "the universal perturbation",
+}
+"""What a map should stand, as a sentence names it."""
+
+
+def collect_check_numbers(checks: MapChecks) -> dict[str, Any]:
+    """Collect what a report says of the checks in figures."""
+    return {
+        "l2": checks.l2,
+        "thresholds": {"stays": STAYS, "same": SAME, "left": LEFT},
+        "methods": [_collect_numbers(check) for check in checks.methods],
+    }
+
+
+def _collect_numbers(check: MapCheck) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        "method": check.method,
+        "title": check.title,
+        "part": check.part,
+        "likeness": {
+            kind: {name: finite(getattr(measured, name)) for name in ("value", "chance", "highest")}
+            for kind, measured in check.likeness.items()
+        },
+    }
+    return {**numbers, "verdict": judge_check(numbers)}
+
+
+def judge_check(numbers: Mapping[str, Any]) -> Standing:
+    """Say in a word how a method's map does: it depends on the model, and stands what it should; or on which it fails.
+
+    That it does not depend on the model weighs more than that it breaks.
+    """
+    likeness = numbers["likeness"]
+    if any(measured["value"] is None or measured["chance"] is None for measured in likeness.values()):
+        return "cannot tell"
+    if _is_blind(numbers):
+        return "blind"
+    return "fragile" if _list_breaking(numbers) else "stands"
+
+
+def _is_blind(numbers: Mapping[str, Any]) -> bool:
+    whole, part = numbers["likeness"]["cascading"], numbers["likeness"]["independent"]
+    return _is_left(whole) or part["value"] >= SAME
+
+
+def _is_left(whole: Mapping[str, float]) -> bool:
+    return whole["value"] > whole["highest"] and whole["value"] >= LEFT
+
+
+def _list_breaking(numbers: Mapping[str, Any]) -> list[str]:
+    return [kind for kind in _BREAKS if kind in numbers["likeness"] and numbers["likeness"][kind]["value"] < STAYS]
+
+
+def write_check_sentence(numbers: Mapping[str, Any]) -> str:
+    """Say in a sentence what a method's map stands, and depends on."""
+    likeness, verdict = numbers["likeness"], numbers["verdict"]
+    if verdict == "cannot tell":
+        return "The map is empty, here or with other weights, so nothing can be said."
+    breaking = [f"{_BREAKS[kind]} ({likeness[kind]['value']:.2f})" for kind in _list_breaking(numbers)]
+    broken = f"{listed(breaking)} alone change{'s' if len(breaking) == 1 else ''} it" if breaking else ""
+    if verdict == "blind":
+        left = (
+            "Much of it stays with all weights random: it shows the image more than the model"
+            if _is_left(likeness["cascading"])
+            else f"It stays the same with random weights in {numbers['part']}: it does not show what those have learned"
+        )
+        return f"{left}{f'; and {broken}' if broken else ''}."
+    if verdict == "fragile":
+        return f"{broken[0].upper()}{broken[1:]}: do not read it pixel by pixel."
+    return "It depends on the model's weights, and stands what should not matter."
+
+
+def write_check_sentences(numbers: Mapping[str, Any]) -> list[str]:
+    """Say which methods' maps stand, which are fragile, and which are blind to the model."""
+    return [
+        f"Maps of {listed([method['title'] for method in methods], _MOST)} {meaning}."
+        for methods, meaning in _group(numbers)
+    ]
+
+
+def write_check_count(numbers: Mapping[str, Any]) -> str:
+    """Say in few words how many maps stand, and what the others are."""
+    words = {
+        "stands": ("stands", "stand"),
+        "fragile": ("is fragile", "are fragile"),
+        "blind": ("is blind to weights", "are blind to weights"),
+    }
+    verdicts = [method["verdict"] for method in numbers["methods"]]
+    counts = [
+        f"{verdicts.count(verdict)} {words[verdict][verdicts.count(verdict) != 1]}"
+        for verdict in words
+        if verdict in verdicts
+    ]
+    rest = verdicts.count("cannot tell")
+    empty = [f"of {rest} nothing can be said"] if rest else []
+    return f"Of {len(verdicts)} maps, {listed([*counts, *empty], 4)}."
+
+
+_MEANS: Mapping[Standing, str] = {
+    "stands": "depend on the weights, and stand noise and other seeds",
+    "fragile": "break under what should not matter",
+    "blind": "do not depend on all that the model has learned",
+    "cannot tell": "are empty somewhere",
+}
+_MOST = 6
+"""How many methods a sentence names."""
+
+
+def _group(numbers: Mapping[str, Any]) -> Iterator[tuple[list[Mapping[str, Any]], str]]:
+    """Group methods by their verdict, with what that means."""
+    for verdict, meaning in _MEANS.items():
+        methods = [method for method in numbers["methods"] if method["verdict"] == verdict]
+        if methods:
+            yield methods, meaning
+
+
+def prepare_checks(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Prepare what a page shows of the checks."""
+    kinds = [kind for kind in _HEADINGS if any(kind in method["likeness"] for method in numbers["methods"])]
+    return {
+        "numbers": numbers,
+        "count": write_check_count(numbers),
+        "headings": [_HEADINGS[kind] for kind in kinds],
+        "rows": [
+            {
+                "facts": method,
+                "cells": [method["likeness"].get(kind) for kind in kinds],
+                "sentence": write_check_sentence(method),
+            }
+            for method in numbers["methods"]
+        ],
+    }

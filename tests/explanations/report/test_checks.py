@@ -1,0 +1,83 @@
+"""What a report says of what maps stand, and depend on, follows from its numbers."""
+
+import pytest
+
+from whyfooled.classifier.passes import Passes
+from whyfooled.explanations.report.checks import (
+    collect_check_numbers,
+    write_check_count,
+    write_check_sentence,
+    write_check_sentences,
+)
+from whyfooled.saliency.map_checks import Likeness, MapCheck, MapChecks
+
+
+def numbers_of(*cases):
+    """Make the numbers of methods, each with the likeness under some changes; chance gives 0.01, at most 0.1."""
+    checks = [
+        MapCheck(
+            f"m{number}", f"Method {number}", {kind: Likeness(value, 0.01, 0.1) for kind, value in case.items()}, "fc"
+        )
+        for number, case in enumerate(cases)
+    ]
+    return collect_check_numbers(MapChecks(tuple(checks), 0.5, Passes()))
+
+
+GOOD = {"noise": 0.9, "method seed": 0.8, "cascading": 0.05, "independent": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("case", "verdict", "sentence"),
+    [
+        (GOOD, "stands", "It depends on the model's weights, and stands what should not matter."),
+        (
+            GOOD | {"noise": 0.4},
+            "fragile",
+            "Noise of the attack's size (0.40) alone changes it: do not read it pixel by pixel.",
+        ),
+        (
+            GOOD | {"method seed": 0.3, "attack seed": 0.2, "universal": 0.1},
+            "fragile",
+            "Another seed of its own (0.30), another seed of the attack (0.20) and the universal perturbation (0.10) "
+            "alone change it: do not read it pixel by pixel.",
+        ),
+        (
+            GOOD | {"cascading": 0.6},
+            "blind",
+            "Much of it stays with all weights random: it shows the image more than the model.",
+        ),
+        # More than by chance, and next to nothing.
+        (GOOD | {"cascading": 0.15}, "stands", "It depends on the model's weights, and stands what should not matter."),
+        (
+            GOOD | {"independent": 0.95, "noise": 0.45},
+            "blind",
+            "It stays the same with random weights in fc: it does not show what those have learned; and noise of the "
+            "attack's size (0.45) alone changes it.",
+        ),
+        (
+            GOOD | {"cascading": float("nan")},
+            "cannot tell",
+            "The map is empty, here or with other weights, so nothing can be said.",
+        ),
+    ],
+)
+def test_a_verdict_follows_from_what_the_map_stands_and_depends_on(case, verdict, sentence):
+    method = numbers_of(case)["methods"][0]
+    assert (method["verdict"], write_check_sentence(method)) == (verdict, sentence)
+
+
+def test_the_account_groups_methods_by_their_verdicts():
+    sentences = write_check_sentences(numbers_of(GOOD, GOOD | {"cascading": 0.6}, GOOD))
+    assert sentences == [
+        "Maps of Method 0 and Method 2 depend on the weights, and stand noise and other seeds.",
+        "Maps of Method 1 do not depend on all that the model has learned.",
+    ]
+
+
+def test_the_page_counts_them():
+    blind, empty = GOOD | {"cascading": 0.6}, GOOD | {"noise": float("nan")}
+    assert write_check_count(numbers_of(GOOD, blind, GOOD)) == "Of 3 maps, 2 stand and 1 is blind to weights."
+    fragile = GOOD | {"noise": 0.1}
+    assert write_check_count(numbers_of(GOOD, fragile, fragile, empty)) == (
+        "Of 4 maps, 1 stands, 2 are fragile and of 1 nothing can be said."
+    )
