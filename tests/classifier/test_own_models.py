@@ -288,7 +288,7 @@ def find_command(words):
 
 def test_every_command_with_a_model_has_all_its_options():
     for words in (
-        *(("explain",), ("attack",), ("study",), ("perturbation",), ("dissect",), ("layers",)),
+        *(("explain",), ("attack",), ("study",), ("perturbation",), ("dissect",), ("layers",), ("detect",)),
         *(("units", "explain"), ("universal", "fit"), ("universal", "test")),
     ):
         spellings = {spelling for parameter in find_command(words) for spelling in parameter.opts}

@@ -265,7 +265,7 @@ class TestRefusals:
         assert "not the output of a linear layer" in self.refusal(linear(torch.rand(3, 12), side=2).module, side=2)
 
     def test_logits_that_are_changed_after_the_linear_layer(self):
-        for change in (lambda z: 2 * z, lambda z: z.mul_(2), lambda z: z.log_softmax(1)):
+        for change in (lambda z: 2 * z, lambda z: z.mul_(2), lambda z: z + z.softmax(1)):
             module = Head(SPELLINGS["module"])
             module.head = nn.Sequential(module.head, Apply(change))
             assert "not the output of a linear layer" in self.refusal(module)

@@ -99,7 +99,7 @@ class DeepFool(Attack):
         """Return (n,k) the classes whose boundaries are looked at; the target alone, if there is one."""
         if isinstance(goal, Targeted):
             return goal.classes.long().unsqueeze(1)
-        return rank_others(goal, clean_logits, self.candidates)
+        return rank_others(goal, clean_logits, min(self.candidates, clean_logits.shape[1] - 1))
 
     def _find_step(
         self, problem: Problem, inputs: Tensor, logits: Logits, rivals: Tensor, yardstick: Yardstick

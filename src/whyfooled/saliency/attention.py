@@ -179,7 +179,8 @@ def _check_weights(mixing: Sequence[Tensor], softmaxes: int, output: ChosenOutpu
     if len(mixing) != softmaxes:
         raise MethodError(
             f"{card.title} needs attention that weights its values by a softmax as it is; of the {softmaxes} softmaxes "
-            f"of this model {len(mixing)} are used so, the others in another way, such as mixed between heads. {_ADVICE}"
+            f"of this model {len(mixing)} are used so, the others in another way, such as mixed between heads. "
+            f"{_ADVICE}"
         )
     tokens = output.value.shape[output.axes.rows]
     wrong = [each for each in mixing if each.shape[::3] != (len(output.value), tokens) or each.shape[2:3] != (tokens,)]
