@@ -22,9 +22,10 @@ from whyfooled.defences import (
 )
 from whyfooled.defences.confidence import FittedMargin
 from whyfooled.defences.mahalanobis import invert_covariance
-from whyfooled.defences.squeezing import filter_median, log_distance, reduce_depth, softmax_distance
+from whyfooled.defences.squeezing import log_distance, reduce_depth, softmax_distance
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.tensors.measures import cosine
+from whyfooled.tensors.medians import filter_median
 from whyfooled.tensors.randomness import image_generators, normal
 
 

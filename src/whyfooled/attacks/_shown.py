@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from whyfooled.errors import MethodError, bad_parameter, did_you_mean
 from whyfooled.registry import describe_value
 from whyfooled.saliency.interpretations import interpretation, quiet
 from whyfooled.saliency.pairs import pair_maps
-from whyfooled.tensors.medians import median_of_four
+from whyfooled.tensors.medians import filter_median
 from whyfooled.types import Classes, Images
 
 View = str | Callable[[Tensor], Tensor]
@@ -32,7 +33,7 @@ def _same(images: Images) -> Images:
     return images
 
 
-VIEWS: dict[str, Callable[[Tensor], Tensor]] = {"identity": _same, "median": median_of_four}
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {"identity": _same, "median": partial(filter_median, size=2)}
 """The image itself, and its median of 2 × 2 pixels."""
 
 

@@ -14,9 +14,10 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import check_recording, differentiate
 from whyfooled.defences.detector import EvadableDetector
 from whyfooled.defences.layer_maps import run_to_maps
-from whyfooled.defences.squeezing import check_window, filter_median
+from whyfooled.defences.squeezing import check_window
 from whyfooled.errors import ModelError
 from whyfooled.registry import Card
+from whyfooled.tensors.medians import filter_median
 from whyfooled.types import Classes, Images, PerImage
 
 _LEAK = 0.01

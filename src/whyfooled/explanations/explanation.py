@@ -17,10 +17,12 @@ class _Reported(Explained):
     """What is explained, with the report of it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every number of the report, as plain Python values."""
+        """Return the account and every number of the report, as plain Python values: what its JSON file holds."""
+        from whyfooled.explanations.report.account import write_sentences
         from whyfooled.explanations.report.numbers import collect_numbers
 
-        return collect_numbers(self)
+        numbers = collect_numbers(self)
+        return {"account": write_sentences(numbers), **numbers}
 
     def summary(self) -> str:
         """Return a short account in plain text."""

@@ -16,7 +16,7 @@ from whyfooled.saliency import LIME
 from whyfooled.sources import open_source
 from whyfooled.studies import AwareAttack, run_study
 from whyfooled.studies.maps.aware_attack_account import MATCHED, _say_what_is_forged
-from whyfooled.tensors.medians import median_of_four
+from whyfooled.tensors.medians import filter_median
 from whyfooled.tensors.statistics import FEWEST
 
 ATTACK = ExplanationAware(epsilon=0.3, steps=6)
@@ -84,7 +84,7 @@ def test_someone_who_looks_at_the_median_sees_its_maps(result):
     classifier, image = small(side=10), images[2:3]
     true = classifier.predict(image)
     made = run_attack(ATTACK, classifier, image, Untargeted(true))
-    clean = GuidedBackprop()(classifier, median_of_four(image), true).abs().sum(1).flatten()
+    clean = GuidedBackprop()(classifier, filter_median(image, 2), true).abs().sum(1).flatten()
     name = "Guided backpropagation, of the median"
     rows = study.table.read(where=[("index", "==", 2), ("made_by", "==", NAME), ("method", "==", name)])
     assert float(rows["cosine"].iloc[0]) == pytest.approx(
@@ -93,7 +93,7 @@ def test_someone_who_looks_at_the_median_sees_its_maps(result):
 
 
 def _sizes(classifier, made):
-    maps = GuidedBackprop()(classifier, median_of_four(made.attempted), made.predictions)
+    maps = GuidedBackprop()(classifier, filter_median(made.attempted, 2), made.predictions)
     return maps.abs().sum(1).flatten()
 
 

@@ -26,7 +26,7 @@ from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, Study, check_entries, check_methods
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.measures import cosine, top_overlap
-from whyfooled.tensors.medians import median_of_four
+from whyfooled.tensors.medians import filter_median
 from whyfooled.types import Classes, Image, Images
 
 ATTACKED = (Enhanced(), GuidedBackprop(), Gradient(), GradCAM())
@@ -128,7 +128,7 @@ class AwareAttack(Study):
         """Compute every method's maps, of the images and of their medians."""
         yield from compute_maps(self.methods, classifier, images, classes, contrast)
         if self.median:
-            for name, maps in compute_maps(self.methods, classifier, median_of_four(images), classes, contrast):
+            for name, maps in compute_maps(self.methods, classifier, filter_median(images, 2), classes, contrast):
                 yield f"{name}, of the median", maps
 
     def _list_attacks(self) -> list[tuple[str, ExplanationAware]]:
