@@ -111,6 +111,20 @@ def robust(
 
 
 @app.command()
+def aware(
+    data: Annotated[
+        str, typer.Option(help="An .npz with the arrays eval_images (n,h,w,3), uint8, and eval_labels (n,).")
+    ],
+    model: Annotated[str, typer.Option(help="path/to/file.py:factory of a classifier for these images.")],
+    attacks: Annotated[list[str], typer.Argument(help="Attacks, such as 'aware(epsilon=4/255)'.")],
+    weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    count: Annotated[int, typer.Option(help="Images, all classified correctly.")] = 100,
+) -> None:
+    """Compare the maps that an explanation-aware attack leaves with those under attacks that know nothing of them."""
+    import_module("benchmarks.aware").run(data, model, weights, count, attacks)
+
+
+@app.command()
 def studies(
     data: Annotated[str, typer.Option(help="A source of small images, such as an .npz file.")],
     model: Annotated[str, typer.Option(help="path/to/file.py:factory of a classifier for them.")],

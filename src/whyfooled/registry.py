@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import re
 from collections.abc import Mapping
@@ -164,6 +165,11 @@ def describe_value(value: object) -> str:
     if isinstance(value, float) and 0 < value < 1 and value == round(value * 255) / 255:
         # As people write it, unless it is a short number, such as 0.2.
         return min(f"{round(value * 255)}/255", str(value), key=len)
+    if hasattr(value, "detach"):
+        # A tensor, by its content: what is run again with another one is another run.
+        content = value.detach().cpu().contiguous().numpy()
+        digest = hashlib.blake2b(content.tobytes(), digest_size=8).hexdigest()
+        return f"<{content.dtype} {' x '.join(map(str, content.shape))}, {digest}>"
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     # Without the address that it happens to have in memory: a run is to be the same in another process.

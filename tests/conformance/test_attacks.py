@@ -12,7 +12,7 @@ from torch import nn
 
 import whyfooled.attacks
 from tests.helpers.models import linear, small
-from whyfooled import CarliniWagner, Classifier, Square, Targeted, Untargeted, count_passes, run_attack
+from whyfooled import CarliniWagner, Classifier, Gradient, Square, Targeted, Untargeted, count_passes, run_attack
 from whyfooled.attacks import ATTACKS, Problem, str_attack
 from whyfooled.attacks._attack import Attack
 from whyfooled.errors import ImageError, ModelError, ParameterError
@@ -35,6 +35,7 @@ BUDGET = {
     "sigma-zero": {"steps": 60},
     "strattack": {"group_size": 5, "steps": 20, "rounds": 2},
     "refined": {"attack": CarliniWagner(steps=25), "keep": 0.6},
+    "aware": {"epsilon": 0.3, "methods": (Gradient(),), "steps": 5},
 }
 EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
 EVERY += [parse("attacks", f"{name}(epsilon=14, ball=l2)") for name in ("fgsm", "bim", "pgd")]

@@ -36,6 +36,7 @@ def file(tmp_path_factory):
         units=dissection,
         regions=label_map,
         checks=True,
+        forge=True,
         trust=UniversalPerturbation(0.01 * (clean[0] - 0.5), epsilon=1.0),
     )
     folder = tmp_path_factory.mktemp("schema") / "out"

@@ -16,6 +16,7 @@ from tests.helpers.page_checks import list_barriers, list_errors, needs_axe, nee
 from tests.helpers.page_words import read_words
 from tests.helpers.unit_pairs import detecting, dissection_of
 from whyfooled import BIM, Classifier, explain, explain_perturbation
+from whyfooled.explanations.report.effect import KIND_WORDS
 from whyfooled.universal import UniversalPerturbation
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -212,7 +213,7 @@ def test_a_region_tells_its_numbers_to_pointer_finger_and_keys(folder):
     assert pointed.endswith(f"|{weakest}")
     assert f"number {int(total) - 1} of {total}" in tapped
     table = pd.read_csv(folder / "regions.csv").sort_values("score", ascending=False, kind="stable").iloc[0]
-    said = f"Region {table['region']:.0f}, number 1 of {total} by effect, {table['kind']}: "
+    said = f"Region {table['region']:.0f}, number 1 of {total} by effect, {KIND_WORDS[table['kind']]}: "
     assert strongest.startswith(said)
     assert f"{-table['true_drop']:+.3f}, " in strongest
     assert f"ℓ2 {table['l2']:.3g}, ℓ∞ {255 * table['linf']:.2f}/255" in strongest

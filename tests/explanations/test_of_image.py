@@ -31,7 +31,7 @@ from whyfooled import (
     run_attack,
 )
 from whyfooled.cli import app
-from whyfooled.errors import MethodError, ModelError, OutputError, ParameterError
+from whyfooled.errors import ImageError, MethodError, ModelError, OutputError, ParameterError
 from whyfooled.explanations import of_image
 from whyfooled.explanations.of_image import DEFAULT_METHODS
 from whyfooled.images import to_picture
@@ -255,6 +255,17 @@ def test_of_all_methods_those_that_do_not_hold_are_left_out_and_it_is_said(image
 def test_a_method_that_was_asked_for_and_does_not_hold_is_an_error(image):
     with pytest.raises(MethodError, match=r"does not work on this model\. .*Softplus"):
         explain(named(Smooth()), image, attack=FGSM(epsilon=0.3), methods=["gradient", GuidedBackprop()])
+
+
+def test_a_file_of_another_photograph_is_refused_and_one_that_is_changed_much_is_not(image, tmp_path):
+    other = torch.rand(image.shape, generator=torch.Generator().manual_seed(99))
+    save_file({"adversarial": other[0]}, tmp_path / "other.safetensors")
+    with pytest.raises(ImageError, match=r"other.safetensors shows another picture than the photograph: their values"):
+        explain(named(), image, adversarial=tmp_path / "other.safetensors", methods=["gradcam"])
+    signs = torch.where(other > 0.5, 0.25, -0.25)
+    save_file({"adversarial": (image + signs).clamp(0, 1)[0]}, tmp_path / "strong.safetensors")
+    strong = explain(named(), image, adversarial=tmp_path / "strong.safetensors", methods=["gradcam"])
+    assert any("too much for one perturbation" in note for note in strong.notes)
 
 
 def test_the_same_seed_gives_the_same_explanation(image):

@@ -9,13 +9,16 @@ from torch import nn
 
 from tests.helpers.models import linear, small
 from whyfooled import (
+    CAM,
     LRP,
     Classifier,
     Deconvnet,
     Enhanced,
     GradCAM,
+    GradCAMPlusPlus,
     Gradient,
     GuidedBackprop,
+    GuidedGradCAM,
     InputXGradient,
     IntegratedGradients,
     SmoothGrad,
@@ -34,6 +37,9 @@ BASES = [
     GuidedBackprop(),
     SmoothGrad(samples=3),
     SmoothGrad(GuidedBackprop(), samples=2),
+    GradCAM(),
+    GradCAMPlusPlus(),
+    GuidedGradCAM(),
 ]
 ENHANCED = [Enhanced(), Enhanced(norm="energy"), Enhanced(norm="max"), Enhanced(InputXGradient())]
 
@@ -211,7 +217,7 @@ def test_images_without_a_gradient_are_refused(method):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (GradCAM(), "The maps of gradcam cannot be differentiated with respect to the image; take gradient, "),
+        (CAM(), "The maps of cam cannot be differentiated with respect to the image; take gradient, "),
         (Enhanced(LRP()), "maps of enhanced(base=lrp) cannot be .* because those of lrp cannot; take gradient, "),
         (SmoothGrad(Enhanced(LRP())), "because those of lrp cannot; take "),
         (Enhanced(Deconvnet()), "because those of deconvnet cannot; take "),

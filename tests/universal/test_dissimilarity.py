@@ -13,9 +13,10 @@ from tests.helpers.planted_maps import Dark, noise
 from whyfooled import Classifier
 from whyfooled.errors import ParameterError
 from whyfooled.saliency import Gradient, IntegratedGradients
+from whyfooled.saliency.interpretations import smoothed
 from whyfooled.universal import dissimilarity, interpretation
 from whyfooled.universal.dissimilarity import distance
-from whyfooled.universal.maps import interpret, slopes, smoothed
+from whyfooled.universal.maps import interpret, slopes
 
 
 def test_an_interpretation_by_hand():

@@ -7,6 +7,8 @@ from whyfooled.attacks.adapters import adapt
 from whyfooled.attacks.apgd import APGD
 from whyfooled.attacks.apgd_minimal import MinimalAPGD
 from whyfooled.attacks.auto import AutoAttack
+from whyfooled.attacks.aware import ExplanationAware
+from whyfooled.attacks.aware_result import AwareResult, run_aware
 from whyfooled.attacks.carlini_wagner import CarliniWagner
 from whyfooled.attacks.ddn import DDN
 from whyfooled.attacks.deep_fool import DeepFool
@@ -35,6 +37,7 @@ ATTACKS = (
     Square,
     AutoAttack,
     Refined,
+    ExplanationAware,
 )
 """Every attack of this package. The command line and the conformance tests take them from here."""
 
@@ -51,8 +54,10 @@ __all__ = [
     "AttackResult",
     "Attempt",
     "AutoAttack",
+    "AwareResult",
     "CarliniWagner",
     "DeepFool",
+    "ExplanationAware",
     "MinimalAPGD",
     "Problem",
     "Refined",
@@ -61,4 +66,5 @@ __all__ = [
     "StrAttack",
     "adapt",
     "run_attack",
+    "run_aware",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, final
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -23,8 +23,9 @@ from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
 from whyfooled.types import Classes, Counts, Flags, Images, Logits, PerImage, Progress, silent
 
+Result = TypeVar("Result", bound="AttackResult")
 
-@final
+
 @dataclass(frozen=True, eq=False, repr=False)
 class AttackResult:
     """Adversarial images, verified.
@@ -63,34 +64,40 @@ class AttackResult:
     norm: Norm = "l2"
 
     @classmethod
-    def join(cls, results: Sequence[AttackResult]) -> AttackResult:
+    def join(cls: type[Result], results: Sequence[Result]) -> Result:
         """Put results of several batches one after the other; their goals must be of one kind."""
         kinds = {type(result.goal) for result in results}
         if len(kinds) != 1:
             raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
-        joined = {name: torch.cat([getattr(result, name) for result in results]) for name in cls._tensors()}
+        columns = {field.name: [getattr(result, field.name) for result in results] for field in fields(cls)}
+        joined = {name: _join(values) for name, values in columns.items() if name not in ("goal", "norm")}
         classes = torch.cat([result.goal.classes for result in results])
         norm = results[0].norm if len({result.norm for result in results}) == 1 else "l2"
         return cls(**joined, goal=kinds.pop()(classes), norm=norm)
 
-    @classmethod
-    def _tensors(cls) -> list[str]:
-        return [field.name for field in fields(cls) if field.name not in ("goal", "norm")]
-
-    def select(self, which: Tensor) -> AttackResult:
+    def select(self: Result, which: Tensor) -> Result:
         """Keep some of the images only (an index or a mask over the batch)."""
-        kept = {name: getattr(self, name)[which] for name in self._tensors()}
-        return AttackResult(**kept, goal=self.goal.select(which), norm=self.norm)
+        return self._change(lambda tensor: tensor[which], lambda part: part.select(which))
 
-    def to(self, device: torch.device) -> AttackResult:
+    def to(self: Result, device: torch.device) -> Result:
         """Move everything to a device."""
-        tensors = {name: getattr(self, name).to(device) for name in self._tensors()}
-        return AttackResult(**tensors, goal=self.goal.to(device), norm=self.norm)
+        return self._change(lambda tensor: tensor.to(device), lambda part: part.to(device))
 
-    @classmethod
+    def _change(self: Result, tensors: Callable[[Tensor], Tensor], parts: Callable[[Any], Any]) -> Result:
+        """Change every tensor, and every goal or result among the fields; leave what is no image's."""
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = tensors(value)
+            elif isinstance(value, Untargeted | Targeted | AttackResult):
+                changed[field.name] = parts(value)
+        return replace(self, **changed)
+
+    @staticmethod
     @one_thread()
     def from_images(
-        cls, classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
+        classifier: Classifier, clean: Images, adversarial: Images, goal: Goal | None = None
     ) -> AttackResult:
         """Take in adversarial images made elsewhere, and verify them.
 
@@ -118,7 +125,7 @@ class AttackResult:
         reached, n = int(self.success.sum()), len(self.success)
         sizes = getattr(self, self.norm)[self.success]
         median = f", median {self.norm} {float(sizes.median()):.4g}" if reached else ""
-        return f"AttackResult({reached} of {n} reached their goal{median})"
+        return f"{type(self).__name__}({reached} of {n} reached their goal{median})"
 
     @property
     def delta(self) -> Images:
@@ -175,6 +182,14 @@ class AttackResult:
         frame.insert(0, "goal", "targeted" if isinstance(self.goal, Targeted) else "untargeted")
         frame.insert(2, "outcome", [("already wrong" if a else "fooled") if s else "failed" for a, s in outcomes])
         return frame
+
+
+def _join(values: list[Any]) -> Any:
+    """Put one field of several results together: tensors and results in a row; what is no image's is the first's."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat(values)
+    return type(first).join(values) if isinstance(first, AttackResult) else first
 
 
 @one_thread()

@@ -217,16 +217,13 @@ def one_thread(workers: int | None = None, stop: threading.Event | None = None) 
         Over how many workers such pieces are shared out; if None, over as many as the block around, or where there is
         none as many as the threads that PyTorch is set to (`torch.set_num_threads`).
     stop
-        When it is set, entering this block, or one inside of it, raises `KeyboardInterrupt`.
+        When it is set, the next pass inside the block is not begun.
     """
     if workers is not None:
         at_least("workers", workers, 1)
     threads = torch.get_num_threads()
     around = _SHARING.get() or Sharing(threads)
-    inside = replace(around, workers=workers or around.workers, stop=stop or around.stop)
-    if inside.stop is not None and inside.stop.is_set():
-        raise KeyboardInterrupt
-    entered = _SHARING.set(inside)
+    entered = _SHARING.set(replace(around, workers=workers or around.workers, stop=stop or around.stop))
     try:
         if threads == 1:
             yield
@@ -238,6 +235,13 @@ def one_thread(workers: int | None = None, stop: threading.Event | None = None) 
             compute_with(threads)
     finally:
         _SHARING.reset(entered)
+
+
+def end_if_nobody_waits() -> None:
+    """Raise `KeyboardInterrupt` in a worker whose result nobody waits for any more."""
+    sharing = _SHARING.get()
+    if sharing is not None and sharing.stop is not None and sharing.stop.is_set():
+        raise KeyboardInterrupt
 
 
 def compute_with(threads: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from whyfooled.classifier.borrowing import copy_at_rest, one_thread
+from whyfooled.classifier.borrowing import copy_at_rest, end_if_nobody_waits, one_thread
 from whyfooled.classifier.fit import Fit, Size
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
 from whyfooled.classifier.heads import compute_logits
@@ -149,13 +149,13 @@ class Classifier(nn.Module):
         Tensor
             (n,m) logits, in the precision of the images.
         """
+        end_if_nobody_waits()
         self._check_given(images)
         inputs, precision = (images - self.mean) / self.std, find_precision(self.module)
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            with one_thread():
-                logits = compute_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
+            logits = compute_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):
@@ -194,7 +194,8 @@ class Classifier(nn.Module):
         WhyfooledWarning
             If the logits are recovered from probabilities, because the module's last step cannot be taken off.
         """
-        logits: Tensor = self(images)
+        with one_thread():
+            logits: Tensor = self(images)
         check_finite(logits)
         return logits
 
@@ -222,7 +223,8 @@ class Classifier(nn.Module):
         """
         if not any(value.dtype in _FLOATING and value.dtype != torch.float32 for value in self.state_dict().values()):
             return self
-        return self.with_module(self.copy("to run in single precision").module.float())
+        copied = self.copy("to run in single precision")
+        return copied.with_module(copied.module.float())
 
     def copy(self, purpose: str) -> Classifier:
         """Make this classifier of a copy of its module, as its user has it, which shares nothing with the module.

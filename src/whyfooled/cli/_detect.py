@@ -12,6 +12,7 @@ from whyfooled.cli._app import (
     Device,
     Quiet,
     Seed,
+    Workers,
     app,
     interruptible,
     output_option,
@@ -53,6 +54,7 @@ def detect(
     batch_size: Annotated[int, typer.Option(help="Images judged together.")] = 8,
     device: Device = "cpu",
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
     show: Annotated[
         bool, typer.Option("--list", help="Describe all detectors and their parameters, and stop.")
@@ -70,11 +72,12 @@ def detect(
     if output.suffix.lower() not in (".csv", ".json"):
         raise OutputError(f"`--output` must end in .csv or .json; got {output.name!r}.")
 
+    from whyfooled.classifier.borrowing import one_thread
     from whyfooled.defences.files import detect_files
     from whyfooled.images import check_output_file, write_whole
 
     check_output_file(output)
-    with plain_warnings(), show_stages(quiet) as progress:
+    with plain_warnings(), one_thread(workers), show_stages(quiet) as progress:
         detections = detect_files(
             model.load(device, seed),
             images,

@@ -8,15 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import (
-    Quiet,
-    Seed,
-    Workers,
-    app,
-    interruptible,
-    output_option,
-    plain_warnings,
-)
+from whyfooled.cli._app import Quiet, Seed, Workers, app, interruptible, output_option, plain_warnings
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter

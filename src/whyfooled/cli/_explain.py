@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -115,6 +117,10 @@ def explain(
     attack_in: Annotated[
         str | None, typer.Option(help="The region of --regions, by name, in which alone the attack may act.")
     ] = None,
+    forge: Annotated[
+        bool,
+        typer.Option("--forge", help="Try to forge the explanation: could its map look as if there were no attack?"),
+    ] = False,
     epsilon: Epsilon = None,
     steps: Steps = None,
     figures: Figures = None,
@@ -154,7 +160,6 @@ def explain(
     from whyfooled.classifier.zoo import RANDOM
     from whyfooled.explanations.of_image import explain as explain_image
     from whyfooled.explanations.of_image import make_methods
-    from whyfooled.explanations.report.folder import write_files
     from whyfooled.images import (
         example_photograph,
         is_folder,
@@ -190,6 +195,7 @@ def explain(
                 methods=chosen,
                 units=units,
                 checks=checks,
+                forge=forge,
                 figures=figures,
                 count=count,
                 seed=seed,
@@ -212,6 +218,8 @@ def explain(
             classifier = model.load(device, seed)
             loading = time.perf_counter() - _STARTED
             progress(1, 1, "loading")
+            # What draws the report is imported beside the attack, on another core.
+            Thread(target=import_module, args=("whyfooled.explanations.report.folder",)).start()
             if model.weights == RANDOM:
                 say(f"Warning: {_UNTRAINED}")
             if universal is not None and resize:
@@ -230,9 +238,12 @@ def explain(
                 names=names,
                 attack_in=attack_in,
                 checks=checks,
+                forge=forge,
                 seed=seed,
                 progress=progress,
             )
+        from whyfooled.explanations.report.folder import write_files
+
         explanation = replace(
             explanation,
             notes=(*([_UNTRAINED] if model.weights == RANDOM else []), *explanation.notes),

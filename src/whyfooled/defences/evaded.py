@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MEASURED: dict[str, float] = {}
+MEASURED: dict[str, float] = {
+    "softmax": 0.00,
+    "margin": 0.02,
+    "bit-depth": 0.11,
+    "median": 0.44,
+    "noise": 0.13,
+    "mahalanobis": 0.00,
+    "gradcam-shift": 0.00,
+}
 """The area under the curve of a detector's own score, clean images against images that evade it; .5 is chance.
 
-ResNet-20 on CIFAR-10, 100 images, an ℓ∞ ball of 4/255: the study ``detectors`` in docs/results.md.
+ResNet-20 on CIFAR-10, 32 attacked images, an ℓ∞ ball of 4/255: the study ``detectors`` in docs/results.md.
 """
 
 

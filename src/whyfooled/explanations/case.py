@@ -18,10 +18,10 @@ from whyfooled.classifier.checks import check_single_precision
 from whyfooled.classifier.classifier import check_pixels, strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.passes import Passes
-from whyfooled.errors import bad_parameter, hearing
+from whyfooled.errors import ImageError, bad_parameter, hearing
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
-from whyfooled.registry import describe, parse, with_next_seed, with_seed
+from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
 from whyfooled.running.provenance import Stages, versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.types import Image, Images, Outcome, Progress, silent
@@ -306,6 +306,24 @@ def _write_notes(
         )
 
 
+ALIKE = 0.5
+"""Correlation of two images' values under which they are no photograph and what an attack made of it, if they also
+differ by more than `SUSPICIOUS_CHANGE`. [ours]"""
+
+
+def check_same_photograph(case: Case, adversarial: str | Path) -> None:
+    """Raise `ImageError` if the file of an adversarial image shows another photograph."""
+    both = torch.stack([case.clean.flatten(), case.adversarial.flatten()]).double()
+    change = float((both[0] - both[1]).abs().mean())
+    correlation = float(torch.corrcoef(both)[0, 1])
+    if change > SUSPICIOUS_CHANGE and correlation < ALIKE:
+        raise ImageError(
+            f"{adversarial} shows another picture than the photograph: their values correlate by {correlation:.2f} and "
+            f"differ by {change:.2f} (of 1) on average. Give the photograph that it was made from, resized and cropped "
+            "in the same way; a report keeps both in tensors.safetensors."
+        )
+
+
 def _is_rounded(images: Images) -> bool:
     """Tell whether all values are among the 256 levels of a picture."""
     levels = 255 * images
@@ -320,7 +338,19 @@ def _read_made_elsewhere(classifier: Classifier, adversarial: str | Path | Image
 
 def _describe_parameters(attack: Any) -> dict[str, Any]:
     described = is_dataclass(attack) and not isinstance(attack, type) and hasattr(attack, "card")
-    return asdict(attack) if described else {}
+    if not described:
+        return {}
+    # Not `asdict`, where a method has a value that JSON has no word for, such as a tensor.
+    return {name: value if _is_plain(value) else describe_value(value) for name, value in asdict(attack).items()}
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether JSON has a word for a value."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def choose_attack(attack: Any, seed: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from whyfooled.attacks.forgery import Forgery
 from whyfooled.classifier.passes import Passes
 from whyfooled.perturbation.by_chance import FooledByChance
 from whyfooled.perturbation.effect import Effect
@@ -60,6 +61,8 @@ class Explained(ABC):
         What the perturbation does on regions with names.
     trust
         How much the clean image's maps change under a universal perturbation.
+    forgery
+        What an attack made that knows the explanation.
     units
         What the attack does to the units of dissected layers.
     checks
@@ -85,6 +88,7 @@ class Explained(ABC):
     effect: Effect | None = None
     named: NamedEffect | None = None
     trust: Trust | None = None
+    forgery: Forgery | None = None
     units: UnitChanges | None = None
     checks: MapChecks | None = None
 

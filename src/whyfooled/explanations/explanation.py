@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
-from whyfooled.drawing.html import wrap_for_notebook
 from whyfooled.explanations.explained import Explained
-from whyfooled.explanations.report.account import write_account
-from whyfooled.explanations.report.folder import write_files
-from whyfooled.explanations.report.numbers import collect_numbers
-from whyfooled.explanations.report.page import write_page
 from whyfooled.images import output_folder
 from whyfooled.perturbation.effect import Effect
 from whyfooled.saliency.evidence import Evidence
@@ -23,10 +18,14 @@ class _Reported(Explained):
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number of the report, as plain Python values."""
+        from whyfooled.explanations.report.numbers import collect_numbers
+
         return collect_numbers(self)
 
     def summary(self) -> str:
         """Return a short account in plain text."""
+        from whyfooled.explanations.report.account import write_account
+
         return write_account(self.to_dict())
 
     def save(self, folder: str | Path, *, figures: Literal["pdf", "svg", "png"] | None = None) -> Path:
@@ -44,11 +43,17 @@ class _Reported(Explained):
         OutputError
             If the folder cannot be written; then nothing is.
         """
+        # What draws takes half a second to import, which an attack that fails need not wait for.
+        from whyfooled.explanations.report.folder import write_files
+
         with output_folder(folder) as staging:
             write_files(self, staging, figures)
         return Path(folder)
 
     def _repr_html_(self) -> str:
+        from whyfooled.drawing.html import wrap_for_notebook
+        from whyfooled.explanations.report.page import write_page
+
         return wrap_for_notebook(write_page(self, self.to_dict()))
 
 
@@ -59,7 +64,8 @@ class Explanation(_Reported):
 
     In a notebook it shows the report; `save` writes everything to a folder. It has the sections ``headline``,
     ``evidence`` and ``recovery``; ``effect`` unless nothing was attacked; ``trust`` if a universal perturbation was
-    given, ``units`` if a dissection was, and ``checks`` where they were asked for or take little.
+    given, ``units`` if a dissection was, ``checks`` where they were asked for or take little, and ``forgery`` if it was
+    asked for.
     """
 
     headline: Evidence

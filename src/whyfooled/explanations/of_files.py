@@ -109,6 +109,7 @@ def explain_files(
     trust: UniversalPerturbation | str | Path | None = None,
     units: Dissection | str | Path | None = None,
     checks: bool | None = None,
+    forge: bool = False,
     figures: Literal["pdf", "svg", "png"] | None = None,
     count: int | None = None,
     seed: int = 0,
@@ -132,7 +133,7 @@ def explain_files(
     folder
         Where to write: ``index.html``, ``index.csv`` and, for each photograph, a folder of its name (its path below the
         folder that all have in common) with what `Explanation.save` writes.
-    attack, methods, trust, units, checks, seed
+    attack, methods, trust, units, checks, forge, seed
         As for `explain`.
     label
         The true class of all (name or index); what the classifier sees in each if None.
@@ -192,6 +193,7 @@ def explain_files(
             "trust": None if universal is None else digest_content(universal.delta.cpu().numpy().tobytes()),
             "units": None if dissection is None else digest_content(dissection.to_frame().to_csv().encode()),
             "checks": checks,
+            **({"forge": True} if forge else {}),
             "figures": figures,
             "count": count,
             "seed": seed,
@@ -213,6 +215,7 @@ def explain_files(
             trust=universal,
             units=dissection,
             checks=checks,
+            forge=forge,
             seed=seed,
             progress=progress,
         )

@@ -10,13 +10,22 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from whyfooled.attacks.forgery import Forgery, find_forgery, find_size
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.folding import Quickened, quicken
 from whyfooled.classifier.passes import Passes
 from whyfooled.classifier.workers import share_out
-from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing
-from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
+from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing, warn
+from whyfooled.explanations.case import (
+    Case,
+    check_same_photograph,
+    choose_attack,
+    collect_fields,
+    fool_by_chance,
+    make_case,
+    read_clean_image,
+)
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
@@ -25,6 +34,7 @@ from whyfooled.perturbation.sensitivity import choose_batch_size
 from whyfooled.registry import EVERY, describe, make_every, parse, title, with_seed
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.map_checks import MAPS_CHECKED, MapChecks, check_maps
 from whyfooled.saliency.pairs import pair_maps
@@ -71,6 +81,7 @@ def explain(
     names: str | Path | None = None,
     attack_in: str | None = None,
     checks: bool | None = None,
+    forge: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -113,6 +124,11 @@ def explain(
         Whether to see what each map stands (noise of the attack's size, another seed) and what it depends on (the
         weights, at random); if None, where that takes at most a fifth of the other passes, and without another run of
         the attack. It takes about 10 maps more of every method shown.
+    forge
+        Whether to try to forge the explanation: an attack that knows the first method has to reach the same class and
+        keep that method's map of the clean image, in the attack's own ball (a Euclidean ball as large as the
+        perturbation, if it has none), then in larger ones. See `ExplanationAware`. That takes about 400 passes, up to
+        three times.
     seed
         Seed of everything random.
     progress
@@ -127,7 +143,8 @@ def explain(
     ParameterError
         If an argument has a value that it must not have, such as an unknown class or another model's dissection.
     ImageError
-        If an image or the universal perturbation cannot be read, or does not fit the classifier.
+        If an image or the universal perturbation cannot be read, or does not fit the classifier, or the file of an
+        adversarial image shows another photograph.
     MethodError
         If a method that was asked for does not work on this model.
     """
@@ -161,6 +178,8 @@ def explain(
                 seed=seed,
                 progress=progress,
             )
+        if isinstance(adversarial, (str, Path)):
+            check_same_photograph(case, adversarial)
         quick = _quicken(classifier, case, stages)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
@@ -169,6 +188,7 @@ def explain(
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
         recovery = _measure_recovery(quick.classifier, case, [headline, *evidence], seed, stages)
+        forgery = _find_forgery(classifier, case, attack, shown[0][0], seed, stages) if forge else None
         trusted = (
             None
             if universal is None
@@ -187,6 +207,7 @@ def explain(
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
             **describe_named(regions, names, attack_in),
+            **({"forge": True} if forge else {}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
             "regions and recovery": quick.said,
@@ -201,6 +222,7 @@ def explain(
         effect=effect,
         named=named,
         trust=trusted,
+        forgery=forgery,
         units=changes,
         checks=checked,
     )
@@ -303,6 +325,34 @@ def _find_unit_changes(
             case.adversarial,
             case.true,
             case.wrong,
+            seed=seed,
+            progress=stages.progress,
+        )
+
+
+def _find_forgery(
+    classifier: Classifier, case: Case, attack: Any, method: Any, seed: int, stages: Stages
+) -> Forgery | None:
+    """Try to forge the first method's map, if the clean image is given its true class, and was changed."""
+    changed = not torch.equal(case.clean, case.adversarial)
+    if not changed or int(case.clean_logits.argmax()) != case.true:
+        warn(
+            "The explanation was not tried to be forged: "
+            + ("the image is misclassified before any attack." if changed else "the attack changed nothing.")
+        )
+        return None
+    check_differentiable(method)
+    chosen = None if "adversarial" in case.parameters else choose_attack(attack, seed)
+    size = find_size(chosen, case.adversarial - case.clean)
+    with stages.stage("forgery"):
+        return find_forgery(
+            classifier,
+            case.clean,
+            case.adversarial,
+            case.true,
+            case.wrong,
+            method,
+            size,
             seed=seed,
             progress=stages.progress,
         )

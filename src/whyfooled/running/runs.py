@@ -133,5 +133,6 @@ _CHANGED = {
     "images_digest": "its images, or their labels, are not the same",
     "fit_images_digest": "its images to fit to, or their labels, are not the same",
     "models_digests": "its other models had other weights",
+    "threads": "it was begun with several threads for each operation, which gives other last digits than one",
     "class_map": "its labels stood for other classes of the model",
 }

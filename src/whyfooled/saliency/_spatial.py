@@ -32,10 +32,13 @@ class ChosenOutput(NamedTuple):
     edge: GradientEdge
 
 
-def run_to_layer(classifier: Classifier, images: Images, layer: str | None, card: Card) -> tuple[Logits, ChosenOutput]:
+def run_to_layer(
+    classifier: Classifier, images: Images, layer: str | None, card: Card, *, keep_graph: bool = False
+) -> tuple[Logits, ChosenOutput]:
     """Run the classifier, and take what one layer gave: the named one, or the last that has places.
 
-    Which one that is, and which of its axes are which, is found out once for a model and a size of images.
+    Which one that is, and which of its axes are which, is found out once for a model and a size of images. With
+    `keep_graph`, what the layer gave can be differentiated; then finding out takes a forward pass of its own.
 
     Raises
     ------
@@ -48,10 +51,16 @@ def run_to_layer(classifier: Classifier, images: Images, layer: str | None, card
     """
     choices = _CHOICES.setdefault(classifier.module, {})
     key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
+    if keep_graph and key not in choices:
+        run_to_layer(classifier, images.detach().requires_grad_(), layer, card)
     if key in choices:
-        logits, again = _run_to_known(classifier, images, layer, choices[key])
+        logits, again = _run_to_known(classifier, images, layer, choices[key], keep_graph)
         if again is not None:
             return logits, again
+    if keep_graph:
+        raise MethodError(
+            f"The maps of {card.title} cannot be differentiated here, because this model goes another way each time."
+        )
     trace, outputs = PassTrace(images), list[LayerOutput]()
 
     def see(name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
@@ -81,7 +90,7 @@ _CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
 
 
 def _run_to_known(
-    classifier: Classifier, images: Images, layer: str | None, choice: _Choice
+    classifier: Classifier, images: Images, layer: str | None, choice: _Choice, keep_graph: bool
 ) -> tuple[Logits, ChosenOutput | None]:
     """Run the classifier, and take the output that was chosen before; None if it goes another way now."""
     names: list[str] = []
@@ -91,7 +100,8 @@ def _run_to_known(
         names.append(name)
         if len(names) == choice.place + 1 and name == choice.name and output.requires_grad:
             # A copy: the next layer may work in place.
-            chosen.append((output.detach().clone(), get_gradient_edge(output)))
+            kept = output if keep_graph else output.detach()
+            chosen.append((kept.clone(), get_gradient_edge(output)))
 
     with watch_layers(find_layers(classifier.module, layer), see):
         logits = ruled_logits(classifier, images, None, whole_way=False)

@@ -148,10 +148,10 @@ def _attend(classifier: Classifier, images: Images, classes: ManyClasses, card: 
         check_classes(classes, logits)
         chosen = [logits.gather(1, column[:, None].to(logits.device)).sum() for column in columns]
     nodes = set(walk(logits))
-    found = [weights for weights in calls.found if weights.grad_fn in nodes]
-    _check_weights(found, sum(map(_is_attention, nodes)), output, card)
-    slopes = [torch.autograd.grad(one, found, retain_graph=True) for one in chosen]
-    return _Attended([weights.detach() for weights in found], slopes, output.axes)
+    mixing = [weights for weights in calls.found if weights.grad_fn in nodes]
+    _check_weights(mixing, sum(map(_is_attention, nodes)), output, card)
+    slopes = [torch.autograd.grad(one, mixing, retain_graph=True) for one in chosen]
+    return _Attended([weights.detach() for weights in mixing], slopes, output.axes)
 
 
 def _run_to_tokens(classifier: Classifier, images: Images, card: Card) -> tuple[Logits, ChosenOutput]:
@@ -172,20 +172,21 @@ def _is_attention(node: Any) -> bool:
     return any(kind in operation(node.name()) for kind in ("Softmax", "ScaledDotProduct"))
 
 
-def _check_weights(found: Sequence[Tensor], softmaxes: int, output: ChosenOutput, card: Card) -> None:
+def _check_weights(mixing: Sequence[Tensor], softmaxes: int, output: ChosenOutput, card: Card) -> None:
     """Raise `MethodError` unless these are all the attention that there is, between the same tokens each time."""
     if not softmaxes:
         raise MethodError(f"{card.title} needs attention; this model has none. {_ADVICE}")
-    if len(found) != softmaxes:
+    if len(mixing) != softmaxes:
         raise MethodError(
             f"{card.title} needs attention that weights its values by a softmax as it is; of the {softmaxes} softmaxes "
-            f"of this model {len(found)} are used so, the others in another way, such as mixed between heads. {_ADVICE}"
+            f"of this model {len(mixing)} are used so, the others in another way, such as mixed between heads. "
+            f"{_ADVICE}"
         )
     tokens = output.value.shape[output.axes.rows]
-    wrong = [each for each in found if each.shape[::3] != (len(output.value), tokens) or each.shape[2:3] != (tokens,)]
+    wrong = [each for each in mixing if each.shape[::3] != (len(output.value), tokens) or each.shape[2:3] != (tokens,)]
     if wrong or not output.axes.tokens:
         raise MethodError(
             f"{card.title} needs attention between all tokens, the same in every block; this model has another "
-            f"({' × '.join(map(str, (wrong or found)[0].shape))} weights for {len(output.value)} images), as in "
+            f"({' × '.join(map(str, (wrong or mixing)[0].shape))} weights for {len(output.value)} images), as in "
             f"windows or where tokens are merged. {_ADVICE}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -15,7 +16,8 @@ from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency._pooling import find_pooled_linear
 from whyfooled.saliency._spatial import at_image_size, run_to_layer
-from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients
+from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, own_copy
+from whyfooled.saliency.backward.graph import plain_attention
 from whyfooled.saliency.guided import GuidedBackprop
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
@@ -98,8 +100,12 @@ class GradCAM:
     )
 
     @one_thread()
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
 
         Raises
         ------
@@ -110,7 +116,7 @@ class GradCAM:
         ModelError
             If the logits do not depend on what the layer gives.
         """
-        return _grad_cam(classifier, images, classes, self)
+        return _grad_cam(classifier, images, classes, self, create_graph)
 
 
 @final
@@ -139,8 +145,12 @@ class GradCAMPlusPlus:
     )
 
     @one_thread()
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
 
         Raises
         ------
@@ -151,7 +161,7 @@ class GradCAMPlusPlus:
         ModelError
             If the logits do not depend on what the layer gives.
         """
-        activation, gradients = _layer_gradients(classifier, images, classes, self)
+        activation, gradients = _layer_gradients(classifier, images, classes, self, create_graph)
         # α is g² over a multiple of g²: divided by it, nothing underflows where gradients are small.
         below = 2 + activation.sum((-2, -1), keepdim=True) * gradients
         alphas = torch.where(below == 0, 0, 1 / below)
@@ -183,8 +193,12 @@ class GuidedGradCAM:
     )
 
     @one_thread()
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
 
         Raises
         ------
@@ -195,12 +209,14 @@ class GuidedGradCAM:
         ModelError
             If the logits do not depend on what the layer gives.
         """
-        where = _grad_cam(classifier, images, classes, self)
-        return GuidedBackprop()(classifier, images, classes) * where
+        where = _grad_cam(classifier, images, classes, self, create_graph)
+        return GuidedBackprop()(classifier, images, classes, create_graph=create_graph) * where
 
 
-def _grad_cam(classifier: Classifier, images: Images, classes: ManyClasses, method: _OfLayer) -> ManyMaps:
-    activation, gradients = _layer_gradients(classifier, images, classes, method)
+def _grad_cam(
+    classifier: Classifier, images: Images, classes: ManyClasses, method: _OfLayer, create_graph: bool
+) -> ManyMaps:
+    activation, gradients = _layer_gradients(classifier, images, classes, method, create_graph)
     return _positive_sum(gradients.mean((-2, -1), keepdim=True) * activation, images)
 
 
@@ -208,15 +224,16 @@ _OfLayer = GradCAM | GradCAMPlusPlus | GuidedGradCAM
 
 
 def _layer_gradients(
-    classifier: Classifier, images: Images, classes: ManyClasses, method: _OfLayer
+    classifier: Classifier, images: Images, classes: ManyClasses, method: _OfLayer, create_graph: bool
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's output (n,d,h,w), or (n,1,d,h,w) for classes (n,k), and the logits' gradients there."""
     check_pairs(images, classes)
     check_recording(classifier.module)
-    leaf = images.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        logits, (value, axes, edge) = run_to_layer(classifier, leaf, method.layer, method.card)
-        gradients = logit_gradients(logits, classes, edge)
+    leaf = own_copy(images, create_graph)
+    attention = plain_attention() if create_graph else nullcontext()
+    with torch.enable_grad(), attention:
+        logits, (value, axes, edge) = run_to_layer(classifier, leaf, method.layer, method.card, keep_graph=create_graph)
+        gradients = logit_gradients(logits, classes, edge, create_graph=create_graph)
     activation = axes.to_grid(value)
     if classes.ndim == 1:
         slopes = axes.to_grid(gradients)

@@ -11,7 +11,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError
 from whyfooled.registry import describe
-from whyfooled.saliency.enhanced import Enhanced, enhance
+from whyfooled.saliency.enhanced import Enhanced, base_maps, enhance
 from whyfooled.types import Classes, Images
 
 
@@ -23,6 +23,7 @@ def pair_maps(
     contrast: Classes,
     *,
     both: bool = False,
+    create_graph: bool = False,
 ) -> Iterator[tuple[Any, Tensor | MethodError]]:
     """Compute the map of every method, one after the other; an enhanced one shares the passes of its base.
 
@@ -40,6 +41,8 @@ def pair_maps(
         (n,) The class that enhanced maps contrast it with.
     both
         Whether to compute the maps of `contrast` too, enhanced ones contrasted with `classes`.
+    create_graph
+        Whether the maps can be differentiated with respect to the images; a method whose maps cannot yields an error.
 
     Yields
     ------
@@ -56,7 +59,7 @@ def pair_maps(
         if key not in computed:
             wanted = pair if both or key in enhanced_bases else pair[:, :1]
             try:
-                computed[key] = base(classifier, images, wanted)
+                computed[key] = base_maps(base, create_graph)(classifier, images, wanted)
             except MethodError as error:
                 computed[key] = error
         maps = computed[key]

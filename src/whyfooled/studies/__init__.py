@@ -10,6 +10,7 @@ from whyfooled.studies.effects.object_or_background import ObjectOrBackground
 from whyfooled.studies.effects.refined_attack import RefinedAttack
 from whyfooled.studies.effects.sensitivity_correlation import SensitivityCorrelation
 from whyfooled.studies.maps.attack_outcome import AttackOutcome
+from whyfooled.studies.maps.aware_attack import AwareAttack
 from whyfooled.studies.maps.filtering_effect import FilteringEffect
 from whyfooled.studies.maps.recovery import Recovery
 from whyfooled.studies.maps.saliency_grid import SaliencyGrid
@@ -32,6 +33,7 @@ STUDIES = (
     Recovery,
     AttackOutcome,
     SanityChecks,
+    AwareAttack,
     SensitivityCorrelation,
     EffectMix,
     CAMPairs,
@@ -52,6 +54,7 @@ STUDIES = (
 __all__ = [
     "STUDIES",
     "AttackOutcome",
+    "AwareAttack",
     "Batch",
     "CAMPairs",
     "CompareModels",

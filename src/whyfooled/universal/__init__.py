@@ -1,9 +1,10 @@
 """One perturbation that breaks the saliency maps of most images, how to find it, and what it does."""
 
+from whyfooled.saliency.interpretations import interpretation
 from whyfooled.universal._fitting import Fitting, Part, Step
 from whyfooled.universal._method import UniversalMethod
 from whyfooled.universal._perturbation import UniversalPerturbation
-from whyfooled.universal.dissimilarity import dissimilarity, interpretation
+from whyfooled.universal.dissimilarity import dissimilarity
 from whyfooled.universal.evaluation import Evaluation, changes, evaluate
 from whyfooled.universal.per_image import InterpretationAttack
 from whyfooled.universal.random_direction import RandomDirection

@@ -7,8 +7,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from whyfooled.saliency.interpretations import Interpretations, interpretation
 from whyfooled.tensors.measures import centre_of_mass
-from whyfooled.universal.dissimilarity import Interpretations, distance, interpretation
+from whyfooled.universal.dissimilarity import distance
 from whyfooled.universal.maps import Measure
 
 Objective = Literal["dissimilarity", "top-k", "mass-centre", "target", "region"]

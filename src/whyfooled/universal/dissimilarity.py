@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from whyfooled.errors import ParameterError
+from whyfooled.saliency.interpretations import Interpretations, interpretation
 from whyfooled.types import Maps, PerImage
-
-Interpretations = Float[Tensor, "n h w"]
-"""Normalised saliency: one value for each pixel, none negative, with the sum 1 over an image."""
-
-
-def interpretation(maps: Maps) -> Interpretations:
-    """Normalise saliency maps: the sum of absolute values over channels, divided by its sum over the pixels.
-
-    ``I(x)`` of Ehsani Oskouie & Farnia 2022, sec. 3. Differentiable.
-
-    Parameters
-    ----------
-    maps
-        (n,d,h,w) Saliency maps with their signs, such as gradients.
-
-    Returns
-    -------
-    Tensor
-        (n,h,w), none negative; each adds up to 1, or is 0 where the map is 0 everywhere.
-    """
-    sizes = maps.abs().sum(1)
-    total = sizes.sum((1, 2), keepdim=True)
-    return sizes / total.masked_fill(total == 0, 1)
 
 
 def dissimilarity(maps: Maps, others: Maps) -> PerImage:

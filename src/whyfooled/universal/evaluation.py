@@ -18,6 +18,7 @@ from whyfooled.drawing.summary import SummaryTable
 from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed, warn
 from whyfooled.images import content_digest, looks_like, perceptual_hash
 from whyfooled.registry import describe_value
+from whyfooled.saliency.interpretations import Interpretations
 from whyfooled.sources import Source, class_map, mapped
 from whyfooled.tensors.balls import length
 from whyfooled.tensors.measures import centre_shift, rank_correlation, structural_similarity, top_overlap
@@ -27,7 +28,7 @@ from whyfooled.types import Classes, Image, Images, PerImage, Progress, silent
 from whyfooled.universal._given import Given, as_source
 from whyfooled.universal._method import GRADIENT
 from whyfooled.universal._perturbation import UniversalPerturbation
-from whyfooled.universal.dissimilarity import Interpretations, distance
+from whyfooled.universal.dissimilarity import distance
 from whyfooled.universal.maps import Saliency, interpret
 
 MEASURES = {

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.errors import MethodError, first_line, leaving_unsaid, positive
-from whyfooled.saliency.backward.gradients import EMPTY
-from whyfooled.saliency.backward.smooth import smooth_activations
 from whyfooled.saliency.differentiable import DifferentiableMethod
+from whyfooled.saliency.interpretations import Interpretations, differentiate_maps, interpretation, quiet, smoothed
 from whyfooled.types import Classes, Images, PerImage
-from whyfooled.universal.dissimilarity import Interpretations, distance, interpretation
+from whyfooled.universal.dissimilarity import distance
 
 Saliency = Callable[..., Tensor]
 """A saliency method."""
@@ -68,38 +63,4 @@ def slopes(
     with smoothed(beta), quiet():
         maps = saliency(classifier, inputs, classes, create_graph=True)
     apart = measure(clean, interpretation(maps))
-    gradients = _differentiate(apart.sum(), inputs)
-    there = gradients.flatten(1).isfinite().all(1)
-    return gradients.nan_to_num(0) * there.view(-1, 1, 1, 1), apart.detach()
-
-
-def _differentiate(total: Tensor, inputs: Images) -> Images:
-    try:
-        (gradients,) = torch.autograd.grad(total, inputs)
-    except RuntimeError as error:
-        # PyTorch has no class of error for what an operation, or a function of the model's own, lacks.
-        if re.search("is not implemented|once_differentiable", str(error)) is None:
-            raise
-        raise MethodError(
-            "The maps of this model cannot be differentiated with respect to the image, because a part of it can be "
-            f"differentiated only once: {first_line(error)}."
-        ) from None
-    return gradients
-
-
-def smoothed(beta: float | None) -> AbstractContextManager[None]:
-    """Put smooth activations in place of ReLUs inside a ``with`` block, or leave them if None."""
-    return nullcontext() if beta is None else smooth_activations(beta)
-
-
-def check_beta(beta: float | None) -> None:
-    """Raise `ParameterError` unless it is None or a finite number above 0."""
-    if beta is not None:
-        positive("beta", beta)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Say nothing of empty maps: who goes over many images counts them, and says so once."""
-    with leaving_unsaid(EMPTY):
-        yield
+    return differentiate_maps(apart.sum(), inputs), apart.detach()

@@ -16,6 +16,7 @@ from whyfooled.errors import ParameterError, at_least, bad_parameter, check_seed
 from whyfooled.registry import Card
 from whyfooled.saliency import Gradient
 from whyfooled.saliency.differentiable import check_differentiable
+from whyfooled.saliency.interpretations import check_beta, smoothed
 from whyfooled.tensors.balls import Ball, farthest, inside
 from whyfooled.tensors.randomness import image_generators, normal, uniform
 from whyfooled.types import Classes, Images
@@ -23,7 +24,7 @@ from whyfooled.universal._aims import AIMED, OBJECTIVES, Objective, make_measure
 from whyfooled.universal._fitting import make_flat_error
 from whyfooled.universal._losses import log_odds_against, loss_slopes
 from whyfooled.universal._method import check_scaled
-from whyfooled.universal.maps import check_beta, interpret, slopes, smoothed
+from whyfooled.universal.maps import interpret, slopes
 
 GRADIENT = Gradient()
 

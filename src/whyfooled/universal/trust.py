@@ -15,12 +15,11 @@ from whyfooled.errors import MethodError, at_least
 from whyfooled.images import content_digest
 from whyfooled.registry import describe, title
 from whyfooled.saliency import Enhanced
+from whyfooled.saliency.interpretations import Interpretations, interpretation, quiet
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Image, Images, Progress, silent
 from whyfooled.universal import UniversalPerturbation
-from whyfooled.universal.dissimilarity import Interpretations, interpretation
 from whyfooled.universal.evaluation import compare_maps, random_like
-from whyfooled.universal.maps import quiet
 
 DRAWS = 10
 """How many random directions a perturbation is compared with. [ours]"""

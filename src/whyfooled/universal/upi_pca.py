@@ -14,13 +14,14 @@ from whyfooled.classifier import Classifier
 from whyfooled.errors import at_least, positive
 from whyfooled.registry import Card
 from whyfooled.saliency.differentiable import DifferentiableMethod
+from whyfooled.saliency.interpretations import check_beta, smoothed
 from whyfooled.tensors.randomness import normal
 from whyfooled.types import Image
 from whyfooled.universal._choice import MapsMoved, choose_best
 from whyfooled.universal._fitting import Fitting, Part, make_flat_error
 from whyfooled.universal._losses import loss_slopes
 from whyfooled.universal._method import UniversalMethod
-from whyfooled.universal.maps import check_beta, interpret, slopes, smoothed
+from whyfooled.universal.maps import interpret, slopes
 
 
 @final

@@ -10,7 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tests.helpers.models import linear
 from whyfooled.drawing.pictures import draw_heat
 from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.effect import WHAT_EFFECT_IS, collect_effect_numbers, write_effect_sentences
+from whyfooled.explanations.report.effect import (
+    KIND_WORDS,
+    WHAT_EFFECT_IS,
+    collect_effect_numbers,
+    write_effect_sentences,
+)
 from whyfooled.explanations.report.effect_figure import draw_effects, draw_ratios
 from whyfooled.explanations.report.region_picture import (
     PALETTES,
@@ -54,6 +59,7 @@ def test_the_numbers_are_those_of_a_known_effect():
     assert [found["kinds"][kind]["regions"] for kind in ("suppression", "balanced", "promotion", "inert")] == [
         1, 1, 1, 6,
     ]  # fmt: skip
+    assert set(found["kinds"]) == set(KIND_WORDS)
     assert found["kinds"]["suppression"]["effect"] == pytest.approx(0.5)
     assert found["kinds"]["balanced"]["effect"] == pytest.approx(0.2)
     assert found["kinds"]["inert"]["perturbation"] == pytest.approx(6 / 9)

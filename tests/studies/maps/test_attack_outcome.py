@@ -73,6 +73,15 @@ def test_it_tells_outcomes_apart_and_a_constant_map_does_not(result):
     assert f"{name}: of {rarer} images of the rarer outcome nothing can be said about how well maps" in result.summary
 
 
+def test_noise_that_fools_is_not_contrasted_with_attacks(tmp_path):
+    images = write_images(tmp_path / "i.npz", count=6)
+    study = AttackOutcome(attacks=(FMN(steps=30),), methods=(ByClass(), Constant()), noise=0.9)
+    result = run_study(study, images, tmp_path / "out", model=small())
+    assert "fooled" in set(result.table.read(where=[("attack", "==", "noise")])["outcome"])
+    tables = json.loads((result.folder / "study.json").read_text())["results"]
+    assert [row["attack"] for row in tables[-1]["rows"]] == ["fmn(steps=30)"]
+
+
 def test_noise_is_the_control_and_is_as_large_as_it_says(result):
     rows = result.table.read(where=[("attack", "==", "noise")])
     assert len(rows) == 8 * 2

@@ -455,3 +455,11 @@ def test_a_classifier_is_given_under_either_name(images, tmp_path):
     pd.testing.assert_frame_equal(other, named)
     with pytest.raises(ParameterError, match="`classifier` must be left out where `model` is given"):
         run_study(Brightness(), images, tmp_path / "c", model="lite0", classifier=small())
+
+
+def test_a_run_that_was_begun_with_several_threads_is_refused_in_a_sentence(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(_runner, "THREADS", 2)
+    study(images, tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(OutputError, match=r"another run: it was begun with several threads for each operation, which"):
+        study(images, tmp_path / "out")

@@ -62,13 +62,19 @@ def intervals_figure(panels: Intervals, *, x: str, shared: bool = False, line: f
         handles,
         list(map(plain_text, labels)),
         loc="outside lower center",
-        ncols=min(4, len(handles)),
+        ncols=max(
+            1, min(4, len(handles), int(figure.get_figwidth() / (_EM * max(map(len, labels), default=1) + _SIGN)))
+        ),
         frameon=False,
         fontsize=8,
     )
     for panel in axes[: len(panels)] if line is not None else ():
         panel.axvline(line, color="black", linestyle=":", linewidth=1)
     return figure
+
+
+_EM, _SIGN = 0.08, 0.6
+"""Inches that a letter of a legend takes, and the mark before it with the gap behind: long names have fewer columns."""
 
 
 def interval_mark(panel: Axes, place: float, value: Interval, colour: str, label: str | None) -> None:

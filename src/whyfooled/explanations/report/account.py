@@ -8,6 +8,7 @@ from whyfooled.drawing.words import percent
 from whyfooled.explanations.report.checks import write_check_sentences
 from whyfooled.explanations.report.effect import write_effect_sentences
 from whyfooled.explanations.report.evidence import write_evidence_sentences
+from whyfooled.explanations.report.forgery import QUESTION, write_forgery_sentence
 from whyfooled.explanations.report.named import write_named_sentences
 from whyfooled.explanations.report.trust import write_trust_sentences
 from whyfooled.explanations.report.units_account import write_unit_sentences
@@ -31,6 +32,7 @@ def write_sentences(numbers: dict[str, Any]) -> list[str]:
         *(write_named_sentences(numbers["named"], numbers["true"]) if "named" in numbers else []),
         *([] if units is None else write_unit_sentences(units, *names)),
         *(write_evidence_sentences(numbers) if "headline" in numbers else []),
+        *([f"{QUESTION} {write_forgery_sentence(numbers['forgery'])}"] if "forgery" in numbers else []),
         *(write_trust_sentences(numbers["trust"]) if "trust" in numbers else []),
         *(write_check_sentences(numbers["checks"]) if "checks" in numbers else []),
     ]

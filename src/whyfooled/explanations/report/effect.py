@@ -30,6 +30,10 @@ MOSTLY_HALF = 2 / 3
 """The same for half of the image. [ours]"""
 
 
+KIND_WORDS = {"suppression": "holds down", "promotion": "lifts", "balanced": "does both", "inert": "neither"}
+"""What a report calls the papers' kinds of regions; it gives the papers' words once, where it explains these."""
+
+
 def collect_effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: int, wrong: int) -> dict[str, Any]:
     """Collect everything that a report says of an effect in figures.
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from whyfooled.drawing.style import KIND_COLOURS, PANEL_SIZE, plain_panel, plain_text
 from whyfooled.drawing.words import shortened
+from whyfooled.explanations.report.effect import KIND_WORDS
 from whyfooled.perturbation import KINDS, Sensitivity
 
 _MARKS = {"suppression": "v", "promotion": "^", "balanced": "o", "inert": "."}
@@ -54,11 +55,11 @@ def draw_ratios(sensitivity: Sensitivity, ink: str = "black") -> Figure:
         if len(chosen):
             panel.scatter(
                 chosen + 1, ratios[chosen], s=14, marker=_MARKS[kind], color=KIND_COLOURS[kind], linewidths=0,
-                label=kind,
+                label=KIND_WORDS[kind],
             )  # fmt: skip
     for line in (-1, 1):
         panel.axhline(line, color=ink, linewidth=0.9, linestyle="--")
-    panel.set_ylabel("promotion over suppression (log2)", color=ink)
+    panel.set_ylabel("lifts over holds down (log2)", color=ink)
     figure.legend(
         frameon=False, labelcolor=ink, fontsize=9, loc="outside lower left", ncols=4, markerscale=1.5, columnspacing=1.0
     )

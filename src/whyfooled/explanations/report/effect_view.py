@@ -10,7 +10,7 @@ from whyfooled.drawing.html import write_data_uri
 from whyfooled.drawing.pictures import draw_heat
 from whyfooled.drawing.shapes import write_path
 from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.effect import write_overlap_with_maps, write_place_sentences
+from whyfooled.explanations.report.effect import KIND_WORDS, write_overlap_with_maps, write_place_sentences
 from whyfooled.explanations.report.effect_figure import draw_effects, draw_ratios
 from whyfooled.explanations.report.evidence_view import prepare_maps
 from whyfooled.explanations.report.region_picture import (
@@ -65,14 +65,20 @@ def prepare_effect(effect: Effect, numbers: dict[str, Any], clean: Image, delta:
             for region, says in zip(drawn, _describe_regions(drawn, sensitivity, names), strict=True)
         ],
         "outlines": {kind: write_path(loops) for kind, loops in trace_kinds(sensitivity).items()},
-        "strongest": [_list_numbers(one.region, sensitivity) | {"kind": one.kind} for one in drawn[:TABLED]],
+        "words": KIND_WORDS,
+        "strongest": [
+            _list_numbers(one.region, sensitivity) | {"kind": KIND_WORDS[one.kind]} for one in drawn[:TABLED]
+        ],
         "palettes": [
             {"name": name, "kinds": [(kind, *getattr(palette, kind)) for kind in DRAWN_KINDS]}
             for name, palette in PALETTES.items()
         ],
         "figures": [
             {"title": "what each region does to the two logits", "svg": as_svg(draw_effects(sensitivity, *names, INK))},
-            {"title": "the promotion-suppression ratio of each region", "svg": as_svg(draw_ratios(sensitivity, INK))},
+            {
+                "title": "how much each region lifts, over how much it holds down",
+                "svg": as_svg(draw_ratios(sensitivity, INK)),
+            },
         ],
         "row": None
         if effect.cams is None or effect.cams.method in shown_already
@@ -86,7 +92,7 @@ def _describe_regions(drawn: list[DrawnRegion], sensitivity: Sensitivity, names:
     for rank, region in enumerate(drawn, start=1):
         facts = _list_numbers(region.region, sensitivity)
         lines.append(
-            f"Region {region.region}, number {rank} of {len(drawn)} by effect, {region.kind}: {names[0]} "
+            f"Region {region.region}, number {rank} of {len(drawn)} by effect, {KIND_WORDS[region.kind]}: {names[0]} "
             f"{facts['true']:+.3f}, {names[1]} {facts['wrong']:+.3f} (logits); perturbation ℓ2 {facts['l2']:.3g}, "
             f"ℓ∞ {255 * facts['linf']:.2f}/255"
         )

@@ -23,6 +23,7 @@ from whyfooled.explanations.report.evidence_view import (
     list_scales,
     make_file_name,
 )
+from whyfooled.explanations.report.forgery_view import draw_forgery_pictures
 from whyfooled.explanations.report.named_view import draw_named
 from whyfooled.explanations.report.numbers import collect_numbers
 from whyfooled.explanations.report.page import write_page
@@ -97,6 +98,8 @@ def draw_pictures(explained: Explained, numbers: dict[str, Any]) -> dict[str, PI
         drawn |= draw_unit_pictures(explained.units, numbers["units"], images)
     if explained.trust is not None:
         drawn |= draw_trust_pictures(explained.trust, numbers["trust"])
+    if explained.forgery is not None:
+        drawn |= draw_forgery_pictures(explained.forgery, numbers["forgery"])
     return drawn | draw_evidence(explained, numbers)
 
 
@@ -122,6 +125,8 @@ def collect_tensors(explained: Explained) -> dict[str, Tensor]:
         named["named/labels"] = explained.named.labels
     if explained.units is not None:
         named |= name_unit_tensors(explained.units)
+    if explained.forgery is not None:
+        named |= {"forgery": explained.forgery.image, "forgery/maps": explained.forgery.maps}
     for evidence in list_evidence(explained):
         named |= _name_map_tensors(evidence)
     return named if explained.trust is None else named | dict(name_trust_tensors(explained.trust))

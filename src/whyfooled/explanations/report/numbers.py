@@ -13,6 +13,7 @@ from whyfooled.explanations.explained import Explained, list_evidence
 from whyfooled.explanations.report.checks import collect_check_numbers
 from whyfooled.explanations.report.effect import collect_effect_numbers
 from whyfooled.explanations.report.evidence import find_blindness, measure_similarities
+from whyfooled.explanations.report.forgery import collect_forgery_numbers
 from whyfooled.explanations.report.named import collect_named_numbers
 from whyfooled.explanations.report.trust import collect_trust_numbers
 from whyfooled.explanations.report.units import collect_unit_numbers
@@ -29,7 +30,7 @@ TOP_SHARE = 0.05
 
 def collect_numbers(explained: Explained) -> dict[str, Any]:
     """Collect everything that the report says in figures; the keys of a section are there if the section is."""
-    effect, units, trust = explained.effect, explained.units, explained.trust
+    effect, units, trust, forgery = explained.effect, explained.units, explained.trust, explained.forgery
     logits = torch.stack([explained.clean_logits, explained.logits])
     return {
         "outcome": explained.outcome,
@@ -52,6 +53,7 @@ def collect_numbers(explained: Explained) -> dict[str, Any]:
         "seconds_in_all": round(sum(explained.seconds.values()), 3),
         "passes": {stage: asdict(passes) for stage, passes in explained.passes.items()},
         **({} if explained.headline is None else _collect_maps(explained, explained.headline)),
+        **({} if forgery is None else {"forgery": collect_forgery_numbers(forgery, explained.names)}),
         **({} if trust is None else {"trust": collect_trust_numbers(trust, explained.names, _list_blind(explained))}),
         **({} if explained.checks is None else {"checks": collect_check_numbers(explained.checks)}),
     }

@@ -13,6 +13,7 @@ from whyfooled.explanations.report.checks import prepare_checks
 from whyfooled.explanations.report.effect_view import prepare_effect
 from whyfooled.explanations.report.evidence import write_evidence_sentences
 from whyfooled.explanations.report.evidence_view import prepare_evidence
+from whyfooled.explanations.report.forgery_view import prepare_forgery
 from whyfooled.explanations.report.named import write_named_sentences
 from whyfooled.explanations.report.named_view import draw_named
 from whyfooled.explanations.report.recovery_view import prepare_recovery
@@ -30,7 +31,7 @@ SMALL = 100
 def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
     """Write what is explained and its numbers as one HTML page without any reference to another file."""
     factor = numbers["perturbation"]["magnification"]
-    effect, units, trust = explained.effect, explained.units, explained.trust
+    effect, units, trust, forgery = explained.effect, explained.units, explained.trust, explained.forgery
     rows = prepare_evidence(explained, numbers)
     names = (numbers["true"]["name"], numbers["wrong"]["name"])
     return load_template("whyfooled.explanations.report", "report.html.j2", scripts=("report.js",)).render(
@@ -52,6 +53,7 @@ def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
         named=None if explained.named is None else _prepare_named(explained, explained.named, numbers),
         trust=None if trust is None else prepare_trust(trust, explained.clean, numbers["trust"]),
         checks=prepare_checks(numbers["checks"]) if "checks" in numbers else None,
+        forgery=None if forgery is None else prepare_forgery(forgery, numbers["forgery"]),
         recovery=prepare_recovery(numbers),
     )
 

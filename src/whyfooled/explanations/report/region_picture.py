@@ -150,12 +150,13 @@ def picture_figure(picture: PILImage.Image, scale: Scale | None = None) -> Figur
     panel = figure.add_axes((0.0, 1 - above, 1.0, above))
     panel.imshow(np.asarray(picture), extent=(0, width, height, 0), interpolation="none")
     panel.set_axis_off()
-    colours = ScalarMappable(Normalize(-scale.end if scale.signed else 0.0, scale.end), scale.colours)
+    ticks = [-scale.end, 0.0, scale.end] if scale.signed else [0.0, scale.end]
+    colours = ScalarMappable(Normalize(ticks[0], ticks[-1]), scale.colours)
     bar = figure.colorbar(
         colours, cax=figure.add_axes((0.12, 0.7 * (1 - above), 0.76, 0.22 * (1 - above))), orientation="horizontal"
     )
-    bar.set_ticks([bar.vmin, 0.0, bar.vmax] if scale.signed else [0.0, bar.vmax])
-    bar.ax.set_xticklabels([f"{tick:.2g}" for tick in bar.get_ticks()], fontsize=8)
+    bar.set_ticks(ticks)
+    bar.ax.set_xticklabels([f"{tick:.2g}" for tick in ticks], fontsize=8)
     return figure
 
 

@@ -79,14 +79,14 @@ def quiet_gradients(
 ) -> ManyMaps:
     """Do as `class_gradients`, without its warning: for methods to which one gradient is a part of a sum."""
     check_pairs(images, classes)
-    leaf = _own_copy(images, create_graph)
+    leaf = own_copy(images, create_graph)
     attention = plain_attention() if create_graph else nullcontext()
     with torch.enable_grad(), attention, first_order(rule) as held:
         logits = ruled_logits(classifier, leaf, held)
         return logit_gradients(logits, classes, leaf, create_graph=create_graph)
 
 
-def _own_copy(images: Images, create_graph: bool) -> Images:
+def own_copy(images: Images, create_graph: bool) -> Images:
     """Copy what is differentiated: a module that works in place on its input must not write into the caller's."""
     if not create_graph:
         return images.detach().clone().requires_grad_()

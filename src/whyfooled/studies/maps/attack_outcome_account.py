@@ -170,7 +170,9 @@ class _Contrasts:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, seed: int) -> _Contrasts:
-        fooled, column = rows[rows["outcome"] == FOOLED], f"{_FIRST}_true"
+        column = f"{_FIRST}_true"
+        # Noise that happens to fool is no attack.
+        fooled = rows[(rows["outcome"] == FOOLED) & (rows["attack"] != NOISE)]
         by_attack = {
             attack: Spread.of(group, "method", column, seed) for (attack,), group in group_rows(fooled, "attack")
         }
@@ -179,7 +181,7 @@ class _Contrasts:
         by_method = {
             method: Spread.of(group, "attack", column, seed) for (method,), group in group_rows(fooled, "method")
         }
-        pairs = list(combinations(map(str, rows["attack"].unique()), 2))
+        pairs = list(combinations((str(name) for name in rows["attack"].unique() if name != NOISE), 2))
         attacks = {
             method: spread.gaps(
                 {f"{one} minus {other}": (one, other) for one, other in pairs if {one, other} <= set(spread.entries)}

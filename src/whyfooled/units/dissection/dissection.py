@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import final
 
 from whyfooled.images import output_folder
-from whyfooled.units.dissection.page import write_files
 from whyfooled.units.dissection.results import DissectionRecord
 from whyfooled.units.dissection.saved import read_dissection
 
@@ -30,6 +29,8 @@ class Dissection(DissectionRecord):
         ImageError
             If a picture to be shown can no longer be read.
         """
+        from whyfooled.units.dissection.page import write_files
+
         with output_folder(folder) as staging:
             write_files(self, staging)
         return Path(folder)

@@ -1,0 +1,60 @@
+"""What a report says of whether the explanation could have been forged: its numbers, and the sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from whyfooled.attacks.forgery import Forgery
+from whyfooled.drawing.pictures import scale_of
+
+QUESTION = "Could this explanation have been forged?"
+
+
+def collect_forgery_numbers(forgery: Forgery, names: Sequence[str]) -> dict[str, Any]:
+    """Collect everything that a report says of a forged explanation in figures."""
+    now = int(forgery.logits.argmax())
+    return {
+        "method": forgery.method,
+        "title": forgery.title,
+        "contrastive": forgery.contrastive,
+        "ball": forgery.ball,
+        "epsilon": forgery.epsilon,
+        "factor": forgery.factor,
+        "failed": forgery.failed,
+        "prediction": {
+            "index": now,
+            "name": names[now],
+            "probability": float(forgery.logits.softmax(0)[now]),
+        },
+        "cosine": {"honest": forgery.honest, "forged": forgery.forged, "chance": forgery.chance},
+        "scale": asdict(scale_of(forgery.maps.unsqueeze(1))),
+    }
+
+
+def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
+    """Say whether the explanation was forged, with its number and what chance gives."""
+    cosine, name = numbers["cosine"], numbers["prediction"]["name"]
+    beside = f"under this attack {cosine['honest']:.2f}, by chance {cosine['chance']:.2f}"
+    if numbers["failed"] == "class":
+        return (
+            f"No: {_write_size(numbers)} that keeps the map does not make the model see another class (it sees {name})."
+        )
+    if numbers["failed"] == "map":
+        return (
+            f"No: {_write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine of "
+            f"{cosine['forged']:.2f} only with that of the clean image ({beside})."
+        )
+    return (
+        f"Yes: under {_write_size(numbers)}, made with the map in view, the model sees {name} and the "
+        f"map has a cosine of {cosine['forged']:.2f} with that of the clean image ({beside})."
+    )
+
+
+def _write_size(numbers: Mapping[str, Any]) -> str:
+    """Write how large the perturbation is, beside the attack's."""
+    size = f"ℓ2 {numbers['epsilon']:.3g}" if numbers["ball"] == "l2" else f"ℓ∞ {255 * numbers['epsilon']:.3g}/255"
+    if numbers["factor"] == 1:
+        return f"a perturbation as large as this one ({size})"
+    return f"a perturbation {numbers['factor']} times as large as this one ({size})"
