@@ -148,15 +148,15 @@ def run_aware(
     matched = run_attack(_Matched(attack, reached), classifier, images, goal, mask=mask, box=box)
     problem = Problem.of(classifier, images, goal, mask, box)
     numbers = _compare(attack, problem, (aware, plain, matched), share)
-    own: dict[str, Any] = {field.name: getattr(aware, field.name) for field in fields(aware)}
-    own |= {name: values.to(images.device) for name, values in numbers.items()}
+    verified: dict[str, Any] = {field.name: getattr(aware, field.name) for field in fields(aware)}
+    verified |= {name: values.to(images.device) for name, values in numbers.items()}
     return AwareResult(
         plain=plain,
         matched=matched,
         methods=tuple(describe(method) for method in attack.methods),
         views=name_views(attack.views),
         enough=enough,
-        **own,
+        **verified,
     )
 
 

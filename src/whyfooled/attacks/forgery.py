@@ -116,12 +116,12 @@ def find_forgery(
     MethodError
         If the method's maps cannot be differentiated, or do not work on this model.
     """
-    aim, own = (clean.new_tensor([index], dtype=torch.int64) for index in (wrong, true))
+    aimed_at, true_class = (clean.new_tensor([index], dtype=torch.int64) for index in (wrong, true))
     radius, ball = size
     for factor in FACTORS:
         epsilon = factor * radius if ball == "l2" else min(1.0, factor * radius)
         attack = ExplanationAware(epsilon=epsilon, ball=ball, methods=(method,))
-        result = run_aware(attack, classifier, clean, Targeted(aim), progress=progress)
+        result = run_aware(attack, classifier, clean, Targeted(aimed_at), progress=progress)
         (failed,) = result.failed
         if not failed:
             break
@@ -129,8 +129,8 @@ def find_forgery(
     def show_one(images: Images, classes: Tensor, contrast: Tensor) -> Tensor:
         return show((method,), ("identity",), classifier, images, classes, contrast)
 
-    before = show_one(clean, own, strongest_other(classifier.logits(clean), own))
-    honest, forged = (show_one(images, aim, own) for images in (adversarial, result.attempted))
+    before = show_one(clean, true_class, strongest_other(classifier.logits(clean), true_class))
+    honest, forged = (show_one(images, aimed_at, true_class) for images in (adversarial, result.attempted))
     elsewhere = shifted_maps(before[:, 0], clean, _SHIFTS, seed).unsqueeze(1)
     return Forgery(
         method=describe(method),
