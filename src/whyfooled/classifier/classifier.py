@@ -45,7 +45,8 @@ class Classifier(nn.Module):
     size
         Height and width of the input, in pixels; one number for both.
     class_names
-        One name for each class; several names of one class are separated by ``", "``. Numbered if None.
+        One name for each class; several names of one class are separated by ``", "``. Numbered if None. One name alone
+        is that of the second of two classes, and the first is called ``"not"`` that.
     name
         What the classifier is called in reports.
     fit
@@ -86,7 +87,7 @@ class Classifier(nn.Module):
         self.output = output
         self.fit = fit or Fit(size)
         self.name = name or type(module).__name__
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = None if class_names is None else name_both(tuple(class_names))
         for statistic, values in (("mean", mean), ("std", std)):
             self.register_buffer(statistic, _like_parameters(module, values).view(1, -1, 1, 1), persistent=False)
 
@@ -341,6 +342,11 @@ class Classifier(nn.Module):
             )
         fix = did_you_mean(text, dict.fromkeys(part for full in self.class_names for part in full.split(", ")))
         raise bad_parameter(argument, "must be the name or the index of a class", repr(text), fix)
+
+
+def name_both(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Name both of two classes where one name is given, of what is there or not."""
+    return (f"not {names[0].split(', ')[0]}", *names) if len(names) == 1 else names
 
 
 _HALF = (torch.float16, torch.bfloat16)

@@ -2,8 +2,9 @@
 
 Where the last thing that a model does is such a function, it is watched as it runs, however it is called, and what the
 function took is given in place of what it made: the model's own logits, to the last digit, and nothing about the model
-is changed. Where nobody can watch (a scripted or compiled model, a softmax that is written out), the logits are
-recovered from the answer, which is said.
+is changed. The linear layer that gives one logit for two classes is watched too, and run for both, so that what a
+method makes of a last layer, such as contrastive relevance, holds for it. Where nobody can watch (a scripted or
+compiled model, a softmax that is written out), the logits are recovered from the answer, which is said.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from whyfooled.classifier.calling import call_module
 from whyfooled.classifier.outputs import as_rows, to_two_logits
-from whyfooled.errors import warn
+from whyfooled.errors import ModelError, warn
 
 Kind = Literal["softmax", "log_softmax", "sigmoid"]
 Pick = Callable[[Any], Tensor]
@@ -28,9 +29,9 @@ Pick = Callable[[Any], Tensor]
 
 
 class _Ending(NamedTuple):
-    """The function that a model's answer ends in, and whether it can be watched."""
+    """The function that a model's answer ends in, None if in logits, and whether it can be watched."""
 
-    kind: Kind
+    kind: Kind | None
     watched: bool
 
 
@@ -66,12 +67,14 @@ def compute_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> 
             return to_two_logits(rows)
         # A function's range is never left, so what lies outside of it once is settled.
         ending = _find_ending(module, inputs, pick) if _may_be_squashed(rows) else None
+        if ending is None and rows.shape[1] == 1 and not _is_compiled(module):
+            ending = _Ending(None, watched=True)
         _ENDINGS[module] = parts, ending
         if ending is None:
             return to_two_logits(rows)
     else:
         ending = known[1]
-    return to_two_logits(_run_without(ending, module, inputs, pick, name))
+    return _run_without(ending, module, inputs, pick, name)
 
 
 _ENDINGS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], _Ending | None]] = WeakKeyDictionary()
@@ -79,20 +82,23 @@ _ENDINGS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], _Ending | None]] =
 
 
 def _run_without(ending: _Ending | None, module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> Tensor:
-    """Run a module of which is known how it ends, and return its rows of logits."""
+    """Run a module of which is known how it ends, and return its logits, of two classes at least."""
     if ending is None:
-        return as_rows(pick(call_module(module, inputs)), len(inputs))
+        return to_two_logits(as_rows(pick(call_module(module, inputs)), len(inputs)))
     if ending.watched:
         with _Following() as following:
             answer = pick(call_module(module, inputs))
-        kind, logits = following.find(answer)
+        kind, logits = (None, answer) if ending.kind is None else following.find(answer)
         if kind == ending.kind and logits is not None:
-            return as_rows(logits, len(inputs))
+            split = following.split(logits)
+            return to_two_logits(as_rows(logits if split is None else split, len(inputs)))
     else:
         answer = pick(call_module(module, inputs))
+    if ending.kind is None:
+        return to_two_logits(as_rows(answer, len(inputs)))
     # Always from the same line of code, so that it is said once.
     warn(f"The answers of {name} are {_WORDS[ending.kind]}. {_RECOVERED}")
-    return _recover(ending.kind, as_rows(answer, len(inputs)))
+    return to_two_logits(_recover(ending.kind, as_rows(answer, len(inputs))))
 
 
 _WORDS: dict[Kind, str] = {
@@ -130,8 +136,12 @@ _TOLERANCE = 1e-3
 
 
 def _may_be_squashed(rows: Tensor) -> bool:
-    least, most = (float(extreme) for extreme in rows.detach().aminmax())
-    return (least >= 0 and most <= 1 + _TOLERANCE) or _look_like("log_softmax", rows)
+    """Tell whether the values lie where a function's may, however sure the model is of them; the model settles it."""
+    values = rows.detach()
+    least, most = (float(extreme) for extreme in values.aminmax())
+    if least >= 0:
+        return most <= 1 + _TOLERANCE
+    return most <= _TOLERANCE and rows.shape[1] > 1 and _all_sum_to_one(values.exp())
 
 
 def _look_like(kind: Kind, rows: Tensor) -> bool:
@@ -160,13 +170,18 @@ def _look_for_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending |
     with _recording(module):
         leaf = inputs.clone().requires_grad_(torch.is_grad_enabled())
         following = _Following()
-        if any(hasattr(part, "_orig_mod") for part in module.modules()):
+        if _is_compiled(module):
             answer = pick(call_module(module, leaf))
         else:
             with following:
                 answer = pick(call_module(module, leaf))
         kind, logits = following.find(answer)
         rows = as_rows(answer, count)
+        if kind in ("softmax", "log_softmax") and rows.shape[1] == 1:
+            raise ModelError(
+                "The model ends in a softmax of one number, which is the same for every image. Give it two outputs, or "
+                "a sigmoid in its place."
+            )
         if kind is not None and logits is not None:
             # Over another axis than the classes', or with a selection after it, a softmax is no such ending.
             again = _squash(kind, as_rows(logits, count).to(rows.dtype))
@@ -176,6 +191,10 @@ def _look_for_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending |
         if kind is not None:
             return _Ending("sigmoid" if rows.shape[1] == 1 else kind, watched=False)
     return _look_at_values(module, inputs, pick, rows)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return any(hasattr(part, "_orig_mod") for part in module.modules())
 
 
 @contextmanager
@@ -221,27 +240,82 @@ class _Following(TorchFunctionMode):
         super().__init__()
         # With the tensors themselves, so that no other one gets their ids.
         self._kept: dict[int, tuple[Tensor, Kind, Tensor]] = {}
+        self._linear: dict[int, tuple[Tensor, _Layer]] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        made = func(*args, **named)
         taken = args[0] if args else named.get("input")
-        if isinstance(made, Tensor) and isinstance(taken, Tensor) and made is not taken:
-            name = getattr(func, "__name__", "").removeprefix("special_")
-            if name in _FUNCTIONS:
-                self._kept[id(made)] = made, _FUNCTIONS[name], taken
-            elif name in _MOVES and args and id(taken) in self._kept:
-                _, kind, logits = self._kept[id(taken)]
-                self._kept[id(made)] = made, kind, func(logits, *args[1:], **named)
+        if not isinstance(taken, Tensor):
+            return func(*args, **named)
+        name = getattr(func, "__name__", "").removeprefix("special_")
+        in_place = name in ("sigmoid_", "expit_")
+        # What a function in place takes is gone afterwards.
+        before = taken.clone() if in_place else taken
+        made = func(*args, **named)
+        if isinstance(made, Tensor) and (in_place or made is not taken):
+            if name.rstrip("_") in _FUNCTIONS:
+                self._kept[id(made)] = made, _FUNCTIONS[name.rstrip("_")], before
+            elif name in _LAYERS:
+                self._linear = {id(made): (made, _Layer(func, args, named))}
+            elif name in _MOVES and args:
+                self._follow(taken, made, lambda tensor: func(tensor, *args[1:], **named))
         return made
+
+    def _follow(self, taken: Tensor, made: Tensor, move: Callable[[Tensor], Tensor]) -> None:
+        """Keep of a moved tensor what is kept of it where it was."""
+        if id(taken) in self._linear and made.numel() == taken.numel():
+            self._linear[id(made)] = made, self._linear[id(taken)][1]
+        if id(taken) not in self._kept:
+            return
+        _, kind, logits = self._kept[id(taken)]
+        if kind == "softmax" and 2 * made.numel() == taken.numel() and taken.ndim > 1 and taken.shape[1] == 2:
+            # One of two probabilities is a sigmoid's, of the difference.
+            self._kept[id(made)] = made, "sigmoid", move(logits) - move(logits.flip(1))
+        else:
+            self._kept[id(made)] = made, kind, move(logits)
 
     def find(self, answer: Tensor) -> tuple[Kind | None, Tensor | None]:
         """Return the function that made a tensor, and what it took; None for both if it is none of these."""
         _, kind, logits = self._kept.get(id(answer), (None, None, None))
         return kind, logits
 
+    def split(self, logit: Tensor) -> Tensor | None:
+        """Return the two logits that the layer gives which gave one, if its weights are halved; None if none did."""
+        _, layer = self._linear.get(id(logit), (None, None))
+        # More than one for each image are no such thing.
+        return None if layer is None or layer.outputs != 1 else layer.run_twice()
+
+
+class _Layer(NamedTuple):
+    """A call of a linear layer or a convolution."""
+
+    compute: Callable[..., Tensor]
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+
+    @property
+    def outputs(self) -> int:
+        return len(self._all["weight"])
+
+    @property
+    def _all(self) -> dict[str, Any]:
+        return dict(zip(("input", "weight", "bias"), self.args, strict=False)) | self.named
+
+    def run_twice(self) -> Tensor:
+        """Run it with its weights and bias halved, with a minus and without."""
+        every = self._all
+        weight, bias = (value if value is None else torch.cat([-value, value]) / 2 for value in self._parameters)
+        rest = {name: value for name, value in every.items() if name not in ("input", "weight", "bias")}
+        return self.compute(every["input"], weight, bias, *self.args[3:], **rest)
+
+    @property
+    def _parameters(self) -> tuple[Tensor, Tensor | None]:
+        return self._all["weight"], self._all.get("bias")
+
+
+_LAYERS = ("linear", "conv2d")
 
 _GRAPH_MOVES = (
     "ToCopy",

@@ -162,4 +162,4 @@ def read_class_names(model: Any) -> list[str] | None:
     names = getattr(getattr(model, "config", None), "id2label", None) or {}
     ordered = [str(name) for _, name in sorted((int(number), name) for number, name in names.items())]
     numbered = ordered == [f"LABEL_{number}" for number in range(len(ordered))]
-    return None if numbered or len(ordered) < 2 else ordered
+    return None if numbered or not ordered else ordered
