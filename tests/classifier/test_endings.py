@@ -193,3 +193,18 @@ class TestOneLogit:
         logits = SmallNet(2)(IMAGES)
         assert torch.allclose(classifier.logits(IMAGES).diff(dim=1), logits.diff(dim=1), atol=1e-6)
         assert EnhancedGuidedBackprop()(classifier, IMAGES, torch.tensor([1, 1])).any()
+
+
+@pytest.mark.parametrize(
+    ("end", "factor", "shift"),
+    [
+        (lambda z: z.mul_(2), 2, 0),
+        (lambda z: z.flatten().add_(1)[:, None], 1, 1),
+        (lambda z: z.mul_(2).sigmoid(), 2, 0),
+    ],
+)
+def test_what_is_written_into_the_one_logit_counts(end, factor, shift):
+    classifier, plain = classifier_of(Ending(end, classes=1)), SmallNet(1)(IMAGES.detach()).detach()
+    for _ in range(2):
+        logits = classifier.logits(IMAGES)
+        torch.testing.assert_close(logits[:, 1:] - logits[:, :1], factor * plain + shift, rtol=1e-4, atol=1e-5)

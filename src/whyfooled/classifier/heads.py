@@ -240,7 +240,7 @@ class _Following(TorchFunctionMode):
         super().__init__()
         # With the tensors themselves, so that no other one gets their ids.
         self._kept: dict[int, tuple[Tensor, Kind, Tensor]] = {}
-        self._linear: dict[int, tuple[Tensor, _Layer]] = {}
+        self._linear: dict[int, tuple[Tensor, int, _Layer]] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -258,7 +258,9 @@ class _Following(TorchFunctionMode):
             if name.rstrip("_") in _FUNCTIONS:
                 self._kept[id(made)] = made, _FUNCTIONS[name.rstrip("_")], before
             elif name in _LAYERS:
-                self._linear = {id(made): (made, _Layer(func, args, named))}
+                self._linear = (
+                    {} if made.is_inference() else {id(made): (made, made._version, _Layer(func, args, named))}
+                )
             elif name in _MOVES and args:
                 self._follow(taken, made, lambda tensor: func(tensor, *args[1:], **named))
         return made
@@ -266,7 +268,9 @@ class _Following(TorchFunctionMode):
     def _follow(self, taken: Tensor, made: Tensor, move: Callable[[Tensor], Tensor]) -> None:
         """Keep of a moved tensor what is kept of it where it was."""
         if id(taken) in self._linear and made.numel() == taken.numel():
-            self._linear[id(made)] = made, self._linear[id(taken)][1]
+            _, version, layer = self._linear[id(taken)]
+            if taken._version == version:
+                self._linear[id(made)] = made, made._version, layer
         if id(taken) not in self._kept:
             return
         _, kind, logits = self._kept[id(taken)]
@@ -283,9 +287,10 @@ class _Following(TorchFunctionMode):
 
     def split(self, logit: Tensor) -> Tensor | None:
         """Return the two logits that the layer gives which gave one, if its weights are halved; None if none did."""
-        _, layer = self._linear.get(id(logit), (None, None))
-        # More than one for each image are no such thing.
-        return None if layer is None or layer.outputs != 1 else layer.run_twice()
+        _, version, layer = self._linear.get(id(logit), (None, None, None))
+        # More than one for each image are no such thing, and what was written into since is another logit.
+        known = layer is not None and layer.outputs == 1 and logit._version == version
+        return layer.run_twice() if layer is not None and known else None
 
 
 class _Layer(NamedTuple):
