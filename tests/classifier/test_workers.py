@@ -208,6 +208,15 @@ def test_an_error_comes_out_as_it_was_and_work_that_waits_is_not_begun():
     assert len(begun) <= 3 + 2 * 2
 
 
+@pytest.fixture
+def _interruptible():
+    """Have Ctrl-C raise, also where it was ignored when Python started, as in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_who_stops_waiting_does_not_wait_for_what_is_in_work():
     classifier, image = small(), torch.rand(1, 3, 12, 12)
     begun = Event()
