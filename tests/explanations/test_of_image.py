@@ -197,7 +197,7 @@ def test_a_pair_that_is_no_pair_is_noted(image):
 
 
 def test_an_eight_bit_picture_is_noted(image, tmp_path):
-    Image.new("RGB", (16, 16), (10, 200, 30)).save(tmp_path / "made.png")
+    to_picture((image[0] + 0.02).clamp(0, 1)).save(tmp_path / "made.png")
     found = explain(named(), image, adversarial=tmp_path / "made.png")
     assert any("8 bits a channel" in note for note in found.notes)
 

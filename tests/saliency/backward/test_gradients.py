@@ -19,8 +19,8 @@ NO_PATH = {
     "numpy": lambda x: torch.from_numpy(x.detach().numpy()),
     "rounded": lambda x: (255 * x).long() / 255,
 }
-# Methods that take no gradient, or one from a layer on, which may be cut off before it.
-WITHOUT = {"lime", "prediction-difference", "cam", "gradcam", "gradcampp"}
+# Methods that take no gradient, or one from a layer or from attention on, which may be cut off before it.
+WITHOUT = {"lime", "prediction-difference", "cam", "gradcam", "gradcampp", "attention-rollout", "attention-relevance"}
 TAKING = [method() for method in METHODS if method.card.name not in WITHOUT]
 
 
