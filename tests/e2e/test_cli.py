@@ -251,7 +251,7 @@ def test_a_terminal_sees_a_bar_for_every_stage_and_a_file_a_line(folder, explain
     for stage in (b"loading", b"attack", b"saliency maps", b"recovery"):
         assert stage in seen
     said = [line.partition(": ")[0] for line in explained[2].splitlines()]
-    assert said == ["loading", "attack", "saliency maps", "regions", "recovery"]
+    assert said == ["loading", "attack", "saliency maps", "regions", "recovery", "map checks"]
     assert without_progress(explained[2]) == ""
 
 
