@@ -9,8 +9,8 @@ compiled model, a softmax that is written out), the logits are recovered from th
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -161,8 +161,9 @@ def _all_sum_to_one(values: Tensor) -> bool:
 
 
 def _find_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending | None:
-    """Find out how a module ends, in passes that no hook of ours sees."""
-    return contextvars.Context().run(_look_for_ending, module, inputs.detach(), pick)
+    """Find out how a module ends, in passes that no hook or mode of ours sees: those of a thread of its own."""
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(_look_for_ending, module, inputs.detach(), pick).result()
 
 
 def _look_for_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending | None:
