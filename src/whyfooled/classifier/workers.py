@@ -101,7 +101,8 @@ def cut_by_image(rows: Tensor, images: Tensor, size: int) -> list[Tensor]:
     """Cut what is to be evaluated into pieces of at most so many rows.
 
     On a CPU, where the size of a batch changes last digits, no piece has rows of several images: what an image gives
-    does not depend on its company. On a GPU, which small batches would leave idle, rows are taken as they come.
+    does not depend on its company; and its pieces are as large as each other, but for a row, since one of a few rows is
+    computed in another way. On a GPU, which small batches would leave idle, rows are taken as they come.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def cut_by_image(rows: Tensor, images: Tensor, size: int) -> list[Tensor]:
     if rows.device.type != "cpu":
         return list(torch.split(rows, size))
     counts = torch.unique_consecutive(images, return_counts=True)[1].tolist()
-    return [piece for own in torch.split(rows, counts) for piece in torch.split(own, size)]
+    return [piece for own in torch.split(rows, counts) for piece in torch.tensor_split(own, -(-len(own) // size))]
 
 
 LARGE = 96 * 96

@@ -139,8 +139,8 @@ class Sensitivity:
             raise bad_parameter("share", "must be above 0 and at most 1", share)
         scores = self.score.double().sort(dim=1, descending=True).values
         total = scores.sum(1, keepdim=True)
-        # Rounding must not ask for a region more: scores are differences of logits in single precision.
-        short = scores.cumsum(1) < share * total * (1 - 1e-4)
+        # Rounding must not ask for a region more.
+        short = scores.cumsum(1) < share * total * (1 - 1e-9)
         return torch.where(total[:, 0] > 0, short.sum(1) + 1, 0)
 
     def __repr__(self) -> str:
