@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from whyfooled.classifier.borrowing import copy_at_rest, end_if_nobody_waits, one_thread
 from whyfooled.classifier.fit import Fit, Size
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
-from whyfooled.classifier.heads import compute_logits
+from whyfooled.classifier.heads import run_to_logits
 from whyfooled.classifier.huggingface import read_class_names, read_processor
 from whyfooled.classifier.outputs import Output, check_output_choice, pick_logits
 from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
@@ -156,7 +156,7 @@ class Classifier(nn.Module):
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            logits = compute_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
+            logits = run_to_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):

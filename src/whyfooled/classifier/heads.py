@@ -35,7 +35,7 @@ class _Ending(NamedTuple):
     watched: bool
 
 
-def compute_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> Tensor:
+def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> Tensor:
     """Run a module, and return (n,m) logits, of two classes at least.
 
     Parameters
@@ -288,10 +288,11 @@ class _Following(TorchFunctionMode):
 
     def split(self, logit: Tensor) -> Tensor | None:
         """Return the two logits that the layer gives which gave one, if its weights are halved; None if none did."""
-        _, version, layer = self._linear.get(id(logit), (None, None, None))
+        if id(logit) not in self._linear:
+            return None
+        _, version, layer = self._linear[id(logit)]
         # More than one for each image are no such thing, and what was written into since is another logit.
-        known = layer is not None and layer.outputs == 1 and logit._version == version
-        return layer.run_twice() if layer is not None and known else None
+        return layer.run_twice() if layer.outputs == 1 and logit._version == version else None
 
 
 class _Layer(NamedTuple):

@@ -18,11 +18,9 @@ class _Reported(Explained):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the account and every number of the report, as plain Python values: what its JSON file holds."""
-        from whyfooled.explanations.report.account import write_sentences
         from whyfooled.explanations.report.numbers import collect_numbers
 
-        numbers = collect_numbers(self)
-        return {"account": write_sentences(numbers), **numbers}
+        return collect_numbers(self)
 
     def summary(self) -> str:
         """Return a short account in plain text."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from whyfooled.drawing.pictures import draw_delta
 from whyfooled.drawing.style import as_file, as_png
 from whyfooled.explanations.explained import Explained, list_evidence
-from whyfooled.explanations.report.account import write_sentences
 from whyfooled.explanations.report.effect_view import draw_effect_figures
 from whyfooled.explanations.report.evidence_view import (
     CLASSES,
@@ -62,7 +61,7 @@ def write_files(explained: Explained, folder: Path, figures: str | None = None) 
         (folder / "named.csv").write_text(explained.named.to_frame().to_csv(index=False), encoding="utf-8")
     if explained.units is not None:
         (folder / "units.csv").write_text(explained.units.to_frame().to_csv(index=False), encoding="utf-8")
-    text = json.dumps({"account": write_sentences(numbers), **numbers}, indent=2, ensure_ascii=False)
+    text = json.dumps(numbers, indent=2, ensure_ascii=False)
     (folder / f"{explained.kind}.json").write_text(f"{text}\n", encoding="utf-8")
     (folder / "report.html").write_text(write_page(explained, numbers), encoding="utf-8")
     about = {"model": explained.parameters["model"], "whyfooled": explained.parameters["versions"]["whyfooled"]}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.drawing.pictures import magnification, scale_of
 from whyfooled.explanations.explained import Explained, list_evidence
+from whyfooled.explanations.report.account import write_sentences
 from whyfooled.explanations.report.checks import collect_check_numbers
 from whyfooled.explanations.report.effect import collect_effect_numbers
 from whyfooled.explanations.report.evidence import find_blindness, measure_similarities
@@ -29,7 +30,13 @@ TOP_SHARE = 0.05
 
 
 def collect_numbers(explained: Explained) -> dict[str, Any]:
-    """Collect everything that the report says in figures; the keys of a section are there if the section is."""
+    """Collect everything that the report says in figures, and the account in sentences, which begins it."""
+    numbers = _collect_sections(explained)
+    return {"account": write_sentences(numbers), **numbers}
+
+
+def _collect_sections(explained: Explained) -> dict[str, Any]:
+    """Collect what each section says in figures; the keys of a section are there if the section is."""
     effect, units, trust, forgery = explained.effect, explained.units, explained.trust, explained.forgery
     logits = torch.stack([explained.clean_logits, explained.logits])
     return {
