@@ -17,7 +17,7 @@ from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency._spatial import ChosenOutput, at_image_size, run_to_layer
 from whyfooled.saliency.backward.attended import AttentionWeights
-from whyfooled.saliency.backward.gradients import check_pairs
+from whyfooled.saliency.backward.gradients import check_pairs, own_copy
 from whyfooled.saliency.backward.graph import operation
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
@@ -44,7 +44,7 @@ class AttentionRollout:
         summary="Which patches a transformer's output token attends to through all blocks, whatever the class: a "
         "control.",
         source="Abnar & Zuidema 2020, arXiv 2005.00928, sec. 3",
-        cost="1 forward, 1 backward to the first attention for each class",
+        cost="1 forward, 1 backward to the last attention for each class",
     )
 
     @one_thread()
@@ -56,7 +56,7 @@ class AttentionRollout:
         MethodError
             If the model has no attention between all tokens of the image, or another kind of it besides.
         """
-        attended = _attend(classifier, images, classes, self.card)
+        attended = _attend(classifier, images, classes, self.card, every_block=False)
         rolled = attended.unmixed
         for weights in attended.weights:
             rolled = (weights.mean(1) + attended.unmixed) / 2 @ rolled
@@ -93,7 +93,7 @@ class AttentionRelevance:
         MethodError
             If the model has no attention between all tokens of the image, or another kind of it besides.
         """
-        attended = _attend(classifier, images, classes, self.card)
+        attended = _attend(classifier, images, classes, self.card, every_block=True)
         relevances = []
         for slopes in attended.slopes:
             relevance = attended.unmixed
@@ -111,7 +111,7 @@ class _Attended(NamedTuple):
     weights
         (n, heads, tokens, tokens) The weights of each attention, the first block's first.
     slopes
-        For each class, the gradients of its logit by them.
+        For each class, the gradients of its logit by them, or by the last alone.
     axes
         Which token is where.
     """
@@ -137,20 +137,23 @@ class _Attended(NamedTuple):
         return maps if classes.ndim == 2 else maps[:, 0]
 
 
-def _attend(classifier: Classifier, images: Images, classes: ManyClasses, card: Card) -> _Attended:
-    """Run a transformer, and differentiate the classes' logits by the weights of its attention."""
+def _attend(
+    classifier: Classifier, images: Images, classes: ManyClasses, card: Card, *, every_block: bool
+) -> _Attended:
+    """Run a transformer, and differentiate the classes' logits by the weights of its attention, or of the last one."""
     check_pairs(images, classes)
     check_recording(classifier.module)
     columns = classes.long().reshape(len(classes), -1).T
     with torch.enable_grad():
         with AttentionWeights() as calls:
-            logits, output = _run_to_tokens(classifier, images.detach().clone().requires_grad_(), card)
+            logits, output = _run_to_tokens(classifier, own_copy(images, create_graph=False), card)
         check_classes(classes, logits)
         chosen = [logits.gather(1, column[:, None].to(logits.device)).sum() for column in columns]
     nodes = set(walk(logits))
     mixing = [weights for weights in calls.found if weights.grad_fn in nodes]
     _check_weights(mixing, sum(map(_is_attention, nodes)), output, card)
-    slopes = [torch.autograd.grad(one, mixing, retain_graph=True) for one in chosen]
+    by = mixing if every_block else mixing[-1:]
+    slopes = [torch.autograd.grad(one, by, retain_graph=True) for one in chosen]
     return _Attended([weights.detach() for weights in mixing], slopes, output.axes)
 
 
