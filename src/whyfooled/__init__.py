@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from whyfooled.attacks.many import attack_files
     from whyfooled.attacks.targets import choose_targets
     from whyfooled.classifier import Classifier, Fit
-    from whyfooled.classifier.goals import Targeted, Untargeted
+    from whyfooled.classifier.goals import Switched, Targeted, Untargeted
     from whyfooled.classifier.inputs import InputFormat
     from whyfooled.classifier.layers import list_layers
     from whyfooled.classifier.passes import count_passes
@@ -168,7 +168,7 @@ _HOME = {
     "explanations.of_image": ("explain",),
     "explanations.of_pair": ("explain_perturbation", "explain_units"),
     "explanations.explanation": ("Explanation", "PerturbationExplanation", "UnitsExplanation"),
-    "classifier.goals": ("Targeted", "Untargeted"),
+    "classifier.goals": ("Switched", "Targeted", "Untargeted"),
     "classifier.layers": ("list_layers",),
     "saliency.recovery": ("recovery_curve",),
     "classifier.passes": ("count_passes",),
@@ -304,6 +304,7 @@ __all__ = [
     "Square",
     "StrAttack",
     "Superpixels",
+    "Switched",
     "Targeted",
     "TwoSidedMargin",
     "UPIGrad",

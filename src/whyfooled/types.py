@@ -41,6 +41,9 @@ ManyNumbers = Float[Tensor, " n"] | Float[Tensor, "n k"]
 Flags = Bool[Tensor, " n"]
 """One yes or no for each image."""
 
+LabelFlags = Bool[Tensor, "n m"]
+"""One yes or no for each image and each of its m labels."""
+
 Counts = Int[Tensor, " n"]
 """One count for each image."""
 

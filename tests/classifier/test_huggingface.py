@@ -169,6 +169,13 @@ def test_a_model_in_memory_is_a_classifier_and_stays_as_it_is():
     assert state(model) == before
 
 
+def test_a_model_that_was_trained_for_several_labels_gives_several():
+    model = make_vit()
+    assert not Classifier.from_huggingface(model, make_vit_processor()).several_labels
+    model.config.problem_type = "multi_label_classification"
+    assert Classifier.from_huggingface(model, make_vit_processor()).ask("lynx").class_names == ("not lynx", "lynx")
+
+
 def test_an_explanation_of_a_folder_names_its_classes(folders, tmp_path, capsys, monkeypatch):
     example_photograph().resize((60, 40)).save(tmp_path / "cup.png")
     options = [

@@ -15,7 +15,7 @@ from whyfooled.classifier.checks import FLOAT32
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal
 from whyfooled.classifier.workers import are_taken_apart, compute_logits, share_out
-from whyfooled.errors import warn
+from whyfooled.errors import bad_parameter, warn
 from whyfooled.registry import Card
 from whyfooled.types import Counts, Images, Logits, Progress, silent
 
@@ -47,6 +47,8 @@ class Attack(ABC):
     card: ClassVar[Card]
     takes_images_apart: ClassVar[bool] = True
     """Whether an image's result is its own, so that images can be attacked one at a time."""
+    switches_labels: bool = True
+    """Whether it can switch one of several labels, which takes no more of the model than `Problem.logits`."""
 
     @property
     def measured_by(self) -> Norm:
@@ -74,7 +76,7 @@ class Attack(ABC):
         images
             (n,c,h,w), values in [0, 1].
         goal
-            `Untargeted` or `Targeted`, with a class for each image.
+            `Untargeted` or `Targeted`, with a class for each image; `Switched` for a model that gives several labels.
         mask
             (h,w) or (n,1,h,w) Where the attack may act; pixels outside stay bit for bit what they were. Everywhere if
             None.
@@ -97,7 +99,8 @@ class Attack(ABC):
 def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) -> tuple[Logits, Attempt]:
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
     clean_logits = compute_logits(problem.classifier, problem.images)
-    check_goal(problem.goal, clean_logits)
+    check_goal(problem.asked, clean_logits)
+    _check_switch(attack, problem)
     if problem.classifier.is_half:
         warn(
             "The model is in half precision, so its logits move in steps and its gradients are rough: an attack finds "
@@ -105,7 +108,7 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
             stacklevel=3,
         )
     check_constancy(problem.classifier, problem.images, clean_logits, apart=are_taken_apart(problem.images))
-    left = (~problem.goal.reached(clean_logits)).nonzero()[:, 0]
+    left = (~problem.asked.reached(clean_logits)).nonzero()[:, 0]
     images = problem.images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     backwards = torch.zeros_like(forwards)
@@ -116,6 +119,19 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
         open_ones.check(made.images)
         images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
     return clean_logits, Attempt(images, forwards, backwards)
+
+
+def _check_switch(attack: Attack, problem: Problem) -> None:
+    """Raise `ParameterError` if one of several labels is to be switched by an attack that cannot do so."""
+    if problem.switch is not None and not attack.switches_labels:
+        rule = f"must be Untargeted(labels) or Targeted(classes) for {_name(attack)}"
+        fix = "Attack classifier.ask('label'), with two classes, or take another attack."
+        raise bad_parameter("goal", rule, "Switched", fix)
+
+
+def _name(attack: Attack) -> str:
+    card = getattr(attack, "card", None)
+    return "an attack of another library" if card is None else card.title
 
 
 def find_norm(attack: object) -> Norm:

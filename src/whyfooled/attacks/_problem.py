@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.checks import SLACK, check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier.dependence import check_dependence, check_recording, differentiate
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.goals import Goal, Switched, Targeted, Untargeted
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter
 from whyfooled.types import Images, Logits, PerImage
 
@@ -31,12 +31,15 @@ class Problem:
     images
         (n,c,h,w) The clean images, on the classifier's device.
     goal
-        What is to be reached, for each image.
+        What is to be reached, for each image, by the logits that `logits` gives.
     low, high
         (n,c,h,w) or (n,1,1,1) The least and the largest that each value may become. Where the mask forbids a change,
         both are the image's own value, so that `clamp` brings exactly that back.
     numbers
         (n,) Each image's place in the batch that the user gave, for messages.
+    switch
+        What is to be reached by a model that gives several labels. An attack is then shown a model with one answer,
+        and a class to lead to: that all labels are as wanted.
     """
 
     classifier: Classifier
@@ -45,6 +48,12 @@ class Problem:
     low: Tensor
     high: Tensor
     numbers: Tensor
+    switch: Switched | None = None
+
+    @property
+    def asked(self) -> Goal:
+        """The goal as it was given, of the classifier's own logits."""
+        return self.goal if self.switch is None else self.switch
 
     @classmethod
     def of(
@@ -59,9 +68,8 @@ class Problem:
         ImageError
             If the images are not a batch, not finite, or have values outside the box.
         """
-        check_classifier(classifier)
-        if not isinstance(goal, (Untargeted, Targeted)):
-            raise bad_parameter("goal", "must be Untargeted(labels) or Targeted(classes)", type(goal).__name__)
+        check_classifier(classifier, several_labels=True)
+        _check_kind(classifier, goal)
         low, high = _check_box(box)
         check_images(images, low, high)
         if len(goal.classes) != len(images):
@@ -76,7 +84,11 @@ class Problem:
             free = _check_mask(mask, images)
             lows, highs = torch.where(free, lows, images), torch.where(free, highs, images)
         numbers = torch.arange(len(images), device=images.device)
-        return cls(classifier, images, goal.to(images.device), lows, highs, numbers)
+        goal = goal.to(images.device)
+        if isinstance(goal, Switched):
+            posed = Targeted(torch.full_like(goal.labels, goal.wanted.shape[1]))
+            return cls(classifier, images, posed, lows, highs, numbers, goal)
+        return cls(classifier, images, goal, lows, highs, numbers)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,12 +102,13 @@ class Problem:
             self.low[which],
             self.high[which],
             self.numbers[which],
+            None if self.switch is None else self.switch.select(which),
         )
 
     def within(self, free: Tensor) -> Problem:
         """Allow changes only where `free` (n,1,h,w) is true as well."""
         low, high = torch.where(free, self.low, self.images), torch.where(free, self.high, self.images)
-        return Problem(self.classifier, self.images, self.goal, low, high, self.numbers)
+        return replace(self, low=low, high=high)
 
     def count_free(self) -> PerImage:
         """Return (n,) how many values may change; at least 1."""
@@ -124,7 +137,7 @@ class Problem:
         return ((images > self.low) | (direction > 0)) & ((images < self.high) | (direction < 0))
 
     def logits(self, images: Tensor) -> Logits:
-        """Run the classifier, with a graph to the images if they require one."""
+        """Run the classifier, with a graph to the images if they require one; of several labels, pose the question."""
         differentiable = images.requires_grad and torch.is_grad_enabled()
         if differentiable:
             check_recording(self.classifier.module)
@@ -132,7 +145,7 @@ class Problem:
         if differentiable:
             check_dependence(logits, images)
         self._check_finite(logits, "logits", "Check its weights and its normalisation.")
-        return logits
+        return logits if self.switch is None else self.switch.pose(logits)
 
     def gradient(self, loss: PerImage, inputs: Tensor) -> Tensor:
         """Differentiate a loss that is one number for each image; 0 where no change is allowed."""
@@ -153,6 +166,9 @@ class Problem:
 def check_goal(goal: Goal, clean_logits: Logits) -> None:
     """Raise `ParameterError` for classes that the model does not have, or a target that is the class already given."""
     check_classes(goal.classes, clean_logits)
+    if isinstance(goal, Switched) and goal.wanted.shape != clean_logits.shape:
+        rule = f"must say of each of the {clean_logits.shape[1]} labels whether it is to be on"
+        raise bad_parameter("goal", rule, f"a row of {goal.wanted.shape[1]}")
     if isinstance(goal, Targeted) and goal.reached(clean_logits).any():
         bad = goal.reached(clean_logits).nonzero()[:, 0].tolist()
         raise bad_parameter(
@@ -161,6 +177,22 @@ def check_goal(goal: Goal, clean_logits: Logits) -> None:
             f"that class for {name_images(bad)}",
             "Choose another target, or leave these images out.",
         )
+
+
+def _check_kind(classifier: Classifier, goal: object) -> None:
+    """Raise `ParameterError` for what is no goal, and for one of another kind of model."""
+    if not isinstance(goal, (Untargeted, Targeted, Switched)):
+        rule = "must be Untargeted(labels), Targeted(classes) or Switched.of(logits, labels)"
+        raise bad_parameter("goal", rule, type(goal).__name__)
+    if classifier.several_labels and not isinstance(goal, Switched):
+        rule = "must be to switch a label of a model that gives several at once"
+        fix = (
+            "Give Switched.of(classifier.logits(images), labels), or attack classifier.ask('label'), with two classes."
+        )
+        raise bad_parameter("goal", rule, type(goal).__name__, fix)
+    if isinstance(goal, Switched) and not classifier.several_labels:
+        fix = "If its labels are on or off by themselves: Classifier(model, several_labels=True)."
+        raise bad_parameter("goal", "must be Untargeted or Targeted for a model with one answer", "Switched", fix)
 
 
 def _check_box(box: Box) -> Box:

@@ -13,11 +13,11 @@ from torch import Tensor
 from whyfooled.attacks._attack import Attempt, Norm, attempt_open, find_norm
 from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
-from whyfooled.classifier import Classifier
+from whyfooled.classifier import Classifier, check_one_answer
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_images
 from whyfooled.classifier.constancy import check_constancy
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.goals import Goal, Untargeted
 from whyfooled.classifier.workers import are_taken_apart, compute_logits
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
@@ -71,9 +71,9 @@ class AttackResult:
             raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
         columns = {field.name: [getattr(result, field.name) for result in results] for field in fields(cls)}
         joined = {name: _join(values) for name, values in columns.items() if name not in ("goal", "norm")}
-        classes = torch.cat([result.goal.classes for result in results])
+        goals = [vars(result.goal).values() for result in results]
         norm = results[0].norm if len({result.norm for result in results}) == 1 else "l2"
-        return cls(**joined, goal=kinds.pop()(classes), norm=norm)
+        return cls(**joined, goal=kinds.pop()(*map(torch.cat, zip(*goals, strict=True))), norm=norm)
 
     def select(self: Result, which: Tensor) -> Result:
         """Keep some of the images only (an index or a mask over the batch)."""
@@ -90,7 +90,7 @@ class AttackResult:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 changed[field.name] = tensors(value)
-            elif isinstance(value, Untargeted | Targeted | AttackResult):
+            elif isinstance(value, Goal | AttackResult):
                 changed[field.name] = parts(value)
         return replace(self, **changed)
 
@@ -114,7 +114,9 @@ class AttackResult:
         check_attempted(clean, adversarial)
         clean_logits = compute_logits(classifier, clean)
         check_constancy(classifier, clean, clean_logits, apart=are_taken_apart(clean))
-        goal = Untargeted(clean_logits.argmax(1)) if goal is None else goal
+        if goal is None:
+            check_one_answer(classifier)
+            goal = Untargeted(clean_logits.argmax(1))
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
 
@@ -134,7 +136,7 @@ class AttackResult:
 
     @property
     def predictions(self) -> Classes:
-        """(n,) The class predicted on `attempted`."""
+        """(n,) The class predicted on `attempted`; of several labels, the one with the largest logit."""
         return self.logits.argmax(1)
 
     @property
@@ -160,8 +162,9 @@ class AttackResult:
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each image: goal, outcome, predictions, norms and passes.
 
-        ``goal_class`` is the true class of an untargeted goal, and the target of a targeted one. ``outcome`` is
-        ``"fooled"``, ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed.
+        ``goal_class`` is the true class of an untargeted goal, the target of a targeted one, and the label that is to
+        be switched of several. ``outcome`` is ``"fooled"``, ``"failed"`` or ``"already wrong"``. Norms are missing
+        where the attack failed.
         """
         norms = {"l0": self.l0, "l1": self.l1, "l2": self.l2, "linf": self.linf}
         columns = {
@@ -179,7 +182,7 @@ class AttackResult:
         frame.loc[~frame["success"], list(norms)] = pd.NA
         already = self.goal.reached(self.clean_logits).tolist()
         outcomes = zip(already, self.success.tolist(), strict=True)
-        frame.insert(0, "goal", "targeted" if isinstance(self.goal, Targeted) else "untargeted")
+        frame.insert(0, "goal", self.goal.kind)
         frame.insert(2, "outcome", [("already wrong" if a else "fooled") if s else "failed" for a, s in outcomes])
         return frame
 
@@ -217,7 +220,7 @@ def run_attack(
     images
         (n,c,h,w), values in [0, 1].
     goal
-        `Untargeted` or `Targeted`, with a class for each image.
+        `Untargeted` or `Targeted`, with a class for each image; `Switched` for a model that gives several labels.
     mask
         (h,w) or (n,1,h,w) Where the attack may act; pixels outside stay bit for bit what they were. For attacks of this
         package.
@@ -250,7 +253,7 @@ def run_attack(
     """
     problem = Problem.of(classifier, images, goal, mask, box)
     clean_logits, attempt = attempt_open(adapt(attack), problem, progress)
-    result = _verify(classifier, problem.images, clean_logits, problem.goal, attempt)
+    result = _verify(classifier, problem.images, clean_logits, problem.asked, attempt)
     return replace(result, norm=find_norm(attack)).to(images.device)
 
 

@@ -45,6 +45,8 @@ class Adapted(Attack):
         Makes its images (n,c,h,w) for a problem.
     model
         The model that it calls, where that is not the problem's classifier.
+    switches_labels
+        Whether it is given the goal, and so can know of several labels.
     """
 
     takes_images_apart = False
@@ -52,6 +54,7 @@ class Adapted(Attack):
     attack: Any
     make: Callable[[Problem], Any]
     model: nn.Module | None = None
+    switches_labels: bool = False
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:
         """Run it; the passes counted are means over the batch, rounded up."""
@@ -213,7 +216,7 @@ def _adapt_function(attack: Callable[..., Any]) -> Adapted:
     def make(problem: Problem) -> Any:
         classifier, images, goal = problem.classifier, problem.images, problem.goal
         if takes_goal:
-            return attack(classifier, images, goal)
+            return attack(classifier, images, problem.asked)
         aimed = isinstance(goal, Targeted)
         if "targeted" in names:
             return attack(classifier, images, goal.classes, targeted=aimed)
@@ -222,4 +225,4 @@ def _adapt_function(attack: Callable[..., Any]) -> Adapted:
             raise bad_parameter("goal", "must be untargeted for a callable (model, x, y)", "a targeted one", fix)
         return attack(classifier, images, goal.classes)
 
-    return Adapted(attack, make)
+    return Adapted(attack, make, switches_labels=takes_goal)

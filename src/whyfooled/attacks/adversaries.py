@@ -243,7 +243,7 @@ def write_adversary(folder: Path, name: str, result: AttackResult, true: int, ph
         "success": bool(result.success[0]),
         "forwards": int(result.forwards[0]),
         "backwards": int(result.backwards[0]),
-        "goal": "targeted" if isinstance(result.goal, Targeted) else "untargeted",
+        "goal": result.goal.kind,
         "class": int(result.goal.classes[0]),
         "true": true,
         "photograph": photograph,

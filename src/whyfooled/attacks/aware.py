@@ -88,6 +88,8 @@ class ExplanationAware(Attack):
     step_size: float = 0.3
     momentum: float = 0.8
 
+    switches_labels = False
+
     card: ClassVar[Card] = Card(
         name="aware",
         title="Explanation-aware attack",

@@ -168,6 +168,8 @@ class _Matched(Attack):
     attack: ExplanationAware
     margins: PerImage
 
+    switches_labels = False
+
     card: ClassVar[Card] = ExplanationAware.card
 
     def attempt(self, problem: Problem, progress: Progress = silent) -> Attempt:

@@ -32,7 +32,7 @@ from whyfooled.attacks.adversaries import (
     write_left_out,
 )
 from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
-from whyfooled.classifier import Classifier
+from whyfooled.classifier import Classifier, check_one_answer
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, ParameterError, WhyfooledError, at_least, bad_parameter, warn
@@ -138,6 +138,7 @@ def attack_files(
         If the folder holds another run, or cannot be written.
     """
     at_least("batch_size", batch_size, 1)
+    check_one_answer(classifier)
     root, below = common_folder(photographs_in(images))
     files = {name: root / name for name in below}
     folder = Path(folder)

@@ -69,6 +69,8 @@ class Refined(Attack):
     cell: int | None = None
     seed: int = 0
 
+    switches_labels = False
+
     card: ClassVar[Card] = Card(
         name="refined",
         title="Refined attack",

@@ -1,14 +1,16 @@
 """A model with everything needed to use it."""
 
-from whyfooled.classifier.classifier import Classifier, Fit, check_classes, check_finite
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.classifier import Classifier, Fit, check_classes, check_finite, check_one_answer
+from whyfooled.classifier.goals import Goal, Switched, Targeted, Untargeted
 
 __all__ = [
     "Classifier",
     "Fit",
     "Goal",
+    "Switched",
     "Targeted",
     "Untargeted",
     "check_classes",
     "check_finite",
+    "check_one_answer",
 ]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from whyfooled.classifier.classifier import Classifier, find_precision
+from whyfooled.classifier.classifier import Classifier, check_one_answer, find_precision
 from whyfooled.errors import ImageError, ModelError, bad_parameter
 
 SLACK = 1e-6
 """How far a value may lie outside its bounds: rounding. [ours]"""
 
 
-def check_classifier(classifier: object) -> None:
-    """Raise `ParameterError` for anything but a `Classifier`."""
+def check_classifier(classifier: object, *, several_labels: bool = False) -> None:
+    """Raise `ParameterError` for anything but a `Classifier`, `ModelError` for one of several labels unless allowed."""
     if not isinstance(classifier, Classifier):
         fix = "Wrap the model: Classifier(module, mean=..., std=...)." if isinstance(classifier, nn.Module) else ""
         raise bad_parameter("classifier", "must be a Classifier", type(classifier).__name__, fix)
+    if not several_labels:
+        check_one_answer(classifier)
 
 
 def check_single_precision(classifier: Classifier) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -13,15 +14,15 @@ from torch import Tensor, nn
 
 from whyfooled.classifier.borrowing import copy_at_rest, end_if_nobody_waits, one_thread
 from whyfooled.classifier.fit import Fit, Size
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted, check_whole
+from whyfooled.classifier.goals import Goal, Switched, Targeted, Untargeted, check_whole
 from whyfooled.classifier.heads import run_to_logits
-from whyfooled.classifier.huggingface import read_class_names, read_processor
+from whyfooled.classifier.huggingface import gives_several_labels, read_class_names, read_processor
 from whyfooled.classifier.outputs import Output, check_output_choice, pick_logits
 from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
 from whyfooled.images import to_tensor
 from whyfooled.types import Classes, Images, Logits
 
-__all__ = ["Classifier", "Fit", "Goal", "Targeted", "Untargeted"]
+__all__ = ["Classifier", "Fit", "Goal", "Switched", "Targeted", "Untargeted"]
 
 
 @final
@@ -54,6 +55,8 @@ class Classifier(nn.Module):
     output
         Where the logits are in what the module gives, if it gives a tuple, a dictionary or an object: a key or an
         attribute, a place, or a function of it that returns them.
+    several_labels
+        Whether an image may have several labels at once: each logit is of a label that is on, above 0, or off.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class Classifier(nn.Module):
         name: str = "",
         fit: Fit | None = None,
         output: Output | None = None,
+        several_labels: bool = False,
     ) -> None:
         super().__init__()
         check_output_choice(output)
@@ -85,6 +89,8 @@ class Classifier(nn.Module):
         self.training = False
         self.module = module
         self.output = output
+        self.several_labels = several_labels
+        self.label: int | None = None  # the one that `ask` asked about
         self.fit = fit or Fit(size)
         self.name = name or type(module).__name__
         self.class_names = None if class_names is None else name_both(tuple(class_names))
@@ -96,7 +102,8 @@ class Classifier(nn.Module):
         """Make a classifier of a model of ``transformers`` and its image processor.
 
         Size, crop, filter, mean and standard deviation are the processor's: they are measured on a few small pictures,
-        so that photographs are prepared as it prepares them. Class names are those of ``model.config.id2label``.
+        so that photographs are prepared as it prepares them. Class names are those of ``model.config.id2label``; where
+        ``problem_type`` is ``multi_label_classification``, there are several labels.
 
         Parameters
         ----------
@@ -115,7 +122,8 @@ class Classifier(nn.Module):
             If it prepares photographs in a way that cannot be followed.
         """
         mean, std, fit = read_processor(processor)
-        return cls(model, mean, std, class_names=read_class_names(model), name=name, fit=fit)
+        names, several = read_class_names(model), gives_several_labels(model)
+        return cls(model, mean, std, class_names=names, name=name, fit=fit, several_labels=several)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -156,7 +164,8 @@ class Classifier(nn.Module):
         if self.is_half:
             inputs = inputs.to(precision)
         try:
-            logits = run_to_logits(self.module, inputs, lambda given: pick_logits(given, self.output), self.name)
+            pick = partial(pick_logits, choice=self.output)
+            logits = run_to_logits(self.module, inputs, pick, self.name, self.label)
         except ModelError as error:
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):
@@ -201,8 +210,39 @@ class Classifier(nn.Module):
         return logits
 
     def predict(self, images: Images) -> Classes:
-        """Return (n,) the class with the largest logit."""
+        """Return (n,) the class with the largest logit.
+
+        Raises
+        ------
+        ModelError
+            If the model gives several labels at once.
+        """
+        check_one_answer(self)
         return self.logits(images).argmax(1)
+
+    def ask(self, label: str | int) -> Classifier:
+        """Make a classifier of two classes that tells whether an image has one of several labels.
+
+        Its second class is the label, its first one the absence of it: z/2 and −z/2, for the label's logit z.
+
+        Parameters
+        ----------
+        label
+            Name or index of the label.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such label, or the model does not give several.
+        """
+        if not self.several_labels:
+            raise bad_parameter("label", "is for a model that gives several labels at once", repr(label))
+        index = self.class_index(label, self.class_count(), "label")
+        name = self.class_name(index)
+        asked = self.with_module(self.module, name=f"{self.name}, label {name}")
+        asked.class_names = name_both((name if self.class_names is None else self.class_names[index],))
+        asked.several_labels, asked.label = False, index
+        return asked
 
     def prepare(self, photograph: PILImage.Image) -> Images:
         """Bring a photograph to the model's input size: (1,c,h,w), float32 in [0, 1], on the model's device.
@@ -259,7 +299,7 @@ class Classifier(nn.Module):
             How a photograph is brought to its input size; as for this one if None.
         """
         mean, std = (tensor.flatten().tolist() for tensor in (self.mean, self.std))
-        return Classifier(
+        made = Classifier(
             module,
             mean,
             std,
@@ -267,7 +307,10 @@ class Classifier(nn.Module):
             name=self.name if name is None else name,
             fit=fit or self.fit,
             output=self.output,
+            several_labels=self.several_labels,
         )
+        made.label = self.label
+        return made
 
     def class_count(self) -> int:
         """Return how many classes there are: as many as names or, without names, as logits of a black image."""
@@ -347,6 +390,16 @@ class Classifier(nn.Module):
 def name_both(names: tuple[str, ...]) -> tuple[str, ...]:
     """Name both of two classes where one name is given, of what is there or not."""
     return (f"not {names[0].split(', ')[0]}", *names) if len(names) == 1 else names
+
+
+def check_one_answer(classifier: Classifier) -> None:
+    """Raise `ModelError` for a model that gives several labels at once, where one class is to be its answer."""
+    if classifier.several_labels:
+        name = classifier.class_name(0) if classifier.class_names else 0
+        raise ModelError(
+            "The model gives several labels at once, and this is about a model with one answer. Ask about one of its "
+            f"labels: classifier.ask({name!r}), on the command line --ask {name!r}."
+        )
 
 
 _HALF = (torch.float16, torch.bfloat16)

@@ -1,15 +1,16 @@
-"""What an attack is to reach: any wrong class, or one chosen class."""
+"""What an attack is to reach: any wrong class, or one chosen class; of several labels, one the other way round."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from whyfooled.errors import bad_parameter
-from whyfooled.types import Classes, Flags, Logits, PerImage
+from whyfooled.types import Classes, Flags, LabelFlags, Logits, PerImage
 
 
 def check_class_vector(argument: str, classes: object) -> None:
@@ -50,6 +51,8 @@ class Untargeted:
     """
 
     labels: Classes
+
+    kind: ClassVar[str] = "untargeted"
 
     def __post_init__(self) -> None:
         check_class_vector("labels", self.labels)
@@ -97,6 +100,8 @@ class Targeted:
 
     classes: Classes
 
+    kind: ClassVar[str] = "targeted"
+
     def __post_init__(self) -> None:
         check_class_vector("classes", self.classes)
 
@@ -122,7 +127,76 @@ class Targeted:
         return logits.argmax(1) == self.classes
 
 
-Goal = Untargeted | Targeted
+@final
+@dataclass(frozen=True, eq=False)
+class Switched:
+    """Of several labels, have one the other way round, on or off, and all others as they are.
+
+    Parameters
+    ----------
+    labels
+        (n,) The label to switch, for each image.
+    wanted
+        (n,m) Which labels are to be on; the others off. `of` makes them from the clean images' logits.
+    """
+
+    labels: Classes
+    wanted: LabelFlags
+
+    kind: ClassVar[str] = "switched"
+
+    def __post_init__(self) -> None:
+        check_class_vector("labels", self.labels)
+        if len(self.labels) != len(self.wanted):
+            raise bad_parameter("wanted", f"must have a row for each of {len(self.labels)} images", len(self.wanted))
+
+    @classmethod
+    def of(cls, logits: Logits, labels: Classes) -> Switched:
+        """Make the goal of switching a label of each image (n,), from the logits (n,m) of the images as they are."""
+        check_class_vector("labels", labels)
+        index = labels.long().to(logits.device).unsqueeze(1)
+        before = logits > 0
+        return cls(labels, before.scatter(1, index, ~before.gather(1, index)))
+
+    @property
+    def classes(self) -> Classes:
+        """(n,) The labels the goal speaks of."""
+        return self.labels
+
+    def select(self, images: Tensor) -> Switched:
+        """Keep the goal for some of the images only (an index or a mask)."""
+        return Switched(self.labels[images], self.wanted[images])
+
+    def to(self, device: torch.device) -> Switched:
+        """Move the goal to a device."""
+        return Switched(self.labels.to(device), self.wanted.to(device))
+
+    def margin(self, logits: Logits) -> PerImage:
+        """(n,) By how much the label that is furthest from what is wanted misses it; below 0 once all are as wanted."""
+        return self._find_missing(logits).amax(1)
+
+    def loss(self, logits: Logits) -> PerImage:
+        """(n,) The loss that an attack makes smaller: the logarithm of the sum of what each label's odds miss."""
+        return self._find_missing(logits).logsumexp(1)
+
+    def reached(self, logits: Logits) -> Flags:
+        """(n,) Whether every label is as wanted."""
+        return ((logits > 0) == self.wanted).all(1)
+
+    def pose(self, logits: Logits) -> Float[Tensor, "n m+1"]:
+        """Make of (n,m) logits those of m + 1 classes, for who knows one answer only.
+
+        The first m are what each label misses; the last is 0. To have the last one as the target is the same goal:
+        margin and loss are equal.
+        """
+        missing = self._find_missing(logits)
+        return torch.cat([missing, torch.zeros_like(missing[:, :1])], dim=1)
+
+    def _find_missing(self, logits: Logits) -> Logits:
+        return torch.where(self.wanted, -logits, logits)
+
+
+Goal = Untargeted | Targeted | Switched
 
 
 def _one_against_rest(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

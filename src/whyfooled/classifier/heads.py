@@ -2,8 +2,9 @@
 
 Where the last thing that a model does is such a function, it is watched as it runs, however it is called, and what the
 function took is given in place of what it made: the model's own logits, to the last digit, and nothing about the model
-is changed. The linear layer that gives one logit for two classes is watched too, and run for both, so that what a
-method makes of a last layer, such as contrastive relevance, holds for it. Where nobody can watch (a scripted or
+is changed. The linear layer that gives one logit for two classes, or the logit of a label that is asked about, is
+watched too, and run for both, so that what a method makes of a last layer, such as contrastive relevance, holds for it.
+Where nobody can watch (a scripted or
 compiled model, a softmax that is written out), the logits are recovered from the answer, which is said.
 """
 
@@ -35,7 +36,7 @@ class _Ending(NamedTuple):
     watched: bool
 
 
-def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> Tensor:
+def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str, label: int | None = None) -> Tensor:
     """Run a module, and return (n,m) logits, of two classes at least.
 
     Parameters
@@ -48,6 +49,8 @@ def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> T
         Finds the tensor of logits in what it gives.
     name
         What it is called.
+    label
+        The one of several labels that is asked about, whose absence and presence are then the two classes.
 
     Raises
     ------
@@ -64,41 +67,45 @@ def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> T
     if known is None or known[0] != parts:
         rows = as_rows(pick(call_module(module, inputs)), len(inputs))
         if not _can_tell(rows):
-            return to_two_logits(rows)
+            return to_two_logits(rows, label)
         # A function's range is never left, so what lies outside of it once is settled.
         ending = _find_ending(module, inputs, pick) if _may_be_squashed(rows) else None
         if ending is None and rows.shape[1] == 1 and not _is_compiled(module):
             ending = _Ending(None, watched=True)
         _ENDINGS[module] = parts, ending
-        if ending is None:
+        if ending is None and label is None:
             return to_two_logits(rows)
     else:
         ending = known[1]
-    return _run_without(ending, module, inputs, pick, name)
+    if ending is None and label is not None and not _is_compiled(module):
+        ending = _Ending(None, watched=True)
+    return _run_without(ending, module, inputs, pick, name, label)
 
 
 _ENDINGS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], _Ending | None]] = WeakKeyDictionary()
 """How models end, found out once for each, with the parts that it had then."""
 
 
-def _run_without(ending: _Ending | None, module: nn.Module, inputs: Tensor, pick: Pick, name: str) -> Tensor:
+def _run_without(
+    ending: _Ending | None, module: nn.Module, inputs: Tensor, pick: Pick, name: str, label: int | None
+) -> Tensor:
     """Run a module of which is known how it ends, and return its logits, of two classes at least."""
     if ending is None:
-        return to_two_logits(as_rows(pick(call_module(module, inputs)), len(inputs)))
+        return to_two_logits(as_rows(pick(call_module(module, inputs)), len(inputs)), label)
     if ending.watched:
         with _Following() as following:
             answer = pick(call_module(module, inputs))
         kind, logits = (None, answer) if ending.kind is None else following.find(answer)
         if kind == ending.kind and logits is not None:
-            split = following.split(logits)
-            return to_two_logits(as_rows(logits if split is None else split, len(inputs)))
+            split = following.split(logits, as_rows(logits, len(inputs)).shape[1], label)
+            return to_two_logits(as_rows(logits, len(inputs)), label) if split is None else as_rows(split, len(inputs))
     else:
         answer = pick(call_module(module, inputs))
     if ending.kind is None:
-        return to_two_logits(as_rows(answer, len(inputs)))
+        return to_two_logits(as_rows(answer, len(inputs)), label)
     # Always from the same line of code, so that it is said once.
     warn(f"The answers of {name} are {_WORDS[ending.kind]}. {_RECOVERED}")
-    return to_two_logits(_recover(ending.kind, as_rows(answer, len(inputs))))
+    return to_two_logits(_recover(ending.kind, as_rows(answer, len(inputs))), label)
 
 
 _WORDS: dict[Kind, str] = {
@@ -232,6 +239,8 @@ _MOVES = frozenset(
     )
 )
 """Functions that give the same numbers in another shape or type; dropout does so where a model is evaluated."""
+_REORDER = frozenset(("permute", "transpose", "movedim", "t"))
+"""Those after which numbers may stand in another order."""
 
 
 class _Following(TorchFunctionMode):
@@ -263,14 +272,14 @@ class _Following(TorchFunctionMode):
                     {} if made.is_inference() else {id(made): (made, made._version, _Layer(func, args, named))}
                 )
             elif name in _MOVES and args:
-                self._follow(taken, made, lambda tensor: func(tensor, *args[1:], **named))
+                self._follow(name, taken, made, lambda tensor: func(tensor, *args[1:], **named))
         return made
 
-    def _follow(self, taken: Tensor, made: Tensor, move: Callable[[Tensor], Tensor]) -> None:
+    def _follow(self, name: str, taken: Tensor, made: Tensor, move: Callable[[Tensor], Tensor]) -> None:
         """Keep of a moved tensor what is kept of it where it was."""
         if id(taken) in self._linear and made.numel() == taken.numel():
             _, version, layer = self._linear[id(taken)]
-            if taken._version == version:
+            if taken._version == version and (layer.outputs == 1 or name not in _REORDER):
                 self._linear[id(made)] = made, made._version, layer
         if id(taken) not in self._kept:
             return
@@ -286,13 +295,17 @@ class _Following(TorchFunctionMode):
         _, kind, logits = self._kept.get(id(answer), (None, None, None))
         return kind, logits
 
-    def split(self, logit: Tensor) -> Tensor | None:
-        """Return the two logits that the layer gives which gave one, if its weights are halved; None if none did."""
-        if id(logit) not in self._linear:
+    def split(self, logits: Tensor, count: int, label: int | None) -> Tensor | None:
+        """Return the two logits that a layer gives if the weights of one of its own are halved.
+
+        None if it gave others than the `count` logits of each image, of which a label is asked about if there are more.
+        """
+        if id(logits) not in self._linear or (label is None) != (count == 1):
             return None
-        _, version, layer = self._linear[id(logit)]
-        # More than one for each image are no such thing, and what was written into since is another logit.
-        return layer.run_twice() if layer.outputs == 1 and logit._version == version else None
+        _, version, layer = self._linear[id(logits)]
+        # What was written into since is another logit.
+        fits = layer.outputs == count and layer.groups == 1 and logits._version == version
+        return layer.run_twice(label or 0) if fits else None
 
 
 class _Layer(NamedTuple):
@@ -307,15 +320,21 @@ class _Layer(NamedTuple):
         return len(self._all["weight"])
 
     @property
-    def _all(self) -> dict[str, Any]:
-        return dict(zip(("input", "weight", "bias"), self.args, strict=False)) | self.named
+    def groups(self) -> int:
+        return int(self._all.get("groups", 1))
 
-    def run_twice(self) -> Tensor:
-        """Run it with its weights and bias halved, with a minus and without."""
-        every = self._all
-        weight, bias = (value if value is None else torch.cat([-value, value]) / 2 for value in self._parameters)
-        rest = {name: value for name, value in every.items() if name not in ("input", "weight", "bias")}
-        return self.compute(every["input"], weight, bias, *self.args[3:], **rest)
+    @property
+    def _all(self) -> dict[str, Any]:
+        return dict(zip(_NAMES, self.args, strict=False)) | self.named
+
+    def run_twice(self, output: int) -> Tensor:
+        """Run it with one output's weights and bias halved, with a minus and without."""
+        chosen = slice(output, output + 1)
+        weight, bias = (
+            value if value is None else torch.cat([-value[chosen], value[chosen]]) / 2 for value in self._parameters
+        )
+        rest = {name: value for name, value in self.named.items() if name not in _NAMES[:3]}
+        return self.compute(self._all["input"], weight, bias, *self.args[3:], **rest)
 
     @property
     def _parameters(self) -> tuple[Tensor, Tensor | None]:
@@ -323,6 +342,7 @@ class _Layer(NamedTuple):
 
 
 _LAYERS = ("linear", "conv2d")
+_NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 _GRAPH_MOVES = (
     "ToCopy",

@@ -163,3 +163,8 @@ def read_class_names(model: Any) -> list[str] | None:
     ordered = [str(name) for _, name in sorted((int(number), name) for number, name in names.items())]
     numbered = ordered == [f"LABEL_{number}" for number in range(len(ordered))]
     return None if numbered or not ordered else ordered
+
+
+def gives_several_labels(model: Any) -> bool:
+    """Tell whether a model's configuration says that it was trained for several labels at once."""
+    return getattr(getattr(model, "config", None), "problem_type", None) == "multi_label_classification"

@@ -155,6 +155,12 @@ def as_rows(logits: Tensor, count: int) -> Tensor:
     return rows
 
 
-def to_two_logits(rows: Tensor) -> Tensor:
-    """Turn one logit z for each image, (n,1), into (n,2): −z/2 and z/2; leave more than one as they are."""
-    return rows * rows.new_tensor(_ONE_LOGIT_WEIGHTS) if rows.shape[1] == 1 else rows
+def to_two_logits(rows: Tensor, label: int | None = None) -> Tensor:
+    """Turn one logit z for each image, (n,1) or a label's, into (n,2): −z/2 and z/2; leave more as they are."""
+    if label is not None and rows.shape[1] == 1:
+        raise ModelError(
+            "A model of several labels must give a logit for each; this one gives one logit for an image, which is two "
+            "classes already. Leave out several_labels, on the command line --several-labels and --ask."
+        )
+    asked = rows if label is None else rows[:, label : label + 1]
+    return asked * rows.new_tensor(_ONE_LOGIT_WEIGHTS) if asked.shape[1] == 1 else asked

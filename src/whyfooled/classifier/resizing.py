@@ -58,4 +58,5 @@ def resizing(classifier: Classifier, fit: Fit) -> Classifier:
         return classifier.with_module(classifier.module, fit=fit)
     mean, std = [0.0] * classifier.channels, [1.0] * classifier.channels
     names, name = classifier.class_names, classifier.name
-    return Classifier(Resizing(classifier), mean, std, class_names=names, name=name, fit=fit)
+    several = classifier.several_labels
+    return Classifier(Resizing(classifier), mean, std, class_names=names, name=name, fit=fit, several_labels=several)

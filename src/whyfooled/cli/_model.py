@@ -34,6 +34,8 @@ class ModelOptions:
     layout: str | None = None
     input_scale: str | None = None
     size: str | None = None
+    several_labels: bool = False
+    ask: str | None = None
 
     def recipe(self, seed: int) -> ModelRecipe:
         """Return how to load it, wherever that is done."""
@@ -42,7 +44,10 @@ class ModelOptions:
 
         names = None if self.class_names is None else read_class_list(self.class_names, "--class-names")
         number = self.num_classes if names is None or self.num_classes is not None else len(names)
-        return ModelRecipe(self.model, self.weights, seed, self.float32, names, number, self._read_inputs())
+        inputs = self._read_inputs()
+        return ModelRecipe(
+            self.model, self.weights, seed, self.float32, names, number, inputs, self.several_labels, self.ask
+        )
 
     def load(self, device: str, seed: int) -> Classifier:
         """Load it onto a device."""
@@ -124,6 +129,12 @@ _OPTIONS: dict[str, Any] = {
         typer.Option(
             help="Height and width of your own model's input, in pixels: 224, or 224x320.", show_default="224"
         ),
+    ],
+    "several_labels": Annotated[
+        bool, typer.Option("--several-labels", help="Each output is a label, which is on or off by itself.")
+    ],
+    "ask": Annotated[
+        str | None, typer.Option(help="The one of several labels that is asked about: it, or its absence.")
     ],
 }
 

@@ -55,6 +55,8 @@ class Evading(Attack):
     steps: int = 100
     ball: Ball = "linf"
 
+    switches_labels = False
+
     card: ClassVar[Card] = Card(
         name="evading",
         title="Evading attack",

@@ -19,6 +19,7 @@ from whyfooled.classifier.classifier import check_pixels, strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, bad_parameter, hearing
+from whyfooled.explanations.question import Question
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
 from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
@@ -101,7 +102,7 @@ def collect_fields(
         "wrong": case.wrong,
         "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
         "outcome": case.outcome,
-        "notes": tuple(dict.fromkeys(map(hide_folders, [*case.notes, *_note_channels(case.clean), *notes]))),
+        "notes": tuple(dict.fromkeys(map(hide_folders, [*case.notes, *_note_images(case), *notes]))),
         "parameters": hide_all_folders(
             {
                 "model": classifier.name,
@@ -135,6 +136,22 @@ def _note_channels(images: Images) -> Iterator[str]:
         yield (
             f"The images have {channels} channels. Pictures show their mean, in grey; of the perturbation, the channel "
             "that changes most at each pixel; of maps, as always, the sum over the channels."
+        )
+
+
+def _note_images(case: Case) -> Iterator[str]:
+    """Say what the images and the two classes are, where they are not what a reader would think."""
+    yield from _note_channels(case.clean)
+    yield from _note_opposites(case)
+
+
+def _note_opposites(case: Case) -> Iterator[str]:
+    """Say what to make of two classes whose logits are opposite: those of a model with one logit, or of one label."""
+    # To rounding, which is the last layer's.
+    if all(len(logits) == 2 and torch.allclose(logits[0], -logits[1]) for logits in (case.clean_logits, case.logits)):
+        yield (
+            "The logits of the two classes are one logit, halved, with either sign. Whatever holds one down lifts the "
+            "other by as much, so the shares of the one and of the other say nothing here."
         )
 
 
@@ -187,6 +204,7 @@ def make_case(
     label: str | int | None = None,
     target: str | int | None = None,
     mask: Tensor | None = None,
+    question: Question | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Case:
@@ -208,6 +226,8 @@ def make_case(
         The class that the attack is to reach (name or index); any wrong one if None.
     mask
         (1,1,h,w) Which pixels the attack may change; all if None.
+    question
+        Of a model with several labels, the one that `classifier` tells; an attack is to leave the others as they are.
     seed
         Seed of the attack.
     progress
@@ -236,16 +256,40 @@ def make_case(
         given["attack"] = None
     else:
         chosen = choose_attack(attack, seed)
-        result = run_attack(chosen, classifier, clean, goal, mask=mask, progress=progress)
+        result = _run(chosen, classifier, clean, goal, mask, question, progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
         given["attack_parameters"] = _describe_parameters(chosen)
         if with_next_seed(chosen) != chosen:
-            rerun = partial(run_attack, with_next_seed(chosen), classifier, clean, goal, mask=mask)
-    return replace(_build_case(classifier, result, true, aim, given), rerun=rerun)
+            rerun = partial(_run, with_next_seed(chosen), classifier, clean, goal, mask, question)
+    case = replace(_build_case(classifier, result, true, aim, given, question), rerun=rerun)
+    if question is None:
+        return case
+    return replace(case, notes=(*case.notes, *question.write_notes(question.classifier.logits(case.adversarial))))
+
+
+def _run(
+    attack: Any,
+    classifier: Classifier,
+    clean: Images,
+    goal: Goal,
+    mask: Tensor | None,
+    question: Question | None,
+    progress: Progress = silent,
+) -> AttackResult:
+    """Run an attack; of several labels, it switches the one that is asked about, and leaves the others."""
+    if question is None:
+        return run_attack(attack, classifier, clean, goal, mask=mask, progress=progress)
+    switched = run_attack(attack, question.classifier, clean, question.goal, mask=mask, progress=progress)
+    return question.narrow(switched, goal)
 
 
 def _build_case(
-    classifier: Classifier, result: AttackResult, true: int, aim: int | None, given: dict[str, Any]
+    classifier: Classifier,
+    result: AttackResult,
+    true: int,
+    aim: int | None,
+    given: dict[str, Any],
+    question: Question | None,
 ) -> Case:
     seen, now = int(result.clean_logits.argmax()), int(result.predictions)
     outcome: Outcome = "fooled" if result.success[0] else "failed"
@@ -265,12 +309,18 @@ def _build_case(
         wrong=wrong,
         outcome=outcome,
         parameters=given,
-        notes=tuple(_write_notes(classifier, result, true, aim, outcome, "adversarial" in given)),
+        notes=tuple(_write_notes(classifier, result, true, aim, outcome, "adversarial" in given, question)),
     )
 
 
 def _write_notes(
-    classifier: Classifier, result: AttackResult, true: int, aim: int | None, outcome: Outcome, made_elsewhere: bool
+    classifier: Classifier,
+    result: AttackResult,
+    true: int,
+    aim: int | None,
+    outcome: Outcome,
+    made_elsewhere: bool,
+    question: Question | None,
 ) -> Iterator[str]:
     name = classifier.class_name
     seen, now = int(result.clean_logits.argmax()), int(result.predictions)
@@ -286,6 +336,8 @@ def _write_notes(
         if made_elsewhere:
             instead = "still" if aim is None else f"and not for {wanted}"
             yield f"The adversarial image does not fool the model: it is taken for {name(now)} {instead}."
+        elif question is not None:
+            yield f"The attack failed: {question.aim}. What it tried last is explained."
         else:
             yield (
                 f"The attack failed: the image was to be taken for {wanted} and is taken for {name(now)}. "

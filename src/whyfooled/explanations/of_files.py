@@ -19,6 +19,7 @@ from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledErro
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.of_image import explain, make_methods, open_universal
+from whyfooled.explanations.question import check_no_target
 from whyfooled.explanations.report.folder import write_files
 from whyfooled.explanations.report.index import COLUMNS, IndexEntry, make_entry, make_failed_entry, write_index
 from whyfooled.images import common_folder, output_folder, photographs_in, write_whole
@@ -175,6 +176,7 @@ def explain_files(
     for name, value in {"label": label, "target": target}.items():
         if value is not None:
             classifier.class_index(value, classifier.class_count(), name)
+    check_no_target(classifier, target)
     if label is not None and labels is not None:
         raise bad_parameter("labels", "take the place of `label`", labels, "Give one.")
     universal = open_universal(classifier, trust)
@@ -194,6 +196,7 @@ def explain_files(
             "units": None if dissection is None else digest_content(dissection.to_frame().to_csv().encode()),
             "checks": checks,
             **({"forge": True} if forge else {}),
+            **({"several_labels": True} if classifier.several_labels else {}),
             "figures": figures,
             "count": count,
             "seed": seed,

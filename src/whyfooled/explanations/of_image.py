@@ -28,6 +28,7 @@ from whyfooled.explanations.case import (
 )
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
+from whyfooled.explanations.question import choose_question
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.perturbation.sensitivity import choose_batch_size
@@ -100,7 +101,8 @@ def explain(
     adversarial
         An adversarial image made elsewhere: a tensor (1,c,h,w) of the classifier's input size, or a file with one.
     label
-        The true class (name or index); the class predicted on the clean image if None.
+        The true class (name or index); the class predicted on the clean image if None. Of a model that gives several
+        labels, the one to switch, off or on; the strongest if None.
     target
         The class that the attack is to reach (name or index); any wrong one if None.
     methods
@@ -157,13 +159,18 @@ def explain(
         raise ParameterError("`attack_in` and `adversarial` exclude each other: the image was attacked already.")
     universal = open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
-    stages = Stages(classifier, progress)
     with hearing() as heard:
         if isinstance(image, (str, Path)) and not is_tensor_file(Path(image)):
             photograph: Any = read_photograph(image)
         else:
             photograph = image
         clean = read_clean_image(classifier, photograph, adversarial)
+        whole, question = classifier, choose_question(classifier, clean, label, target)
+        if question is not None:
+            classifier, label = question.asked, None
+        stages = Stages(classifier, progress)
+        if question is not None:
+            stages.count_too(whole)
         places = None if regions is None else read_named_regions(classifier, photograph, clean, regions, names)
         within = None if attack_in is None or places is None else places.find(attack_in, "attack_in")
         with stages.stage("attack"):
@@ -175,6 +182,7 @@ def explain(
                 label=label,
                 target=target,
                 mask=within,
+                question=question,
                 seed=seed,
                 progress=progress,
             )

@@ -14,6 +14,7 @@ from whyfooled.errors import bad_parameter, hearing
 from whyfooled.explanations.case import collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
+from whyfooled.explanations.question import choose_question
 from whyfooled.images import is_tensor_file, read_photograph
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
@@ -51,7 +52,8 @@ def explain_perturbation(
     adversarial
         A tensor (1,c,h,w) of the classifier's input size, or a file with one.
     label
-        The true class (name or index); the class predicted on the clean image if None.
+        The true class (name or index); the class predicted on the clean image if None. Of a model that gives several
+        labels, the one that it is about; the strongest if None.
     target
         The class that the perturbation promotes (name or index); if None the one predicted on the adversarial image or,
         where that is the true one, the strongest other.
@@ -78,18 +80,29 @@ def explain_perturbation(
     """
     if names is not None and not isinstance(regions, Tensor):
         raise bad_parameter("names", "is about the regions of a label map", "no label map in `regions`")
-    stages = Stages(classifier, progress)
     with hearing() as heard:
         photograph: Any = clean
         if isinstance(clean, (str, Path)) and not is_tensor_file(Path(clean)):
             photograph = read_photograph(clean)
         before = read_clean_image(classifier, photograph, adversarial)
+        question = choose_question(classifier, before, label, target)
+        if question is not None:
+            classifier, label = question.asked, None
+        stages = Stages(classifier, progress)
         places = None
         if names is not None and isinstance(regions, Tensor):
             places = read_named_regions(classifier, photograph, before, regions, names)
             regions = places.labels
         with stages.stage("predictions"):
-            case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
+            case = make_case(
+                classifier,
+                before,
+                adversarial=adversarial,
+                label=label,
+                target=target,
+                question=question,
+                progress=progress,
+            )
         by_chance = fool_by_chance(classifier, case, stages, seed)
         named = None if places is None else find_named(classifier, case, places, stages)
         with stages.stage("regions"):
@@ -151,7 +164,8 @@ def explain_units(
     dissection
         What the units detect: a dissection of this classifier, or its folder.
     label
-        The true class (name or index); the class predicted on the clean image if None.
+        The true class (name or index); the class predicted on the clean image if None. Of a model that gives several
+        labels, the one that it is about; the strongest if None.
     target
         The class that the perturbation promotes (name or index); if None the one predicted on the adversarial image or,
         where that is the true one, the strongest other.
@@ -170,11 +184,22 @@ def explain_units(
         If an image or the dissection cannot be read, the images do not fit the classifier, or do not differ.
     """
     units = open_dissection(classifier, dissection)
-    stages = Stages(classifier, progress)
     with hearing() as heard:
         before = read_clean_image(classifier, clean, adversarial)
+        question = choose_question(classifier, before, label, target)
+        if question is not None:
+            classifier, label = question.asked, None
+        stages = Stages(classifier, progress)
         with stages.stage("predictions"):
-            case = make_case(classifier, before, adversarial=adversarial, label=label, target=target, progress=progress)
+            case = make_case(
+                classifier,
+                before,
+                adversarial=adversarial,
+                label=label,
+                target=target,
+                question=question,
+                progress=progress,
+            )
         by_chance = fool_by_chance(classifier, case, stages, seed)
         with stages.stage("units"):
             changes = find_unit_changes(

@@ -300,7 +300,7 @@ def check_pair(classifier: Classifier, clean: Images, adversarial: Images, true:
     ParameterError
         If there is not one class of each kind for each image, or both are the same.
     """
-    check_classifier(classifier)
+    check_classifier(classifier, several_labels=True)
     check_images(clean)
     check_attempted(clean, adversarial)
     for name, classes in (("true", true), ("target", target)):

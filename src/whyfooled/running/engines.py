@@ -85,6 +85,8 @@ class ModelRecipe:
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = None
     inputs: InputFormat = NOTHING_SAID
+    several_labels: bool = False
+    ask: str | None = None
 
     def load(self, device: str) -> Classifier:
         """Load it onto a device; ``"auto"`` is a GPU if there is one, or where a given classifier is."""
@@ -94,7 +96,7 @@ class ModelRecipe:
             # Not moved: it is the user's.
             return given if given.device == find_device(here) else deepcopy(given).to(here)
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return load_classifier(
+        classifier = load_classifier(
             self.name,
             weights=self.weights,
             class_names=self.class_names,
@@ -104,6 +106,8 @@ class ModelRecipe:
             seed=self.seed,
             float32=self.float32,
         )
+        classifier.several_labels |= self.several_labels or self.ask is not None
+        return classifier if self.ask is None else classifier.ask(self.ask)
 
 
 def choose_engine(name: str, address: str | None, classifier: Classifier, workers: int | None) -> Engine:

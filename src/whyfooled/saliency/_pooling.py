@@ -103,7 +103,7 @@ def _watch(
     """Run a forward pass; return the logits, what layers show, and what may be the features, the last ones last."""
     given = images.detach()
     trace = None if tracing is None else tracing(given)
-    seen, leaving = _SeenLayers(layer, trace), _LeavingCalls(trace)
+    seen, leaving = _SeenLayers(layer, classifier.label, trace), _LeavingCalls(trace)
     with watch_layers(find_layers(classifier.module, None), seen.see), leaving, trace or nullcontext():
         logits = ruled_logits(classifier, given, None)
     return logits, seen, ([] if seen.last is None else [seen.last]) + ([] if layer else leaving.inputs)
@@ -125,11 +125,12 @@ _ADVICE = "Use gradcam, which needs no such layers."
 
 
 class _Head(NamedTuple):
-    """A call of a linear layer that has one output for each image and class."""
+    """A call of a linear layer that has one output for each image and class; `label` is the one that is asked about."""
 
     name: str
     layer: Any
     inputs: Tensor
+    label: int | None
 
     @property
     def values(self) -> Tensor:
@@ -139,7 +140,7 @@ class _Head(NamedTuple):
     @property
     def weight(self) -> Tensor:
         """(m,d) What each logit makes of it."""
-        weight: Tensor = to_two_logits(self.layer.weight.flatten(1).T).T
+        weight: Tensor = to_two_logits(self.layer.weight.flatten(1).T, self.label).T
         return weight
 
 
@@ -170,15 +171,15 @@ class _Candidate(NamedTuple):
 class _SeenLayers:
     """What layers show in a forward pass: calls of linear layers, and the last output of one, or any, with places."""
 
-    def __init__(self, layer: str | None, trace: PassTrace | None) -> None:
-        self.layer, self.trace = layer, trace
+    def __init__(self, layer: str | None, label: int | None, trace: PassTrace | None) -> None:
+        self.layer, self.label, self.trace = layer, label, trace
         self.heads: list[_Head] = []
         self.last: _Candidate | None = None
 
     def see(self, name: str, part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
         """Note a layer that ran."""
         if given and isinstance(given[0], Tensor) and _is_linear(part) and not _may_have_places(output):
-            self.heads.append(_Head(name, part, given[0]))
+            self.heads.append(_Head(name, part, given[0], self.label))
         if name == self.layer or (self.layer is None and _may_have_places(output)):
             self.last = _Candidate.of(output, self.trace)
 
@@ -224,7 +225,8 @@ def _gives(head: _Head, logits: Tensor) -> bool:
         return False
     with torch.autocast(logits.device.type, enabled=False):
         compute = F.conv2d if isinstance(head.layer, nn.Conv2d) else F.linear
-        again = to_two_logits(compute(head.inputs.to(weight), weight, head.layer.bias).flatten(1))
+        computed = compute(head.inputs.to(weight), weight, head.layer.bias).flatten(1)
+        again = to_two_logits(computed, head.label)
     return _close(again, logits, logits.abs().amax(1, keepdim=True))
 
 

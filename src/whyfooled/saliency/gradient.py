@@ -7,15 +7,25 @@ from typing import ClassVar, final
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.errors import one_of
 from whyfooled.registry import Card
-from whyfooled.saliency.backward.gradients import class_gradients
+from whyfooled.saliency.backward.gradients import OUTPUTS, Output, class_gradients
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 
 @final
 @dataclass(frozen=True)
 class Gradient:
-    """The gradient of the class's logit with respect to the image, with its sign (Simonyan et al. 2014)."""
+    """The gradient of the class's logit with respect to the image, with its sign (Simonyan et al. 2014).
+
+    Parameters
+    ----------
+    output
+        ``"logit"``, or ``"probability"``: the softmax of the logits, whose gradient depends on all classes, and
+        vanishes where the classifier is sure. The authors of universal perturbations of interpretations took it.
+    """
+
+    output: Output = "logit"
 
     card: ClassVar[Card] = Card(
         name="gradient",
@@ -25,6 +35,9 @@ class Gradient:
         cost="1 forward, 1 backward for each class",
     )
 
+    def __post_init__(self) -> None:
+        one_of("output", self.output, OUTPUTS)
+
     @one_thread()
     def __call__(
         self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
@@ -33,7 +46,7 @@ class Gradient:
 
         With `create_graph` they can be differentiated with respect to the images.
         """
-        return class_gradients(classifier, images, classes, create_graph=create_graph)
+        return class_gradients(classifier, images, classes, output=self.output, create_graph=create_graph)
 
 
 @final

@@ -15,7 +15,7 @@ from whyfooled.errors import at_least, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._baselines import BASELINES, Baseline, make_baselines
 from whyfooled.saliency._samples import chunks, for_each_sample
-from whyfooled.saliency.backward.gradients import check_pairs, quiet_gradients, warn_of_empty
+from whyfooled.saliency.backward.gradients import OUTPUTS, Output, check_pairs, quiet_gradients, warn_of_empty
 from whyfooled.types import Images, ManyClasses, ManyMaps
 
 
@@ -36,10 +36,13 @@ class IntegratedGradients:
     baseline
         ``"zero"`` (black, the paper's for photographs), ``"mean"`` (the image's mean colour) or ``"blur"`` (the image
         blurred; σ = 5 % of its shorter side).
+    output
+        ``"logit"``, or ``"probability"``: then the values of a map add up to the change of the softmax's probability.
     """
 
     steps: int = 50
     baseline: Baseline = "zero"
+    output: Output = "logit"
 
     card: ClassVar[Card] = Card(
         name="integrated-gradients",
@@ -52,6 +55,7 @@ class IntegratedGradients:
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)
         one_of("baseline", self.baseline, BASELINES)
+        one_of("output", self.output, OUTPUTS)
 
     @one_thread()
     def __call__(
@@ -67,22 +71,22 @@ class IntegratedGradients:
         images = images if create_graph else images.detach()
         start = make_baselines(images, self.baseline)
         way = images - start
-        gradients = _mean_gradients(classifier, start, way, classes, self.steps, create_graph)
+        gradients = _mean_gradients(classifier, start, way, classes, self, create_graph)
         warn_of_empty(gradients)
         return gradients * (way if classes.ndim == 1 else way.unsqueeze(1))
 
 
 def _mean_gradients(
-    classifier: Classifier, start: Tensor, way: Tensor, classes: Tensor, steps: int, create_graph: bool
+    classifier: Classifier, start: Tensor, way: Tensor, classes: Tensor, method: IntegratedGradients, create_graph: bool
 ) -> Tensor:
     """Average the gradients at ``start + α·way`` over α from 0 to 1."""
-    points, weights = (torch.from_numpy(values).to(way) for values in np.polynomial.legendre.leggauss(steps))
+    points, weights = (torch.from_numpy(values).to(way) for values in np.polynomial.legendre.leggauss(method.steps))
     points, weights = (points + 1) / 2, weights / 2
     total = way.new_zeros(*classes.shape, *way.shape[1:])
-    for chunk in chunks(steps, len(way)):
+    for chunk in chunks(method.steps, len(way)):
         alphas = points[chunk].view(-1, 1, 1, 1, 1)
         between = (start + alphas * way).flatten(0, 1)
         repeated = for_each_sample(classes, len(alphas))
-        gradients = quiet_gradients(classifier, between, repeated, create_graph=create_graph)
+        gradients = quiet_gradients(classifier, between, repeated, output=method.output, create_graph=create_graph)
         total = total + torch.einsum("s,sn...->n...", weights[chunk], gradients.view(len(alphas), *total.shape))
     return total

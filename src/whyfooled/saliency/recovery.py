@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from whyfooled.classifier import Classifier, check_classes
+from whyfooled.classifier import Classifier, check_classes, check_one_answer
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.workers import cut_by_image, share_out
 from whyfooled.errors import ParameterError, at_least, bad_parameter, one_of
@@ -129,6 +129,7 @@ def recovery_curve(
     -------
     RecoveryCurve
     """
+    check_one_answer(classifier)
     one_of("fill", fill, FILLS)
     at_least("batch_size", batch_size, 1)
     if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):

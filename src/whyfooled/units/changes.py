@@ -253,7 +253,7 @@ def find_unit_changes(
         If a layer gives NaN or infinite activations, or none.
     """
     at_least("draws", draws, 1)
-    check_classifier(classifier)
+    check_classifier(classifier, several_labels=True)
     check_images(clean)
     if len(clean) != 1:
         raise bad_parameter("clean", "must be one image (1, channels, height, width)", tuple(clean.shape))

@@ -61,7 +61,7 @@ def mask_units(classifier: Classifier, units: Mapping[str, Sequence[int] | Tenso
     ModelError
         If the model cannot be copied, or its copy does not run layers of its own.
     """
-    check_classifier(classifier)
+    check_classifier(classifier, several_labels=True)
     if not isinstance(units, Mapping):
         fix = "Such as {'layer4': [3, 17]}."
         raise bad_parameter("units", "must say for each layer which units are masked", type(units).__name__, fix)

@@ -152,7 +152,7 @@ def unit_sensitivity(
     ImageError
         If the images do not pair up, or there are none.
     """
-    check_classifier(classifier)
+    check_classifier(classifier, several_labels=True)
     check_images(clean)
     check_attempted(clean, adversarial)
     if not len(clean):

@@ -68,6 +68,9 @@ def _write_predictions(numbers: Mapping[str, Any]) -> str:
     unsure = ", but is sure of nothing" if after["probability"] < UNSURE else ""
     if numbers["outcome"] == "failed" and before["index"] == after["index"]:
         return f"The model saw {was} and still sees {now}"
+    if numbers["outcome"] == "failed" and after["index"] == numbers["wrong"]["index"]:
+        # Of one answer, that would be a success.
+        return f"The model saw {was} and now sees {now}, but the attack was to leave the other labels as they were"
     if numbers["outcome"] == "failed":
         return f"The model saw {was} and still does not see what it was to see, but {now}{unsure}"
     return f"The model saw {was} and now sees {now}{unsure}"

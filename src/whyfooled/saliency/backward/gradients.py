@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from whyfooled.saliency.backward.graph import plain_attention, report_images, re
 from whyfooled.saliency.backward.rules import Rule, activation_rule, check_rule_held, first_order
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
+Output = Literal["logit", "probability"]
+OUTPUTS: tuple[Output, ...] = ("logit", "probability")
+
 
 def class_gradients(
     classifier: Classifier,
@@ -25,6 +29,7 @@ def class_gradients(
     classes: ManyClasses,
     *,
     rule: Rule | None = None,
+    output: Output = "logit",
     create_graph: bool = False,
 ) -> ManyMaps:
     """Compute the gradient of one logit, or several, with respect to each image, under a rule at the activations.
@@ -43,6 +48,8 @@ def class_gradients(
         (n,) or (n,k): the classes whose logits are differentiated, for each image.
     rule
         What happens at an activation; the plain gradient if None.
+    output
+        What is differentiated: the logits, or the probabilities that a softmax makes of them.
     create_graph
         Whether the gradients can be differentiated with respect to the images, by a second backward pass. Take
         ``torch.autograd.grad(..., images)`` for it: ``backward()`` would leave gradients on the model's parameters. A
@@ -64,7 +71,7 @@ def class_gradients(
     ModelError
         If the logits are not finite, or do not depend on the images.
     """
-    gradients = quiet_gradients(classifier, images, classes, rule=rule, create_graph=create_graph)
+    gradients = quiet_gradients(classifier, images, classes, rule=rule, output=output, create_graph=create_graph)
     warn_of_empty(gradients, stacklevel=4)
     return gradients
 
@@ -75,6 +82,7 @@ def quiet_gradients(
     classes: ManyClasses,
     *,
     rule: Rule | None = None,
+    output: Output = "logit",
     create_graph: bool = False,
 ) -> ManyMaps:
     """Do as `class_gradients`, without its warning: for methods to which one gradient is a part of a sum."""
@@ -83,7 +91,8 @@ def quiet_gradients(
     attention = plain_attention() if create_graph else nullcontext()
     with torch.enable_grad(), attention, first_order(rule) as held:
         logits = ruled_logits(classifier, leaf, held)
-        return logit_gradients(logits, classes, leaf, create_graph=create_graph)
+        values = logits if output == "logit" else logits.softmax(1)
+        return logit_gradients(values, classes, leaf, create_graph=create_graph)
 
 
 def own_copy(images: Images, create_graph: bool) -> Images:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from whyfooled._version import __version__
-from whyfooled.classifier import Classifier
+from whyfooled.classifier import Classifier, check_one_answer
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, check_seed
@@ -185,6 +185,8 @@ def run_study(
     _check_attacks(made, source)
     recipe = _choose_recipe(model, classifier, weights, seed, float32)
     classifier = recipe.load(device)
+    if {"attack", "attacks"} & set(parameters(type(made))):
+        check_one_answer(classifier)
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
     chosen_engine = choose_engine(engine, address, classifier, workers)

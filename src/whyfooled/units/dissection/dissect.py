@@ -97,7 +97,7 @@ def dissect(
     ModelError
         If an activation is NaN or infinite.
     """
-    check_classifier(classifier)
+    check_classifier(classifier, several_labels=True)
     if not isinstance(concepts, Concepts):
         fix = "Open them: open_concepts('masks:IMAGES,LABELS,NAMES')."
         raise bad_parameter("concepts", "must be annotated images", type(concepts).__name__, fix)
