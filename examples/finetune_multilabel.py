@@ -2,7 +2,7 @@
 
     python examples/finetune_multilabel.py --model torchvision:vgg16 --images voc2012-train:ROOT -o voc.safetensors
     python examples/finetune_multilabel.py --model lite0 --images FOLDER --labels labels.csv -o mine.safetensors
-    whyfooled explain cat.jpg --model torchvision:vgg16 --weights voc.safetensors
+    whyfooled explain cat.jpg --model torchvision:vgg16 --weights voc.safetensors --several-labels
 
 The loss is the binary cross-entropy of each class's own logit. The paper does not say how it was trained; everything
 here is our choice: AdamW, a learning rate that falls to 0 along a cosine, mirrored images, dropout, and batch
@@ -163,7 +163,7 @@ def finetune(
             best = precision
             write_tensors(output, classifier.module.state_dict(), about)
     print(f"\nWritten: {output}, {len(names)} classes, mean average precision {best:.4f}. To use it:")
-    print(f"whyfooled explain IMAGE --model {model} --weights {output}")
+    print(f"whyfooled explain IMAGE --model {model} --weights {output} --several-labels")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from tests.helpers.models import SmallNet
-from whyfooled import UPIPCA, Classifier, EnhancedGuidedBackprop, MedianFilter, choose_targets
+from whyfooled import (
+    UPIPCA,
+    Classifier,
+    EnhancedGuidedBackprop,
+    Gradient,
+    MedianFilter,
+    PredictionDifference,
+    choose_targets,
+)
 from whyfooled.errors import MethodError, ModelError, ParameterError
 from whyfooled.registry import make_every
 from whyfooled.saliency.recovery import recovery_curve
@@ -101,6 +109,13 @@ def test_labels_may_be_tokens():
     classifier = Classifier(OfTokens(), size=(12, 12), several_labels=True)
     assert classifier.logits(IMAGES).shape == (3, 4)
     assert torch.allclose(classifier.ask(3).logits(IMAGES)[:, 1], classifier.logits(IMAGES)[:, 3] / 2)
+
+
+@pytest.mark.parametrize("method", [Gradient(output="probability"), PredictionDifference(evidence="odds", samples=2)])
+def test_the_probability_of_a_label_is_its_own(method):
+    maps = method(several(), IMAGES[:1], CLASSES[:1])
+    asked = method(several().ask(0), IMAGES[:1], torch.tensor([1]))
+    torch.testing.assert_close(maps, asked, rtol=1e-4, atol=1e-7)
 
 
 def test_labels_are_contrasted_with_one_another():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from whyfooled.classifier.calling import quote
@@ -164,3 +165,8 @@ def to_two_logits(rows: Tensor, label: int | None = None) -> Tensor:
         )
     asked = rows if label is None else rows[:, label : label + 1]
     return asked * rows.new_tensor(_ONE_LOGIT_WEIGHTS) if asked.shape[1] == 1 else asked
+
+
+def log_probabilities(logits: Tensor, *, several_labels: bool) -> Tensor:
+    """Return the logarithms of the probabilities (…,m) of classes of which one is right, or of each label by itself."""
+    return F.logsigmoid(logits) if several_labels else logits.log_softmax(-1)

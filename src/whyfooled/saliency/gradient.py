@@ -21,8 +21,9 @@ class Gradient:
     Parameters
     ----------
     output
-        ``"logit"``, or ``"probability"``: the softmax of the logits, whose gradient depends on all classes, and
-        vanishes where the classifier is sure. The authors of universal perturbations of interpretations took it.
+        ``"logit"``, or ``"probability"``: the softmax of the logits (of several labels, each one's sigmoid), whose
+        gradient depends on all classes, and vanishes where the classifier is sure. The authors of universal
+        perturbations of interpretations took it.
     """
 
     output: Output = "logit"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.outputs import log_probabilities
 from whyfooled.errors import at_least, bad_parameter, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._samples import chunks
@@ -97,7 +98,8 @@ class PredictionDifference:
         check_classes(classes, whole)
         side, windows = list_windows(images.shape[-2], images.shape[-1], self.window, self.stride)
         answers = torch.cat(list(self._compute_answers(classifier, images, side, windows)))
-        values = difference(whole, answers.view(self.samples, len(windows), *whole.shape), self.evidence)
+        without = answers.view(self.samples, len(windows), *whole.shape)
+        values = difference(whole, without, self.evidence, several_labels=classifier.several_labels)
         maps = _spread_over_pixels(values.gather(2, columns.expand(len(windows), -1, -1)), side, windows, images)
         return maps.view(*classes.shape, 1, *images.shape[-2:])
 
@@ -138,13 +140,15 @@ def _take_elsewhere(image: Tensor, side: int, generator: torch.Generator) -> Ten
     return image[:, top : top + side, left : left + side]
 
 
-def difference(whole: Logits, without: Float[Tensor, "s w n m"], evidence: Evidence) -> Float[Tensor, "w n m"]:
+def difference(
+    whole: Logits, without: Float[Tensor, "s w n m"], evidence: Evidence, *, several_labels: bool = False
+) -> Float[Tensor, "w n m"]:
     """Compute what each of w windows speaks for, from the logits of the whole images and of s samples without it."""
     if evidence == "logit":
         return whole - without.mean(0)
     # In double precision, where 1 − p stays apart from 0.
-    log_p = without.double().log_softmax(-1).logsumexp(0) - log(len(without))
-    return (_log_odds(whole.double().log_softmax(-1)) - _log_odds(log_p)) / log(2)
+    log_p, whole_log_p = (log_probabilities(z.double(), several_labels=several_labels) for z in (without, whole))
+    return (_log_odds(whole_log_p) - _log_odds(log_p.logsumexp(0) - log(len(without)))) / log(2)
 
 
 def _log_odds(log_p: Tensor) -> Tensor:

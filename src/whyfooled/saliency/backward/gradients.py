@@ -14,6 +14,7 @@ from whyfooled.classifier.checks import check_digits
 from whyfooled.classifier.constancy import warn_of_neighbours
 from whyfooled.classifier.dependence import check_dependence, check_recording, differentiate
 from whyfooled.classifier.goals import check_whole
+from whyfooled.classifier.outputs import log_probabilities
 from whyfooled.errors import ParameterError, bad_parameter, warn
 from whyfooled.saliency.backward.graph import plain_attention, report_images, report_logits, uncompiled
 from whyfooled.saliency.backward.rules import Rule, activation_rule, check_rule_held, first_order
@@ -49,7 +50,7 @@ def class_gradients(
     rule
         What happens at an activation; the plain gradient if None.
     output
-        What is differentiated: the logits, or the probabilities that a softmax makes of them.
+        What is differentiated: the logits, or the probabilities that a softmax makes of them, or a sigmoid of labels.
     create_graph
         Whether the gradients can be differentiated with respect to the images, by a second backward pass. Take
         ``torch.autograd.grad(..., images)`` for it: ``backward()`` would leave gradients on the model's parameters. A
@@ -91,7 +92,8 @@ def quiet_gradients(
     attention = plain_attention() if create_graph else nullcontext()
     with torch.enable_grad(), attention, first_order(rule) as held:
         logits = ruled_logits(classifier, leaf, held)
-        values = logits if output == "logit" else logits.softmax(1)
+        several = classifier.several_labels
+        values = logits if output == "logit" else log_probabilities(logits, several_labels=several).exp()
         return logit_gradients(values, classes, leaf, create_graph=create_graph)
 
 
