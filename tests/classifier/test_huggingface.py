@@ -52,6 +52,11 @@ def make_convnext_processor(**options):
     return transformers.ConvNextImageProcessor(size={"shortest_edge": 32}, **options)
 
 
+def make_timm_processor(**options):
+    about = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), "interpolation": "bicubic"}
+    return transformers.TimmWrapperImageProcessor(pretrained_cfg=about | options)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two models with their processors, as ``save_pretrained`` writes them."""
@@ -112,29 +117,39 @@ PROCESSORS = {
     "EfficientNet": lambda: transformers.EfficientNetImageProcessor(
         size={"height": 32, "width": 32}, rescale_offset=True, rescale_factor=1 / 127.5
     ),
+    "MobileViT, blue first": lambda: transformers.MobileViTImageProcessor(
+        size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}
+    ),
+    "timm": lambda: make_timm_processor(crop_pct=0.875),
+    "timm, squashed and cut": lambda: make_timm_processor(crop_pct=0.9, crop_mode="squash", interpolation="bilinear"),
+    "timm, squashed": lambda: make_timm_processor(crop_pct=1.0, crop_mode="squash"),
 }
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_photographs_are_prepared_as_the_processor_prepares_them(name):
     processor = PROCESSORS[name]()
-    mean, std, fit = read_processor(processor)
+    mean, std, fit, flip = read_processor(processor)
+    assert flip == isinstance(processor, transformers.MobileViTImageProcessor)
     classifier = Classifier(torch.nn.Flatten(), mean, std, fit=fit)
     for picture in (make() for make in PHOTOGRAPHS.values()):
         theirs = processor(images=picture, return_tensors="pt")["pixel_values"]
         ours = (classifier.prepare(picture) - classifier.mean) / classifier.std
+        ours = ours.flip(1) if flip else ours
         assert ours.shape == theirs.shape
         assert torch.allclose(ours, theirs.float(), rtol=1e-5, atol=2e-5)
 
 
-def flipping():
-    return transformers.MobileViTImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+class GreenFirst(transformers.ViTImageProcessor):
+    def __call__(self, *given, **named):
+        made = super().__call__(*given, **named)
+        return {"pixel_values": made["pixel_values"][:, [1, 0, 2]]}
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (flipping, "It gives the channels in another order than red, green, blue."),
+        (lambda: GreenFirst(size={"height": 32, "width": 32}), "It mixes the colours, or has green first."),
         (lambda: make_vit_processor(resample=4), "It failed on a picture: "),
         (
             lambda: transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}, resample=4),
@@ -167,6 +182,15 @@ def test_a_model_in_memory_is_a_classifier_and_stays_as_it_is():
     assert Gradient()(classifier, images, classifier.predict(images)).any()
     assert (classifier.class_names, classifier.name, classifier.class_count()) == (None, "mine", 3)
     assert state(model) == before
+
+
+def test_a_model_that_takes_blue_first_is_given_it():
+    model, processor = make_resnet(), PROCESSORS["MobileViT, blue first"]()
+    classifier = Classifier.from_huggingface(model, processor)
+    with torch.no_grad():
+        theirs = model(**processor(images=example_photograph(), return_tensors="pt")).logits
+    assert torch.allclose(classifier.logits(classifier.prepare(example_photograph())), theirs, atol=1e-4)
+    assert classifier.name == "ResNetForImageClassification"
 
 
 def test_a_model_that_was_trained_for_several_labels_gives_several():

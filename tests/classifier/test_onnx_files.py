@@ -1,6 +1,8 @@
 """ONNX files: the logits of the model that they were made of, with gradients; what they do not say is asked for."""
 
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from whyfooled.classifier.zoo import load_classifier
 from whyfooled.errors import ModelError, ParameterError
 
 onnx = pytest.importorskip("onnx")
+reference = pytest.importorskip("onnx.reference")
 pytest.importorskip("onnx2torch")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -101,6 +104,14 @@ class TestConversion:
         file = export(module, tmp_path / "two.onnx", SMALL, output_names=names)
         assert torch.allclose(load_classifier(f"onnx:{file}", inputs=SAID).logits(IMAGES), Net()(IMAGES), atol=1e-5)
 
+    @pytest.mark.parametrize("output", ["y", 1])
+    def test_of_several_outputs_one_is_named(self, tmp_path, output):
+        file = export(Net(lambda z: (z + 1, z)), tmp_path / "two.onnx", SMALL, output_names=["x", "y"])
+        classifier = load_classifier(f"onnx:{file}", inputs=SAID, output=output)
+        assert torch.allclose(classifier.logits(IMAGES), Net()(IMAGES), atol=1e-5)
+        with pytest.raises(ParameterError, match=r"`output` must be an output of onnx:.*; got 'z'. There are: x, y\."):
+            load_classifier(f"onnx:{file}", inputs=SAID, output="z")
+
     @pytest.mark.filterwarnings("error::whyfooled.errors.WhyfooledWarning")
     def test_a_softmax_at_the_end_is_taken_off(self, tmp_path):
         file = export(Net(lambda z: z.softmax(1)), tmp_path / "soft.onnx", SMALL)
@@ -122,6 +133,32 @@ def make_file(path, nodes, shape=("n", 3, 8, 8), kind=1, inputs=("x",), opset=17
 
 def node(operation, made="y"):
     return onnx.helper.make_node(operation, ["x"], [made])
+
+
+class Runtime:
+    """In place of ONNX's runtime, which need not be installed: its own, slow one, with `off` added."""
+
+    def __init__(self, off):
+        self.off = off
+
+    def InferenceSession(self, path, providers):
+        evaluator = reference.ReferenceEvaluator(path)
+        return SimpleNamespace(
+            get_inputs=lambda: [SimpleNamespace(name=evaluator.input_names[0])],
+            run=lambda names, given: [values + self.off for values in evaluator.run(names, given)],
+        )
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_the_file_answers_is_compared(tmp_path, monkeypatch, last):
+    file = export(Net(last=last), tmp_path / "net.onnx", (1, 8, 8, 3) if last else SMALL)
+    monkeypatch.setitem(sys.modules, "onnxruntime", Runtime(off=0))
+    load_classifier(f"onnx:{file}", inputs=SAID)
+    monkeypatch.setitem(sys.modules, "onnxruntime", Runtime(off=5))
+    with pytest.raises(
+        ModelError, match=r"answers otherwise once it is converted to PyTorch: 5 off, where the largest number is \d"
+    ):
+        load_classifier(f"onnx:{file}", inputs=SAID)
 
 
 class TestRefusals:
@@ -164,7 +201,10 @@ class TestRefusals:
 
     def test_several_outputs_of_which_none_is_called_logits_are_listed(self, tmp_path):
         file = make_file(tmp_path / "a.onnx", [node("Flatten", "a"), node("Flatten", "b")], outputs=("a", "b"))
-        assert self.refuse(file) == "IT must have one output, or one that is called logits; it has 2: a, b."
+        assert self.refuse(file) == (
+            "IT must have one output, or one that is called logits; it has 2: a, b. Say which: --model-output, in "
+            "Python load_classifier(output=...)."
+        )
 
     def test_another_size_than_the_files_is_refused(self, tmp_path):
         file = make_file(tmp_path / "a.onnx", [node("Flatten")])

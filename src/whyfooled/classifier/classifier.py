@@ -18,6 +18,7 @@ from whyfooled.classifier.goals import Goal, Switched, Targeted, Untargeted, che
 from whyfooled.classifier.heads import run_to_logits
 from whyfooled.classifier.huggingface import gives_several_labels, read_class_names, read_processor
 from whyfooled.classifier.outputs import Output, check_output_choice, pick_logits
+from whyfooled.classifier.rearranging import Rearranging
 from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
 from whyfooled.images import to_tensor
 from whyfooled.types import Classes, Images, Logits
@@ -121,9 +122,11 @@ class Classifier(nn.Module):
         ModelError
             If it prepares photographs in a way that cannot be followed.
         """
-        mean, std, fit = read_processor(processor)
+        mean, std, fit, flip = read_processor(processor)
         names, several = read_class_names(model), gives_several_labels(model)
-        return cls(model, mean, std, class_names=names, name=name, fit=fit, several_labels=several)
+        module = Rearranging(model, flip=True) if flip else model
+        called = name or type(model).__name__
+        return cls(module, mean, std, class_names=names, name=called, fit=fit, several_labels=several)
 
     @property
     def size(self) -> tuple[int, int]:

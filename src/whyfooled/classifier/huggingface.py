@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier.fit import ENGINES, Fit
+from whyfooled.classifier.timm_config import read_timm_fit
 from whyfooled.errors import ModelError, bad_parameter, first_line
 from whyfooled.images import to_tensor
 
@@ -33,11 +34,15 @@ _LEVIT = 256 / 224
 
 
 class Preprocessing(NamedTuple):
-    """What a model is given: ``(image − mean) / std``, of a photograph that is brought to its input size."""
+    """What a model is given: ``(image − mean) / std`` of a photograph brought to its input size; `flip`: blue first.
+
+    Mean and standard deviation are of red first all the same.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fit: Fit
+    flip: bool
 
 
 def read_processor(processor: Any) -> Preprocessing:
@@ -58,23 +63,27 @@ def read_processor(processor: Any) -> Preprocessing:
     ModelError
         If it does something else to photographs than to resize them, to cut out the centre and to normalise channels.
     """
-    if not callable(processor) or not hasattr(processor, "image_mean") or not hasattr(processor, "resample"):
+    told = getattr(processor, "data_config", None)
+    if told is None and not (hasattr(processor, "image_mean") and hasattr(processor, "resample")):
         fix = "Give AutoImageProcessor.from_pretrained(...)."
         raise bad_parameter("processor", "must be an image processor of transformers", type(processor).__name__, fix)
-    mean, std, size = _measure_normalisation(processor)
+    stated = (processor.image_mean, processor.image_std) if told is None else (told["mean"], told["std"])
+    mean, std, size, flip = _measure_normalisation(processor, stated)
     pictures = [_make_noise(width, height) for width, height in ((97, 61), (58, 103))]
     wanted = [_prepare(processor, picture) for picture in pictures]
+    wanted = [values.flip(0) for values in wanted] if flip else wanted
     to_levels = 255 * torch.tensor(std).view(-1, 1, 1)
     normalised = [values * to_levels + 255 * torch.tensor(mean).view(-1, 1, 1) for values in wanted]
     best, off = None, float("inf")
-    for fit in _list_candidates(processor, size):
+    fits = _list_candidates(processor, size) if told is None else [read_timm_fit(told, type(processor).__name__)]
+    for fit in fits:
         made = [255 * to_tensor(fit(picture), len(mean)) for picture in pictures]
         furthest = max(float((ours - theirs).abs().max()) for ours, theirs in zip(made, normalised, strict=True))
         if furthest < off - _ROUNDING:
             best, off = fit, furthest
     if best is None or off > _MOST_LEVELS:
         raise ModelError(_refuse(processor, "It does more than to resize a photograph and to cut out the centre."))
-    return Preprocessing(mean, std, best)
+    return Preprocessing(mean, std, best, flip)
 
 
 def _refuse(processor: Any, why: str) -> str:
@@ -96,8 +105,13 @@ def _prepare(processor: Any, picture: PILImage.Image) -> Tensor:
     return values
 
 
-def _measure_normalisation(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, int]]:
-    """Return mean and deviation of each channel, for values in [0, 1], and the height and width of the input."""
+def _measure_normalisation(
+    processor: Any, stated: tuple[Any, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, int], bool]:
+    """Return mean and deviation of each channel, for values in [0, 1], the input's height and width, and `flip`.
+
+    `stated` are the first two as the processor states them.
+    """
     black, white, red = (
         _prepare(processor, PILImage.new("RGB", (80, 60), colour)) for colour in ("black", "white", "red")
     )
@@ -108,17 +122,18 @@ def _measure_normalisation(processor: Any) -> tuple[tuple[float, ...], tuple[flo
     if not bool((high > low).all()):
         raise ModelError(_refuse(processor, "It makes black and white the same."))
     responding = ((first - low).abs() > _CLOSE).tolist()
-    if len(low) == 3 and responding != [True, False, False]:
-        raise ModelError(_refuse(processor, "It gives the channels in another order than red, green, blue."))
+    flip = responding == [False, False, True]
+    if len(low) == 3 and not flip and responding != [True, False, False]:
+        raise ModelError(_refuse(processor, "It mixes the colours, or has green first."))
     std = 1 / (high - low)
     measured = (-low * std).tolist(), std.tolist()
-    stated = processor.image_mean, processor.image_std
     # As they are stated, where that is what is measured, for the last digits.
     mean, deviation = (
         tuple(map(float, told)) if _agree(told, seen) else tuple(seen)
         for told, seen in zip(stated, measured, strict=True)
     )
-    return mean, deviation, size
+    order = -1 if flip else 1
+    return mean[::order], deviation[::order], size, flip
 
 
 def _agree(stated: Any, measured: list[float]) -> bool:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
-from torch import Tensor, nn
+from torch import nn
 
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.fit import Size
+from whyfooled.classifier.rearranging import Rearranging
 from whyfooled.errors import bad_parameter, one_of, positive
 
 Channels = Literal["rgb", "bgr", "grey"]
@@ -82,7 +83,7 @@ def wrap_module(
     count = channels or (most if most > 1 else 1 if inputs.channels == "grey" else 3)
     mean, std = _spread("mean", mean, count, inputs), _spread("std", std, count, inputs)
     if inputs.channels == "bgr" or inputs.layout == "nhwc":
-        module = Rearranging(module, inputs.channels == "bgr", inputs.layout == "nhwc")
+        module = Rearranging(module, flip=inputs.channels == "bgr", last=inputs.layout == "nhwc")
     return Classifier(module, mean, std, size=224 if inputs.size is None else inputs.size, output=output)
 
 
@@ -92,27 +93,3 @@ def _spread(name: str, given: Sequence[float], count: int, inputs: InputFormat) 
         raise bad_parameter(name, f"must be one number, or one for each of the {count} channels", list(given))
     each = [value / inputs.scale for value in (given if len(given) == count else [given[0]] * count)]
     return each[::-1] if inputs.channels == "bgr" else each
-
-
-@final
-class Rearranging(nn.Module):
-    """A module behind a change of the order of its input's channels, or of its axes.
-
-    Parameters
-    ----------
-    module
-        The module.
-    flip
-        Whether it takes blue first.
-    last
-        Whether it takes channels last.
-    """
-
-    def __init__(self, module: nn.Module, flip: bool, last: bool) -> None:
-        super().__init__()
-        self.module, self.flip, self.last = module, flip, last
-
-    def forward(self, images: Tensor) -> object:
-        """Compute what the module gives for (n,c,h,w) images, red first."""
-        turned = images.flip(1) if self.flip else images
-        return self.module(turned.permute(0, 2, 3, 1) if self.last else turned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from whyfooled.classifier.calling import call_module
-from whyfooled.classifier.classifier import Classifier
+from whyfooled.classifier.classifier import Classifier, find_precision
 from whyfooled.classifier.extras import import_extra
 from whyfooled.classifier.fit import Fit
 from whyfooled.classifier.inputs import InputFormat, Layout, wrap_module
-from whyfooled.errors import ModelError, first_line
+from whyfooled.errors import ModelError, bad_parameter, first_line
 from whyfooled.images import is_file
 
 _EXTRA = "onnx"
@@ -23,8 +24,8 @@ _OPSETS = range(17, 10, -1)
 """Versions of ONNX that the converter knows most operations of, to which newer files are brought."""
 
 
-def make_from_onnx(path: Path, inputs: InputFormat) -> Classifier:
-    """Make a classifier of an ONNX file, and of what is said of its input.
+def make_from_onnx(path: Path, inputs: InputFormat, output: str | int | None = None) -> Classifier:
+    """Make a classifier of an ONNX file, and of what is said of its input and of which of its outputs are the logits.
 
     Raises
     ------
@@ -41,9 +42,11 @@ def make_from_onnx(path: Path, inputs: InputFormat) -> Classifier:
         raise ModelError(f"{path} cannot be read as an ONNX file: {first_line(error)}.") from None
     shape = _read_input_shape(onnx, model, name)
     said = _complete(inputs, shape, name)
+    place = _choose_output(model, name) if output is None else _find_output(model, name, output)
     module = _convert(onnx, model, name)
+    _compare(path, name, module, shape, said)
     channels = shape[1] if said.layout == "nchw" else shape[3]
-    return wrap_module(_take_batches(module, shape, said), said, channels, output=_choose_output(model, name))
+    return wrap_module(_take_batches(module, shape, said), said, channels, output=place)
 
 
 def _read_input_shape(onnx: Any, model: Any, name: str) -> tuple[int | None, ...]:
@@ -146,8 +149,58 @@ def _choose_output(model: Any, name: str) -> int | None:
     for places in (called, rows):
         if len(places) == 1:
             return places[0]
-    listed = ", ".join(value.name for value in outputs)
-    raise ModelError(f"{name} must have one output, or one that is called logits; it has {len(outputs)}: {listed}.")
+    raise ModelError(
+        f"{name} must have one output, or one that is called logits; it has {len(outputs)}: {_list_outputs(model)}. "
+        "Say which: --model-output, in Python load_classifier(output=...)."
+    )
+
+
+def _list_outputs(model: Any) -> str:
+    return ", ".join(value.name for value in model.graph.output)
+
+
+def _find_output(model: Any, name: str, wanted: str | int) -> int | None:
+    """Return the place of an output, by its name or its place; None if it is the only one."""
+    names = [value.name for value in model.graph.output]
+    place = names.index(wanted) if wanted in names else wanted
+    if not isinstance(place, int) or not 0 <= place < len(names):
+        rule = f"must be an output of {name}, by its name or its place"
+        raise bad_parameter("output", rule, repr(wanted), f"There are: {_list_outputs(model)}.")
+    return place if len(names) > 1 else None
+
+
+_ROUNDING = 1e-3
+"""How far the file's own answer may be off, as a share of its spread. [ours]"""
+
+
+def _compare(path: Path, name: str, module: nn.Module, shape: tuple[int | None, ...], said: InputFormat) -> None:
+    """Raise `ModelError` if a converted model answers otherwise than its file, where ONNX's runtime is installed."""
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return
+    height, width = Fit(said.size or 1).size
+    channels = shape[1] if said.layout == "nchw" else shape[3]
+    sides = (channels or 3, height, width) if said.layout == "nchw" else (height, width, channels or 3)
+    images = torch.rand(shape[0] or 1, *sides, generator=torch.Generator().manual_seed(0))
+    inputs = images.to(find_precision(module) or images.dtype)
+    if inputs.dtype == torch.float16:  # rounded otherwise in every layer
+        return
+    try:
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        expected = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    except Exception:  # what it does not know, the converter may
+        return
+    with torch.no_grad():
+        answer = call_module(module, inputs)
+    for ours, theirs in zip(answer if isinstance(answer, tuple | list) else [answer], expected, strict=True):
+        wanted = torch.as_tensor(theirs).double()
+        off = float((ours.double() - wanted).abs().max()) if ours.shape == wanted.shape else float("inf")
+        if not off <= _ROUNDING * float(wanted.abs().max()):
+            raise ModelError(
+                f"{name} answers otherwise once it is converted to PyTorch: {off:.2g} off, where the largest number is "
+                f"{float(wanted.abs().max()):.2g}. Give the model that it was made of."
+            )
 
 
 def _take_batches(module: nn.Module, shape: tuple[int | None, ...], said: InputFormat) -> nn.Module:

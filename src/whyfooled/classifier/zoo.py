@@ -17,9 +17,11 @@ from torch import nn
 from whyfooled.classifier._weights import count_head_classes, load_weights, read_weights, replace_head
 from whyfooled.classifier.classifier import Classifier, Fit
 from whyfooled.classifier.extras import import_extra
-from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat, Rearranging
+from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
 from whyfooled.classifier.onnx_files import make_from_onnx
 from whyfooled.classifier.own import make_from_file
+from whyfooled.classifier.rearranging import Rearranging
+from whyfooled.classifier.timm_config import read_timm_fit
 from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean, first_line, warn
 
 BUNDLED = ("lite0", "lite1", "lite2")
@@ -34,6 +36,7 @@ def load_classifier(
     class_names: Sequence[str] | None = None,
     num_classes: int | None = None,
     inputs: InputFormat = NOTHING_SAID,
+    output: str | int | None = None,
     device: str = "cpu",
     seed: int = 0,
     float32: bool = False,
@@ -67,6 +70,8 @@ def load_classifier(
         How many classes there are, if the model, or the weights file, does not tell; as many as names if None.
     inputs
         What a module of your own takes; without it (n,3,224,224), values in [0, 1].
+    output
+        Where the logits are in what the model gives, if it gives several things: a name, or a place.
     device
         Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     seed
@@ -94,7 +99,7 @@ def load_classifier(
     """
     place = find_device(device)
     _check_class_numbers(class_names, num_classes)
-    make, user_made = _choose_maker(model, weights, inputs), ".py:" in model or model.startswith(f"{ONNX}:")
+    make, user_made = _choose_maker(model, weights, inputs, output), ".py:" in model or model.startswith(f"{ONNX}:")
     file = None if weights is None or str(weights) == RANDOM else read_weights(Path(weights))
     names = class_names or (None if file is None else file.class_names)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -146,16 +151,33 @@ def _find_bare(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, Rearranging) else module
 
 
-def _choose_maker(model: str, weights: str | Path | None, inputs: InputFormat) -> Callable[[int | None], Classifier]:
+def _choose_maker(
+    model: str, weights: str | Path | None, inputs: InputFormat, output: str | int | None
+) -> Callable[[int | None], Classifier]:
     """Return what makes the model, for a number of classes; for as many as it was published with if None."""
+    if model.startswith(f"{ONNX}:"):
+        if weights is not None:
+            raise bad_parameter("weights", "must be left out for an ONNX file, which has its own", weights)
+        path = Path(model.removeprefix(f"{ONNX}:"))
+        return lambda classes: make_from_onnx(path, inputs, output)
+    make = _choose_module_maker(model, weights, inputs)
+
+    def make_with_output(classes: int | None) -> Classifier:
+        classifier = make(classes)
+        classifier.output = classifier.output if output is None else output
+        return classifier
+
+    return make_with_output
+
+
+def _choose_module_maker(
+    model: str, weights: str | Path | None, inputs: InputFormat
+) -> Callable[[int | None], Classifier]:
+    """Return what makes a model that is no ONNX file, for a number of classes."""
     library, colon, name = model.partition(":")
     if ".py:" in model:
         file, colon, name = model.partition(".py:")
         library = f"{file}.py"
-    elif library == ONNX and colon:
-        if weights is not None:
-            raise bad_parameter("weights", "must be left out for an ONNX file, which has its own", weights)
-        return lambda classes: make_from_onnx(Path(name), inputs)
     elif inputs != NOTHING_SAID:
         rule = "say what a model of one's own takes (mean, std, channels, layout, scale, size)"
         raise bad_parameter("inputs", rule, f"them for {model}", "This one says it by itself: leave them out.")
@@ -253,11 +275,7 @@ def _make_from_timm(name: str, load: bool, classes: int | None) -> Classifier:
     if not module.num_classes:
         raise ModelError(f"timm:{name} has no classifier head: it gives features, not logits. Choose another model.")
     config = timm.data.resolve_model_data_config(module)
-    if config["crop_mode"] == "border":
-        raise ModelError(f"timm:{name} wants photographs with a border, which is not supported. Choose another model.")
-    _, height, width = config["input_size"]
-    shorter_side = int(min(height, width) / config["crop_pct"])
-    fit = Fit((height, width), shorter_side, config["interpolation"], squash=config["crop_mode"] == "squash")
+    fit = read_timm_fit(config, f"timm:{name}")
     names = _read_timm_class_names(module) if classes is None else None
     return Classifier(module, config["mean"], config["std"], class_names=names, fit=fit)
 

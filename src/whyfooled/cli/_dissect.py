@@ -45,14 +45,6 @@ def dissect(
     permutations: Annotated[
         int, typer.Option(help="How often annotations are permuted among the images, to see what chance gives.")
     ] = 20,
-    squash: Annotated[
-        bool,
-        typer.Option(
-            "--squash",
-            help="Squash the whole picture into the model's input, as published dissections do, in place of the "
-            "model's own cut-out.",
-        ),
-    ] = False,
     model: ModelOptions = LITE0,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
@@ -73,8 +65,6 @@ def dissect(
         given = "nothing" if concepts is None else "''"
         raise bad_parameter("--concepts", "must say where annotated images are", given, "To see what it takes: --list.")
 
-    from dataclasses import replace
-
     from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.layers import LAST_STAGE
     from whyfooled.images import output_folder
@@ -91,8 +81,6 @@ def dissect(
             progress(0, 1, "loading")
             classifier = model.load(device, seed)
             progress(1, 1, "loading")
-            if squash:
-                classifier.fit = replace(classifier.fit, squash=True)
             dissection = dissect_units(
                 classifier,
                 layer or LAST_STAGE,

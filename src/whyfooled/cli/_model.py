@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from whyfooled.errors import bad_parameter, one_of
+from whyfooled.errors import at_least, bad_parameter, one_of
 
 if TYPE_CHECKING:
     from whyfooled.classifier import Classifier
@@ -34,6 +34,10 @@ class ModelOptions:
     layout: str | None = None
     input_scale: str | None = None
     size: str | None = None
+    shorter_side: int | None = None
+    squash: bool = False
+    interpolation: str | None = None
+    model_output: str | None = None
     several_labels: bool = False
     ask: str | None = None
 
@@ -42,11 +46,24 @@ class ModelOptions:
         from whyfooled.classifier.names import read_class_list
         from whyfooled.running.engines import ModelRecipe
 
+        if self.shorter_side is not None:
+            at_least("--shorter-side", self.shorter_side, 1)
         names = None if self.class_names is None else read_class_list(self.class_names, "--class-names")
         number = self.num_classes if names is None or self.num_classes is not None else len(names)
-        inputs = self._read_inputs()
         return ModelRecipe(
-            self.model, self.weights, seed, self.float32, names, number, inputs, self.several_labels, self.ask
+            self.model,
+            self.weights,
+            seed,
+            self.float32,
+            names,
+            number,
+            self._read_inputs(),
+            output=_read_output(self.model_output),
+            shorter_side=self.shorter_side,
+            squash=self.squash,
+            interpolation=self.interpolation,
+            several_labels=self.several_labels,
+            ask=self.ask,
         )
 
     def load(self, device: str, seed: int) -> Classifier:
@@ -78,6 +95,10 @@ def _read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     from whyfooled.registry import number
 
     return None if text is None else tuple(number(option, part) for part in text.split(","))
+
+
+def _read_output(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else text
 
 
 def _read_size(text: str | None) -> tuple[int, ...] | None:
@@ -129,6 +150,27 @@ _OPTIONS: dict[str, Any] = {
         typer.Option(
             help="Height and width of your own model's input, in pixels: 224, or 224x320.", show_default="224"
         ),
+    ],
+    "shorter_side": Annotated[
+        int | None,
+        typer.Option(
+            help="The length of a photograph's shorter side, in pixels, before the centre is cut out; with --squash, "
+            "of both sides."
+        ),
+    ],
+    "squash": Annotated[
+        bool,
+        typer.Option(
+            "--squash",
+            help="Squash the whole photograph into the model's input, as published dissections do, in place of the "
+            "model's own cut-out.",
+        ),
+    ],
+    "interpolation": Annotated[
+        str | None, typer.Option(help="How photographs are resized: nearest, bilinear, bicubic or lanczos.")
+    ],
+    "model_output": Annotated[
+        str | None, typer.Option(help="Where the logits are, if the model gives several things: a name, or a place.")
     ],
     "several_labels": Annotated[
         bool, typer.Option("--several-labels", help="Each output is a label, which is on or off by itself.")

@@ -17,13 +17,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 
-from whyfooled.classifier import Classifier
+from whyfooled.classifier import Classifier, Fit
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
 from whyfooled.classifier.workers import share_out
@@ -85,6 +85,10 @@ class ModelRecipe:
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = None
     inputs: InputFormat = NOTHING_SAID
+    output: str | int | None = None
+    shorter_side: int | None = None
+    squash: bool = False
+    interpolation: str | None = None
     several_labels: bool = False
     ask: str | None = None
 
@@ -102,12 +106,21 @@ class ModelRecipe:
             class_names=self.class_names,
             num_classes=self.num_classes,
             inputs=self.inputs,
+            output=self.output,
             device=place,
             seed=self.seed,
             float32=self.float32,
         )
+        classifier.fit = self._change_fit(classifier.fit)
         classifier.several_labels |= self.several_labels or self.ask is not None
         return classifier if self.ask is None else classifier.ask(self.ask)
+
+    def _change_fit(self, fit: Fit) -> Fit:
+        """Return how photographs are brought to the input size, as it is asked for or else as the model has it."""
+        side, filtered = self.shorter_side, replace(fit, interpolation=self.interpolation or fit.interpolation)
+        if self.squash:
+            return replace(filtered, squash=side is None, squashed=None if side is None else (side, side))
+        return filtered if side is None else replace(filtered, shorter_side=side, squash=False, squashed=None)
 
 
 def choose_engine(name: str, address: str | None, classifier: Classifier, workers: int | None) -> Engine:
