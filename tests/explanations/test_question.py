@@ -55,8 +55,7 @@ def test_the_others_are_named(switched):
     assert switched.notes == (
         "The model gives 4 labels at once, each on or off by itself. This is about one of them, dog, and its two "
         "classes are that it is on and that it is not.",
-        f"Other labels that are on in the clean image: cat (88.1 %, then {100 * after[0]:.1f} %).",
-        "The other 3 labels stay as they were.",
+        f"The other 3 labels stay as they were. On in the clean image: cat (88.1 %, then {100 * after[0]:.1f} %).",
         OPPOSITE,
     )
 
@@ -90,7 +89,9 @@ def test_an_attack_that_takes_others_with_it_has_failed():
         "The attack failed: dog was to be switched off, and the other labels to stay as they were. What it tried last "
         "is explained."
     )
-    assert "The perturbation switches other labels too: tree (off)." in failed.notes
+    assert failed.notes[-2].startswith(
+        "The perturbation switches other labels too: tree (off). On in the clean image: "
+    )
 
 
 def test_an_image_made_elsewhere_is_explained():
@@ -99,7 +100,7 @@ def test_an_image_made_elsewhere_is_explained():
     made = run_attack(CarliniWagner(steps=10, rounds=1), classifier, IMAGE, goal)
     explained = explain_perturbation(classifier, IMAGE, made.attempted, label="dog")
     assert explained.names == ("not dog", "dog")
-    assert "The other 3 labels stay as they were." in explained.notes
+    assert explained.notes[-2].startswith("The other 3 labels stay as they were. On in the clean image: cat (")
 
 
 def test_a_label_is_no_target():
@@ -118,5 +119,7 @@ def test_one_logit_is_two_classes(tmp_path):
     assert torch.allclose(explained.clean_logits, torch.tensor([-0.75, 0.75]), atol=1e-4)
     assert (explained.true, explained.wrong, explained.outcome) == (1, 0, "fooled")
     assert explained.notes == (OPPOSITE,)
+    assert "% of the effect holds" not in explained.summary()
+    assert "The effect lies " in explained.summary()
     assert "The model saw weapon (81.8 %) and now sees not weapon (50." in explained.summary()
     assert (explained.save(tmp_path / "report") / "report.html").is_file()

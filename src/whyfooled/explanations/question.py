@@ -73,17 +73,15 @@ class Question:
             f"The model gives {len(before)} labels at once, each on or off by itself. This is about one of them, "
             f"{name(self.label)}, and its two classes are that it is on and that it is not."
         )
-        on = [index for index in others if before[index] > 0.5]
-        if on:
-            listed = _list_some([f"{name(i)} ({percent(before[i])}, then {percent(after[i])})" for i in on])
-            yield f"Other labels that are on in the clean image: {listed}."
         changed = [index for index in others if (before[index] > 0.5) != (after[index] > 0.5)]
-        listed = _list_some([f"{name(i)} ({'on' if after[i] > 0.5 else 'off'})" for i in changed])
+        switched = _list_some([f"{name(i)} ({'on' if after[i] > 0.5 else 'off'})" for i in changed])
+        on = [index for index in others if before[index] > 0.5]
+        listed = _list_some([f"{name(i)} ({percent(before[i])}, then {percent(after[i])})" for i in on])
         yield (
-            f"The perturbation switches other labels too: {listed}."
+            f"The perturbation switches other labels too: {switched}."
             if changed
             else f"The other {len(others)} labels stay as they were."
-        )
+        ) + (f" On in the clean image: {listed}." if on else "")
 
 
 def _list_some(names: list[str]) -> str:

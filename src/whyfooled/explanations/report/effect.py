@@ -162,13 +162,24 @@ def write_place_sentences(numbers: dict[str, Any], true: str, wrong: str) -> lis
     if share is None:
         return [f"In no region alone does the perturbation hold {true} down or lift {wrong}."]
     what, how_much = (f"holds {true} down", share) if share >= 0.5 else (f"lifts {wrong}", 1 - share)
-    where = f", mostly in the {numbers['place']} of the image" if numbers["place"] else ", all over the image"
+    where = f"mostly in the {numbers['place']} of the image" if numbers["place"] else "all over the image"
     few = regions["carry_80_percent"]
+    part = "The effect lies " if _are_opposite(numbers) else f"{100 * how_much:.0f} % of the effect {what}, "
     sentence = (
-        f"{100 * how_much:.0f} % of the effect {what}{where}; {few} of {regions['count']} regions "
-        f"{'carries' if few == 1 else 'carry'} {100 * CARRIED:.0f} % of it."
+        f"{part}{where}; {few} of {regions['count']} regions {'carries' if few == 1 else 'carry'} "
+        f"{100 * CARRIED:.0f} % of it."
     )
     return [WHAT_EFFECT_IS, sentence, *_write_interaction(numbers)]
+
+
+_OPPOSITE = 1e-4
+"""How far from opposite changes of opposite logits may be, by rounding. [ours]"""
+
+
+def _are_opposite(numbers: Mapping[str, Any]) -> bool:
+    """Tell whether what holds the one class down lifts the other by as much: they are one logit with either sign."""
+    changes = (numbers["logit_change"], numbers["sum_over_regions"])
+    return all(abs(each["true"] + each["wrong"]) <= _OPPOSITE * abs(each["true"]) for each in changes)
 
 
 def find_share_alone(numbers: Mapping[str, Any]) -> float | None:
