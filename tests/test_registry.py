@@ -16,7 +16,7 @@ from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner, Refined
 from whyfooled.defences import DETECTORS
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
-from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop
+from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 
 LISTS = {"attacks": ATTACKS, "saliency": METHODS, "detectors": DETECTORS}
 EVERY = [(kind, method) for kind, methods in LISTS.items() for method in methods]
@@ -69,6 +69,7 @@ OTHER = {
     "noise": 0.3,
     "norm": "max",
     "others": "logits",
+    "output": "probability",
     "overshoot": 0.1,
     "refine": False,
     "restarts": 3,
@@ -208,7 +209,7 @@ class TestDescribe:
 
     def test_the_parameters_of_a_method_have_their_defaults(self):
         assert parameters(Enhanced) == {"base": GuidedBackprop(), "norm": "channel"}
-        assert parameters(Gradient) == {}
+        assert parameters(InputXGradient) == {}
 
     def test_what_is_refused_is_not_offered_and_has_a_reason(self):
         assert not refused("saliency").keys() & available("saliency").keys()
@@ -271,7 +272,7 @@ class TestRefusals:
             ("gided", "`methods` must be the name of a known saliency method; got 'gided'. Did you mean guided"),
             ("real-time-saliency", "got 'real-time-saliency'. Real-time image saliency (Dabkowski & Gal 2017"),
             ("enhanced(base=real-time-saliency)", "must first be trained for each classifier"),
-            ("gradient(layer=a)", "`layer` must be a parameter of gradient; got 'layer'. gradient has no parameters."),
+            ("input-x-gradient(layer=a)", "got 'layer'. input-x-gradient has no parameters."),
             ("lrp(attention=values)", "`attention` must be one of value, attnlrp; got values"),
             ("enhanced(norm=chanel)", "`norm` must be one of channel, energy, max; got chanel"),
             ("enhanced(base=gided)", "Did you mean guided"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.onnx_export import export
 from whyfooled import GradCAM, Gradient, Untargeted, run_attack
 from whyfooled.attacks import FGSM
 from whyfooled.classifier.inputs import InputFormat
@@ -20,21 +21,6 @@ pytest.importorskip("onnx2torch")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MODEL = "torchvision:shufflenet_v2_x0_5"
-
-
-def export(module, path, shape=(1, 3, 32, 32), open_axes=(0,), opset=17, **options):
-    with torch.no_grad():
-        torch.onnx.export(
-            module,
-            (torch.rand(shape),),
-            path,
-            dynamo=False,
-            opset_version=opset,
-            input_names=["images"],
-            dynamic_axes={"images": {axis: f"axis{axis}" for axis in open_axes}},
-            **options,
-        )
-    return path
 
 
 class Net(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.classifier.test_onnx_files import export
+from tests.helpers.onnx_export import export
 from whyfooled.classifier.zoo import load_classifier
 from whyfooled.cli._model import ModelOptions
 from whyfooled.images import example_photograph
