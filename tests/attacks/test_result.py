@@ -160,7 +160,7 @@ def test_failures_have_no_norm_in_the_table(case):
     [
         ({"classifier": torch.nn.Linear(2, 2)}, "`classifier` must be a Classifier; got Linear. Wrap the model"),
         ({"classifier": None}, "`classifier` must be a Classifier; got NoneType"),
-        ({"goal": torch.tensor([0, 1, 2])}, "`goal` must be Untargeted\\(labels\\) or Targeted"),
+        ({"goal": torch.tensor([0, 1, 2])}, "`goal` must be Untargeted\\(labels\\), Targeted\\(classes\\) or Switched"),
         ({"images": torch.rand(3, 3, 16, 16, dtype=torch.float64)}, "torch.float32; got a tensor of torch.float64"),
         ({"images": torch.rand(3, 3, 16, 16).numpy()}, "torch.float32; got ndarray"),
         ({"mask": torch.ones(16, 16).numpy()}, "`mask` must be a tensor; got ndarray"),

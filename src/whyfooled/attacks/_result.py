@@ -13,9 +13,10 @@ from torch import Tensor
 from whyfooled.attacks._attack import Attempt, Norm, attempt_open, find_norm
 from whyfooled.attacks._problem import Box, Mask, Problem
 from whyfooled.attacks.adapters import adapt
-from whyfooled.classifier import Classifier, check_one_answer
+from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_images
+from whyfooled.classifier.classifier import check_one_answer
 from whyfooled.classifier.constancy import check_constancy
 from whyfooled.classifier.goals import Goal, Untargeted
 from whyfooled.classifier.workers import are_taken_apart, compute_logits

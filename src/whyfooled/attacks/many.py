@@ -32,8 +32,9 @@ from whyfooled.attacks.adversaries import (
     write_left_out,
 )
 from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
-from whyfooled.classifier import Classifier, check_one_answer
+from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.classifier import check_one_answer
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.errors import ImageError, ParameterError, WhyfooledError, at_least, bad_parameter, warn
 from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole

@@ -1,6 +1,6 @@
 """A model with everything needed to use it."""
 
-from whyfooled.classifier.classifier import Classifier, Fit, check_classes, check_finite, check_one_answer
+from whyfooled.classifier.classifier import Classifier, Fit, check_classes, check_finite
 from whyfooled.classifier.goals import Goal, Switched, Targeted, Untargeted
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "Untargeted",
     "check_classes",
     "check_finite",
-    "check_one_answer",
 ]

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from whyfooled.classifier import Classifier, check_classes, check_one_answer
+from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.classifier import check_one_answer
 from whyfooled.classifier.workers import cut_by_image, share_out
 from whyfooled.errors import ParameterError, at_least, bad_parameter, one_of
 from whyfooled.tensors.fills import FILLS, Fill, filled

@@ -11,14 +11,16 @@ def curve(title, *shares_right):
     return {"title": title, "fills": {"zero": {"fraction": [0.1, 0.2, 0.3], "shares_right": list(shares_right)}}}
 
 
-def numbers(own=2, random=(0, 1, 1), shifted=(0, 1), *, outcome="fooled", seen=1, chance=(0, 19), probability=0.6):
+def numbers(
+    own=2, random=(0, 1, 1), shifted=(0, 1), *, outcome="fooled", seen=1, aim=1, chance=(0, 19), probability=0.6
+):
     before = {"index": 0, "name": "oak", "probability": 0.9}
     after = {"index": seen, "name": ("oak", "elm")[seen], "probability": probability}
     return {
         "outcome": outcome,
         "parameters": {"attack": "cw"},
         "true": {"name": "oak", "index": 0},
-        "wrong": {"name": "elm", "index": 1},
+        "wrong": {"name": ("oak", "elm", "ash")[aim], "index": aim},
         "predictions": {"clean": [before], "adversarial": [after]},
         "fooled_by_chance": None if chance is None else {"fooled": chance[0], "draws": chance[1]},
         "recovery": [curve("Gradient", own), curve(SHIFTED, *shifted), curve(RANDOM, *random)],
@@ -48,10 +50,16 @@ def numbers(own=2, random=(0, 1, 1), shifted=(0, 1), *, outcome="fooled", seen=1
             "it.",
         ),
         (
-            {"outcome": "failed", "chance": (0, 3)},
+            {"outcome": "failed", "chance": (0, 3), "aim": 2},
             "Not fooled.",
             "The model saw oak (90.0 %) and still does not see what it was to see, but elm (60.0 %); of 3 random "
             "changes of the same length, none fools it.",
+        ),
+        (
+            {"outcome": "failed", "chance": (0, 3)},
+            "Not fooled.",
+            "The model saw oak (90.0 %) and now sees elm (60.0 %), but the attack was to leave the other labels as they "
+            "were; of 3 random changes of the same length, none fools it.",
         ),
         (
             {"outcome": "already wrong", "chance": None},

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, final
 
 from whyfooled._version import __version__
-from whyfooled.classifier import Classifier, check_one_answer
+from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.classifier import check_one_answer
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.errors import ImageError, OutputError, at_least, bad_parameter, check_seed
 from whyfooled.images import is_file, is_folder, write_whole
