@@ -58,8 +58,8 @@ def numbers(
         (
             {"outcome": "failed", "chance": (0, 3)},
             "Not fooled.",
-            "The model saw oak (90.0 %) and now sees elm (60.0 %), but the attack was to leave the other labels as they "
-            "were; of 3 random changes of the same length, none fools it.",
+            "The model saw oak (90.0 %) and now sees elm (60.0 %), but the attack was to leave the other labels as "
+            "they were; of 3 random changes of the same length, none fools it.",
         ),
         (
             {"outcome": "already wrong", "chance": None},
