@@ -77,7 +77,7 @@ def test_what_was_trained_is_loaded_and_predicts(folder, capsys):
     said = capsys.readouterr().out
     assert "Epoch 12 of 12: loss 0." in said
     assert "on 16 held-out images." in said
-    assert said.endswith(f"whyfooled explain IMAGE --model {folder}/net.py:make --weights {path}\n")
+    assert said.endswith(f"whyfooled explain IMAGE --model {folder}/net.py:make --weights {path} --several-labels\n")
     classifier = load_classifier(f"{folder}/net.py:make", weights=path)
     assert classifier.class_names == ("blue", "green", "red")
     source = open_source(folder / "pictures", folder / "labels.csv")

@@ -56,6 +56,13 @@ def test_of_several_things_the_logits_are_chosen(model):
         ModelOptions(f"{model}Pair", size="32", model_output="scores").load("cpu", 0).logits(images)
 
 
+def test_what_is_said_makes_a_run_another_one(model):
+    assert ModelOptions(f"{model}Net").recipe(0).identity() == {}
+    said = ModelOptions(f"{model}Net", channels="bgr", squash=True, shorter_side=40, ask="2").recipe(0).identity()
+    assert list(said) == ["inputs", "shorter_side", "squash", "ask"]
+    assert "channels='bgr'" in said["inputs"]
+
+
 def test_a_label_is_asked_about(model):
     asked = ModelOptions(f"{model}Net", size="32", ask="2").load("cpu", 0)
     assert (asked.label, asked.class_count(), asked.name[-7:]) == (2, 2, "class 2")

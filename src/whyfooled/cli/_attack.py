@@ -87,7 +87,7 @@ def attack(
             target=target,
             seed=seed,
             batch_size=batch_size,
-            about={"weights": model.weights},
+            about={"weights": model.weights, **model.recipe(seed).identity()},
             report=progress,
         )
     for name, reason in errors.items():

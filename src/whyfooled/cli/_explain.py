@@ -199,7 +199,7 @@ def explain(
                 figures=figures,
                 count=count,
                 seed=seed,
-                about={"weights": model.weights},
+                about={"weights": model.weights, **model.recipe(seed).identity()},
             )
         return
     several: dict[str, object] = {"--count": count, "--labels": labels}

@@ -92,6 +92,12 @@ class ModelRecipe:
     several_labels: bool = False
     ask: str | None = None
 
+    def identity(self) -> dict[str, str]:
+        """Return what is said of the model's input and output, which makes a run another one and is in no digest."""
+        plain = ModelRecipe(self.name)
+        said = ("inputs", "output", "shorter_side", "squash", "interpolation", "several_labels", "ask")
+        return {field: str(getattr(self, field)) for field in said if getattr(self, field) != getattr(plain, field)}
+
     def load(self, device: str) -> Classifier:
         """Load it onto a device; ``"auto"`` is a GPU if there is one, or where a given classifier is."""
         if isinstance(self.name, Classifier):

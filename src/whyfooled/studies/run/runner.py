@@ -213,6 +213,7 @@ def run_study(
             "model": classifier.name,
             "model_digest": classifier.digest(),
             "fit": str(classifier.fit),
+            **recipe.identity(),
             "images_digest": source.digest(),
             "class_map": classes,
             "attacked_with": ", ".join(source.attacks) or None,
