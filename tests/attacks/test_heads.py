@@ -126,7 +126,7 @@ class TestSwitched:
                 run_attack(attack, LABELS, many, goal)
             assert str(raised.value) == (
                 f"`goal` must be Untargeted(labels) or Targeted(classes) for {attack.card.title}; got Switched. Attack "
-                "classifier.ask('label'), with two classes, or take another attack."
+                "one label, classifier.ask('label') (--ask label), or take another attack."
             )
             return
         result = run_attack(attack, LABELS, many, goal)

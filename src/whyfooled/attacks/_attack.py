@@ -125,7 +125,7 @@ def _check_switch(attack: Attack, problem: Problem) -> None:
     """Raise `ParameterError` if one of several labels is to be switched by an attack that cannot do so."""
     if problem.switch is not None and not attack.switches_labels:
         rule = f"must be Untargeted(labels) or Targeted(classes) for {_name(attack)}"
-        fix = "Attack classifier.ask('label'), with two classes, or take another attack."
+        fix = "Attack one label, classifier.ask('label') (--ask label), or take another attack."
         raise bad_parameter("goal", rule, "Switched", fix)
 
 
