@@ -1,0 +1,124 @@
+"""Which explanations are the hardest to forge: the account of `explanation_robustness`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from whyfooled.drawing.figures.curves import Curves, curves_figure
+from whyfooled.drawing.summary import Cell, Summary, SummaryTable
+from whyfooled.studies.parts.attacked import ALREADY_WRONG, check_some_fooled
+from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
+from whyfooled.studies.table import Table
+
+NUMBERS = {
+    "cosine": "cosine with the clean map",
+    "matched": "plain attack of the same margin",
+    "gain": "share of what that leaves open that is gained",
+    "forged": "forged",
+}
+"""What is measured in each ball, by its column."""
+
+ENOUGH_SUCCESS = 0.95
+"""Share of the images that an attack must fool the classifier on, for its curve to have a point there."""
+
+
+def summarise(table: Table, seed: int) -> Summary:
+    """Rank the methods by the smallest radius at which half of the images are forged, and list every radius."""
+    rows = _read_measured(table)
+    outcomes = table.read(["index", "outcome"]).drop_duplicates()
+    wrong = outcomes[outcomes["outcome"] == ALREADY_WRONG]["index"].nunique()
+    ranked = _rank(rows)
+    sentences = [
+        f"{outcomes['index'].nunique()} images, {wrong} of them misclassified before any attack and left out. A map is "
+        "forged where the classifier is fooled and half of what a plain attack of the same margin leaves open, between "
+        "its cosine with the clean map and 1, is gained.",
+        *_say_where_too_few_are_fooled(rows),
+        "From the hardest to forge to the easiest, by the median of the smallest radius: "
+        f"{', '.join(f'{method} {_write_radius(median)}' for method, median in ranked)}.",
+        "That an attack does not forge a map does not mean that no attack can: these are upper bounds.",
+    ]
+    return Summary(tuple(sentences), (_tabulate_board(rows, seed), *_tabulate_radii(rows, seed)))
+
+
+def draw(table: Table, seed: int) -> Figure:
+    """Draw each method's cosine with the clean map over the radius, where enough images are fooled."""
+    rows = _read_measured(table)
+    panels: dict[str, Curves] = {
+        "forged": _curves(rows, "cosine", seed),
+        "plain attack of the same margin": _curves(rows, "matched", seed),
+    }
+    return curves_figure(panels, x="radius (255ths)", y="cosine with the clean map")
+
+
+def _read_measured(table: Table) -> pd.DataFrame:
+    columns = ["index", "outcome", "method", "epsilon", "reached", *NUMBERS, "smallest"]
+    check_some_fooled(table.read(["outcome"])["outcome"])
+    check_some_method(table)
+    rows = table.read(columns)
+    return rows[rows["epsilon"].notna()]
+
+
+def _say_where_too_few_are_fooled(rows: pd.DataFrame) -> Iterator[str]:
+    for (method,), group in group_rows(rows, "method"):
+        few = [epsilon for epsilon in _list_radii(rows) if not _is_fooled(_at(group, epsilon))]
+        if few:
+            radii = ", ".join(_write_radius(epsilon) for epsilon in few)
+            yield f"{method}: fewer than 95 % of the images are fooled at {radii}, where its curve has no point."
+
+
+def _list_radii(rows: pd.DataFrame) -> list[float]:
+    return sorted(map(float, rows["epsilon"].unique()))
+
+
+def _at(rows: pd.DataFrame, epsilon: float) -> pd.DataFrame:
+    return rows[rows["epsilon"] == epsilon]
+
+
+def _is_fooled(rows: pd.DataFrame) -> bool:
+    return bool(rows["reached"].mean() >= ENOUGH_SUCCESS)
+
+
+def _rank(rows: pd.DataFrame) -> list[tuple[str, float]]:
+    medians = {
+        method: float(group.drop_duplicates("index")["smallest"].fillna(math.inf).median())
+        for (method,), group in group_rows(rows, "method")
+    }
+    return sorted(medians.items(), key=lambda pair: -pair[1])
+
+
+def _write_radius(radius: float) -> str:
+    return f"{255 * radius:.3g}/255" if math.isfinite(radius) else "beyond the largest"
+
+
+def _tabulate_board(rows: pd.DataFrame, seed: int) -> SummaryTable:
+    radii = _list_radii(rows)
+    lines: list[tuple[Cell, ...]] = []
+    for method, median in _rank(rows):
+        group = rows[rows["method"] == method]
+        shares = [Spread.of(_at(group, epsilon), "method", "forged", seed).means[method] for epsilon in radii]
+        lines.append((method, _write_radius(median), *shares))
+    caption = "The smallest radius at which a map is forged, its median over images; the share forged at each radius."
+    return SummaryTable(caption, ("method", "smallest", *map(_write_radius, radii)), lines)
+
+
+def _tabulate_radii(rows: pd.DataFrame, seed: int) -> Iterator[SummaryTable]:
+    for epsilon in _list_radii(rows):
+        columns = [Spread.of(_at(rows, epsilon), "method", column, seed).means for column in ("reached", *NUMBERS)]
+        lines: list[tuple[Cell, ...]] = [(method, *(means[method] for means in columns)) for method in columns[0]]
+        yield SummaryTable(f"Radius {_write_radius(epsilon)}.", ("method", "fooled", *NUMBERS.values()), lines)
+
+
+def _curves(rows: pd.DataFrame, column: str, seed: int) -> Curves:
+    """Return each method's points (radius in 255ths, mean), where enough images are fooled."""
+    return {
+        method: [
+            (255 * epsilon, Spread.of(_at(group, epsilon), "method", column, seed).means[method])
+            for epsilon in _list_radii(rows)
+            if _is_fooled(_at(group, epsilon))
+        ]
+        for (method,), group in group_rows(rows, "method")
+    }
