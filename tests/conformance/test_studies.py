@@ -61,7 +61,7 @@ CHEAP = {
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
     "explanation-robustness": ExplanationRobustness(
         attack=ExplanationAware(ball="l2", steps=2, margin=0.1),
-        attacked=(GradCAM(), Gradient()),
+        attacked=(GradCAM(),),
         epsilons=(1.0, 3.0),
         bisections=1,
     ),

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 import torch
+from torch import Tensor
 
-from whyfooled.attacks import AwareResult, ExplanationAware, run_aware
+from whyfooled.attacks import AwareResult, ExplanationAware, run_attack, run_aware
 from whyfooled.attacks.aware_result import AWARE, MATCHED, SHOWN
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Untargeted
-from whyfooled.errors import MethodError, at_least, bad_parameter
+from whyfooled.errors import MethodError, WhyfooledError, at_least, bad_parameter
 from whyfooled.registry import Card, describe_value, title
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop
 from whyfooled.saliency.differentiable import check_differentiable
+from whyfooled.saliency.interpretations import Interpretations, interpretation
 from whyfooled.studies.maps import explanation_robustness_account
 from whyfooled.studies.parts.attacked import FAILED, FOOLED
-from whyfooled.studies.parts.maps import make_error_rows
+from whyfooled.studies.parts.maps import compute_maps, make_error_rows
 from whyfooled.studies.parts.right_images import RightImages, right_images
+from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, Study, check_entries, check_methods
 from whyfooled.studies.table import Columns
 from whyfooled.tensors.balls import check_epsilon
-from whyfooled.types import PerImage
+from whyfooled.tensors.measures import cosine
+from whyfooled.types import Images, PerImage
 
-ENOUGH = 0.5
-"""Part of what the plain attack of the same margin leaves open, from which on a map counts as forged. [ours]"""
+OTHERS = 8
+"""With the maps of how many other images each clean map is compared, to see what chance gives. [ours]"""
+
+_FORGED_BELOW, _FOOLED_BELOW = 1 / 4, 1 / 16
+"""Where a bisection begins under the first radius, as a part of it: for the map, and for the class alone. [ours]"""
 
 
 @final
@@ -37,7 +45,9 @@ class ExplanationRobustness(Study):
 
     Images that the classifier gets right are attacked by the explanation-aware attack. A map is forged where the
     classifier is fooled and at least half of what a plain attack of the same margin leaves open is gained, between its
-    cosine with the clean map and 1: so that a method is not called weak because all its maps are alike.
+    cosine with the clean map and 1: so that a method is not called weak because all its maps are alike. Beside it stand
+    the smallest radius that fools the classifier without a view to the map, which a robust network makes larger for
+    every method, and what chance gives: the cosine of the clean maps of different images.
 
     Parameters
     ----------
@@ -70,15 +80,15 @@ class ExplanationRobustness(Study):
         "reached": "real",
         **dict.fromkeys(explanation_robustness_account.NUMBERS, "real"),
         "smallest": "real",
+        "smallest_fooled": "real",
     }
     headline: ClassVar[str] = "forged"
     attacks_again: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attack, ExplanationAware):
-            raise bad_parameter("attack", "must be an explanation-aware attack, such as aware", repr(self.attack))
-        if self.attack.decoy != "clean":
-            raise bad_parameter("attack", "must have the decoy clean", describe_value(self.attack))
+        if not isinstance(self.attack, ExplanationAware) or self.attack.decoy != "clean" or not self.attack.weight:
+            rule = "must be aware, with the decoy clean and a weight above 0"
+            raise bad_parameter("attack", rule, describe_value(self.attack))
         check_methods(self.attacked, "attacked")
         for method in self.attacked:
             check_differentiable(method)
@@ -89,94 +99,164 @@ class ExplanationRobustness(Study):
             raise bad_parameter("epsilons", "must be ascending", list(self.epsilons))
         at_least("bisections", self.bisections, 0)
 
+    def prepare(self, setting: Setting) -> Prepared:
+        """Read some images to compare clean maps with."""
+        others: list[tuple[str, Tensor]] = []
+        for place in setting.places:
+            try:
+                sample = setting.source[place]
+                others.append((sample.name, sample.fitted(setting.classifier.fit, setting.classifier.channels)))
+            except WhyfooledError:
+                continue  # the runner says so when the image's turn comes
+            if len(others) > OTHERS:
+                break
+        return Prepared(setting.places, others)
+
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the images that the classifier gets right, in every ball, and bisect for the smallest."""
         right = right_images(classifier, batch)
         rows: list[dict[str, Any]] = list(right.wrong_rows())
-        for method in self.attacked if right.places else ():
+        if not right.places:
+            return Measured(rows)
+        fooled = self._find_smallest_fooled(classifier, right)
+        for method in self.attacked:
             try:
-                rows += self._measure_method(classifier, right, method)
+                rows += self._measure_method(classifier, right, method, fooled)
             except MethodError as error:
                 known = [{"place": place, "outcome": ""} for place in right.places]
                 rows += make_error_rows(known, title(method), error)
         return Measured(rows)
 
-    def _measure_method(self, classifier: Classifier, right: RightImages, method: Any) -> list[dict[str, Any]]:
-        every = list(range(len(right.places)))
-        forged_at: dict[float, list[bool]] = {}
-        rows: list[dict[str, Any]] = []
-        for epsilon in self.epsilons:
-            result = self._attack(classifier, right, method, epsilon, every)
-            forged_at[epsilon] = _tell_forged(result)
-            numbers = {
-                "reached": result.success.double(),
-                "cosine": _mean_cosine(result, AWARE),
-                "matched": _mean_cosine(result, MATCHED),
-                "gain": _find_gain(result),
-                "forged": torch.tensor(forged_at[epsilon]).double(),
-            }
-            columns = {name: values.tolist() for name, values in numbers.items()}
-            rows += [
+    def _measure_method(
+        self, classifier: Classifier, right: RightImages, method: Any, fooled: Sequence[float]
+    ) -> Iterator[dict[str, Any]]:
+        by_chance = _find_chance(classifier, right, method)
+        everything = range(len(right.places))
+        results = {epsilon: self._attack(classifier, right, method, epsilon, everything) for epsilon in self.epsilons}
+
+        def forge(epsilon: float, numbers: Sequence[int]) -> list[bool]:
+            return _tell_forged(self._attack(classifier, right, method, epsilon, numbers))
+
+        forged = {epsilon: _tell_forged(result) for epsilon, result in results.items()}
+        smallest = _bisect(forge, forged, _FORGED_BELOW * self.epsilons[0], self.bisections)
+        for epsilon, result in results.items():
+            yield from right.rows(
                 {
-                    "place": place,
-                    "outcome": FOOLED if columns["reached"][number] else FAILED,
+                    "outcome": [FOOLED if reached else FAILED for reached in result.success.tolist()],
                     "method": title(method),
                     "epsilon": epsilon,
-                    **{name: values[number] for name, values in columns.items()},
+                    "reached": result.success.double(),
+                    "cosine": _mean_cosine(result, AWARE),
+                    "matched": _mean_cosine(result, MATCHED),
+                    "chance": by_chance,
+                    "gain": result.gains.mean((1, 2)),
+                    "forged": list(map(float, forged[epsilon])),
+                    "smallest": smallest,
+                    "smallest_fooled": fooled,
                 }
-                for number, place in enumerate(right.places)
-            ]
-        smallest = self._bisect(classifier, right, method, forged_at)
-        by_place = dict(zip(right.places, smallest, strict=True))
-        return [row | {"smallest": by_place[row["place"]]} for row in rows]
+            )
 
-    def _bisect(
-        self, classifier: Classifier, right: RightImages, method: Any, forged_at: Mapping[float, Sequence[bool]]
-    ) -> list[float]:
-        """Return for each image the smallest radius at which its map is forged; NaN where it is at none."""
-        brackets: list[tuple[float, float]] = []
-        for number in range(len(right.places)):
-            at = next((place for place, epsilon in enumerate(self.epsilons) if forged_at[epsilon][number]), None)
-            below = 0.25 * self.epsilons[0] if not at else self.epsilons[at - 1]
-            brackets.append((below, float("nan") if at is None else self.epsilons[at]))
-        for _ in range(self.bisections):
-            # Images with the same bracket go through the classifier together.
-            together: dict[tuple[float, float], list[int]] = defaultdict(list)
-            for number, bracket in enumerate(brackets):
-                if bracket[1] == bracket[1]:
-                    together[bracket].append(number)
-            for (low, high), numbers in together.items():
-                middle = (low * high) ** 0.5
-                forged = _tell_forged(self._attack(classifier, right, method, middle, numbers))
-                for number, done in zip(numbers, forged, strict=True):
-                    brackets[number] = (low, middle) if done else (middle, high)
-        return [high for _, high in brackets]
+    def _find_smallest_fooled(self, classifier: Classifier, right: RightImages) -> list[float]:
+        """Return for each image the smallest radius at which the class alone is attacked with success."""
+        plain = replace(self.attack, weight=0.0)
+
+        def fool(epsilon: float, numbers: Sequence[int]) -> list[bool]:
+            images, goal = _choose(right, numbers)
+            flags: list[bool] = run_attack(replace(plain, epsilon=epsilon), classifier, images, goal).success.tolist()
+            return flags
+
+        fooled = {epsilon: fool(epsilon, range(len(right.places))) for epsilon in self.epsilons}
+        # There is further to go below, in steps as fine.
+        return _bisect(fool, fooled, _FOOLED_BELOW * self.epsilons[0], self.bisections + 1)
 
     def _attack(
         self, classifier: Classifier, right: RightImages, method: Any, epsilon: float, numbers: Sequence[int]
     ) -> AwareResult:
-        chosen = torch.tensor(numbers, device=right.classes.device)
-        attack = replace(self.attack, methods=(method,), epsilon=epsilon)
-        return run_aware(attack, classifier, right.batch.images[chosen], Untargeted(right.classes[chosen]))
+        images, goal = _choose(right, numbers)
+        return run_aware(replace(self.attack, methods=(method,), epsilon=epsilon), classifier, images, goal)
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Tell of each image, method and radius whether the map is forged."""
-        return [row["forged"] for row in rows if "forged" in row and row["forged"] is not None]
+        return [row["forged"] for row in rows if row.get("forged") is not None]
 
     summarise = staticmethod(explanation_robustness_account.summarise)
     draw = staticmethod(explanation_robustness_account.draw)
 
 
+def _choose(right: RightImages, numbers: Sequence[int]) -> tuple[Images, Untargeted]:
+    chosen = torch.tensor(numbers, device=right.classes.device)
+    return right.batch.images[chosen], Untargeted(right.classes[chosen])
+
+
+def _bisect(
+    succeed: Callable[[float, Sequence[int]], Sequence[bool]],
+    known: Mapping[float, Sequence[bool]],
+    lowest: float,
+    halvings: int,
+) -> list[float]:
+    """Return for each image the smallest radius at which something succeeds; NaN where it does at none.
+
+    Parameters
+    ----------
+    succeed
+        Tries a radius on images with certain numbers.
+    known
+        For each radius, ascending, whether it succeeds on each image.
+    lowest
+        Where the search under the first of these radii begins.
+    halvings
+        How often what is left between two radii is halved, on a logarithmic scale.
+    """
+    radii = list(known)
+    brackets: list[tuple[float, float]] = []
+    for flags in zip(*known.values(), strict=True):
+        first = flags.index(True) if any(flags) else None
+        high = float("nan") if first is None else radii[first]
+        brackets.append((radii[first - 1] if first else lowest, high))
+    for _ in range(halvings):
+        # Images with the same bracket go through the classifier together.
+        together: dict[tuple[float, float], list[int]] = defaultdict(list)
+        for number, bracket in enumerate(brackets):
+            if bracket[1] == bracket[1]:
+                together[bracket].append(number)
+        for (low, high), numbers in together.items():
+            middle = (low * high) ** 0.5
+            for number, done in zip(numbers, succeed(middle, numbers), strict=True):
+                brackets[number] = (low, middle) if done else (middle, high)
+    return [high for _, high in brackets]
+
+
+def _find_chance(classifier: Classifier, right: RightImages, method: Any) -> list[float]:
+    """Return the mean cosine of each image's clean map with those of other images; NaN where there is none."""
+    own = _compute_clean_maps(classifier, right.batch.images, method)
+    others: Sequence[tuple[str, Tensor]] = right.batch.prepared or ()
+    if not others:
+        return [float("nan")] * len(own)
+    images = torch.stack([image for _, image in others]).to(right.batch.images)
+    maps = _compute_clean_maps(classifier, images, method)
+    chances = []
+    for name, clean in zip(right.batch.names, own, strict=True):
+        different = torch.tensor([other != name for other, _ in others], device=maps.device)
+        # The image itself is left out; of the rest, as many for each image.
+        rest = maps[different][:OTHERS]
+        chances.append(float(cosine(clean.expand_as(rest).unsqueeze(1), rest.unsqueeze(1)).mean()))
+    return chances
+
+
+def _compute_clean_maps(classifier: Classifier, images: Images, method: Any) -> Interpretations:
+    """Compute the normalised maps of images and of the classes that the classifier gives them."""
+    logits = classifier.logits(images)
+    seen = logits.argmax(1)
+    ((_, maps),) = compute_maps((method,), classifier, images, seen, strongest_other(logits, seen))
+    if isinstance(maps, MethodError):
+        raise maps
+    return interpretation(maps)
+
+
 def _tell_forged(result: AwareResult) -> list[bool]:
-    flags: list[bool] = (result.success & (_find_gain(result) >= ENOUGH)).tolist()
+    flags: list[bool] = (result.success & result.map_success).tolist()
     return flags
-
-
-def _find_gain(result: AwareResult) -> PerImage:
-    """Return (n,) which part of what the plain attack of the same margin leaves open, between its cosine and 1."""
-    before = _mean_cosine(result, MATCHED)
-    return (_mean_cosine(result, AWARE) - before) / (1 - before).clamp_min(torch.finfo(before.dtype).eps)
 
 
 def _mean_cosine(result: AwareResult, shown: str) -> PerImage:

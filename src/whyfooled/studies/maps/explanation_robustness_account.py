@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
+from scipy.stats import quantile_test
 
 from whyfooled.drawing.figures.curves import Curves, curves_figure
 from whyfooled.drawing.summary import Cell, Summary, SummaryTable
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, check_some_fooled
-from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows
+from whyfooled.studies.parts.over_images import Spread, check_some_method, group_rows, judge, say_family
 from whyfooled.studies.table import Table
+from whyfooled.tensors.statistics import FEWEST
 
 NUMBERS = {
     "cosine": "cosine with the clean map",
     "matched": "plain attack of the same margin",
-    "gain": "share of what that leaves open that is gained",
+    "chance": "clean maps of other images",
+    "gain": "share of what the plain attack leaves open that is gained",
     "forged": "forged",
 }
 """What is measured in each ball, by its column."""
@@ -31,17 +36,19 @@ def summarise(table: Table, seed: int) -> Summary:
     rows = _read_measured(table)
     outcomes = table.read(["index", "outcome"]).drop_duplicates()
     wrong = outcomes[outcomes["outcome"] == ALREADY_WRONG]["index"].nunique()
-    ranked = _rank(rows)
+    smallest = _spread_smallest(rows)
     sentences = [
         f"{outcomes['index'].nunique()} images, {wrong} of them misclassified before any attack and left out. A map is "
         "forged where the classifier is fooled and half of what a plain attack of the same margin leaves open, between "
         "its cosine with the clean map and 1, is gained.",
+        f"Without a view to the map the classifier is fooled at {_write_median(_list_fooled(rows))}.",
         *_say_where_too_few_are_fooled(rows),
         "From the hardest to forge to the easiest, by the median of the smallest radius: "
-        f"{', '.join(f'{method} {_write_radius(median)}' for method, median in ranked)}.",
+        f"{'; '.join(f'{method} {_write_median(list(smallest[method]))}' for method in _rank(smallest))}.",
+        *_say_which_differ(smallest, seed),
         "That an attack does not forge a map does not mean that no attack can: these are upper bounds.",
     ]
-    return Summary(tuple(sentences), (_tabulate_board(rows, seed), *_tabulate_radii(rows, seed)))
+    return Summary(tuple(sentences), (_tabulate_board(rows, smallest, seed), *_tabulate_radii(rows, seed)))
 
 
 def draw(table: Table, seed: int) -> Figure:
@@ -50,12 +57,13 @@ def draw(table: Table, seed: int) -> Figure:
     panels: dict[str, Curves] = {
         "forged": _curves(rows, "cosine", seed),
         "plain attack of the same margin": _curves(rows, "matched", seed),
+        "clean maps of other images (chance)": _curves(rows, "chance", seed),
     }
     return curves_figure(panels, x="radius (255ths)", y="cosine with the clean map")
 
 
 def _read_measured(table: Table) -> pd.DataFrame:
-    columns = ["index", "outcome", "method", "epsilon", "reached", *NUMBERS, "smallest"]
+    columns = ["index", "outcome", "method", "epsilon", "reached", *NUMBERS, "smallest", "smallest_fooled"]
     check_some_fooled(table.read(["outcome"])["outcome"])
     check_some_method(table)
     rows = table.read(columns)
@@ -70,6 +78,23 @@ def _say_where_too_few_are_fooled(rows: pd.DataFrame) -> Iterator[str]:
             yield f"{method}: fewer than 95 % of the images are fooled at {radii}, where its curve has no point."
 
 
+def _say_which_differ(smallest: pd.DataFrame, seed: int) -> Iterator[str]:
+    """Say which methods are harder than which on more of the images than the other way round, by more than luck."""
+    if len(smallest) < FEWEST:
+        yield f"Of fewer than {FEWEST} images nothing can be said about this order."
+        return
+    pairs = list(combinations(_rank(smallest), 2))
+    if not pairs:
+        return
+    # Only which of the two is larger: a radius beyond the largest has no number.
+    signs = [(smallest[a] > smallest[b]).astype(float) - (smallest[a] < smallest[b]).astype(float) for a, b in pairs]
+    values = torch.tensor(list(zip(*signs, strict=True)), dtype=torch.float64)
+    names = [f"{a} than {b}" for a, b in pairs]
+    sides = judge({"": Spread(tuple(names), values, seed, differences=True)})
+    sure = [name for name, side in sides[""].items() if side == "above"]
+    yield f"Harder on more images than easier, by more than luck: {'; '.join(sure) or 'none'} ({say_family(sides)})."
+
+
 def _list_radii(rows: pd.DataFrame) -> list[float]:
     return sorted(map(float, rows["epsilon"].unique()))
 
@@ -82,26 +107,46 @@ def _is_fooled(rows: pd.DataFrame) -> bool:
     return bool(rows["reached"].mean() >= ENOUGH_SUCCESS)
 
 
-def _rank(rows: pd.DataFrame) -> list[tuple[str, float]]:
-    medians = {
-        method: float(group.drop_duplicates("index")["smallest"].fillna(math.inf).median())
-        for (method,), group in group_rows(rows, "method")
-    }
-    return sorted(medians.items(), key=lambda pair: -pair[1])
+def _spread_smallest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the smallest radius of each image (rows) and method (columns); infinite where it is forged at none."""
+    each = rows.drop_duplicates(["index", "method"]).astype({"method": str})
+    return each.pivot(index="index", columns="method", values="smallest").astype(float).fillna(math.inf)
+
+
+def _list_fooled(rows: pd.DataFrame) -> list[float]:
+    return list(rows.drop_duplicates("index")["smallest_fooled"].astype(float).fillna(math.inf))
+
+
+def _rank(smallest: pd.DataFrame) -> list[str]:
+    """Name the methods, the hardest to forge first."""
+    medians = smallest.median()
+    return sorted(map(str, smallest.columns), key=lambda method: -medians[method])
+
+
+def _write_median(radii: Sequence[float]) -> str:
+    """Write the median with its 95 % interval, between two of the values (as the binomial distribution has them)."""
+    median = _write_radius(float(pd.Series(radii).median()))
+    ends = quantile_test(radii, p=0.5).confidence_interval(0.95)
+    if math.isnan(ends.low) or math.isnan(ends.high):
+        return median
+    return f"{median} [{_write_radius(ends.low)}, {_write_radius(ends.high)}]"
 
 
 def _write_radius(radius: float) -> str:
     return f"{255 * radius:.3g}/255" if math.isfinite(radius) else "beyond the largest"
 
 
-def _tabulate_board(rows: pd.DataFrame, seed: int) -> SummaryTable:
+def _tabulate_board(rows: pd.DataFrame, smallest: pd.DataFrame, seed: int) -> SummaryTable:
     radii = _list_radii(rows)
     lines: list[tuple[Cell, ...]] = []
-    for method, median in _rank(rows):
+    for method in _rank(smallest):
         group = rows[rows["method"] == method]
         shares = [Spread.of(_at(group, epsilon), "method", "forged", seed).means[method] for epsilon in radii]
-        lines.append((method, _write_radius(median), *shares))
-    caption = "The smallest radius at which a map is forged, its median over images; the share forged at each radius."
+        lines.append((method, _write_median(list(smallest[method])), *shares))
+    caption = (
+        "The smallest radius at which a map is forged, its median over images with a 95 % interval; the share forged "
+        "at each radius."
+    )
     return SummaryTable(caption, ("method", "smallest", *map(_write_radius, radii)), lines)
 
 
