@@ -17,7 +17,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_images
 from whyfooled.classifier.constancy import check_constancy
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.goals import Goal, Kept, Targeted, Untargeted
 from whyfooled.classifier.workers import are_taken_apart, compute_logits
 from whyfooled.errors import ParameterError
 from whyfooled.tensors.balls import l0
@@ -90,7 +90,7 @@ class AttackResult:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 changed[field.name] = tensors(value)
-            elif isinstance(value, Untargeted | Targeted | AttackResult):
+            elif isinstance(value, Untargeted | Targeted | Kept | AttackResult):
                 changed[field.name] = parts(value)
         return replace(self, **changed)
 
@@ -161,7 +161,8 @@ class AttackResult:
         """Return one row for each image: goal, outcome, predictions, norms and passes.
 
         ``goal_class`` is the true class of an untargeted goal, and the target of a targeted one. ``outcome`` is
-        ``"fooled"``, ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed.
+        ``"fooled"`` (where an attack keeps the class: whoever looks at its map), ``"failed"`` or ``"already wrong"``.
+        Norms are missing where the attack failed.
         """
         norms = {"l0": self.l0, "l1": self.l1, "l2": self.l2, "linf": self.linf}
         columns = {
@@ -177,10 +178,11 @@ class AttackResult:
         # A failed attack has no norm, and a 0 would bring every mean down.
         frame = frame.astype({"l0": "Int64"})
         frame.loc[~frame["success"], list(norms)] = pd.NA
-        already = self.goal.reached(self.clean_logits).tolist()
-        outcomes = zip(already, self.success.tolist(), strict=True)
-        frame.insert(0, "goal", "targeted" if isinstance(self.goal, Targeted) else "untargeted")
-        frame.insert(2, "outcome", [("already wrong" if a else "fooled") if s else "failed" for a, s in outcomes])
+        settled = self.goal.settled(self.clean_logits)
+        already = settled & (self.success | ~self.goal.reached(self.clean_logits))
+        outcomes = zip(already.tolist(), self.success.tolist(), strict=True)
+        frame.insert(0, "goal", self.goal.name)
+        frame.insert(2, "outcome", ["already wrong" if a else "fooled" if s else "failed" for a, s in outcomes])
         return frame
 
 

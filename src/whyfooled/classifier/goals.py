@@ -1,9 +1,9 @@
-"""What an attack is to reach: any wrong class, or one chosen class."""
+"""What an attack is to reach: any wrong class, one chosen class, or the same class with something else changed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class Untargeted:
 
     labels: Classes
 
+    name: ClassVar[str] = "untargeted"
+
     def __post_init__(self) -> None:
         check_class_vector("labels", self.labels)
 
@@ -83,6 +85,10 @@ class Untargeted:
         """(n,) Whether the strongest logit is another class's than the true one's."""
         return logits.argmax(1) != self.labels
 
+    def settled(self, clean_logits: Logits) -> Flags:
+        """(n,) Whether there is nothing to do for an image, because it is misclassified already."""
+        return self.reached(clean_logits)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -96,6 +102,8 @@ class Targeted:
     """
 
     classes: Classes
+
+    name: ClassVar[str] = "targeted"
 
     def __post_init__(self) -> None:
         check_class_vector("classes", self.classes)
@@ -121,8 +129,58 @@ class Targeted:
         """(n,) Whether the strongest logit is the chosen class's."""
         return logits.argmax(1) == self.classes
 
+    def settled(self, clean_logits: Logits) -> Flags:
+        """(n,) Whether there is nothing to do for an image, because it is given the chosen class already."""
+        return self.reached(clean_logits)
 
-Goal = Untargeted | Targeted
+
+@final
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Be given the true class, as before, while what is said of the image changes.
+
+    For attacks on interpretations, which verify by themselves that something changed.
+
+    Parameters
+    ----------
+    classes
+        (n,) The true class of each image.
+    """
+
+    classes: Classes
+
+    name: ClassVar[str] = "kept"
+
+    def __post_init__(self) -> None:
+        check_class_vector("classes", self.classes)
+
+    def select(self, images: Tensor) -> Kept:
+        """Keep the goal for some of the images only (an index or a mask)."""
+        return Kept(self.classes[images])
+
+    def to(self, device: torch.device) -> Kept:
+        """Move the goal to a device."""
+        return Kept(self.classes.to(device))
+
+    def margin(self, logits: Logits) -> PerImage:
+        """(n,) How many logits are missing: below 0 as long as the class is kept."""
+        true, strongest_other = _one_against_rest(logits, self.classes)
+        return strongest_other - true
+
+    def loss(self, logits: Logits) -> PerImage:
+        """(n,) What brings the class back where it is made smaller: minus its log-odds."""
+        return -_log_odds(logits, self.classes)
+
+    def reached(self, logits: Logits) -> Flags:
+        """(n,) Whether the strongest logit is the true class's."""
+        return logits.argmax(1) == self.classes
+
+    def settled(self, clean_logits: Logits) -> Flags:
+        """(n,) Whether there is nothing to do for an image, because it has another class already."""
+        return ~self.reached(clean_logits)
+
+
+Goal = Untargeted | Targeted | Kept
 
 
 def _one_against_rest(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

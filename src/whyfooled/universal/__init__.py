@@ -17,7 +17,11 @@ from whyfooled.universal.upi_pca import UPIPCA
 UNIVERSAL: tuple[type[UniversalMethod], ...] = (UPIGrad, UPIPCA, UAP, DeepFoolUAP, SingularUAP, RandomDirection)
 """Every way to find a universal perturbation."""
 
+INTERPRETATION_ATTACKS = (InterpretationAttack,)
+"""Every attack that keeps the class of an image and changes its map."""
+
 __all__ = [
+    "INTERPRETATION_ATTACKS",
     "UAP",
     "UNIVERSAL",
     "UPIPCA",
