@@ -3,7 +3,7 @@
 from whyfooled.saliency.interpretations import interpretation
 from whyfooled.universal._fitting import Fitting, Part, Step
 from whyfooled.universal._method import UniversalMethod
-from whyfooled.universal._perturbation import UniversalPerturbation
+from whyfooled.universal._perturbation import Altered, UniversalPerturbation
 from whyfooled.universal.dissimilarity import dissimilarity
 from whyfooled.universal.evaluation import Evaluation, changes, evaluate
 from whyfooled.universal.per_image import InterpretationAttack
@@ -25,6 +25,7 @@ __all__ = [
     "UAP",
     "UNIVERSAL",
     "UPIPCA",
+    "Altered",
     "DeepFoolUAP",
     "Evaluation",
     "Fitting",
