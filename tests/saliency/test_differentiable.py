@@ -37,6 +37,7 @@ BASES = [
     GuidedBackprop(),
     SmoothGrad(samples=3),
     SmoothGrad(GuidedBackprop(), samples=2),
+    CAM(),
     GradCAM(),
     GradCAMPlusPlus(),
     GuidedGradCAM(),
@@ -217,7 +218,7 @@ def test_images_without_a_gradient_are_refused(method):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (CAM(), "The maps of cam cannot be differentiated with respect to the image; take gradient, "),
+        (LRP(), "The maps of lrp cannot be differentiated with respect to the image; take gradient, "),
         (Enhanced(LRP()), "maps of enhanced(base=lrp) cannot be .* because those of lrp cannot; take gradient, "),
         (SmoothGrad(Enhanced(LRP())), "because those of lrp cannot; take "),
         (Enhanced(Deconvnet()), "because those of deconvnet cannot; take "),
