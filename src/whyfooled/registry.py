@@ -222,11 +222,17 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
     name, inside = match[1], match[2] or ""
     methods = available(kind)
     if name not in methods:
-        fix = refused(kind).get(name) or did_you_mean(name, methods)
+        fix = refused(kind).get(name) or _say_other_kind(kind, name) or did_you_mean(name, methods)
         raise bad_parameter(
             argument or _ARGUMENT[kind], f"must be the name of a known {_NOUN[kind]}", _quote(name), fix
         )
     return build(kind, methods[name], _pairs(name, inside) | dict(overrides or {}))
+
+
+def _say_other_kind(kind: Kind, name: str) -> str:
+    """Say that a name is one of another kind that users call the same; "" if it is none."""
+    others: list[Kind] = [one for one in _LISTS if one != kind and _ARGUMENT[one] == _ARGUMENT[kind]]
+    return next((f"It is an {_NOUN[one]}, which has no place here." for one in others if name in available(one)), "")
 
 
 _LONGEST, _DEEPEST = 20_000, 20
@@ -279,7 +285,7 @@ _ARGUMENT: dict[Kind, str] = {
 }
 _NOUN: dict[Kind, str] = {
     "attacks": "attack",
-    "interpretations": "attack on interpretations",
+    "interpretations": "attack on interpretations that keeps the class",
     "saliency": "saliency method",
     "universal": "universal perturbation",
     "detectors": "detector",

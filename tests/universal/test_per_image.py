@@ -277,6 +277,8 @@ def test_it_goes_on_where_gradients_are_switched_off_and_without_images():
 
 
 def test_it_has_the_command_lines_form():
+    with pytest.raises(ParameterError, match=r"got 'per-image'\. It is an attack on interpretations that keeps"):
+        parse("attacks", "per-image(epsilon=2)")
     attack = parse("interpretations", "per-image(saliency=enhanced, epsilon=8/255, ball=linf)")
     assert attack == InterpretationAttack(8 / 255, "linf", saliency=Enhanced())
     assert parse("interpretations", describe(attack)) == attack
