@@ -66,7 +66,7 @@ def find_pooled_linear(
     """
     find_layers(classifier.module, layer)
     given = own_copy(images, create_graph) if create_graph else images.detach()
-    with torch.set_grad_enabled(create_graph):
+    with torch.enable_grad() if create_graph else torch.no_grad():
         return _take_apart(classifier, given, layer, card)
 
 

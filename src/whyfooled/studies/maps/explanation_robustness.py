@@ -229,14 +229,14 @@ def _bisect(
 
 def _find_chance(classifier: Classifier, right: RightImages, method: Any) -> list[float]:
     """Return the mean cosine of each image's clean map with those of other images; NaN where there is none."""
-    own = _compute_clean_maps(classifier, right.batch.images, method)
+    clean_maps = _compute_clean_maps(classifier, right.batch.images, method)
     others: Sequence[tuple[str, Tensor]] = right.batch.prepared or ()
     if not others:
-        return [float("nan")] * len(own)
+        return [float("nan")] * len(clean_maps)
     images = torch.stack([image for _, image in others]).to(right.batch.images)
     maps = _compute_clean_maps(classifier, images, method)
     chances = []
-    for name, clean in zip(right.batch.names, own, strict=True):
+    for name, clean in zip(right.batch.names, clean_maps, strict=True):
         different = torch.tensor([other != name for other, _ in others], device=maps.device)
         # The image itself is left out; of the rest, as many for each image.
         rest = maps[different][:OTHERS]
