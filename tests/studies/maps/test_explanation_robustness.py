@@ -1,6 +1,7 @@
 """How hard explanations are to forge: on attacks whose outcome is known, radius by radius."""
 
 import math
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -15,7 +16,7 @@ from whyfooled.errors import ParameterError
 from whyfooled.sources import open_source
 from whyfooled.studies import ExplanationRobustness, run_study
 from whyfooled.studies.maps import explanation_robustness
-from whyfooled.studies.maps.explanation_robustness_account import _say_which_differ
+from whyfooled.studies.maps.explanation_robustness_account import _say_where_too_few_are_fooled, _say_which_differ
 
 THRESHOLDS = [0.006, 0.03, 0.055, 0.2]
 """Radii from which on an image's map is forged: below the first of the study, between others, and beyond the last."""
@@ -105,6 +106,9 @@ def test_the_account_ranks_by_the_median_and_says_what_it_is_worth(run):
     ranking = result.summary.split("by the median of the smallest radius: Gradient ")[1]
     written = float(ranking.split("/255")[0])
     assert middle * 255 <= written <= middle * 255 * 4 ** (1 / 16) * 1.01
+    # Three times what fools the class alone, but for what the last bisections leave.
+    times = float(re.search(r"\| Gradient \| [^|]* \| ([0-9.]+) \|", result.summary)[1])
+    assert 3 / 16 ** (1 / 32) - 0.1 <= times <= 3 * 4 ** (1 / 16) + 0.1
     # Of 12 values the third and the tenth hold the median in 96 % of samples.
     low, high = ranking.split("[")[1].split("]")[0].split(", ")
     assert ordered[2] * 255 <= float(low.split("/")[0]) <= ordered[2] * 255 * 4 ** (1 / 16) * 1.01
@@ -125,6 +129,20 @@ def test_chance_is_the_mean_cosine_with_the_clean_maps_of_other_images(run):
         expected = float(cosines[index, others].mean())
         (chance,) = set(rows[rows["index"] == index]["chance"])
         assert chance == pytest.approx(expected, abs=2e-5)
+
+
+def test_radii_at_which_too_few_are_fooled_are_said_once():
+    rows = pd.DataFrame(
+        [
+            {"index": index, "method": method, "epsilon": epsilon, "reached": float(index < reached)}
+            for method, at_low in (("First", 12), ("Second", 12), ("Third", 20))
+            for epsilon, reached in ((0.5 / 255, at_low), (4 / 255, 20))
+            for index in range(20)
+        ]
+    )
+    assert list(_say_where_too_few_are_fooled(rows)) == [
+        "Fewer than 95 % of the images are fooled at 0.5/255, where there is no point of: First, Second."
+    ]
 
 
 def test_it_says_which_order_is_more_than_luck():

@@ -71,11 +71,13 @@ def _read_measured(table: Table) -> pd.DataFrame:
 
 
 def _say_where_too_few_are_fooled(rows: pd.DataFrame) -> Iterator[str]:
+    methods_of: dict[str, list[str]] = {}
     for (method,), group in group_rows(rows, "method"):
-        few = [epsilon for epsilon in _list_radii(rows) if not _is_fooled(_at(group, epsilon))]
+        few = [_write_radius(epsilon) for epsilon in _list_radii(rows) if not _is_fooled(_at(group, epsilon))]
         if few:
-            radii = ", ".join(_write_radius(epsilon) for epsilon in few)
-            yield f"{method}: fewer than 95 % of the images are fooled at {radii}, where its curve has no point."
+            methods_of.setdefault(", ".join(few), []).append(method)
+    for radii, methods in methods_of.items():
+        yield f"Fewer than 95 % of the images are fooled at {radii}, where there is no point of: {', '.join(methods)}."
 
 
 def _say_which_differ(smallest: pd.DataFrame, seed: int) -> Iterator[str]:
@@ -136,18 +138,23 @@ def _write_radius(radius: float) -> str:
     return f"{255 * radius:.3g}/255" if math.isfinite(radius) else "beyond the largest"
 
 
+def _write_times(times: float) -> str:
+    return f"{times:.2g}" if math.isfinite(times) else "–"
+
+
 def _tabulate_board(rows: pd.DataFrame, smallest: pd.DataFrame, seed: int) -> SummaryTable:
     radii = _list_radii(rows)
     lines: list[tuple[Cell, ...]] = []
     for method in _rank(smallest):
         group = rows[rows["method"] == method]
         shares = [Spread.of(_at(group, epsilon), "method", "forged", seed).means[method] for epsilon in radii]
-        lines.append((method, _write_median(list(smallest[method])), *shares))
+        times = smallest[method] / group.drop_duplicates("index").set_index("index")["smallest_fooled"].astype(float)
+        lines.append((method, _write_median(list(smallest[method])), _write_times(float(times.median())), *shares))
     caption = (
-        "The smallest radius at which a map is forged, its median over images with a 95 % interval; the share forged "
-        "at each radius."
+        "The smallest radius at which a map is forged, its median over images with a 95 % interval; how many times as "
+        "large it is as the smallest that fools the classifier alone, the median; the share forged at each radius."
     )
-    return SummaryTable(caption, ("method", "smallest", *map(_write_radius, radii)), lines)
+    return SummaryTable(caption, ("method", "smallest", "times", *map(_write_radius, radii)), lines)
 
 
 def _tabulate_radii(rows: pd.DataFrame, seed: int) -> Iterator[SummaryTable]:
