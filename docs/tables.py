@@ -179,6 +179,8 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"{command} options": partial(option_table, *command.split()) for command in _COMMANDS},
     "attacks": lambda: method_table("attacks"),
     "attack parameters": lambda: parameter_table("attacks"),
+    "attacks on interpretations": lambda: method_table("interpretations"),
+    "attack parameters on interpretations": lambda: parameter_table("interpretations"),
     "saliency methods": lambda: method_table("saliency"),
     "saliency parameters": lambda: parameter_table("saliency"),
     "refused saliency methods": refused_table,

@@ -432,7 +432,7 @@ def test_a_parameter_of_other_methods_is_said_to_be_theirs():
         parse("attacks", "cw(epsilon=4/255)")
 
 
-@pytest.mark.parametrize("kind", ["attacks", "saliency", "universal", "detectors", "studies"])
+@pytest.mark.parametrize("kind", ["attacks", "interpretations", "saliency", "universal", "detectors", "studies"])
 def test_every_parameter_is_explained(kind):
     for method in registry.available(kind).values():
         texts = registry.parameter_texts(method)

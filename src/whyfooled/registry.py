@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from whyfooled.errors import bad_parameter, did_you_mean, warn
 
-Kind = Literal["attacks", "saliency", "universal", "detectors", "studies"]
+Kind = Literal["attacks", "interpretations", "saliency", "universal", "detectors", "studies"]
 EVERY = "all"
 """In a list of attacks or saliency methods: all there are, with their defaults."""
 
@@ -81,6 +81,7 @@ def _find_entry_points(kind: Kind) -> tuple[metadata.EntryPoint, ...]:
 
 _LISTS: dict[Kind, tuple[str, str]] = {
     "attacks": ("whyfooled.attacks", "ATTACKS"),
+    "interpretations": ("whyfooled.universal", "INTERPRETATION_ATTACKS"),
     "saliency": ("whyfooled.saliency", "METHODS"),
     "universal": ("whyfooled.universal", "UNIVERSAL"),
     "detectors": ("whyfooled.defences", "DETECTORS"),
@@ -196,7 +197,8 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
     Parameters
     ----------
     kind
-        ``"attacks"``, ``"saliency"``, ``"universal"``, ``"detectors"`` or ``"studies"``.
+        ``"attacks"``, ``"interpretations"`` (attacks on these), ``"saliency"``, ``"universal"``, ``"detectors"`` or
+        ``"studies"``.
     text
         For example ``"cw"``, ``"bim(steps=20, epsilon=4/255)"``, ``"enhanced(base=gradient, norm=max)"`` or
         ``"recovery(methods=[guided, enhanced], fills=[zero])"``.
@@ -220,11 +222,17 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
     name, inside = match[1], match[2] or ""
     methods = available(kind)
     if name not in methods:
-        fix = refused(kind).get(name) or did_you_mean(name, methods)
+        fix = refused(kind).get(name) or _say_other_kind(kind, name) or did_you_mean(name, methods)
         raise bad_parameter(
             argument or _ARGUMENT[kind], f"must be the name of a known {_NOUN[kind]}", _quote(name), fix
         )
     return build(kind, methods[name], _pairs(name, inside) | dict(overrides or {}))
+
+
+def _say_other_kind(kind: Kind, name: str) -> str:
+    """Say that a name is one of another kind that users call the same; "" if it is none."""
+    others: list[Kind] = [one for one in _LISTS if one != kind and _ARGUMENT[one] == _ARGUMENT[kind]]
+    return next((f"It is an {_NOUN[one]}, which has no place here." for one in others if name in available(one)), "")
 
 
 _LONGEST, _DEEPEST = 20_000, 20
@@ -269,6 +277,7 @@ def _say_who_has(kind: Kind, parameter: str) -> str:
 
 _ARGUMENT: dict[Kind, str] = {
     "attacks": "attack",
+    "interpretations": "attack",
     "saliency": "methods",
     "universal": "method",
     "detectors": "detector",
@@ -276,6 +285,7 @@ _ARGUMENT: dict[Kind, str] = {
 }
 _NOUN: dict[Kind, str] = {
     "attacks": "attack",
+    "interpretations": "attack on interpretations that keeps the class",
     "saliency": "saliency method",
     "universal": "universal perturbation",
     "detectors": "detector",

@@ -1,6 +1,7 @@
 """Attacks that know the explanation: their slopes, their limits, what they cost, and what is said of them."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -136,10 +137,20 @@ def test_a_failure_is_that_of_the_part_that_failed():
     assert light.failed == ["map"] * 3
 
 
-def test_its_gain_is_the_part_of_the_way_from_the_plain_map_to_the_decoy(made):
-    aware, plain = made.cosines[:, 0, 0, 0], made.cosines[:, 1, 0, 0]
-    torch.testing.assert_close(made.gains[:, 0, 0], (aware - plain) / (1 - plain))
-    assert made.map_success.tolist() == ((aware - plain) / (1 - plain) >= 0.25).tolist()
+def test_its_gain_is_the_part_of_the_way_to_the_decoy_from_the_plain_attack_of_the_same_margin(made):
+    aware, matched = made.cosines[:, 0, 0, 0], made.cosines[:, 2, 0, 0]
+    torch.testing.assert_close(made.gains[:, 0, 0], (aware - matched) / (1 - matched))
+    assert made.map_success.tolist() == ((aware - matched) / (1 - matched) >= 0.25).tolist()
+
+
+def test_what_a_plain_attack_of_the_same_margin_has_already_is_no_forgery(made):
+    # Beyond the plain attack that goes as far as it can, but no better than one that goes as far as the aware one.
+    cosines = made.cosines.clone()
+    for shown, value in enumerate((0.9, 0.2, 0.89, 1.0, 0.1)):
+        cosines[:, shown] = value
+    same = replace(made, cosines=cosines, success=torch.ones_like(made.success))
+    assert not same.map_success.any()
+    assert same.failed == ["map"] * 3
 
 
 def test_the_matched_attack_has_the_margin_of_the_aware_one_and_the_plain_one_more(made):

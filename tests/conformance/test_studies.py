@@ -29,6 +29,7 @@ from whyfooled.studies import (
     CompareModels,
     DetectorsUnderAttack,
     EffectMix,
+    ExplanationRobustness,
     FilteringEffect,
     FitSize,
     InterpretabilityScores,
@@ -58,6 +59,12 @@ CHEAP = {
     "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
     "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
     "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
+    "explanation-robustness": ExplanationRobustness(
+        attack=ExplanationAware(ball="l2", steps=2, margin=0.1),
+        attacked=(GradCAM(),),
+        epsilons=(1.0, 3.0),
+        bisections=1,
+    ),
     "sanity-checks": SanityChecks(parts=2, others=2),
     "aware-attack": AwareAttack(
         attack=ExplanationAware(epsilon=0.1, steps=3), attacked=(Gradient(),), methods=(Gradient(), GradCAM())

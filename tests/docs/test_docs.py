@@ -17,7 +17,7 @@ import typer
 from torch import nn
 
 from whyfooled import Classifier
-from whyfooled.registry import parse, split_list
+from whyfooled.registry import available, parse, split_list
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "llms.txt", *(ROOT / "docs").glob("*.md")])
@@ -271,7 +271,8 @@ def check_methods(command, given):
         for name in names:
             for text in split_list(given.get(name, "")):
                 if text != "all":
-                    parse(kind, text)
+                    keeps_class = name == "attack" and text.partition("(")[0] in available("interpretations")
+                    parse("interpretations" if keeps_class else kind, text)
 
 
 def every_option(command):

@@ -70,25 +70,27 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
     assert found.method == "grad(epsilon=2.0, passes=1, images_per_step=2)"
     assert (found.images, found.wrong) == (4, 0)
 
-    assert check(monkeypatch, "-o", "tested") == 0
+    assert check(monkeypatch, "-o", "tested", "--record") == 0
     out, err = capsys.readouterr()
     assert without_progress(err) == ""
     for said in (
         "# Test of a universal perturbation",
         "under random directions of the same norm",
         "The prediction changes on ",
+        "It alters the maps of ",
         "Images evaluated: 3; none left out.",
         "The images have no labels: each counts as what the classifier sees in it.",
         "Intervals of means over fewer than 20 images are too narrow.",
         "| universal | not clipped |",
         "| random | clipped |",
+        "| brightness | clipped |",
         "Written: tested",
     ):
         assert said in out
     assert "transfer" not in out
     table = pd.read_parquet("tested/table.parquet")
     pd.testing.assert_frame_equal(table, pd.read_csv("tested/table.csv"))
-    assert len(table) == 3 * 2 * (1 + DIRECTIONS)
+    assert len(table) == 3 * 2 * (2 + DIRECTIONS + 2)
     assert (folder / "tested" / "summary.md").read_text() in out
     assert "\\begin{table}" in (folder / "tested" / "summary.tex").read_text()
     assert Image.open("tested/figure.png").width > 1000
@@ -97,6 +99,7 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
     assert command(monkeypatch, *explained, "--trust", "delta.safetensors", "-o", "out") == 0
     said = capsys.readouterr().out
     assert "Under the universal perturbation (l2 2) the prediction " in said
+    assert "Of 3 other images it alters " in said
     assert "Gradient: the map keeps " in said
     numbers = json.loads((folder / "out" / "explanation.json").read_text())
     assert numbers["parameters"]["trust"] == "delta.safetensors"
@@ -221,6 +224,7 @@ TEST = ["universal", "test", "delta.safetensors", "--images", "unseen"]
         ([*TEST, "--images", "nowhere"], "There is no image file or folder nowhere."),
         ([*TEST, "--saliency", "grad"], "`--saliency` must be the name of a known saliency method; got 'grad'."),
         ([*TEST, "--model", "nets.py:Tiny"], "The perturbation must have the size of the images, (3, 32, 32); got"),
+        ([*TEST, "--record", "--resize"], "`--record` is for the perturbation as it is; got --resize too."),
         ([*TEST, "-o", "nets.py"], "The output path nets.py is a file; give a folder."),
         (["explain", "unseen/5.png", "--resize"], "`--resize` is for the perturbation of --trust; got no --trust."),
         (["explain", "unseen/5.png", "--trust", "cut.safetensors"], "cut.safetensors is not a universal perturbation"),

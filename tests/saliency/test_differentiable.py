@@ -1,6 +1,7 @@
 """Maps that are differentiated again: closed forms, finite differences, and what is refused."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from whyfooled import (
     LRP,
     Classifier,
     Deconvnet,
+    DeepLIFT,
     Enhanced,
     GradCAM,
     GradCAMPlusPlus,
@@ -26,6 +28,7 @@ from whyfooled import (
 )
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.saliency import check_differentiable, differentiable, smooth_activations, smoothgrad
+from whyfooled.tensors.fills import filled
 
 SIDE = 6
 BASES = [
@@ -37,10 +40,12 @@ BASES = [
     GuidedBackprop(),
     SmoothGrad(samples=3),
     SmoothGrad(GuidedBackprop(), samples=2),
+    CAM(),
     GradCAM(),
     GradCAMPlusPlus(),
     GuidedGradCAM(),
 ]
+RESCALED = [DeepLIFT(), DeepLIFT("mean"), DeepLIFT("blur")]
 ENHANCED = [Enhanced(), Enhanced(norm="energy"), Enhanced(norm="max"), Enhanced(InputXGradient())]
 
 
@@ -144,6 +149,33 @@ def test_derivatives_agree_with_finite_differences(method, network):
     assert slope_error(compute, x) < 1e-5
 
 
+def pooled():
+    """Make a network of ReLUs, in place and cut off, around max pooling whose windows overlap."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        parts = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(inplace=True), nn.MaxPool2d(3, 2), nn.Conv2d(8, 6, 2)]
+        parts += [nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6, 5)]
+        return Classifier(nn.Sequential(*parts).eval(), size=(SIDE, SIDE)).double()
+
+
+@pytest.mark.parametrize("beta", [5.0, None])
+@pytest.mark.parametrize("make", [small, pooled])
+@pytest.mark.parametrize("method", RESCALED, ids=repr)
+def test_derivatives_of_slopes_to_a_baseline_agree_with_finite_differences(method, make, beta):
+    classifier, x, classes = make().double(), random(2, 3, SIDE, SIDE), torch.tensor([[0, 3], [4, 1]])
+
+    def compute(images, create_graph):
+        with smooth_activations(beta) if beta else nullcontext():
+            return method(classifier, images, classes, create_graph=create_graph)
+
+    assert slope_error(compute, x) < 1e-5
+    x = x.detach()
+    torch.testing.assert_close(compute(x.clone().requires_grad_(), True).detach(), compute(x, False))
+    with smooth_activations(beta) if beta else nullcontext():
+        change = classifier.logits(x) - classifier.logits(filled(x, method.baseline))
+    torch.testing.assert_close(compute(x, False).sum((2, 3, 4)), change.gather(1, classes), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", [GuidedBackprop(), InputXGradient()], ids=repr)
 def test_without_smooth_activations_too(method):
     # The gate alone makes the map of guided backpropagation change between the kinks.
@@ -205,7 +237,7 @@ def test_passes_are_counted():
     assert (passes.forwards, passes.backwards) == (2, 4)
 
 
-@pytest.mark.parametrize("method", [*BASES, *ENHANCED], ids=repr)
+@pytest.mark.parametrize("method", [*BASES, *RESCALED, *ENHANCED], ids=repr)
 def test_images_without_a_gradient_are_refused(method):
     x, y = torch.rand(1, 3, 16, 16), torch.tensor([0])
     with pytest.raises(ParameterError, match=r"`images` must require a gradient.*; got images that do not"):
@@ -217,7 +249,7 @@ def test_images_without_a_gradient_are_refused(method):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (CAM(), "The maps of cam cannot be differentiated with respect to the image; take gradient, "),
+        (LRP(), "The maps of lrp cannot be differentiated with respect to the image; take gradient, "),
         (Enhanced(LRP()), "maps of enhanced(base=lrp) cannot be .* because those of lrp cannot; take gradient, "),
         (SmoothGrad(Enhanced(LRP())), "because those of lrp cannot; take "),
         (Enhanced(Deconvnet()), "because those of deconvnet cannot; take "),

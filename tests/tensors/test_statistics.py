@@ -20,6 +20,7 @@ from whyfooled.tensors.statistics import (
     bootstrap_difference,
     bootstrap_means,
     bootstrap_ratio,
+    draw_bounds,
     flip_test,
     holm,
     permutation_test,
@@ -39,6 +40,15 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_law_for_many_values():
         assert found.low == pytest.approx(found.mean - spread, abs=0.12 * spread)
         assert found.high == pytest.approx(found.mean + spread, abs=0.12 * spread)
         assert found.count == 400
+
+
+def test_one_more_draw_lies_under_the_bound_as_often_as_it_says():
+    # By hand: 1, 2, 3 have the mean 2 and the standard deviation 1; Student's quantile of 95 % is 2.919986.
+    assert draw_bounds(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == pytest.approx([2 + 2.919986 * math.sqrt(4 / 3)])
+    for count in (2, 3, 8):
+        drawn = draws(20_000, count + 1, seed=count)
+        under = (drawn[:, -1] <= draw_bounds(drawn[:, :-1])).double().mean()
+        assert float(under) == pytest.approx(0.95, abs=0.006)
 
 
 def test_it_holds_the_true_mean_about_as_often_as_it_says():

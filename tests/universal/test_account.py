@@ -98,8 +98,11 @@ def test_more_than_chance_is_said_only_where_the_interval_is_above_0(ours, chanc
 
 def test_what_was_left_out_and_what_is_not_known_is_said():
     found = result([0.8] * 3, [0.6] * 3, fooled=1.0, wrong=4, unreadable={"a.png": "It is cut.", "b.png": "So is it."})
-    _, fooled, _, images, unreadable, few = write_evaluation_summary(found).sentences
+    _, fooled, _, altered, images, unreadable, few = write_evaluation_summary(found).sentences
     assert fooled.startswith("The prediction changes on 100.0 % of the images (random directions: 0.0 %)")
+    assert altered == (
+        "It alters the maps of 100.0 % of the images: they move further than 95 % of random directions would move them."
+    )
     assert images == "Images evaluated: 3; 4 left out, because the classifier misclassifies them."
     assert unreadable == "Images that could not be used: 2, such as a.png: It is cut.; b.png: So is it."
     assert few == "Intervals of means over fewer than 20 images are too narrow."
@@ -138,7 +141,7 @@ def test_empty_maps_are_counted():
     nothing = float("nan")
     some = write_evaluation_summary(result([0.8, nothing, 0.9] * 5, [0.6, nothing, 0.7] * 5)).sentences
     assert some[0].startswith("D is 0.850, and 0.650 under random directions of the same norm: the maps change more")
-    assert some[4] == "Images whose map is empty, so that only their predictions count: 5."
+    assert some[5] == "Images whose map is empty, so that only their predictions count: 5."
     none = write_evaluation_summary(result([nothing] * 2, [nothing] * 2)).sentences
     assert none[0] == "There is no D: the maps of all images are empty."
     assert none[4] == "Images whose map is empty, so that only their predictions count: 2."

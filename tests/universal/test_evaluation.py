@@ -18,7 +18,7 @@ from whyfooled.saliency import CAM, Gradient
 from whyfooled.tensors.measures import structural_similarity
 from whyfooled.tensors.randomness import random_directions
 from whyfooled.universal import RandomDirection, UniversalPerturbation, changes, evaluate
-from whyfooled.universal.evaluation import MEASURES, RANDOM, UNIVERSAL, random_like
+from whyfooled.universal.evaluation import BRIGHTNESS, MEASURES, RANDOM, REVERSED, UNIVERSAL, random_like
 
 SIDE = 12
 
@@ -66,7 +66,7 @@ def test_every_row_is_what_brute_force_says(ball):
     perturbation = made(3.0 if ball == "l2" else 0.1, ball)
     found = evaluate(classifier, perturbation, (images, classes), batch_size=3, directions=3).to_frame()
     assert list(found.columns) == ["image", "class", "perturbation", "direction", "clipped", *MEASURES]
-    assert len(found) == 4 * 2 * (1 + 3)
+    assert len(found) == 4 * 2 * (1 + 3 + 1 + 2)
     drawn = list(random_directions(images.shape[1:], 3, 0))
     for row in found.to_dict("records"):
         place = int(row["image"])
@@ -74,11 +74,17 @@ def test_every_row_is_what_brute_force_says(ball):
         if row["perturbation"] == RANDOM:
             direction = drawn[int(row["direction"])]
             delta = 3.0 * direction / direction.norm() if ball == "l2" else 0.1 * direction.sign()
+        if row["perturbation"] == REVERSED:
+            delta = -delta
+        if row["perturbation"] == BRIGHTNESS:
+            # As long as the perturbation, or as large.
+            even = 3.0 / math.sqrt(3 * SIDE * SIDE) if ball == "l2" else 0.1
+            delta = torch.full_like(image, even * (1 - 2 * row["direction"]))
         moved = (image + delta).clamp(0, 1) if row["clipped"] else image + delta
         assert row["class"] == classes[place]
         expected = measured(classifier, image, int(classes[place]), moved)
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-4)
-    assert set(found["perturbation"]) == {UNIVERSAL, RANDOM}
+    assert set(found["perturbation"]) == {UNIVERSAL, RANDOM, REVERSED, BRIGHTNESS}
     assert 0 < found["fooled"].mean() < 1 or found["dissimilarity"].min() > 0.05
 
 
@@ -117,7 +123,27 @@ def test_means_and_the_gain_are_paired_by_image():
         assert gain.count == 6
     assert found.count == 6
     assert found.summary_table().columns[2:] == tuple(MEASURES.values())
-    assert len(found.summary_table().rows) == 4
+    assert [row[0] for row in found.summary_table().rows] == 2 * [UNIVERSAL, REVERSED, RANDOM, BRIGHTNESS]
+
+
+def test_the_share_of_images_altered_is_that_beyond_one_more_random_direction():
+    classifier, images, classes = scene(3)
+    found = evaluate(classifier, made(), (images, classes), directions=4)
+    table, names = found.to_frame(), ["0", "1", "2"]
+    draws = np.array([[0.5, 0.6, 0.55, 0.65], [0.2, 0.2, 0.2, 0.2], [0.1, 0.9, 0.4, 0.6]])
+    # In the first row the bound is .575 + 2.353 · .0645 · √1.25 = .745; in the second .2; in the third 1.32.
+    for name, row, reached in zip(names, draws, (0.75, 0.21, 1.3), strict=True):
+        for number, value in enumerate(row):
+            chosen = (table["image"] == name) & (table["perturbation"] == RANDOM) & (table["direction"] == number)
+            table.loc[chosen, "dissimilarity"] = value
+        table.loc[(table["image"] == name) & (table["perturbation"] == UNIVERSAL), "dissimilarity"] = reached
+    ours, chance = found.altered()
+    assert ours.mean == pytest.approx(2 / 3)
+    # None of the draws is beyond the three others.
+    assert chance.mean == 0
+    assert (ours.count, chance.count) == (3, 3)
+    table.loc[(table["image"] == "1") & (table["perturbation"] == UNIVERSAL), "dissimilarity"] = math.nan
+    assert found.altered()[0].count == 2
 
 
 def test_a_gain_over_itself_is_none_and_of_equal_differences_certain():

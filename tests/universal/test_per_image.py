@@ -5,13 +5,17 @@ from inspect import unwrap
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from tests.helpers.models import linear, small
 from tests.helpers.planted_maps import noise
-from whyfooled import Classifier, Gradient, GuidedBackprop
+from whyfooled import Classifier, Enhanced, Gradient, GuidedBackprop
+from whyfooled.attacks.adversaries import load_adversaries
+from whyfooled.attacks.many import attack_files
 from whyfooled.errors import ImageError, MethodError, ParameterError
-from whyfooled.registry import describe
+from whyfooled.registry import describe, parse
+from whyfooled.sources import open_source
 from whyfooled.universal import InterpretationAttack, dissimilarity
 
 GIVEN = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(5))
@@ -270,3 +274,84 @@ def test_it_goes_on_where_gradients_are_switched_off_and_without_images():
     with torch.no_grad():
         assert torch.equal(attack(classifier, images, classes), found)
     assert attack(classifier, images[:0], classes[:0]).shape == (0, 3, 8, 8)
+
+
+def test_it_has_the_command_lines_form():
+    with pytest.raises(ParameterError, match=r"got 'per-image'\. It is an attack on interpretations that keeps"):
+        parse("attacks", "per-image(epsilon=2)")
+    attack = parse("interpretations", "per-image(saliency=enhanced, epsilon=8/255, ball=linf)")
+    assert attack == InterpretationAttack(8 / 255, "linf", saliency=Enhanced())
+    assert parse("interpretations", describe(attack)) == attack
+    classifier, classes = small(), torch.tensor([0, 1, 2, 3])
+    brief = InterpretationAttack(epsilon=0.5, steps=2, saliency=GuidedBackprop())
+    assert torch.equal(brief(classifier, GIVEN, classes), brief(classifier, GIVEN, classes, GuidedBackprop()))
+    with pytest.raises(MethodError, match="The maps of lime cannot be differentiated"):
+        parse("interpretations", "per-image(saliency=lime)")
+
+
+def test_a_run_that_keeps_the_class_says_whose_map_it_changed():
+    classifier = small()
+    labels = classifier.predict(GIVEN)
+    labels[3] = (labels[3] + 1) % 5
+    attack = InterpretationAttack(epsilon=1.0, steps=8)
+    result = attack.run_keeping_class(classifier, GIVEN, labels)
+    assert result.success.tolist() == [True, True, True, False]
+    assert torch.equal(result.predictions[:3], labels[:3])
+    assert torch.equal(result.attempted[:3], attack(classifier, GIVEN[:3], labels[:3]))
+    assert torch.equal(result.adversarial[3], GIVEN[3])
+    # Here by hand: further than under random directions as long.
+    found = reached_by(classifier, result.attempted[:3], labels[:3])
+    for seed in range(3):
+        noise = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        noise *= (result.l2[:3] / noise.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+        assert (found > reached_by(classifier, (GIVEN[:3] + noise).clamp(0, 1), labels[:3])).all()
+    frame = result.to_frame()
+    assert frame["goal"].tolist() == ["kept"] * 4
+    assert frame["outcome"].tolist() == ["fooled"] * 3 + ["already wrong"]
+    assert result.forwards.tolist() == [int(result.forwards[0])] * 3 + [0]
+    # 1 clean map, 1 smooth one, and for each step a map, a slope and a prediction, of which the last has no slope.
+    assert int(result.forwards[0]) >= 2 + 8 * 3 + 2
+
+
+def reached_by(classifier, moved, classes):
+    clean = GIVEN[: len(moved)]
+    return dissimilarity(Gradient()(classifier, clean, classes), Gradient()(classifier, moved, classes))
+
+
+def test_success_is_judged_on_the_map_and_on_the_class(monkeypatch):
+    classifier, attack = small(), InterpretationAttack(epsilon=1.0)
+    labels = classifier.predict(GIVEN)
+    noise = torch.randn(GIVEN.shape, generator=torch.Generator().manual_seed(0))
+    lost = GIVEN.clone()
+    lost[0] = GIVEN[next(number for number in range(4) if labels[number] != labels[0])]
+    # Nothing was found; what was found is noise; the map changed, but so did the class of the first image.
+    for made in (GIVEN, (GIVEN + noise / 100).clamp(0, 1), lost):
+        monkeypatch.setattr(InterpretationAttack, "__call__", lambda *given, made=made: made)
+        result = attack.run_keeping_class(classifier, GIVEN, labels)
+        assert not result.success.any()
+        assert result.to_frame()["outcome"].tolist() == ["failed"] * 4
+    assert result.predictions[0] != labels[0]
+    for given, sentence in (
+        ({"clip": False}, "`clip` must be true where images are kept: values lie in \\[0, 1\\]; got False"),
+        ({"objective": "region"}, "`objective` must be one that needs no map to be given; got the objective region"),
+    ):
+        with pytest.raises(ParameterError, match=sentence):
+            InterpretationAttack(**given).run_keeping_class(classifier, GIVEN, labels)
+
+
+def test_photographs_are_attacked_and_kept_and_taken_for_nothing_else(tmp_path):
+    for number, image in enumerate(GIVEN):
+        Image.fromarray((255 * image.permute(1, 2, 0)).round().byte().numpy()).save(tmp_path / f"{number}.png")
+    classifier, attack = small(), InterpretationAttack(epsilon=1.0, steps=6)
+    made, errors = attack_files(classifier, [tmp_path], attack, tmp_path / "out")
+    assert not errors
+    result = load_adversaries(tmp_path / "out")[:]
+    assert result.goal.name == "kept"
+    assert result.success.all()
+    assert torch.equal(classifier.predict(result.adversarial), classifier.predict(result.clean))
+    assert made.parameters["attack"] == "per-image(epsilon=1.0, steps=6)"
+    assert (tmp_path / "out" / "table.csv").read_text().count(",kept,") == 4
+    with pytest.raises(ParameterError, match="`target` is for an attack that changes the class; got 2"):
+        attack_files(classifier, [tmp_path], attack, tmp_path / "other", target=2)
+    with pytest.raises(ImageError, match="holds images whose class was kept while their maps were changed: nothing"):
+        open_source(str(tmp_path / "out"))

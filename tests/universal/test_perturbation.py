@@ -1,6 +1,7 @@
 """A universal perturbation as a thing: its size, its file, where it fits."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from tests.helpers.models import small
 from tests.helpers.planted_maps import noise
 from whyfooled.errors import ImageError, ParameterError
-from whyfooled.universal import UniversalPerturbation, UPIGrad
+from whyfooled.universal import Altered, UniversalPerturbation, UPIGrad
 
 
 def some(shape=(3, 4, 6), **options):
@@ -39,6 +40,14 @@ def test_equal_perturbations_have_equal_files(fitted, tmp_path):
     for name in ("one", "two"):
         fitted.save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_what_it_alters_is_kept_until_it_is_resized(tmp_path):
+    altered = Altered(0.4, 0.3, 0.5, math.nan, 20, "gradient", "net", "1")
+    some(altered=altered).save(tmp_path / "delta")
+    found = UniversalPerturbation.load(tmp_path / "delta")
+    assert repr(found.altered) == repr(altered)
+    assert found.resized((8, 8)).altered is None
 
 
 def test_one_made_elsewhere_has_a_file_too(tmp_path):

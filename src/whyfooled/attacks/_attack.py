@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
 
@@ -17,7 +17,7 @@ from whyfooled.classifier.goals import Goal
 from whyfooled.classifier.workers import are_taken_apart, compute_logits, share_out
 from whyfooled.errors import bad_parameter, warn
 from whyfooled.registry import Card
-from whyfooled.types import Counts, Images, Logits, Progress, silent
+from whyfooled.types import Classes, Counts, Images, Logits, Progress, silent
 
 Norm = Literal["l0", "l1", "l2", "linf"]
 """What perturbations are measured by; ℓ0 counts pixels."""
@@ -96,6 +96,20 @@ class Attack(ABC):
         """Make adversarial images for a problem in which no goal is reached yet, and count the passes on each."""
 
 
+@runtime_checkable
+class ClassKeeper(Protocol):
+    """An attack on what is said of an image, not on its class: it keeps that, and tells by itself what it reached."""
+
+    @property
+    def measured_by(self) -> Norm:
+        """The norm that its perturbations are small in."""
+        ...
+
+    def run_keeping_class(self, classifier: Classifier, images: Images, labels: Classes) -> Any:
+        """Return an `AttackResult` whose goal is `whyfooled.classifier.goals.Kept`."""
+        ...
+
+
 def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) -> tuple[Logits, Attempt]:
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
     clean_logits = compute_logits(problem.classifier, problem.images)
@@ -108,7 +122,7 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
             stacklevel=3,
         )
     check_constancy(problem.classifier, problem.images, clean_logits, apart=are_taken_apart(problem.images))
-    left = (~problem.asked.reached(clean_logits)).nonzero()[:, 0]
+    left = (~problem.asked.settled(clean_logits)).nonzero()[:, 0]
     images = problem.images.clone()
     forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     backwards = torch.zeros_like(forwards)
@@ -136,7 +150,7 @@ def _name(attack: Attack) -> str:
 
 def find_norm(attack: object) -> Norm:
     """Return the norm that an attack's perturbations are measured by; ℓ2 of what is no attack of this package."""
-    return attack.measured_by if isinstance(attack, Attack) else "l2"
+    return attack.measured_by if isinstance(attack, Attack | ClassKeeper) else "l2"
 
 
 def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attempt:

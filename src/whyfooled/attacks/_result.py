@@ -164,8 +164,8 @@ class AttackResult:
         """Return one row for each image: goal, outcome, predictions, norms and passes.
 
         ``goal_class`` is the true class of an untargeted goal, the target of a targeted one, and the label that is to
-        be switched of several. ``outcome`` is ``"fooled"``, ``"failed"`` or ``"already wrong"``. Norms are missing
-        where the attack failed.
+        be switched of several. ``outcome`` is ``"fooled"`` (where an attack keeps the class: whoever looks at its
+        map), ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed.
         """
         norms = {"l0": self.l0, "l1": self.l1, "l2": self.l2, "linf": self.linf}
         columns = {
@@ -181,10 +181,11 @@ class AttackResult:
         # A failed attack has no norm, and a 0 would bring every mean down.
         frame = frame.astype({"l0": "Int64"})
         frame.loc[~frame["success"], list(norms)] = pd.NA
-        already = self.goal.reached(self.clean_logits).tolist()
-        outcomes = zip(already, self.success.tolist(), strict=True)
+        settled = self.goal.settled(self.clean_logits)
+        already = settled & (self.success | ~self.goal.reached(self.clean_logits))
+        outcomes = zip(already.tolist(), self.success.tolist(), strict=True)
         frame.insert(0, "goal", self.goal.kind)
-        frame.insert(2, "outcome", [("already wrong" if a else "fooled") if s else "failed" for a, s in outcomes])
+        frame.insert(2, "outcome", ["already wrong" if a else "fooled" if s else "failed" for a, s in outcomes])
         return frame
 
 

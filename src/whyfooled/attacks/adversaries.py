@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.attacks import AttackResult
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.goals import Goal, Kept, Targeted, Untargeted
 from whyfooled.errors import ImageError, bad_parameter, did_you_mean
 from whyfooled.images import is_file
 from whyfooled.images.seals import is_whole
@@ -43,6 +43,7 @@ _LEFT_OUT = FileKind(
     "whyfooled attack",
     {"reason": is_text, "photograph": is_text, "run": maybe(is_text)},
 )
+_GOALS: dict[str, type[Goal]] = {goal.name: goal for goal in (Untargeted, Targeted, Kept)}
 _ADVERSARY = FileKind(
     "adversarial image",
     2,
@@ -51,7 +52,7 @@ _ADVERSARY = FileKind(
         "success": is_flag,
         "forwards": is_count,
         "backwards": is_count,
-        "goal": lambda value: value in ("targeted", "untargeted"),
+        "goal": lambda value: value in _GOALS,
         "class": is_count,
         "true": maybe(is_count),
         "photograph": maybe(is_text),
@@ -257,8 +258,6 @@ def write_adversary(folder: Path, name: str, result: AttackResult, true: int, ph
 def read_adversary(path: Path) -> AttackResult:
     """Read one image's result, as a batch of one."""
     about, tensors = _read(path)
-    classes = torch.tensor([about["class"]])
-    goal: Goal = Targeted(classes) if about["goal"] == "targeted" else Untargeted(classes)
     return AttackResult(
         clean=tensors["clean"],
         adversarial=tensors["adversarial"],
@@ -268,8 +267,27 @@ def read_adversary(path: Path) -> AttackResult:
         logits=tensors["logits"],
         forwards=torch.tensor([about["forwards"]]),
         backwards=torch.tensor([about["backwards"]]),
-        goal=goal,
+        goal=_GOALS[about["goal"]](torch.tensor([about["class"]])),
     )
+
+
+def check_class_changes(run: Adversaries) -> None:
+    """Raise `ImageError` for a run whose attack kept the classes: nothing there fools a classifier."""
+    if _find_goal(run) == Kept.name:
+        raise ImageError(
+            f"{run.folder} holds images whose class was kept while their maps were changed: nothing there fools the "
+            "classifier. Give a folder of an attack that changes the class."
+        )
+
+
+def _find_goal(run: Adversaries) -> str:
+    """Return the kind of goal that a run has, from its first file that can be read; "" if none can."""
+    for name in run.names:
+        try:
+            return str(_read(adversary_file(run.folder, name))[0]["goal"])
+        except ImageError:
+            continue  # which is said when it is read
+    return ""
 
 
 def read_true_class(path: Path) -> int | None:

@@ -53,7 +53,8 @@ class AwareResult(AttackResult):
     masses
         How much of a map lies where the decoy has half of its largest value or more.
     enough
-        From which part of the way from the plain attack's cosine to 1 the map counts as fooled. [ours]
+        From which part of the way to 1 from the cosine of the plain attack of the same margin the map counts as
+        fooled: what that one has of itself is no forgery. [ours]
     """
 
     plain: AttackResult
@@ -69,9 +70,9 @@ class AwareResult(AttackResult):
 
     @property
     def gains(self) -> PerMap:
-        """(n,v,k) Which part of the way from the plain attack's cosine to 1 the aware attack has gone."""
-        aware, plain = self.cosines[:, 0], self.cosines[:, 1]
-        return (aware - plain) / (1 - plain).clamp_min(torch.finfo(plain.dtype).eps)
+        """(n,v,k) Which part of the way from the cosine of the plain attack of the same margin to 1 it has gone."""
+        aware, matched = (self.cosines[:, SHOWN.index(shown)] for shown in (AWARE, MATCHED))
+        return (aware - matched) / (1 - matched).clamp_min(torch.finfo(matched.dtype).eps)
 
     @property
     def map_success(self) -> Flags:
@@ -129,7 +130,8 @@ def run_aware(
     share
         Which share of the pixels counts as most salient.
     enough
-        From which part of the way from the plain attack's cosine to 1 the map counts as fooled. [ours]
+        From which part of the way to 1 from the cosine of the plain attack of the same margin the map counts as
+        fooled. [ours]
 
     Returns
     -------
@@ -144,8 +146,7 @@ def run_aware(
     aware = run_attack(attack, classifier, images, goal, mask=mask, box=box, progress=progress)
     alone = replace(attack, weight=0.0, margin=float("inf"))
     plain = run_attack(alone, classifier, images, goal, mask=mask, box=box)
-    reached = (-goal.to(aware.logits.device).margin(aware.logits)).clamp_min(torch.finfo(aware.logits.dtype).tiny)
-    matched = run_attack(_Matched(attack, reached), classifier, images, goal, mask=mask, box=box)
+    matched = run_matched(attack, aware, classifier, mask=mask, box=box)
     problem = Problem.of(classifier, images, goal, mask, box)
     numbers = _compare(attack, problem, (aware, plain, matched), share)
     verified: dict[str, Any] = {field.name: getattr(aware, field.name) for field in fields(aware)}
@@ -158,6 +159,30 @@ def run_aware(
         enough=enough,
         **verified,
     )
+
+
+def run_matched(
+    attack: ExplanationAware,
+    result: AttackResult,
+    classifier: Classifier,
+    *,
+    mask: Mask | None = None,
+    box: Box = (0.0, 1.0),
+) -> AttackResult:
+    """Run the plain attack of an aware one again, up to the margin that its result has on each image.
+
+    Parameters
+    ----------
+    attack
+        The aware attack; its maps do not count here.
+    result
+        What it came to.
+    classifier, mask, box
+        As for `run_attack`.
+    """
+    reached = -result.goal.to(result.logits.device).margin(result.logits)
+    margins = reached.clamp_min(torch.finfo(reached.dtype).tiny)
+    return run_attack(_Matched(attack, margins), classifier, result.clean, result.goal, mask=mask, box=box)
 
 
 @final

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whyfooled.attacks._shown import likeness, show
 from whyfooled.attacks.aware import ExplanationAware
-from whyfooled.attacks.aware_result import Failed, run_aware
+from whyfooled.attacks.aware_result import MATCHED, SHOWN, Failed, run_aware
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Targeted
@@ -42,8 +42,8 @@ class Forgery:
     factor
         How many times as large it is as the attack's own.
     failed
-        ``""`` if the classifier is fooled and the map is like the clean one's; else the part that failed: ``"class"``
-        or ``"map"``.
+        ``""`` if the classifier is fooled and the map is brought nearer to the clean one's, by half of what a plain
+        attack of the same margin leaves open or more; else the part that failed: ``"class"`` or ``"map"``.
     image
         (c,h,w) The forged image.
     logits
@@ -51,8 +51,9 @@ class Forgery:
     maps
         (3,h,w) The normalised maps of the clean image (its class, against the strongest other), of the attack that is
         explained and of the forgery (the wrong class, against the true one), on the CPU.
-    honest, forged
-        The cosine of the attack's map, and of the forged one, with the clean image's.
+    honest, matched, forged
+        The cosine with the clean image's map: of the attack's, of that of a plain attack of the forgery's margin, and
+        of the forged one.
     chance
         The mean cosine of the clean image's map with itself, shifted to other places.
     """
@@ -68,6 +69,7 @@ class Forgery:
     logits: Tensor
     maps: Float[Tensor, "3 h w"]
     honest: float
+    matched: float
     forged: float
     chance: float
 
@@ -144,6 +146,7 @@ def find_forgery(
         logits=result.logits[0].cpu(),
         maps=torch.cat([maps[0, 0] for maps in (before, honest, forged)]).float().cpu(),
         honest=float(likeness(honest, before)),
+        matched=float(result.cosines[0, SHOWN.index(MATCHED)]),
         forged=float(likeness(forged, before)),
         chance=float(likeness(elsewhere, before.expand(len(elsewhere), -1, -1, -1, -1)).mean()),
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from whyfooled._version import __version__
 from whyfooled.attacks import AttackResult, run_attack
-from whyfooled.attacks._attack import Norm, find_norm
+from whyfooled.attacks._attack import ClassKeeper, Norm, find_norm
 from whyfooled.attacks.adversaries import (
     LEFT_OUT,
     RUN,
@@ -106,7 +106,8 @@ def attack_files(
     images
         Files and folders of photographs; folders are searched through.
     attack
-        An attack of this package, or anything that `whyfooled.attacks.adapt` takes.
+        An attack of this package, or anything that `whyfooled.attacks.adapt` takes; or an
+        `whyfooled.universal.InterpretationAttack`, which keeps the classes.
     folder
         Where to write: one file for each photograph, ``run.json`` and ``table.csv``.
     labels
@@ -140,6 +141,8 @@ def attack_files(
     """
     at_least("batch_size", batch_size, 1)
     check_one_answer(classifier)
+    if target is not None and isinstance(attack, ClassKeeper):
+        raise bad_parameter("target", "is for an attack that changes the class", target, "Leave it out.")
     root, below = common_folder(photographs_in(images))
     files = {name: root / name for name in below}
     folder = Path(folder)
@@ -304,7 +307,10 @@ def _attack_batch(
     images = torch.cat(list(photographs.values()))
     try:
         true = truth.find_classes(names, images)
-        result = run_attack(attack, truth.classifier, images, truth.make_goal(images, true), progress=progress)
+        if isinstance(attack, ClassKeeper):
+            result = attack.run_keeping_class(truth.classifier, images, true)
+        else:
+            result = run_attack(attack, truth.classifier, images, truth.make_goal(images, true), progress=progress)
     except WhyfooledError as error:
         if len(names) == 1:
             return {}, {names[0]: str(error)}
@@ -331,7 +337,7 @@ class _Tally:
     def add(self, count: int, results: Iterable[AttackResult]) -> None:
         for result in results:
             self.rows.append(result.to_frame())
-            if not bool(result.goal.reached(result.clean_logits)[0]):
+            if not bool(result.goal.settled(result.clean_logits)[0]):
                 self.attacked += 1
                 if bool(result.success[0]):
                     # Kept in order: sorting them at each step of a long run would take longer than the step.

@@ -1,4 +1,4 @@
-"""What an attack is to reach: any wrong class, or one chosen class; of several labels, one the other way round."""
+"""What an attack is to reach: any wrong class, one chosen class, one label of several switched, or the class kept."""
 
 from __future__ import annotations
 
@@ -86,6 +86,10 @@ class Untargeted:
         """(n,) Whether the strongest logit is another class's than the true one's."""
         return logits.argmax(1) != self.labels
 
+    def settled(self, clean_logits: Logits) -> Flags:
+        """(n,) Whether there is nothing to do for an image, because it is misclassified already."""
+        return self.reached(clean_logits)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,10 @@ class Targeted:
     def reached(self, logits: Logits) -> Flags:
         """(n,) Whether the strongest logit is the chosen class's."""
         return logits.argmax(1) == self.classes
+
+    def settled(self, clean_logits: Logits) -> Flags:
+        """(n,) Whether there is nothing to do for an image, because it is given the chosen class already."""
+        return self.reached(clean_logits)
 
 
 @final
@@ -183,6 +191,10 @@ class Switched:
         """(n,) Whether every label is as wanted."""
         return ((logits > 0) == self.wanted).all(1)
 
+    def settled(self, clean_logits: Logits) -> Flags:
+        """(n,) Whether there is nothing to do for an image, because every label is as wanted already."""
+        return self.reached(clean_logits)
+
     def pose(self, logits: Logits) -> Float[Tensor, "n m+1"]:
         """Make of (n,m) logits those of m + 1 classes, for who knows one answer only.
 
@@ -196,7 +208,53 @@ class Switched:
         return torch.where(self.wanted, -logits, logits)
 
 
-Goal = Untargeted | Targeted | Switched
+@final
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Be given the true class, as before, while what is said of the image changes.
+
+    For attacks on interpretations, which verify by themselves that something changed.
+
+    Parameters
+    ----------
+    classes
+        (n,) The true class of each image.
+    """
+
+    classes: Classes
+
+    kind: ClassVar[str] = "kept"
+
+    def __post_init__(self) -> None:
+        check_class_vector("classes", self.classes)
+
+    def select(self, images: Tensor) -> Kept:
+        """Keep the goal for some of the images only (an index or a mask)."""
+        return Kept(self.classes[images])
+
+    def to(self, device: torch.device) -> Kept:
+        """Move the goal to a device."""
+        return Kept(self.classes.to(device))
+
+    def margin(self, logits: Logits) -> PerImage:
+        """(n,) How many logits are missing: below 0 as long as the class is kept."""
+        true, strongest_other = _one_against_rest(logits, self.classes)
+        return strongest_other - true
+
+    def loss(self, logits: Logits) -> PerImage:
+        """(n,) What brings the class back where it is made smaller: minus its log-odds."""
+        return -_log_odds(logits, self.classes)
+
+    def reached(self, logits: Logits) -> Flags:
+        """(n,) Whether the strongest logit is the true class's."""
+        return logits.argmax(1) == self.classes
+
+    def settled(self, clean_logits: Logits) -> Flags:
+        """(n,) Whether there is nothing to do for an image, because it has another class already."""
+        return ~self.reached(clean_logits)
+
+
+Goal = Untargeted | Targeted | Switched | Kept
 
 
 def _one_against_rest(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

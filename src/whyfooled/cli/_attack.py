@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +33,12 @@ from whyfooled.errors import bad_parameter
 def attack(
     images: Annotated[list[Path] | None, typer.Argument(help="Photographs, or folders of them.")] = None,
     method: Annotated[
-        str, typer.Option("--attack", help="The attack, such as cw, fmn or 'pgd(steps=40, epsilon=4/255)'.")
+        str,
+        typer.Option(
+            "--attack",
+            help="The attack, such as cw, fmn or 'pgd(steps=40, epsilon=4/255)'; per-image keeps the class and changes "
+            "its map.",
+        ),
     ] = "cw",
     output: Annotated[Path, output_option("The folder to write.")] = Path("adversaries"),
     target: Annotated[
@@ -62,6 +68,7 @@ def attack(
     """Attack photographs, and keep the adversarial images without loss; a stopped run goes on where it was."""
     if show:
         describe_all("attacks", texts=True)
+        describe_all("interpretations", texts=True)
         return
     if not images:
         raise bad_parameter("IMAGES", "must be photographs or folders of them", "none", "To see the attacks: --list.")
@@ -71,10 +78,10 @@ def attack(
     from whyfooled.attacks.many import TABLE_FILE, attack_files
     from whyfooled.classifier.borrowing import one_thread
     from whyfooled.images import photographs_in
-    from whyfooled.registry import parse, with_seed
+    from whyfooled.registry import with_seed
 
     overrides = {name: value for name, value in {"epsilon": epsilon, "steps": steps}.items() if value is not None}
-    made = with_seed(parse("attacks", method, overrides), seed)
+    made = with_seed(_make_attack(method, overrides), seed)
     files = photographs_in(images)
     truth = label if labels is None else _read_one_label_each(labels)
     with plain_warnings(), one_thread(workers), show_attack(quiet) as progress:
@@ -97,6 +104,14 @@ def attack(
         print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
 
 
+def _make_attack(text: str, overrides: Mapping[str, object]) -> Any:
+    """Make an attack that changes the class, or one that keeps it and changes its map."""
+    from whyfooled.registry import available, parse
+
+    keeps = text.partition("(")[0].strip() in available("interpretations")
+    return parse("interpretations" if keeps else "attacks", text, overrides)
+
+
 def _write_account(path: Path, tells_accuracy: bool) -> str:
     """Write what a run came to, from its table, with accuracies if labels are known and any wrong class will do."""
     import pandas as pd
@@ -106,6 +121,10 @@ def _write_account(path: Path, tells_accuracy: bool) -> str:
     attacked = table[table["outcome"] != "already wrong"]
     fooled = attacked[attacked["outcome"] == "fooled"]
     lines = [f"{len(fooled)} of {len(attacked)} photographs reached the goal."]
+    if (table["goal"] == "kept").all():
+        lines.append(
+            "The goal: the class stays, and its map changes more than random perturbations as large change it."
+        )
     if len(fooled):
         norms = ", ".join(f"{norm} {fooled[norm].median():.4g}" for norm in ("l2", "linf", "l1"))
         lines.append(f"Median {norms}, pixels changed {fooled['l0'].median():.0f}.")

@@ -24,6 +24,7 @@ def methods(
         _describe_named(name)
         return
     describe_all("attacks")
+    describe_all("interpretations")
     describe_all("saliency")
     describe_all("universal")
     describe_all("detectors")
@@ -53,6 +54,7 @@ def _describe_named(name: str) -> None:
 
 _HEADINGS = {
     "attacks": "Attacks",
+    "interpretations": "Attacks that keep the class and change its map",
     "saliency": "Saliency methods",
     "universal": "Universal perturbations",
     "detectors": "Detectors",

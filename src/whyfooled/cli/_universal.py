@@ -134,6 +134,13 @@ def evaluate_perturbation(
         bool, typer.Option("--resize", help="Bring the perturbation to the model's input size, its norm kept.")
     ] = False,
     output: Annotated[Path | None, output_option("A folder for the table, the summary and a figure.")] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write into PERTURBATION what share of the images it alters; whyfooled explain --trust then says so.",
+        ),
+    ] = False,
     batch_size: BatchSize = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -141,6 +148,8 @@ def evaluate_perturbation(
 ) -> None:
     """Measure what a universal perturbation does to images that it was not fitted to, beside what chance does."""
     place = _require_images(images)
+    if record and resize:
+        raise bad_parameter("--record", "is for the perturbation as it is", "--resize too", "Leave one out.")
 
     from whyfooled.images import output_folder
     from whyfooled.registry import parse, with_seed
@@ -165,6 +174,8 @@ def evaluate_perturbation(
         summary = write_evaluation_summary(evaluation, write_evaluation_remarks(given, evaluation, classifier, source))
         if staging is not None:
             write_test(evaluation, summary, staging, (f"{perturbation}, seed {seed}.",))
+    if record:
+        evaluation.record(classifier).save(perturbation)
     if not quiet:
         print(summary.markdown(TITLE))
         if output is not None:

@@ -24,7 +24,7 @@ from whyfooled.classifier.tracing import NOTHING, PassTrace, Seen
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.calls import tensors_in
-from whyfooled.saliency.backward.gradients import ruled_logits
+from whyfooled.saliency.backward.gradients import own_copy, ruled_logits
 from whyfooled.types import Images, Logits
 
 _ROUNDING = 1000
@@ -39,8 +39,9 @@ class PooledLinear(NamedTuple):
     weight: Tensor
 
 
-@torch.no_grad()
-def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None, card: Card) -> PooledLinear:
+def find_pooled_linear(
+    classifier: Classifier, images: Images, layer: str | None, card: Card, *, create_graph: bool = False
+) -> PooledLinear:
     """Run one forward pass, and take its last steps apart.
 
     Parameters
@@ -53,6 +54,8 @@ def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None
         The layer that gives the features; found if None.
     card
         Of the method that asks, for its errors.
+    create_graph
+        Whether the features can be differentiated with respect to the images.
 
     Raises
     ------
@@ -62,6 +65,12 @@ def find_pooled_linear(classifier: Classifier, images: Images, layer: str | None
         If the logits are computed in another way.
     """
     find_layers(classifier.module, layer)
+    given = own_copy(images, create_graph) if create_graph else images.detach()
+    with torch.enable_grad() if create_graph else torch.no_grad():
+        return _take_apart(classifier, given, layer, card)
+
+
+def _take_apart(classifier: Classifier, images: Images, layer: str | None, card: Card) -> PooledLinear:
     choices = _CHOICES.setdefault(classifier.module, {})
     key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
     if key in choices:
@@ -101,11 +110,10 @@ def _watch(
     classifier: Classifier, images: Images, layer: str | None, tracing: type[PassTrace] | None
 ) -> tuple[Logits, _SeenLayers, list[_Candidate]]:
     """Run a forward pass; return the logits, what layers show, and what may be the features, the last ones last."""
-    given = images.detach()
-    trace = None if tracing is None else tracing(given)
+    trace = None if tracing is None else tracing(images)
     seen, leaving = _SeenLayers(layer, classifier.label, trace), _LeavingCalls(trace)
     with watch_layers(find_layers(classifier.module, None), seen.see), leaving, trace or nullcontext():
-        logits = ruled_logits(classifier, given, None)
+        logits = ruled_logits(classifier, images, None)
     return logits, seen, ([] if seen.last is None else [seen.last]) + ([] if layer else leaving.inputs)
 
 

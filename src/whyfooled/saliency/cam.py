@@ -53,8 +53,12 @@ class CAM:
     )
 
     @one_thread()
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
         """Compute the maps: (n,1,h,w) for classes (n,), (n,k,1,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
 
         Raises
         ------
@@ -64,7 +68,9 @@ class CAM:
             If the logits are not a linear layer of the mean of a spatial layer's channels, or of the named one's.
         """
         check_pairs(images, classes)
-        logits, features, weight = find_pooled_linear(classifier, images, self.layer, self.card)
+        logits, features, weight = find_pooled_linear(
+            classifier, images, self.layer, self.card, create_graph=create_graph
+        )
         check_classes(classes, logits)
         chosen = weight.detach()[classes.long().to(weight.device)]
         with torch.autocast(features.device.type, enabled=False):

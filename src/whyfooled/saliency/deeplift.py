@@ -14,9 +14,15 @@ from whyfooled.classifier.dependence import check_recording
 from whyfooled.errors import MethodError, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._baselines import BASELINES, Baseline, make_baselines
-from whyfooled.saliency.backward.gradients import check_pairs, logit_gradients, plain_logits, warn_of_empty
+from whyfooled.saliency.backward.gradients import (
+    check_pairs,
+    logit_gradients,
+    own_copy,
+    plain_logits,
+    warn_of_empty,
+)
 from whyfooled.saliency.backward.graph import uncompiled
-from whyfooled.saliency.backward.rescale import RecordedInputs, RescaledCalls
+from whyfooled.saliency.backward.rescale import RecordedInputs, RescaledCalls, Rescaling
 from whyfooled.saliency.backward.rules import check_activations
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
@@ -55,38 +61,47 @@ class DeepLIFT:
         one_of("baseline", self.baseline, BASELINES)
 
     @one_thread()
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
-        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
+        """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images: all of the formula, so the baselines
+        that are made of the images too.
+        """
         check_pairs(images, classes)
         check_recording(classifier.module)
-        images = images.detach()
+        leaf = own_copy(images, create_graph)
+        images = leaf if create_graph else images.detach()
         start = make_baselines(images, self.baseline)
-        references = RecordedInputs()
+        rescaling, references = Rescaling(again=create_graph), RecordedInputs(again=create_graph)
+        reference = start if start.requires_grad else start.clone().requires_grad_()
         # With a graph, as for the images: what a model does without one must be the same in both passes.
         with torch.enable_grad(), uncompiled(), references:
-            before = plain_logits(classifier, start.clone().requires_grad_()).detach()
-        leaf = images.clone().requires_grad_()
+            before = plain_logits(classifier, reference.clone()).detach()
         with torch.enable_grad():
-            with uncompiled(), RescaledCalls(references) as calls:
+            with uncompiled(), RescaledCalls(references, rescaling) as calls:
                 after = plain_logits(classifier, leaf)
             check_activations(classifier.module, after, leaf, calls)
-            slopes = logit_gradients(after, classes, leaf)
+            slopes = logit_gradients(after, classes, leaf, create_graph=create_graph)
+        rescaling.over = True
         warn_of_empty(slopes)
         way = images - start
         maps = slopes * (way if classes.ndim == 1 else way.unsqueeze(1))
-        _check_sum(maps, before, after.detach(), classes)
+        _check_sum(maps.detach(), before, after.detach(), classes, _SMOOTH if rescaling.smoothed else _ROUNDING)
         return maps
 
 
-_ROUNDING = 1e-5
+_ROUNDING, _SMOOTH = 1e-5, 1e-3
+"""By how much sums may be off, relative to their terms; by more where slopes of smooth activations are quotients."""
 
 
-def _check_sum(maps: Tensor, before: Logits, after: Logits, classes: Tensor) -> None:
+def _check_sum(maps: Tensor, before: Logits, after: Logits, classes: Tensor, rounding: float) -> None:
     """Raise `MethodError` unless the maps add up to the differences of the logits, as far as rounding lets them."""
     sums = maps.flatten(-3).sum(-1)
     columns = classes.reshape(len(classes), -1).long()
     low, high = (logits.gather(1, columns).view_as(sums) for logits in (before, after))
-    allowed = _ROUNDING * (maps.flatten(-3).abs().sum(-1) + low.abs() + high.abs())
+    allowed = rounding * (maps.flatten(-3).abs().sum(-1) + low.abs() + high.abs())
     if bool(((sums - (high - low)).abs() > allowed).any()):
         raise MethodError(
             "This method's values must add up to the logit's difference from the baseline, and they do not: this model "

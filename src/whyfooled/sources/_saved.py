@@ -14,6 +14,7 @@ from whyfooled.attacks.adversaries import (
     RUN_FILE,
     Adversaries,
     adversary_file,
+    check_class_changes,
     load_adversaries,
     read_adversary,
     read_seen_class,
@@ -67,6 +68,8 @@ def open_saved(places: Sequence[str], title: str) -> Source:
     clean image. Attacks of one name are told apart by the names of their folders.
     """
     runs = [load_adversaries(Path(place).absolute()) for place in places]
+    for run in runs:
+        check_class_changes(run)
     names = _list_common(runs)
     folders = dict(zip(_name_runs(runs), (run.folder for run in runs), strict=True))
     shown = tuple(_find_labels([run.folder for run in runs], name) for name in names)

@@ -11,6 +11,7 @@ from whyfooled.studies.effects.refined_attack import RefinedAttack
 from whyfooled.studies.effects.sensitivity_correlation import SensitivityCorrelation
 from whyfooled.studies.maps.attack_outcome import AttackOutcome
 from whyfooled.studies.maps.aware_attack import AwareAttack
+from whyfooled.studies.maps.explanation_robustness import ExplanationRobustness
 from whyfooled.studies.maps.filtering_effect import FilteringEffect
 from whyfooled.studies.maps.recovery import Recovery
 from whyfooled.studies.maps.saliency_grid import SaliencyGrid
@@ -34,6 +35,7 @@ STUDIES = (
     AttackOutcome,
     SanityChecks,
     AwareAttack,
+    ExplanationRobustness,
     SensitivityCorrelation,
     EffectMix,
     CAMPairs,
@@ -60,6 +62,7 @@ __all__ = [
     "CompareModels",
     "DetectorsUnderAttack",
     "EffectMix",
+    "ExplanationRobustness",
     "FilteringEffect",
     "FitSize",
     "InterpretabilityScores",

@@ -255,6 +255,19 @@ def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Interval
     return Interval(mean, low, high, count)
 
 
+def draw_bounds(draws: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    """Return under which number one more random draw lies in 95 % of cases, for each row of k draws, at least 2.
+
+    Of draws that are normally distributed around any mean, with any spread: their mean, and Student's quantile of 95 %
+    (of k − 1 degrees of freedom) times their standard deviation times ``√(1 + 1/k)``.
+    """
+    from scipy.stats import t as student
+
+    count = draws.shape[1]
+    reach = float(student.ppf(0.95, count - 1)) * math.sqrt(1 + 1 / count)
+    return draws.mean(1) + reach * draws.std(1)
+
+
 def student_quantile(freedom: float) -> float:
     """Return Student's quantile of 97.5 %, for any number of degrees of freedom."""
     from scipy.special import stdtrit  # takes long to import

@@ -3,7 +3,7 @@
 from whyfooled.saliency.interpretations import interpretation
 from whyfooled.universal._fitting import Fitting, Part, Step
 from whyfooled.universal._method import UniversalMethod
-from whyfooled.universal._perturbation import UniversalPerturbation
+from whyfooled.universal._perturbation import Altered, UniversalPerturbation
 from whyfooled.universal.dissimilarity import dissimilarity
 from whyfooled.universal.evaluation import Evaluation, changes, evaluate
 from whyfooled.universal.per_image import InterpretationAttack
@@ -17,10 +17,15 @@ from whyfooled.universal.upi_pca import UPIPCA
 UNIVERSAL: tuple[type[UniversalMethod], ...] = (UPIGrad, UPIPCA, UAP, DeepFoolUAP, SingularUAP, RandomDirection)
 """Every way to find a universal perturbation."""
 
+INTERPRETATION_ATTACKS = (InterpretationAttack,)
+"""Every attack that keeps the class of an image and changes its map."""
+
 __all__ = [
+    "INTERPRETATION_ATTACKS",
     "UAP",
     "UNIVERSAL",
     "UPIPCA",
+    "Altered",
     "DeepFoolUAP",
     "Evaluation",
     "Fitting",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -23,6 +23,7 @@ from whyfooled.running.kept import (
     is_text,
     list_of,
     maybe,
+    parts_of,
     read_kept_tensors,
     record_of,
     write_kept_tensors,
@@ -47,8 +48,44 @@ _KIND = FileKind(
         "forwards": is_count,
         "backwards": is_count,
         "versions": record_of(is_text),
+        "altered": maybe(
+            parts_of(
+                {
+                    **dict.fromkeys(("share", "low", "high", "chance"), is_number),
+                    "images": is_count,
+                    **dict.fromkeys(("saliency", "model", "model_digest"), is_text),
+                }
+            )
+        ),
     },
 )
+
+
+@final
+@dataclass(frozen=True)
+class Altered:
+    """On what share of images a perturbation alters the maps, further than 95 % of random directions would.
+
+    Parameters
+    ----------
+    share, low, high
+        The share, with its 95 % interval; values brought back to [0, 1].
+    chance
+        The share that one random direction of the same norm alters; NaN if too few were tried.
+    images
+        Of how many images, none of them fitted to.
+    saliency, model, model_digest
+        Whose maps, and of which classifier.
+    """
+
+    share: float
+    low: float
+    high: float
+    chance: float
+    images: int
+    saliency: str
+    model: str
+    model_digest: str
 
 
 @final
@@ -84,6 +121,8 @@ class UniversalPerturbation:
         Forward and backward passes of the fit, over all images. A map that is differentiated takes two backward passes.
     versions
         Of Python and of the packages that numbers depend on.
+    altered
+        On what share of other images it alters the maps, if that was measured.
 
     Raises
     ------
@@ -105,6 +144,7 @@ class UniversalPerturbation:
     history: tuple[Mapping[str, float], ...] = ()
     passes: Passes = field(default_factory=Passes)
     versions: Mapping[str, str] = field(default_factory=dict)
+    altered: Altered | None = None
 
     def __post_init__(self) -> None:
         if self.delta.ndim != 3 or not self.delta.numel():
@@ -172,7 +212,8 @@ class UniversalPerturbation:
     def resized(self, size: tuple[int, int]) -> UniversalPerturbation:
         """Bring it to another height and width, bilinearly, and then to the norm that it had.
 
-        The paper does not resize [ours]. The norm is that of its ball, so that `epsilon` says the same as before.
+        The paper does not resize [ours]. The norm is that of its ball, so that `epsilon` says the same as before. What
+        it alters is not known any more.
         """
         if min(size) < 1:
             raise bad_parameter("size", "must be a height and a width of at least 1", size)
@@ -180,7 +221,7 @@ class UniversalPerturbation:
         before, after = (
             (one.square().sum().sqrt() if self.ball == "l2" else one.abs().max()) for one in (self.delta, delta)
         )
-        return replace(self, delta=delta * (before / after if after > 0 else 1.0))
+        return replace(self, delta=delta * (before / after if after > 0 else 1.0), altered=None)
 
     def save(self, path: str | Path) -> None:
         """Write it to a safetensors file, whole or not at all; `load` reads it.
@@ -205,6 +246,7 @@ class UniversalPerturbation:
             "forwards": self.passes.forwards,
             "backwards": self.passes.backwards,
             "versions": dict(self.versions),
+            "altered": None if self.altered is None else asdict(self.altered),
         }
         write_kept_tensors(Path(path), _KIND, {"delta": self.delta.float()}, about)
 
@@ -233,7 +275,7 @@ class UniversalPerturbation:
 
 
 def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
-    fitted_to = about["fitted_to"]
+    fitted_to, altered = about["fitted_to"], about.get("altered")
     return UniversalPerturbation(
         delta=delta.float(),
         epsilon=float(about["epsilon"]),
@@ -249,4 +291,5 @@ def _from(delta: Tensor, about: Mapping[str, Any]) -> UniversalPerturbation:
         history=tuple(about["history"]),
         passes=Passes(about["forwards"], about["backwards"]),
         versions=about["versions"],
+        altered=None if altered is None else Altered(**{one.name: altered[one.name] for one in fields(Altered)}),
     )

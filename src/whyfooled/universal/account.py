@@ -76,6 +76,7 @@ def write_evaluation_summary(evaluation: Evaluation, remarks: tuple[str, ...] = 
         _write_dissimilarity(evaluation, clipped=False),
         _write_fooling(evaluation),
         f"Clipped, the values brought back to [0, 1] as a picture's must be: {clipped}",
+        *_write_altered(evaluation),
         *_write_images(evaluation),
         *_write_doubts(evaluation),
         *remarks,
@@ -121,6 +122,17 @@ def _write_dissimilarity(evaluation: Evaluation, *, clipped: bool) -> str:
         f"D is {ours.mean:.3f}, and {chance.mean:.3f} under random directions of the same norm: "
         f"{_judge_gain(gain)} (paired by image, difference {gain.format(sign=True)})."
     )
+
+
+def _write_altered(evaluation: Evaluation) -> Iterator[str]:
+    """Say on how many images it moves the map beyond what random directions do."""
+    ours, chance = evaluation.altered()
+    if ours.count:
+        beside = f" (one random direction does on {percent(chance.mean)})" if chance.count else ""
+        yield (
+            f"It alters the maps of {percent(ours.mean)} of the images: they move further than 95 % of random "
+            f"directions would move them{beside}."
+        )
 
 
 def _judge_gain(gain: Interval) -> str:

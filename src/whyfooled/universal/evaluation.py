@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import pandas as pd
@@ -23,11 +23,11 @@ from whyfooled.sources import Source, class_map, mapped
 from whyfooled.tensors.balls import length
 from whyfooled.tensors.measures import centre_shift, rank_correlation, structural_similarity, top_overlap
 from whyfooled.tensors.randomness import choose, image_generators, normal, random_directions
-from whyfooled.tensors.statistics import Interval, RandomDraws, bootstrap_difference, bootstrap_means
+from whyfooled.tensors.statistics import Interval, RandomDraws, bootstrap_difference, bootstrap_means, draw_bounds
 from whyfooled.types import Classes, Image, Images, PerImage, Progress, silent
 from whyfooled.universal._given import Given, as_source
 from whyfooled.universal._method import GRADIENT
-from whyfooled.universal._perturbation import UniversalPerturbation
+from whyfooled.universal._perturbation import Altered, UniversalPerturbation
 from whyfooled.universal.dissimilarity import distance
 from whyfooled.universal.maps import Saliency, interpret
 
@@ -42,6 +42,8 @@ MEASURES = {
 """What is measured of each image, and what it is called in a table."""
 
 UNIVERSAL, RANDOM = "universal", "random"
+REVERSED, BRIGHTNESS = "reversed", "brightness"
+"""The universal perturbation with the other sign, and one that makes every value as much lighter, or darker."""
 DIRECTIONS = 8
 """How many random directions a perturbation is compared with. [ours]"""
 TOP = 0.05
@@ -118,9 +120,10 @@ class Evaluation:
     Parameters
     ----------
     table
-        One row for each image, perturbation (``"universal"``, or ``"random"``: a random direction of the same norm,
-        whose number is in ``direction``) and ``clipped`` (whether the values were brought back to [0, 1]), with the
-        columns of `MEASURES`.
+        One row for each image, perturbation and ``clipped`` (whether the values were brought back to [0, 1]), with the
+        columns of `MEASURES`. Perturbations are ``"universal"``; ``"reversed"``, the same with the other sign;
+        ``"random"``, a random direction of the same norm, whose number is in ``direction``; and ``"brightness"``, all
+        values lighter (0 in ``direction``) or darker (1) by the same, with the same norm.
     perturbation
         What was evaluated.
     saliency
@@ -152,7 +155,7 @@ class Evaluation:
     @property
     def directions(self) -> int:
         """How many random directions it was compared with."""
-        return int(self.table["direction"].nunique())
+        return int(self.table.loc[self.table["perturbation"] == RANDOM, "direction"].nunique())
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table."""
@@ -173,17 +176,58 @@ class Evaluation:
         gain = bootstrap_difference(torch.stack([torch.from_numpy(one) for one in both], dim=1))
         return gain.widen(RandomDraws(tuple(by_direction)).reach)
 
+    def altered(self, *, clipped: bool = False) -> tuple[Interval, Interval]:
+        """Return the share of the images whose map is altered, and the share that one random direction alters.
+
+        A map is altered if it moves further than one more random direction would move it in 95 % of cases, as far as
+        those that were tried tell (`whyfooled.tensors.statistics.draw_bounds`). The second share is measured in the
+        same way, each direction against the others, on average over them.
+        """
+        by_direction = self._select(RANDOM, clipped).pivot_table(
+            index="image", columns="direction", values="dissimilarity", dropna=False
+        )
+        draws = torch.from_numpy(by_direction.to_numpy(copy=True, dtype="float64"))
+        moved = self._by_image(UNIVERSAL, clipped)["dissimilarity"].loc[by_direction.index]
+        reached = torch.from_numpy(moved.to_numpy(copy=True, dtype="float64"))
+        shares = [_tell_beyond(reached, draws)]
+        if draws.shape[1] > 2:
+            rest = (torch.cat([draws[:, :k], draws[:, k + 1 :]], dim=1) for k in range(draws.shape[1]))
+            by_chance = [_tell_beyond(draws[:, k], others) for k, others in enumerate(rest)]
+            shares.append(torch.stack(by_chance).mean(0))
+        else:
+            shares.append(torch.full_like(reached, torch.nan))
+        ours, chance = bootstrap_means(torch.stack(shares, dim=1))
+        return ours, chance
+
+    def record(self, classifier: Classifier) -> UniversalPerturbation:
+        """Return the perturbation with what share of these images it alters, clipped, which its file then keeps."""
+        ours, chance = self.altered(clipped=True)
+        altered = Altered(
+            share=ours.mean,
+            low=ours.low,
+            high=ours.high,
+            chance=chance.mean,
+            images=ours.count,
+            saliency=self.saliency,
+            model=self.model,
+            model_digest=classifier.digest(),
+        )
+        return replace(self.perturbation, altered=altered)
+
     def summary_table(self) -> SummaryTable:
         """Make a table of it, for Markdown or LaTeX: `whyfooled.drawing.summary.SummaryTable`."""
         rows = [
             [name, "clipped" if clipped else "not clipped", *self.intervals(name, clipped=clipped).values()]
             for clipped in (False, True)
-            for name in (UNIVERSAL, RANDOM)
+            for name in (UNIVERSAL, REVERSED, RANDOM, BRIGHTNESS)
+            if (self.table["perturbation"] == name).any()
         ]
         caption = (
             f"{self.perturbation.method} of {self.perturbation.size_text()}, on maps of {self.saliency} of "
-            f"{self.model}, and {self.directions} random directions of the same norm (their mean). Clipped: values "
-            f"brought back to [0, 1]. Top pixels: {TOP:.0%} of all, which is also what maps have in common by chance."
+            f"{self.model}, and {self.directions} random directions of the same norm (their mean). Reversed: the "
+            "same with the other sign. Brightness: every value as much lighter, or darker (their mean). Clipped: "
+            f"values brought back to [0, 1]. Top pixels: {TOP:.0%} of all, which is also what maps have in common by "
+            "chance."
         )
         return SummaryTable(caption, ("perturbation", "values", *MEASURES.values()), rows)
 
@@ -264,6 +308,9 @@ def evaluate(
         ({"perturbation": UNIVERSAL, "direction": None}, perturbation.delta),
     ]
     views += [({"perturbation": RANDOM, "direction": number}, delta) for number, delta in enumerate(drawn)]
+    views.append(({"perturbation": REVERSED, "direction": None}, -perturbation.delta))
+    even = _as_large(perturbation, torch.ones(shape))
+    views += [({"perturbation": BRIGHTNESS, "direction": number}, delta) for number, delta in enumerate((even, -even))]
     rows: list[dict[str, Any]] = []
     for start in range(0, len(readable), size):
         some = readable[start : start + size]
@@ -363,6 +410,12 @@ def _measure(
                     "clipped": clipped,
                     **{key: values[row] for key, values in columns.items()},
                 }
+
+
+def _tell_beyond(reached: Tensor, draws: Tensor) -> Tensor:
+    """Return (n,) 1 where a number is beyond what draws (n,k) tell of one more, else 0; NaN where one is missing."""
+    beyond = (reached > draw_bounds(draws)).double()
+    return beyond.masked_fill(reached.isnan() | draws.isnan().any(1), torch.nan)
 
 
 def _as_large(perturbation: UniversalPerturbation, direction: Tensor) -> Image:

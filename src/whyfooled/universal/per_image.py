@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from whyfooled.classifier import Classifier
+from whyfooled.attacks import AttackResult
+from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_images, check_saliency
-from whyfooled.classifier.goals import check_class_vector
+from whyfooled.classifier.goals import Kept, check_class_vector
+from whyfooled.classifier.passes import count_passes
+from whyfooled.classifier.workers import compute_logits
 from whyfooled.errors import ParameterError, at_least, bad_parameter, check_seed, one_of, positive
 from whyfooled.registry import Card
 from whyfooled.saliency import Gradient
 from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.saliency.interpretations import check_beta, smoothed
-from whyfooled.tensors.balls import Ball, farthest, inside
+from whyfooled.tensors.balls import Ball, farthest, inside, length
 from whyfooled.tensors.randomness import image_generators, normal, uniform
-from whyfooled.types import Classes, Images
+from whyfooled.types import Classes, Flags, Images, PerImage
 from whyfooled.universal._aims import AIMED, OBJECTIVES, Objective, make_measure
 from whyfooled.universal._fitting import make_flat_error
 from whyfooled.universal._losses import log_odds_against, loss_slopes
 from whyfooled.universal._method import check_scaled
+from whyfooled.universal.dissimilarity import distance
 from whyfooled.universal.maps import interpret, slopes
 
-GRADIENT = Gradient()
+_RANDOM = 19
+"""With how many random perturbations each image's is compared: by chance it is beyond all for one of 20. [ours]"""
 
 
 @final
@@ -74,6 +79,8 @@ class InterpretationAttack:
     clip
         Whether values are kept in [0, 1]. If not, the images can be compared with ones that a universal perturbation
         was added to without clipping.
+    saliency
+        The method whose maps are to change, unless a call names another; one that can be differentiated.
     """
 
     epsilon: float = 10.0
@@ -88,6 +95,7 @@ class InterpretationAttack:
     beta: float | None = 10.0
     keep_label: bool = True
     clip: bool = True
+    saliency: Any = field(default_factory=Gradient)
 
     card: ClassVar[Card] = Card(
         name="per-image",
@@ -109,6 +117,13 @@ class InterpretationAttack:
         if not 0 <= self.momentum < 1:
             raise bad_parameter("momentum", "must be at least 0 and below 1", self.momentum)
         check_beta(self.beta)
+        check_saliency(self.saliency)
+        check_differentiable(self.saliency)
+
+    @property
+    def measured_by(self) -> Ball:
+        """The norm that its perturbations are measured by: its ball's."""
+        return self.ball
 
     @property
     def radius(self) -> float:
@@ -122,7 +137,7 @@ class InterpretationAttack:
         classifier: Classifier,
         images: Images,
         classes: Classes,
-        saliency: Any = GRADIENT,
+        saliency: Any = None,
         *,
         target_maps: Tensor | None = None,
     ) -> Images:
@@ -137,7 +152,7 @@ class InterpretationAttack:
         classes
             (n,) The classes whose maps are to change.
         saliency
-            The method whose maps are to change; its call must take ``create_graph``.
+            The method whose maps are to change; its call must take ``create_graph``. The attack's own if None.
         target_maps
             (n,h,w), none negative: for the objective ``"target"`` the map to reach, on any scale; for ``"region"`` 1 at
             the pixels to draw the saliency to and 0 elsewhere, or weights. Not taken by other objectives.
@@ -157,8 +172,9 @@ class InterpretationAttack:
         MethodError
             If the method's maps cannot be differentiated, or do not change with an image, to first order.
         """
-        check_saliency(saliency)
-        method = check_differentiable(saliency)
+        chosen = self.saliency if saliency is None else saliency
+        check_saliency(chosen)
+        method = check_differentiable(chosen)
         self._check(classifier, images, classes, target_maps)
         images, classes = images.detach().to(classifier.mean), classes.to(classifier.device)
         clean = interpret(method, classifier, images, classes)
@@ -186,6 +202,84 @@ class InterpretationAttack:
             rate = self.step_size * (1 - step / self.steps)
             point = self._bring_back(images, point + rate * farthest(way, self.radius, self.ball))
         return ended
+
+    @one_thread()
+    def run_keeping_class(self, classifier: Classifier, images: Images, labels: Classes) -> AttackResult:
+        """Perturb the images that are given their true class, and verify what became of the class and of its map.
+
+        An image's map is changed if it lies further from the clean one than under each of 19 random perturbations of
+        the same length, which chance does for one image of 20. [ours]
+
+        Parameters
+        ----------
+        classifier
+            The classifier whose maps are to change.
+        images
+            (n,c,h,w), values in [0, 1].
+        labels
+            (n,) What each image shows.
+
+        Returns
+        -------
+        AttackResult
+            Its goal is `whyfooled.classifier.goals.Kept`. Success: the class is kept and its map is changed. Its passes
+            are the mean over the images, rounded up; those of the verification are not counted.
+
+        Raises
+        ------
+        ParameterError
+            If values need not stay in [0, 1] (`clip`), or the objective needs a map to be given.
+        """
+        if not self.clip:
+            raise bad_parameter("clip", "must be true where images are kept: values lie in [0, 1]", self.clip)
+        if self.objective in AIMED:
+            given = f"the objective {self.objective}"
+            raise bad_parameter("objective", "must be one that needs no map to be given", given)
+        check_classifier(classifier)
+        check_images(images)
+        images, goal = images.detach().to(classifier.mean), Kept(labels.to(classifier.device))
+        clean_logits = compute_logits(classifier, images)
+        check_classes(goal.classes, clean_logits)
+        right = (~goal.settled(clean_logits)).nonzero()[:, 0]
+        attempted, success = images.clone(), torch.zeros_like(goal.classes, dtype=torch.bool)
+        with count_passes(classifier) as passes:
+            if len(right):
+                attempted[right] = self(classifier, images[right], goal.classes[right])
+        logits = compute_logits(classifier, attempted)
+        if len(right):
+            success[right] = goal.reached(logits)[right] & self._tell_changed(
+                classifier, images[right], goal.classes[right], attempted[right]
+            )
+        counts = torch.zeros_like(goal.classes, dtype=torch.int64)
+        spent = [-(-number // max(1, len(right))) for number in (passes.forwards, passes.backwards)]
+        return AttackResult(
+            clean=images,
+            adversarial=torch.where(success.view(-1, 1, 1, 1), attempted, images),
+            attempted=attempted,
+            success=success,
+            clean_logits=clean_logits,
+            logits=logits,
+            forwards=counts.index_fill(0, right, spent[0]),
+            backwards=counts.index_fill(0, right, spent[1]),
+            goal=goal,
+            norm=self.ball,
+        )
+
+    def _tell_changed(self, classifier: Classifier, clean: Images, classes: Classes, moved: Images) -> Flags:
+        """Tell (n,) whose map lies further from the clean one than under every random perturbation as large."""
+        before = interpret(self.saliency, classifier, clean, classes)
+
+        def measure_from(images: Images) -> PerImage:
+            return distance(before, interpret(self.saliency, classifier, images, classes))
+
+        reached = measure_from(moved)
+        changed = torch.ones_like(reached, dtype=torch.bool)
+        delta = moved - clean
+        sizes = length(delta) if self.ball == "l2" else delta.abs().amax((1, 2, 3), keepdim=True)
+        for number in range(_RANDOM):
+            drawn = normal(clean, image_generators(clean, self.seed + 1 + number))
+            changed &= reached > measure_from((clean + sizes * farthest(drawn, 1, self.ball)).clamp(0, 1))
+        return changed
 
     def _draw_start(self, images: Images) -> Images:
         """Draw a point of the ball for each image: uniformly in l-infinity, on the surface of the l2 ball."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from whyfooled.drawing.figures.curves import curves_figure
+from whyfooled.drawing.figures.curves import curves_figure, looks
 from whyfooled.drawing.figures.differences import MOST_LINES
 from whyfooled.tensors.statistics import Interval
 
@@ -43,3 +43,8 @@ def test_more_than_eight_lines_become_differences_from_the_first_reference():
 @pytest.mark.parametrize("methods", [MOST_LINES, MOST_LINES + 3])
 def test_without_a_reference_there_is_nothing_to_subtract(methods):
     assert curves_figure(panels(methods), x="share", y="right").axes[0].get_lines()
+
+
+def test_all_references_and_all_others_look_different():
+    names = ["a", "b", "chance", "each", "another"]
+    assert len(set(looks(names, ["chance", "each", "another"]).values())) == 5

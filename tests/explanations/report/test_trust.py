@@ -1,11 +1,13 @@
 """What a report says of a universal perturbation follows from its numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from whyfooled.explanations.report.trust import collect_trust_numbers, write_trust_sentences, write_verdict
 from whyfooled.explanations.report.trust_view import draw_trust_pictures, prepare_trust
-from whyfooled.universal import UniversalPerturbation
+from whyfooled.universal import Altered, UniversalPerturbation
 from whyfooled.universal.trust import MapTrust, Trust
 
 
@@ -119,11 +121,26 @@ def test_sentences_name_the_class_its_probabilities_and_the_random_directions():
     first, second = write_trust_sentences(collect_trust_numbers(known(0.3, [0.6]), NAMES))
     assert first == (
         "Under the universal perturbation (l2 0.6928) the prediction stays oak (86.7 %, then 84.4 %); "
-        "it stays under 2 of 3 random directions of the same norm."
+        "it stays under 2 of 3 random directions of the same norm. What share of other images it alters is not known; "
+        "whyfooled universal test --record writes it down."
     )
     assert second.startswith("Gradient: the map keeps 30 %")
     first, _ = write_trust_sentences(collect_trust_numbers(known(0.3, [0.6], logits=(5.0, 3.0, 1.0)), NAMES))
     assert "the prediction changes, from oak (86.7 %) to ash (86.7 %), so the maps may well change too" in first
+
+
+def test_it_says_what_share_of_other_images_the_perturbation_alters():
+    trust = known(0.3, [0.6])
+    altered = Altered(0.43, 0.361, 0.5, 0.052, 200, "gradient", "net", "1")
+    found = collect_trust_numbers(replace(trust, perturbation=replace(trust.perturbation, altered=altered)), NAMES)
+    assert write_trust_sentences(found)[0].endswith(
+        " Of 200 other images it alters 43 % (36 to 50 % with 95 % confidence): their maps of gradient, on net, move "
+        "further than 95 % of random directions would move them; one random direction does on 5 %."
+    )
+    single = replace(altered, low=float("nan"), high=float("nan"), chance=float("nan"), images=1)
+    found = collect_trust_numbers(replace(trust, perturbation=replace(trust.perturbation, altered=single)), NAMES)
+    assert "Of 1 other images it alters 43 %: their maps" in write_trust_sentences(found)[0]
+    assert "random directions would move them." in write_trust_sentences(found)[0]
 
 
 def test_numbers_are_plain():

@@ -205,9 +205,13 @@ def test_a_checkpoint_around_the_block_is_fine():
         torch.testing.assert_close(Gradient()(classifier, x, y), expected)
 
 
-def test_a_method_with_activations_of_its_own_is_refused():
-    with smooth_activations(5), pytest.raises(MethodError, match="deeplift's own rule"):
-        DeepLIFT()(small(), torch.rand(1, 3, 16, 16), torch.tensor([0]))
+def test_the_rescale_rule_holds_at_what_takes_the_place_of_relus():
+    classifier, x = small(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with smooth_activations(5):
+        maps = DeepLIFT()(classifier, x, torch.tensor([0]))
+        change = (classifier.logits(x) - classifier.logits(torch.zeros_like(x)))[0, 0]
+    assert float(maps.sum()) == pytest.approx(float(change), rel=1e-3)
+    assert (maps - DeepLIFT()(classifier, x, torch.tensor([0]))).abs().max() > 1e-3 * maps.abs().max()
 
 
 @pytest.mark.parametrize("function", [nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Sigmoid(), nn.Identity()], ids=str)

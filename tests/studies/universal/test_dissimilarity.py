@@ -19,7 +19,7 @@ from whyfooled.sources import open_source
 from whyfooled.studies import UniversalDissimilarity, run_study
 from whyfooled.studies.universal import fits as _universal
 from whyfooled.studies.universal.comparison import CHANCE
-from whyfooled.studies.universal.dissimilarity_account import ALONE
+from whyfooled.studies.universal.dissimilarity_account import ALONE, BORROWED
 from whyfooled.studies.universal.fitting_images import HALF
 from whyfooled.tensors.randomness import random_directions
 from whyfooled.universal import (
@@ -242,6 +242,23 @@ def test_an_attack_on_each_image_keeps_the_class_and_is_held_against_the_others(
         assert row["dissimilarity"] == pytest.approx(float(dissimilarity(*maps)), rel=1e-2)
     with pytest.raises(ParameterError, match="`attack_steps` must be at least 0"):
         replace(STUDY, attack_steps=-1)
+
+
+def test_a_perturbation_of_one_image_is_added_to_others(images, tmp_path):
+    result = study(images, tmp_path / "out", replace(STUDY, attack_steps=3))
+    table, classifier = result.table.read(), small()
+    rows = table[(table["method"] == BORROWED) & ~table["clipped"].astype(bool)]
+    # The 4 fitting images are the lenders, whose perturbations the 4 tested ones are given.
+    assert rows.groupby("index").size().tolist() == [4] * 4
+    attack = InterpretationAttack(epsilon=2.0, steps=3, clip=False)
+    lenders = [fitted(images, place) for place in sorted(set(range(8)) - set(table["index"]))]
+    deltas = [attack(classifier, image, classifier.predict(image)) - image for image in lenders]
+    for index, own in rows.groupby("index"):
+        x = fitted(images, index)
+        true = classifier.predict(x)
+        maps = [Gradient()(classifier, x + delta, true) for delta in deltas]
+        expected = sorted(float(dissimilarity(Gradient()(classifier, x, true), one)) for one in maps)
+        assert sorted(own["dissimilarity"]) == pytest.approx(expected, rel=1e-2)
 
 
 def test_an_attack_that_does_not_work_on_the_maps_is_recorded(images, tmp_path):

@@ -104,7 +104,7 @@ def looks(names: Sequence[str], references: Sequence[str]) -> dict[str, tuple[st
     for number, name in enumerate(others):
         styles[name] = (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)], 1.6)
     for number, name in enumerate(references):
-        styles[name] = (("black", GREY)[number % 2], "-", 2.2)
+        styles[name] = (("black", GREY)[number % 2], DASHES[number // 2 % len(DASHES)], 2.2)
     return styles
 
 

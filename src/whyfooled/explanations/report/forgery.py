@@ -28,15 +28,23 @@ def collect_forgery_numbers(forgery: Forgery, names: Sequence[str]) -> dict[str,
             "name": names[now],
             "probability": float(forgery.logits.softmax(0)[now]),
         },
-        "cosine": {"honest": forgery.honest, "forged": forgery.forged, "chance": forgery.chance},
+        "cosine": {
+            "honest": forgery.honest,
+            "matched": forgery.matched,
+            "forged": forgery.forged,
+            "chance": forgery.chance,
+        },
         "scale": asdict(scale_of(forgery.maps.unsqueeze(1))),
     }
 
 
 def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
-    """Say whether the explanation was forged, with its number and what chance gives."""
+    """Say whether the explanation was forged, with its number, what a plain attack has of itself, and chance."""
     cosine, name = numbers["cosine"], numbers["prediction"]["name"]
-    beside = f"under this attack {cosine['honest']:.2f}, by chance {cosine['chance']:.2f}"
+    beside = (
+        f"under this attack {cosine['honest']:.2f}, under a plain one of the forgery's margin "
+        f"{cosine['matched']:.2f}, by chance {cosine['chance']:.2f}"
+    )
     if numbers["failed"] == "class":
         return (
             f"No: {_write_size(numbers)} that keeps the map does not make the model see another class (it sees {name})."
@@ -44,7 +52,8 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
     if numbers["failed"] == "map":
         return (
             f"No: {_write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine of "
-            f"{cosine['forged']:.2f} only with that of the clean image ({beside})."
+            f"{cosine['forged']:.2f} with that of the clean image ({beside}): it does not gain half of what the plain "
+            "attack leaves open."
         )
     return (
         f"Yes: under {_write_size(numbers)}, made with the map in view, the model sees {name} and the "

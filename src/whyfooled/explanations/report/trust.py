@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whyfooled.drawing.pictures import scale_of
 from whyfooled.drawing.words import finite, percent
+from whyfooled.universal import Altered
 from whyfooled.universal.evaluation import MEASURES, TOP
 from whyfooled.universal.trust import MapTrust, Trust
 
@@ -42,6 +43,7 @@ def collect_trust_numbers(trust: Trust, names: Sequence[str], blind: Collection[
             "model": made.model,
             "l2": made.l2,
             "linf": made.linf,
+            "altered": None if made.altered is None else _collect_altered_numbers(made.altered),
         },
         "clipped": {"l2": float(trust.delta.norm()), "linf": float(trust.delta.abs().max())},
         "class": {
@@ -54,6 +56,14 @@ def collect_trust_numbers(trust: Trust, names: Sequence[str], blind: Collection[
         "stays": now == trust.seen,
         "random": {"draws": len(trust.stays), "stay": int(trust.stays.sum())},
         "methods": [{**_collect_method_numbers(one), "class_blind": one.method in blind} for one in trust.methods],
+    }
+
+
+def _collect_altered_numbers(altered: Altered) -> dict[str, Any]:
+    """Collect on what share of other images it alters the maps."""
+    return {
+        **{name: finite(getattr(altered, name)) for name in ("share", "low", "high", "chance")},
+        **{name: getattr(altered, name) for name in ("images", "saliency", "model")},
     }
 
 
@@ -78,7 +88,7 @@ def _summarise(values: Tensor) -> dict[str, float | None]:
 def write_trust_sentences(numbers: Mapping[str, Any]) -> list[str]:
     """Say what becomes of the prediction, and how much of each method's map stays."""
     return [
-        _write_prediction(numbers),
+        f"{_write_prediction(numbers)} {_write_altered(numbers['perturbation']['altered'])}",
         *(f"{one['title']}: {write_verdict(one, numbers)}" for one in numbers["methods"]),
     ]
 
@@ -95,6 +105,22 @@ def _write_prediction(numbers: Mapping[str, Any]) -> str:
     return (
         f"Under the universal perturbation (l2 {numbers['perturbation']['l2']:.4g}) {what}; it stays under "
         f"{random['stay']} of {random['draws']} random directions of the same norm."
+    )
+
+
+def _write_altered(altered: Mapping[str, Any] | None) -> str:
+    """Say on what share of other images the perturbation alters the maps."""
+    if altered is None:
+        return "What share of other images it alters is not known; whyfooled universal test --record writes it down."
+    if altered["share"] is None:
+        return f"What share of other images it alters is not known: the maps of all {altered['images']} were empty."
+    spread = f"{100 * altered['low']:.0f} to {_write_percent(altered['high'])}" if altered["low"] is not None else ""
+    interval = f" ({spread} with 95 % confidence)" if spread else ""
+    chance = "" if altered["chance"] is None else f"; one random direction does on {_write_percent(altered['chance'])}"
+    return (
+        f"Of {altered['images']} other images it alters {_write_percent(altered['share'])}{interval}: their maps of "
+        f"{altered['saliency']}, on {altered['model']}, move further than 95 % of random directions would move "
+        f"them{chance}."
     )
 
 

@@ -3,22 +3,48 @@
 The reference goes through the network first, and what arrives at each activation is kept; then the images go through,
 and each activation finds its own there, because a network calls them in the same order. As in `rules`, calls are seen
 wherever they are made, and nothing is done to the model.
+
+A map may be differentiated again. The slopes are then made of what arrived at each activation, of image and reference,
+and this depends on the images as the network's values do: by the derivative, which takes the rule's place once the map
+is there (`Rescaling.over`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.calls import Call
 from whyfooled.saliency.backward.followed import RectifierCalls
 from whyfooled.saliency.backward.graph import is_checkpointed
 from whyfooled.saliency.backward.rectifiers import Rectifier
+from whyfooled.saliency.backward.rules import Activation, ReLU
+
+
+@dataclass
+class Rescaling:
+    """How one map is computed. Lives inside that.
+
+    Parameters
+    ----------
+    again
+        Whether the map is differentiated again.
+    over
+        Whether the map is there, so that activations have their own gradients again.
+    smoothed
+        Whether activations were smooth in place of rectifiers.
+    """
+
+    again: bool
+    over: bool = False
+    smoothed: bool = False
 
 
 class _Windows(NamedTuple):
@@ -44,16 +70,17 @@ def _as_max_pool(call: Call) -> tuple[Tensor, _Windows] | None:
 
 
 class RecordedInputs(RectifierCalls):
-    """While active, keeps what arrives at each rectifier and max pooling."""
+    """While active, keeps what arrives at each rectifier and max pooling; with its graph, if that is needed again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, again: bool = False) -> None:
         super().__init__()
+        self.again = again
         self.inputs: list[Tensor] = []
 
     def rectify(self, rectifier: Rectifier) -> Tensor:
         """Keep what arrives, and make the rectifier as it is."""
         self._keep(rectifier.inputs)
-        return rectifier.compute(_bounded)
+        return rectifier.compute(bounded_relu)
 
     def other(self, call: Call) -> Any:
         """Make a call that is no rectifier."""
@@ -64,20 +91,23 @@ class RecordedInputs(RectifierCalls):
 
     def _keep(self, inputs: Tensor) -> None:
         # A copy: the activation, or what comes after it, may work in place.
-        self.inputs.append(inputs.detach().clone())
+        self.inputs.append((inputs if self.again else inputs.detach()).clone())
 
 
 class RescaledCalls(RectifierCalls):
     """While active, every rectifier and max pooling is differentiated by the rescale rule, against what was kept."""
 
-    def __init__(self, references: RecordedInputs) -> None:
+    def __init__(self, references: RecordedInputs, rescaling: Rescaling | None = None) -> None:
         super().__init__()
+        self._rescaling = rescaling or Rescaling(again=False)
         self._references: Iterator[Tensor] = iter(references.inputs)
 
     def rectify(self, rectifier: Rectifier) -> Tensor:
         """Make a rectifier with the rule."""
         reference = self._reference(rectifier.inputs)
-        return rectifier.compute(lambda inputs, upper, inplace: _RescaledReLU.apply(inputs, reference, upper, inplace))
+        return rectifier.compute(
+            lambda inputs, upper, inplace: rescaled_relu(inputs, reference, self._rescaling, upper, inplace)
+        )
 
     def other(self, call: Call) -> Any:
         """Make a call that is no rectifier, a max pooling with the rule."""
@@ -85,7 +115,10 @@ class RescaledCalls(RectifierCalls):
         if pooling is None:
             return call()
         inputs, windows = pooling
-        return _RescaledMaxPool.apply(inputs, self._reference(inputs), windows)
+        reference = self._reference(inputs)
+        if self._rescaling.again:
+            return _RescaledMaxPoolAgain.apply(inputs, (reference,), windows, self._rescaling)
+        return _RescaledMaxPool.apply(inputs, reference, windows)
 
     def _reference(self, inputs: Tensor) -> Tensor:
         if is_checkpointed():
@@ -101,8 +134,65 @@ class RescaledCalls(RectifierCalls):
         return reference
 
 
-def _bounded(inputs: Tensor, upper: float, inplace: bool) -> Tensor:
+def bounded_relu(inputs: Tensor, upper: float, inplace: bool) -> Tensor:
+    """Compute a ReLU. A mode around may put another activation in its place."""
+    if has_torch_function((inputs,)):
+        output: Tensor = handle_torch_function(bounded_relu, (inputs,), inputs, upper, inplace)
+        return output
     return inputs.clamp_(0, upper) if inplace else inputs.clamp(0, upper)
+
+
+def rescaled_relu(inputs: Tensor, reference: Tensor, rescaling: Rescaling, upper: float, inplace: bool) -> Tensor:
+    """Compute a ReLU with the rescale rule. A mode around may put another activation in its place."""
+    output: Tensor
+    if has_torch_function((inputs,)):
+        output = handle_torch_function(rescaled_relu, (inputs,), inputs, reference, rescaling, upper, inplace)
+        return output
+    if rescaling.again:
+        return rescaled(inputs, reference, rescaling, ReLU(upper), inplace)
+    output = _RescaledReLU.apply(inputs, reference, upper, inplace)
+    return output
+
+
+def rescaled(inputs: Tensor, reference: Tensor, rescaling: Rescaling, activation: Activation, inplace: bool) -> Tensor:
+    """Compute any activation with the rescale rule, in a way that can be differentiated again."""
+    if inplace:
+        # Of a copy: the backward pass reads the input.
+        return inputs.copy_(rescaled(inputs.clone(), reference, rescaling, activation, inplace=False))
+    # Not as a tensor of its own: the reference's pass is no part of what the outputs are made of.
+    output: Tensor = _RescaledActivation.apply(inputs, (reference,), rescaling, activation)
+    return output
+
+
+class _RescaledActivation(torch.autograd.Function):
+    """An activation forwards; backwards the gradient times Δoutput/Δinput, differentiably, and later its own."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, held: tuple[Tensor], rescaling: Rescaling, activation: Activation) -> Tensor:
+        (ctx.reference,), ctx.rescaling, ctx.activation = held, rescaling, activation
+        ctx.save_for_backward(inputs)
+        return activation.value(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (inputs,) = ctx.saved_tensors
+        if ctx.rescaling.over:
+            return _differentiate(ctx.activation, inputs, gradients[0]), None, None, None
+        return gradients[0] * _find_secant(ctx.activation, inputs, ctx.reference), None, None, None
+
+
+def _differentiate(activation: Activation, inputs: Tensor, gradient: Tensor) -> Tensor:
+    return activation.own_gradient(gradient, inputs if activation.keeps_input else activation.value(inputs))
+
+
+def _find_secant(activation: Activation, inputs: Tensor, reference: Tensor) -> Tensor:
+    """Return Δoutput/Δinput, differentiably; where Δinput is too small to divide by, the derivative halfway."""
+    change = inputs - reference
+    # There the quotient is as wrong by rounding as the derivative is by the activation's bend.
+    near = change.abs() <= torch.finfo(change.dtype).eps ** (1 / 3) / getattr(activation, "beta", float("inf"))
+    quotient = (activation.value(inputs) - activation.value(reference)) / torch.where(near, 1, change)
+    halfway = torch.where(near, (inputs + reference) / 2, inputs)
+    return torch.where(near, _differentiate(activation, halfway, torch.ones_like(inputs)), quotient)
 
 
 class _RescaledReLU(torch.autograd.Function):
@@ -155,3 +245,33 @@ class _RescaledMaxPool(torch.autograd.Function):
         plain = torch.zeros_like(credit).scatter_add_(-1, place.flatten(-2), gradients[0].flatten(-2))
         slope = torch.where(change == 0, plain.view_as(change), credit.view_as(change) / change)
         return slope, None, None
+
+
+class _RescaledMaxPoolAgain(torch.autograd.Function):
+    """The same, differentiably; once the map is there, with the gradient of a max pooling."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, held: tuple[Tensor], windows: _Windows, rescaling: Rescaling) -> Tensor:
+        (ctx.reference,), ctx.rescaling = held, rescaling
+        output, place = windows.pool(inputs)
+        _, reference_place = windows.pool(ctx.reference)
+        ctx.save_for_backward(inputs, place, reference_place)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        inputs, place, reference_place = ctx.saved_tensors
+        reference: Tensor = ctx.reference
+        gradient = gradients[0].flatten(-2)
+        place, reference_place = place.flatten(-2), reference_place.flatten(-2)
+        nothing = torch.zeros_like(inputs).flatten(-2)
+        plain = nothing.scatter_add(-1, place, gradient).view_as(inputs)
+        if ctx.rescaling.over:
+            return plain, None, None, None
+        output, maxima = inputs.flatten(-2).gather(-1, place), reference.flatten(-2).gather(-1, reference_place)
+        top = torch.maximum(output, maxima)
+        credit = nothing.scatter_add(-1, place, gradient * (top - maxima))
+        credit = credit.scatter_add(-1, reference_place, gradient * (output - top)).view_as(inputs)
+        change = inputs - reference
+        same = change == 0
+        return torch.where(same, plain, credit / torch.where(same, 1, change)), None, None, None

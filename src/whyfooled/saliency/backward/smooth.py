@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from whyfooled.errors import MethodError, positive
 from whyfooled.saliency.backward.doubts import Doubt
 from whyfooled.saliency.backward.followed import Followed, RectifierCalls
-from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, report_logits, uncompiled
+from whyfooled.saliency.backward.graph import is_checkpointed, is_scripted, report_logits, uncompiled
 from whyfooled.saliency.backward.rectifiers import Rectifier
+from whyfooled.saliency.backward.rescale import bounded_relu, rescaled, rescaled_relu
 from whyfooled.saliency.backward.rules import ruled, ruled_gated, ruled_relu
 from whyfooled.saliency.backward.steps import steps_between
 
@@ -52,8 +53,8 @@ def smooth_activations(beta: float) -> Iterator[None]:
         If beta is not a finite number above 0.
     MethodError
         From a method of this package inside the block, if it runs a model of which a ReLU cannot be replaced (it is
-        scripted, checkpointed or in another thread, or `DeepLIFT` has a rule of its own there), or which also bends
-        where there is no ReLU, as LeakyReLU does: there, second derivatives would be zero all the same.
+        scripted, checkpointed or in another thread), or which also bends where there is no ReLU, as LeakyReLU does:
+        there, second derivatives would be zero all the same.
 
     Examples
     --------
@@ -113,6 +114,15 @@ class _SmoothCalls(RectifierCalls):
             _check_runs_once()
             inputs, rule, upper, inplace = args
             return ruled(inputs, rule, SmoothReLU(upper, self.beta), inplace)
+        if func is bounded_relu:
+            _check_runs_once()
+            inputs, upper, inplace = args
+            return SmoothReLU(upper, self.beta).value(inputs, inplace)
+        if func is rescaled_relu:
+            _check_runs_once()
+            inputs, reference, rescaling, upper, inplace = args
+            rescaling.smoothed = True
+            return rescaled(inputs, reference, rescaling, SmoothReLU(upper, self.beta), inplace)
         if func is ruled_gated:
             inputs, rule, activation, bends, inplace = args
             output = ruled(inputs, rule, activation, inplace)
@@ -145,9 +155,8 @@ def _check_smooth(module: nn.Module, logits: Tensor, images: Tensor, followed: F
     if is_scripted(module):
         raise _unseen("a ScriptModule")
     steps = steps_between(logits, images, followed, _SMOOTH)
-    unseen = steps.unseen | {name for name in graph_nodes(logits, images) if name.startswith("_RescaledReLU")}
-    if unseen:
-        raise _unseen(", ".join(sorted(unseen)))
+    if steps.unseen:
+        raise _unseen(", ".join(sorted(steps.unseen)))
     if steps.unknown:
         raise MethodError(
             "smooth_activations replaces ReLU, ReLU6 and Hardtanh(0, h); this model also uses "
@@ -158,6 +167,5 @@ def _check_smooth(module: nn.Module, logits: Tensor, images: Tensor, followed: F
 def _unseen(part: str) -> MethodError:
     return MethodError(
         "A part of this model runs where smooth_activations cannot replace its ReLUs: scripted, traced, compiled as a "
-        f"function, checkpointed, in another thread or under deeplift's own rule ({part}). Give the plain Python "
-        "module, without checkpoints, and another method than deeplift."
+        f"function, checkpointed or in another thread ({part}). Give the plain Python module, without checkpoints."
     )

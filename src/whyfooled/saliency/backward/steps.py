@@ -64,7 +64,8 @@ _BY_CALL = frozenset((
     "Mul", "Div", "Where", "MaskedFill", "Maximum", "Minimum", "Fmax", "Fmin", "Index", "IndexPut", "IndexFill",
     "Scatter", "ScatterAdd", "ScatterReduce", "Addcmul", "Addcdiv", "Lerp",
 ))
-_OWN = frozenset(("BackwardHookFunction", "_Count", "_Ruled", "_RescaledReLU", "_RescaledMaxPool"))
+_OWN = frozenset(("BackwardHookFunction", "_Count", "_Ruled", "_RescaledReLU", "_RescaledMaxPool",
+                  "_RescaledActivation", "_RescaledMaxPoolAgain"))
 _BETWEEN = frozenset((
     "Add", "Sub", "Rsub", "Mul", "Div", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Expand", "Clone",
     "Clamp", "ClampMin", "Maximum", "Sqrt", "Rsqrt", "Reciprocal", "AvgPool2D", "AvgPool3D", "ConstantPadNd",

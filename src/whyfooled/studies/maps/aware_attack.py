@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.attacks import AttackResult, ExplanationAware, run_attack
+from whyfooled.attacks.aware_result import run_matched
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Untargeted
@@ -18,7 +19,7 @@ from whyfooled.registry import Card, title
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
 from whyfooled.saliency.interpretations import interpretation
 from whyfooled.studies.maps import aware_attack_account
-from whyfooled.studies.maps.aware_attack_account import ALL, ANOTHER, MATCHED, PLAIN
+from whyfooled.studies.maps.aware_attack_account import ALL, ANOTHER, PLAIN, is_aware, match_name
 from whyfooled.studies.parts.attacked import FAILED, FOOLED
 from whyfooled.studies.parts.maps import TitledMaps, compute_maps, make_error_rows, sort_out
 from whyfooled.studies.parts.right_images import RightImages, right_images
@@ -42,8 +43,8 @@ class AwareAttack(Study):
     Each attack keeps the maps that it is aware of like the clean image's own. Every method's map of what it made, of
     the class now seen against the true one, is compared with that method's map of the clean image, of its class against
     the strongest other; both normalised as for the attack. For comparison there are the same attack without the maps,
-    as far as it gets in the ball and up to the margin alone that the aware ones are asked for, and the clean map of
-    another image of the same class, where the images have labels. Images that are misclassified are left out.
+    as far as it gets in the ball and, for each aware one, up to the margin alone that this one has, and the clean map
+    of another image of the same class, where the images have labels. Images that are misclassified are left out.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ class AwareAttack(Study):
         title="Attacks that know the explanation",
         summary="Which methods' maps look as if there were no attack when it knows one of them, and which still warn.",
         source="limitation named by Gu & Tresp 2019, arXiv 1908.08413; after Zhang et al. 2020, arXiv 1812.00891",
-        cost="an explanation-aware attack for each of `attacked` and one for all, two plain ones; the methods' maps",
+        cost="for each of `attacked`, and for all, an explanation-aware attack and a plain one; the methods' maps",
     )
     columns: ClassVar[Columns] = {
         "outcome": "text",
@@ -89,7 +90,7 @@ class AwareAttack(Study):
         if not isinstance(self.attack, ExplanationAware) or self.attack.decoy != "clean" or not self.attack.weight:
             rule = "must be aware, with the decoy clean and a weight above 0"
             raise bad_parameter("attack", rule, repr(self.attack))
-        self._list_attacks()  # which checks that maps of `attacked` have slopes
+        self._list_aware()  # which checks that maps of `attacked` have slopes
 
     def prepare(self, setting: Setting) -> Prepared:
         """Read up to two images of each class, one to compare each image with."""
@@ -115,8 +116,7 @@ class AwareAttack(Study):
         images, true = right.batch.images, right.classes
         runner_up = strongest_other(classifier.logits(images), true)
         before = dict(self._look(classifier, images, true, runner_up))
-        for name, attack in self._list_attacks():
-            result = run_attack(attack, classifier, images, Untargeted(true))
+        for name, result in self._attack_all(classifier, images, true):
             about = {"made_by": name, **_describe(result)}
             now = strongest_other(result.logits, true)
             after = self._look(classifier, result.attempted, now, true)
@@ -131,15 +131,21 @@ class AwareAttack(Study):
             for name, maps in compute_maps(self.methods, classifier, filter_median(images, 2), classes, contrast):
                 yield f"{name}, of the median", maps
 
-    def _list_attacks(self) -> list[tuple[str, ExplanationAware]]:
-        """Name every attack of a run."""
-        plain = replace(self.attack, weight=0.0)
-        attacks = [(PLAIN, replace(plain, margin=float("inf"))), (MATCHED, plain)]
-        for method in self.attacked:
-            attacks.append((title(method), replace(self.attack, methods=(method,))))
+    def _list_aware(self) -> dict[str, ExplanationAware]:
+        """Name every attack that knows maps."""
+        attacks = {title(method): replace(self.attack, methods=(method,)) for method in self.attacked}
         if len(self.attacked) > 1:
-            attacks.append((ALL, replace(self.attack, methods=self.attacked)))
+            attacks[ALL] = replace(self.attack, methods=self.attacked)
         return attacks
+
+    def _attack_all(self, classifier: Classifier, images: Images, true: Classes) -> Iterator[tuple[str, AttackResult]]:
+        """Run every attack, each aware one with the plain one that has its margin."""
+        goal = Untargeted(true)
+        yield PLAIN, run_attack(replace(self.attack, weight=0.0, margin=float("inf")), classifier, images, goal)
+        for name, attack in self._list_aware().items():
+            result = run_attack(attack, classifier, images, goal)
+            yield match_name(name), run_matched(attack, result, classifier)
+            yield name, result
 
     def _compare_with_others(
         self, classifier: Classifier, right: RightImages, before: Mapping[str, Any]
@@ -165,7 +171,7 @@ class AwareAttack(Study):
         aware = {
             (row["index"], row["made_by"]): row["outcome"]
             for row in rows
-            if row.get("made_by") not in (None, PLAIN, MATCHED, ANOTHER)
+            if row.get("made_by") is not None and is_aware(row["made_by"])
         }
         return [float(outcome == FOOLED) for outcome in aware.values()]
 

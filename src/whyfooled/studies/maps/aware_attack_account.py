@@ -16,11 +16,20 @@ from whyfooled.studies.parts.over_images import Spread, check_some_method, group
 from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST, Interval, Side, bootstrap_means
 
-PLAIN, MATCHED = "plain attack", "plain attack, up to the same margin"
+PLAIN, _MATCHED = "plain attack", "plain attack, with the margin of: "
 ALL, ANOTHER = "all at once", "another clean image of the class"
-_UNAWARE = (PLAIN, MATCHED, ANOTHER)
 _NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 _MEASURES = {"cosine": "cosine", "top_overlap": "overlap of the top 5 %"}
+
+
+def match_name(aware: str) -> str:
+    """Name the plain attack that has the margin of an aware one."""
+    return f"{_MATCHED}{aware}"
+
+
+def is_aware(made_by: str) -> bool:
+    """Tell whether an image was made by an attack that knows maps."""
+    return made_by not in (PLAIN, ANOTHER) and not made_by.startswith(_MATCHED)
 
 
 def summarise(table: Table, seed: int) -> Summary:
@@ -95,7 +104,7 @@ def _say_what_is_forged(rows: pd.DataFrame, seed: int) -> Iterator[str]:
     """Say for each aware attack which methods' maps it brings nearer to the clean ones than the plain attack does."""
     by_method = {method: Spread.of(group, "made_by", "cosine", seed) for (method,), group in group_rows(rows, "method")}
     gains = {
-        method: spread.gaps({name: (name, MATCHED) for name in spread.entries if name not in _UNAWARE})
+        method: spread.gaps({name: (name, match_name(name)) for name in spread.entries if is_aware(name)})
         for method, spread in by_method.items()
     }
     if max(mean.count for spread in gains.values() for mean in spread.means.values()) < FEWEST:
@@ -118,4 +127,4 @@ def _side(sides: dict[str, dict[str, Side]], method: str, attack: str) -> Side:
 
 
 def _write(spread: Spread, attack: str) -> str:
-    return f"{spread.means[attack].mean:.2f} ({spread.means[MATCHED].mean:.2f})"
+    return f"{spread.means[attack].mean:.2f} ({spread.means[match_name(attack)].mean:.2f})"

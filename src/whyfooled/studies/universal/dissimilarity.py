@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, final
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.passes import count_passes
 from whyfooled.errors import MethodError, at_least, bad_parameter
 from whyfooled.registry import Card, title
+from whyfooled.sources import Source, class_map, mapped
 from whyfooled.studies.parts.maps import check_none_works
 from whyfooled.studies.parts.right_images import RightImages, right_images
 from whyfooled.studies.prepare import Prepared, Setting
@@ -16,12 +19,23 @@ from whyfooled.studies.study import Batch, Measured
 from whyfooled.studies.table import Columns
 from whyfooled.studies.universal import dissimilarity_account
 from whyfooled.studies.universal.comparison import D
-from whyfooled.studies.universal.dissimilarity_account import ALONE
+from whyfooled.studies.universal.dissimilarity_account import ALONE, BORROWED
+from whyfooled.studies.universal.fits import Fits, Fitted
 from whyfooled.studies.universal.study import GRADIENT, Perturbed, UniversalStudy
 from whyfooled.tensors.balls import Ball
 from whyfooled.types import Classes, Images
-from whyfooled.universal import UAP, UPIPCA, InterpretationAttack, RandomDirection, UPIGrad
+from whyfooled.universal import (
+    UAP,
+    UPIPCA,
+    InterpretationAttack,
+    RandomDirection,
+    UniversalPerturbation,
+    UPIGrad,
+)
 from whyfooled.universal.evaluation import DIRECTIONS, MEASURES, TOP
+
+_LENDERS = 4
+"""Of how many fitting images perturbations are found, one by one, and added to the tested images. [ours]"""
 
 
 @final
@@ -42,7 +56,8 @@ class UniversalDissimilarity(UniversalStudy):
         Saliency methods whose maps are to change.
     attack_steps
         Steps of an attack on each image by itself, for what a perturbation that is not universal can reach while the
-        prediction stays; 0 for none. It takes longer than all other measurements together.
+        prediction stays; 0 for none. It takes longer than all other measurements together. Perturbations of 4 fitting
+        images, found in this way, are added to the tested ones too: would any perturbation do?
     share
         Share of the pixels that count as the top ones. [ours]
     fit
@@ -98,7 +113,10 @@ class UniversalDissimilarity(UniversalStudy):
         """Fit every perturbation."""
         fits = self.begin_fits(setting)
         fitted = {
-            (title(saliency), epsilon): [fits.find(self.sized(method, epsilon), saliency) for method in self.methods]
+            (title(saliency), epsilon): [
+                *(fits.find(self.sized(method, epsilon), saliency) for method in self.methods),
+                *self._attack_lenders(fits, saliency, epsilon),
+            ]
             for saliency in self.saliency
             for epsilon in self.epsilons
         }
@@ -137,8 +155,7 @@ class UniversalDissimilarity(UniversalStudy):
     ) -> tuple[Mapping[str, Any], Images | None]:
         """Attack the map of each image by itself; None and the reason if that works on none of them."""
         facts = {**self.ball_facts(epsilon), "method": ALONE}
-        plain = InterpretationAttack(steps=self.attack_steps, seed=right.batch.seed, clip=False)
-        attack: InterpretationAttack = self.sized(plain, epsilon)
+        attack = self._make_attack(epsilon, right.batch.seed)
 
         def attacked(classifier: Classifier, images: Images, classes: Classes) -> Images:
             return attack(classifier, images, classes, saliency)
@@ -149,6 +166,31 @@ class UniversalDissimilarity(UniversalStudy):
             check_none_works(error, attacked, classifier, right.batch.images, right.classes)
             return {**facts, "error": f"{ALONE}: {error}"}, None
 
+    def _make_attack(self, epsilon: float, seed: int) -> InterpretationAttack:
+        """Make the attack on each image by itself, in a ball of the study."""
+        made: InterpretationAttack = self.sized(
+            InterpretationAttack(steps=self.attack_steps, seed=seed, clip=False), epsilon
+        )
+        return made
+
+    def _attack_lenders(self, fits: Fits, saliency: Any, epsilon: float) -> Iterator[Fitted]:
+        """Attack the maps of a few fitting images, each by itself, for perturbations that are added to other images."""
+        if not self.attack_steps:
+            return
+        classifier, attack = fits.setting.classifier, self._make_attack(epsilon, fits.setting.seed)
+        facts = {"method": BORROWED, "fit": fits.images.origin, "fit_images": 1}
+        for image, seen in islice(_list_right(classifier, fits.images.source), _LENDERS):
+            with count_passes(classifier) as passes:
+                try:
+                    moved = attack(classifier, image, seen, saliency)
+                except MethodError as error:
+                    yield Fitted(None, {**facts, "error": f"{BORROWED}: {error}"})
+                    return
+            fits.passes.forwards += passes.forwards
+            fits.passes.backwards += passes.backwards
+            delta = (moved - image)[0].cpu()
+            yield Fitted(UniversalPerturbation(delta, attack.radius, self.ball), facts)
+
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Take D under the first perturbation."""
@@ -157,3 +199,14 @@ class UniversalDissimilarity(UniversalStudy):
 
     summarise = staticmethod(dissimilarity_account.summarise)
     draw = staticmethod(dissimilarity_account.draw)
+
+
+def _list_right(classifier: Classifier, source: Source) -> Iterator[tuple[Images, Classes]]:
+    """Give the images of a source that the classifier gets right, one by one, with what it sees in each."""
+    classes = class_map(source, classifier)
+    for place in range(len(source)):
+        sample = source[place]
+        image = sample.fitted(classifier.fit, classifier.channels).unsqueeze(0).to(classifier.mean)
+        seen = classifier.predict(image)
+        if int(seen) in (mapped(sample.labels, classes) or seen.tolist()):
+            yield image, seen

@@ -20,8 +20,9 @@ from whyfooled.tensors.statistics import FEWEST, Interval, Side
 from whyfooled.universal.evaluation import MEASURES
 
 ALONE = "Attack on each image by itself"
-REFERENCES = (CHANCE, ALONE)
-"""What universal perturbations lie between."""
+BORROWED = "Attack on another image by itself"
+REFERENCES = (CHANCE, ALONE, BORROWED)
+"""What universal perturbations are compared with."""
 
 
 def summarise(table: Table, seed: int) -> Summary:
@@ -108,7 +109,12 @@ def _verdict(compared: Compared, sides: Mapping[str, Side], judged: str) -> str:
         sure = "more" if lead.side() == "above" else "not surely more"
         text += f", and {sure} than that of {ranked[1]} (by {lead.format(sign=True)})"
     text = f"{text}. {_beside_chance(sides, ranked, judged)} {_predictions(compared.measures['fooled'], ranked)}"
-    return f"{text} An attack on each image by itself that keeps its class reaches {d[ALONE]}." if ALONE in d else text
+    if ALONE in d:
+        text += f" An attack on each image by itself that keeps its class reaches {d[ALONE]}."
+    if BORROWED in d:
+        beyond = compared.less_chance.means[BORROWED].format(sign=True)
+        text += f" Added to other images, such a perturbation reaches {d[BORROWED]} (difference to chance {beyond})."
+    return text
 
 
 _SIDES = {"above": "above chance", "below": "below it", "open": "not to be told from it"}
