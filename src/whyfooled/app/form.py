@@ -42,7 +42,7 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
             drawn[name] = _draw_field(fields[name], started, fields[name].about or words[name])
 
     draw("images")
-    preview = gr.HTML()
+    preview = gr.HTML(elem_id="wf-photograph")
     draw(*_FIRST[1:])
     with gr.Accordion("An adversarial image made elsewhere", open=False):
         gr.Markdown(

@@ -43,6 +43,11 @@ class Stage:
     ended: float | None = None
 
     @property
+    def percent(self) -> int:
+        """How much of it is done; a stage that ended early is done too."""
+        return 100 if self.ended is not None else round(100 * min(1.0, self.share))
+
+    @property
     def seconds(self) -> float:
         """How long it took, or has taken so far."""
         return (self.ended or time.monotonic()) - self.began

@@ -71,7 +71,7 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
 
 def _draw_found() -> dict[str, Any]:
     """Draw what the form leads to: a job, and then its report."""
-    found: dict[str, Any] = {"status": gr.HTML(views.show_welcome())}
+    found: dict[str, Any] = {"status": gr.HTML(views.show_welcome(), elem_id="wf-status")}
     found["stop"] = gr.Button("Stop", visible=False, elem_id="wf-stop")
     with gr.Column(visible=False) as found["result"]:
         found["heading"] = gr.HTML()

@@ -62,6 +62,6 @@ def show_part(report: str, name: str) -> str:
 _BUT = 'main > :not([data-part="{name}"])'
 _ROOM = (
     "main { max-width:none; padding:.8rem 0 1rem } main > section > h2 { border-top:0; padding-top:0; margin-top:1.4rem } "
-    "main > section:first-of-type > h2 { margin-top:.4rem }"
+    "main > section:first-of-type > h2 { margin-top:.4rem } main > h1 { display:none }"
 )
-"""The page has margins of its own."""
+"""The page has margins and a heading of its own."""

@@ -80,6 +80,9 @@ ABSENT = frozenset({"labels", "count", "quiet", "help"})
 LIBRARIES = ("torchvision:", "timm:")
 """How the names of models begin that a visitor may type: no file and no folder of this machine is named by them."""
 
+USUAL_MODEL = "lite0"
+"""The model of the command line where none is named."""
+
 _LONGEST = 2000
 """Characters of a text that is typed. [ours]"""
 
@@ -101,7 +104,7 @@ class Started:
         The models that may be chosen by name alone.
     """
 
-    model: str
+    model: str = USUAL_MODEL
     model_arguments: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
@@ -150,7 +153,7 @@ def _write_argument(field: Field, value: object) -> list[str]:
 def _write_model(field: Field, model: str, started: Started) -> list[str]:
     check_text(field.option, model)
     if model == started.model:
-        return [*([field.option, model] if model else []), *started.model_arguments]
+        return [*([field.option, model] if model != USUAL_MODEL else []), *started.model_arguments]
     if model not in started.models and not model.startswith(LIBRARIES):
         raise bad_parameter(
             field.option,
