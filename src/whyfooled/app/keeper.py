@@ -76,7 +76,8 @@ def kill(job: int) -> None:
         os.killpg(job, signal.SIGKILL)
 
 
-def _is_running(job: int) -> bool:
+def is_running(job: int) -> bool:
+    """Tell whether a process has not ended yet."""
     try:
         os.kill(job, 0)
     except ProcessLookupError:
@@ -102,13 +103,13 @@ def _follow(said: IO[str]) -> set[int]:
 
 
 def _stop(jobs: Iterable[int], output: Path) -> None:
-    left = [job for job in jobs if _is_running(job)]
+    left = [job for job in jobs if is_running(job)]
     for job in left:
         ask_to_end(job)
     deadline = time.monotonic() + PATIENCE
-    while any(map(_is_running, left)) and time.monotonic() < deadline:
+    while any(map(is_running, left)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    stubborn = [job for job in left if _is_running(job)]
+    stubborn = [job for job in left if is_running(job)]
     for job in stubborn:
         kill(job)
     if stubborn:
