@@ -72,10 +72,11 @@ def test_what_a_command_says_is_heard(tmp_path):
     ],
 )
 def test_an_error_is_a_sentence_and_the_next_one_runs(runs, script, error):
-    jobs, run = runs
+    _jobs, run = runs
     wrong, right = run(script), run("pass")
     wait_for(lambda: right.is_over)
-    assert wrong.state == "failed" and wrong.error.startswith(error)
+    assert wrong.state == "failed"
+    assert wrong.error.startswith(error)
     assert right.state == "done"
 
 
@@ -84,7 +85,8 @@ def test_a_job_is_stopped_in_the_line_and_at_work(runs):
     working, waiting, last = run(HELD), run(HELD), run("pass")
     wait_for(lambda: working._said)
     jobs.stop(waiting.identity)
-    assert waiting.state == "stopped" and not waiting.inputs.exists()
+    assert waiting.state == "stopped"
+    assert not waiting.inputs.exists()
     jobs.stop(working.identity)
     wait_for(lambda: last.is_over, 20)
     assert (working.state, last.state) == ("stopped", "done")

@@ -56,14 +56,15 @@ def test_a_photograph_becomes_a_report_by_parts(chromium, server, photograph, tm
         account = json.loads((run / "explanation.json").read_text())
         command = page.locator("#wf-command textarea").input_value()
         assert command == account["parameters"]["command"]
-        assert command.startswith("whyfooled explain") and "--attack 'bim(steps=2, epsilon=0.9)'" in command
+        assert command.startswith("whyfooled explain")
+        assert "--attack 'bim(steps=2, epsilon=0.9)'" in command
 
         shown = {}
         for tab in ("Verdict", "Evidence", "Regions", "Trust"):
             page.get_by_role("tab", name=tab).click()
             frame = page.frame_locator(f"iframe[title={tab}]:visible")
             frame.locator("main").wait_for()
-            shown[tab] = [heading for heading in frame.locator("h2:visible").all_inner_texts()]
+            shown[tab] = list(frame.locator("h2:visible").all_inner_texts())
         assert shown["Verdict"][0] == "What happened?"
         assert shown["Evidence"][0] == "What speaks for each class?"
         assert shown["Regions"] == ["Where does the perturbation act?"]
@@ -79,9 +80,10 @@ def test_a_photograph_becomes_a_report_by_parts(chromium, server, photograph, tm
         assert page.locator(".wf-pictures a").count() == len(list((run / "pictures").iterdir()))
 
         assert page.locator(f"[data-run='{run.name}']").count() == 1
-        assert visitor.asked and visitor.elsewhere(server.address) == []
+        assert visitor.asked
+        assert visitor.elsewhere(server.address) == []
     # The visit is over: nothing that was dropped is kept.
-    wait_for(lambda: not [path for path in server.temporary.rglob("*.png")])
+    wait_for(lambda: not list(server.temporary.rglob("*.png")))
     assert server.said == []
 
 
@@ -123,7 +125,9 @@ def test_a_bad_file_is_a_sentence(chromium, server, photograph, tmp_path, name, 
         if content is not None:
             visitor.explain()
             said = visitor.wait_for_sentence()
-            assert sentence in said and "Traceback" not in said and "/" not in said.replace(" / ", "")
+            assert sentence in said
+            assert "Traceback" not in said
+            assert "/" not in said.replace(" / ", "")
     assert sorted(server.runs.iterdir()) == before
 
 

@@ -1,6 +1,7 @@
 """What is dropped is kept as long as a page or a job needs it, and no longer."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -52,14 +53,15 @@ def test_what_no_page_ever_held_is_deleted_after_a_while(uploads):
     fresh, abandoned = drop(uploads), drop(uploads, "old.jpg")
     os.utime(abandoned, (0, 0))
     uploads.hold("visit", "images", None)
-    assert fresh.exists() and not abandoned.exists()
+    assert fresh.exists()
+    assert not abandoned.exists()
 
 
 def test_a_job_has_its_own_copies(uploads):
     path = drop(uploads)
     inputs, copies = uploads.copy({"images": str(path), "adversarial": str(path)})
     path.unlink()
-    assert [open(copy).read() for copy in copies.values()] == ["cat.jpg", "cat.jpg"]
+    assert [Path(copy).read_text() for copy in copies.values()] == ["cat.jpg", "cat.jpg"]
     assert all(copy.startswith(str(inputs)) for copy in copies.values())
 
 
@@ -67,7 +69,7 @@ def test_a_job_has_its_own_copies(uploads):
 def test_what_was_never_dropped_is_not_copied(uploads, file):
     path = drop(uploads)
     with pytest.raises(ImageError, match=r"is not here any more. Drop it again."):
-        uploads.copy({"regions": str(path), "images": os.path.join(uploads.dropped, file)})
+        uploads.copy({"regions": str(path), "images": str(uploads.dropped / file)})
     assert not list((uploads.dropped.parent / "jobs").iterdir())
 
 

@@ -138,7 +138,10 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
             _hold(desk, fields[field.name], field.name)
     # One photograph is decoded at a time: they may be large.
     fields["images"].change(
-        lambda file: views.show_photograph(*look_at(file)), fields["images"], preview, **_PRIVATE | {"concurrency_limit": 1}
+        lambda file: views.show_photograph(*look_at(file)),
+        fields["images"],
+        preview,
+        **_PRIVATE | {"concurrency_limit": 1},
     )
 
 

@@ -35,8 +35,8 @@ PARTS = (
     Part(
         "units",
         "Units",
-        "This report says nothing of hidden units. They are looked at when the page is started with a dissection of its "
-        "model: whyfooled app --units FOLDER.",
+        "This report says nothing of hidden units. They are looked at when the page is started with a dissection of "
+        "its model: whyfooled app --units FOLDER.",
     ),
     Part(
         "trust",
@@ -61,7 +61,8 @@ def show_part(report: str, name: str) -> str:
 
 _BUT = 'main > :not([data-part="{name}"])'
 _ROOM = (
-    "main { max-width:none; padding:.8rem 0 1rem } main > section > h2 { border-top:0; padding-top:0; margin-top:1.4rem } "
+    "main { max-width:none; padding:.8rem 0 1rem } "
+    "main > section > h2 { border-top:0; padding-top:0; margin-top:1.4rem } "
     "main > section:first-of-type > h2 { margin-top:.4rem } main > h1 { display:none }"
 )
 """The page has margins and a heading of its own."""

@@ -114,7 +114,8 @@ def find_file(output: Path, run: str, name: str) -> Path:
         path = (folder / name).resolve()
     except (OSError, ValueError, RuntimeError):
         raise missing from None
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts) if path.is_relative_to(folder) else True
+    inside = path.relative_to(folder).parts if path.is_relative_to(folder) else (".",)
+    hidden = any(part.startswith(".") for part in inside)
     if hidden or folder.parent != root or not is_folder(folder) or not is_file(path):
         raise missing
     return path

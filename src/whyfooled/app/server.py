@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import socket
 import tempfile
 import zipfile
@@ -20,7 +20,7 @@ from whyfooled.app.request import Started
 from whyfooled.app.runs import PAGE, find_file, find_run
 from whyfooled.app.uploads import Uploads
 from whyfooled.classifier.extras import import_extra
-from whyfooled.errors import ImageError, OutputError, bad_parameter
+from whyfooled.errors import ImageError, OutputError, ParameterError, bad_parameter
 from whyfooled.images import MOST_PIXELS
 from whyfooled.images.writing import sweep
 
@@ -116,7 +116,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
             family, kind, protocol, _, place = socket.getaddrinfo(host, tried, type=socket.SOCK_STREAM)[0]
             listening = socket.socket(family, kind, protocol)
         except (OSError, UnicodeError, OverflowError):
-            raise bad_parameter("--host", "must be an address of this machine", repr(host)) from None
+            raise _host_error(host) from None
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(place)
@@ -124,9 +124,15 @@ def _listen(host: str, port: int | None) -> socket.socket:
             return listening
         except OSError as error:
             listening.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _host_error(host) from None
             reason = error.strerror or str(error)
     fix = f"{reason}. Give --port another number, or 0 for any that is free."
     raise bad_parameter("--port", f"must be free on {host}", port if port is not None else f"{PORT} and the next", fix)
+
+
+def _host_error(host: str) -> ParameterError:
+    return bad_parameter("--host", "must be an address of this machine", repr(host))
 
 
 def _write_address(listening: socket.socket, host: str) -> str:
@@ -171,9 +177,7 @@ def _add_files(application: Any, output: Path) -> None:
         if find_run(output, run) is None:
             return PlainTextResponse(f"There is no run {run!r}.", status_code=404)
         archive = _write_archive(output, run)
-        return FileResponse(
-            archive, filename=f"{run}.zip", background=BackgroundTask(archive.unlink, missing_ok=True)
-        )
+        return FileResponse(archive, filename=f"{run}.zip", background=BackgroundTask(archive.unlink, missing_ok=True))
 
     def get_file(run: str, name: str, part: str | None = None) -> Any:
         try:

@@ -46,8 +46,8 @@ def open_page(
 ) -> None:
     """Open a page on this machine for the browser: drop a photograph, see why the model is fooled.
 
-    It runs `whyfooled explain`, one after another. What is said here of a model holds for it; visitors may choose others
-    by name, and no file of this machine.
+    It runs `whyfooled explain`, one after another. What is said here of a model holds for it; visitors may choose
+    others by name, and no file of this machine.
     """
     from whyfooled.app.request import Started
     from whyfooled.app.server import serve
