@@ -62,76 +62,81 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
                 fields, preview = draw_form(desk.started, words)
                 go = gr.Button("Explain", variant="primary", size="lg", elem_id="wf-go")
             with gr.Column(scale=5, min_width=300, elem_id="wf-found"):
-                found = _draw_found()
+                components = _draw_found()
         past = gr.HTML(js_on_load=_CLICKED, elem_id="wf-past")
-        found |= {"past": past, "job": gr.State(), "kept": gr.BrowserState(""), "timer": gr.Timer(_OFTEN, active=False)}
-        _connect(page, desk, fields, preview, go, found)
+        components |= {
+            "past": past,
+            "job": gr.State(),
+            "kept": gr.BrowserState(""),
+            "timer": gr.Timer(_OFTEN, active=False),
+        }
+        _connect(page, desk, fields, preview, go, components)
     return page
 
 
 def _draw_found() -> dict[str, Any]:
     """Draw what the form leads to: a job, and then its report."""
-    found: dict[str, Any] = {"status": gr.HTML(views.show_welcome(), elem_id="wf-status")}
-    found["stop"] = gr.Button("Stop", visible=False, elem_id="wf-stop")
-    with gr.Column(visible=False) as found["result"]:
-        found["heading"] = gr.HTML()
+    components: dict[str, Any] = {"status": gr.HTML(views.show_welcome(), elem_id="wf-status")}
+    components["stop"] = gr.Button("Stop", visible=False, elem_id="wf-stop")
+    with gr.Column(visible=False) as components["result"]:
+        components["heading"] = gr.HTML()
         with gr.Tabs():
             for part in PARTS:
                 with gr.Tab(part.title, render_children=True):
-                    found[part.name] = gr.HTML()
+                    components[part.name] = gr.HTML()
             with gr.Tab("Pictures", render_children=True):
-                found["pictures"] = gr.HTML()
-        found["command"] = gr.Textbox(
+                components["pictures"] = gr.HTML()
+        components["command"] = gr.Textbox(
             label="The same on the command line", interactive=False, buttons=["copy"], elem_id="wf-command"
         )
-    return found
+    return components
 
 
-def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: Any, found: dict[str, Any]) -> None:
+def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: Any, components: dict[str, Any]) -> None:
     """Say what each event leads to."""
-    everything = list(found.values())
+    everything = list(components.values())
 
     def begin(*values: object) -> dict[Any, Any]:
         try:
             job = desk.take(read_form(dict(zip(fields, values, strict=True))))
         except WhyfooledError as error:
-            return {found["status"]: views.show_mistake(str(error))}
+            return {components["status"]: views.show_mistake(str(error))}
         return {
-            found["job"]: job.identity,
-            found["kept"]: job.identity,
-            found["result"]: gr.Column(visible=False),
-            **_show_standing(desk, found, job.identity),
+            components["job"]: job.identity,
+            components["kept"]: job.identity,
+            components["result"]: gr.Column(visible=False),
+            **_show_standing(desk, components, job.identity),
         }
 
     def look(job: str | None) -> dict[Any, Any]:
-        return _show_standing(desk, found, job)
+        return _show_standing(desk, components, job)
 
     def stop(job: str | None) -> dict[Any, Any]:
         desk.jobs.stop(job)
-        return _show_standing(desk, found, job)
+        return _show_standing(desk, components, job)
 
     def open_page(kept: str, request: gr.Request) -> dict[Any, Any]:
         named = request.query_params.get("run")
         if named is not None:
-            return _show_run(desk, found, named)
-        past = {found["past"]: views.show_runs(list_runs(desk.output), desk.output)}
+            return _show_run(desk, components, named)
+        past = {components["past"]: views.show_runs(list_runs(desk.output), desk.output)}
         if desk.jobs.find(kept) is None:
             return past
-        return {**past, found["job"]: kept, **_show_standing(desk, found, kept)}
+        return {**past, components["job"]: kept, **_show_standing(desk, components, kept)}
 
     def open_run(event: gr.EventData) -> dict[Any, Any]:
-        return _show_run(desk, found, str(event.run))
+        return _show_run(desk, components, str(event.run))
 
     def close_page(request: gr.Request) -> None:
         desk.uploads.leave(str(request.session_hash))
 
     go.click(begin, list(fields.values()), everything, **_PRIVATE)
     go.click(None, js=_SHOW_FOUND_BELOW)
-    found["timer"].tick(look, found["job"], everything, **_PRIVATE)
-    found["stop"].click(stop, found["job"], everything, **_PRIVATE)
-    found["past"].click(open_run, None, everything, **_PRIVATE)
-    found["past"].click(None, js=_SHOW_FOUND)
-    page.load(open_page, found["kept"], everything, **_PRIVATE)
+    components["timer"].tick(look, components["job"], everything, **_PRIVATE)
+    components["stop"].click(stop, components["job"], everything, **_PRIVATE)
+    components["past"].click(open_run, None, everything, **_PRIVATE)
+    components["past"].click(None, js=_SHOW_FOUND)
+    page.load(open_page, components["kept"], everything, **_PRIVATE)
     page.unload(close_page)
     for field in FIELDS:
         if field.kind == "file":
@@ -154,39 +159,42 @@ def _hold(desk: Desk, component: Any, name: str) -> None:
     component.change(hold, component, None, **_PRIVATE)
 
 
-def _show_standing(desk: Desk, found: dict[str, Any], identity: str | None) -> dict[Any, Any]:
+def _show_standing(desk: Desk, components: dict[str, Any], identity: str | None) -> dict[Any, Any]:
     """Show how a job stands; its report, if it is done."""
     job = desk.jobs.find(identity)
     if job is None:
-        return {found["timer"]: gr.Timer(active=False), found["stop"]: gr.Button(visible=False)}
+        return {components["timer"]: gr.Timer(active=False), components["stop"]: gr.Button(visible=False)}
     if job.state == "done":
-        return _show_run(desk, found, job.run)
+        return _show_run(desk, components, job.run)
     return {
-        found["status"]: views.show_job(job, desk.jobs.count_before(job)),
-        found["stop"]: gr.Button(visible=not job.is_over),
-        found["timer"]: gr.Timer(active=not job.is_over),
+        components["status"]: views.show_job(job, desk.jobs.count_before(job)),
+        components["stop"]: gr.Button(visible=not job.is_over),
+        components["timer"]: gr.Timer(active=not job.is_over),
     }
 
 
-def _show_run(desk: Desk, found: dict[str, Any], name: str) -> dict[Any, Any]:
+def _show_run(desk: Desk, components: dict[str, Any], name: str) -> dict[Any, Any]:
     """Show a run's report in place of whatever was shown."""
     run = find_run(desk.output, name)
     shown = {
-        found["past"]: views.show_runs(list_runs(desk.output), desk.output, name),
-        found["timer"]: gr.Timer(active=False),
-        found["stop"]: gr.Button(visible=False),
-        found["job"]: None,
-        found["kept"]: "",
+        components["past"]: views.show_runs(list_runs(desk.output), desk.output, name),
+        components["timer"]: gr.Timer(active=False),
+        components["stop"]: gr.Button(visible=False),
+        components["job"]: None,
+        components["kept"]: "",
     }
     if run is None:
-        return {**shown, found["status"]: views.show_mistake(f"There is no report of a run called {name!r} any more.")}
+        return {
+            **shown,
+            components["status"]: views.show_mistake(f"There is no report of a run called {name!r} any more."),
+        }
     parts = dict(zip((part.name for part in PARTS), views.show_parts(desk.output, run), strict=True))
     return {
         **shown,
-        found["status"]: "",
-        found["result"]: gr.Column(visible=True),
-        found["heading"]: views.show_heading(run),
-        found["pictures"]: views.show_pictures(run),
-        found["command"]: gr.Textbox(value=run.command, visible=bool(run.command)),
-        **{found[part]: content for part, content in parts.items()},
+        components["status"]: "",
+        components["result"]: gr.Column(visible=True),
+        components["heading"]: views.show_heading(run),
+        components["pictures"]: views.show_pictures(run),
+        components["command"]: gr.Textbox(value=run.command, visible=bool(run.command)),
+        **{components[part]: content for part, content in parts.items()},
     }

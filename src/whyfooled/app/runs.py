@@ -57,8 +57,8 @@ def list_runs(output: Path) -> list[Run]:
         places = [place for place in output.iterdir() if not place.name.startswith(".")]
     except OSError:
         return []
-    found = [run for place in places if (run := find_run(output, place.name)) is not None]
-    return sorted(found, key=lambda run: run.written, reverse=True)
+    runs = [run for place in places if (run := find_run(output, place.name)) is not None]
+    return sorted(runs, key=lambda run: run.written, reverse=True)
 
 
 def find_run(output: Path, name: str | None) -> Run | None:
