@@ -1,9 +1,11 @@
 """The page in a real browser: from a drop to a report, what goes wrong, and what is left behind."""
 
+import http.client
 import io
 import json
 import os
 import signal
+import zipfile
 
 import numpy as np
 import pytest
@@ -129,6 +131,61 @@ def test_a_bad_file_is_a_sentence(chromium, server, photograph, tmp_path, name, 
             assert "Traceback" not in said
             assert "/" not in said.replace(" / ", "")
     assert sorted(server.runs.iterdir()) == before
+
+
+def ask(server, path):
+    """Ask the server for a path as it is; return the status, the content policy and the content."""
+    connection = http.client.HTTPConnection(server.address.split("/")[2], timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.headers["content-security-policy"], answer.read()
+
+
+@pytest.fixture(scope="module")
+def made_run(server):
+    run = server.runs / "a run"
+    (run / "pictures").mkdir(parents=True)
+    (run / "report.html").write_text('<html><head></head><p data-part="units">x</p></html>')
+    (run / "pictures" / "clean.png").write_bytes(b"picture")
+    (run / "out").symlink_to(server.runs.parent)
+    return run
+
+
+def test_files_of_runs_are_served_in_a_sandbox(server, made_run):
+    assert ask(server, "/runs/a%20run/pictures/clean.png")[2] == b"picture"
+    status, policy, part = ask(server, "/runs/a%20run/report.html?part=units")
+    assert status == 200
+    assert policy.startswith("sandbox allow-scripts;")
+    assert b"display:none" in part
+    for query in ("", "?part=nonsense"):
+        assert ask(server, f"/runs/a%20run/report.html{query}")[2] == (made_run / "report.html").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(ask(server, "/runs/a%20run.zip")[2])) as archive:
+        assert sorted(archive.namelist()) == ["a run/pictures/clean.png", "a run/report.html"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/a%20run/out/models.py",
+        "/runs/a%20run/..%2f..%2fmodels.py",
+        "/runs/a%20run/../../models.py",
+        "/runs/..%2fmodels.py",
+        "/runs/%2e%2e/models.py",
+        "/runs/nothing/report.html",
+        "/runs/nothing.zip",
+        "/runs/...zip",
+        "/runs/a%00b/report.html",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file={folder}/models.py",
+        "/gradio_api/file=models.py",
+        "/gradio_api/file={folder}/runs/a%20run/report.html",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+    ],
+)
+def test_no_other_file_is_served(server, made_run, path):
+    status, _, content = ask(server, path.format(folder=server.runs.parent))
+    assert status in (403, 404), path
+    assert b"import torch" not in content
 
 
 def test_a_job_can_be_stopped_and_another_waits(chromium, slow_server):

@@ -1,19 +1,12 @@
 """The server behind the page: who may ask it, and which files it gives."""
 
 import asyncio
-import io
 import socket
-import zipfile
 
 import pytest
 
-from tests.helpers.page_server import needs_page
-from whyfooled.app.desk import Desk
-from whyfooled.app.jobs import Jobs
-from whyfooled.app.keeper import Keeper
-from whyfooled.app.request import FIELDS, Started
-from whyfooled.app.server import Guard, make_application, serve
-from whyfooled.app.uploads import Uploads
+from whyfooled.app.request import Started
+from whyfooled.app.server import Guard, serve
 from whyfooled.errors import OutputError, ParameterError
 
 
@@ -65,56 +58,6 @@ def test_an_address_of_the_network_is_asked_by_any_name_but_from_no_other_site()
 
 def test_a_run_may_do_nothing_to_the_page():
     assert ask("127.0.0.1", path="/runs/a/report.html", host="localhost")[1].startswith("sandbox allow-scripts;")
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    from starlette.testclient import TestClient
-
-    folder = tmp_path_factory.mktemp("served")
-    run = folder / "runs" / "a run"
-    (run / "pictures").mkdir(parents=True)
-    (run / "report.html").write_text('<html><head></head><p data-part="units">x</p></html>')
-    (run / "pictures" / "clean.png").write_bytes(b"picture")
-    (run / "out").symlink_to(folder)
-    (folder / "secret.txt").write_text("secret")
-    keeper = Keeper(folder / "page", folder / "runs")
-    desk = Desk(folder / "runs", Started(), Jobs(folder / "runs", keeper), Uploads(folder / "page"))
-    words = {field.name: "" for field in FIELDS}
-    yield TestClient(make_application(desk, words, "127.0.0.1"), base_url="http://127.0.0.1")
-    keeper.close()
-
-
-@needs_page
-def test_files_of_runs_are_given_and_no_others(client):
-    assert client.get("/runs/a run/pictures/clean.png").content == b"picture"
-    assert "display:none" in client.get("/runs/a run/report.html?part=units").text
-    assert "display:none" not in client.get("/runs/a run/report.html").text
-    assert "display:none" not in client.get("/runs/a run/report.html?part=nonsense").text
-    with zipfile.ZipFile(io.BytesIO(client.get("/runs/a run.zip").content)) as archive:
-        assert sorted(archive.namelist()) == ["a run/pictures/clean.png", "a run/report.html"]
-    for path in (
-        "/runs/a run/out/secret.txt",
-        "/runs/a run/..%2f..%2fsecret.txt",
-        "/runs/%2e%2e/secret.txt",
-        "/runs/nothing/report.html",
-        "/runs/nothing.zip",
-        "/runs/...zip",
-        "/runs/a%00b/report.html",
-    ):
-        answer = client.get(path)
-        assert answer.status_code == 404, path
-        assert "secret" not in answer.text.replace("secret.txt", "")
-
-
-@needs_page
-@pytest.mark.parametrize(
-    "file", ["/etc/passwd", "{folder}/secret.txt", "pyproject.toml", "{folder}/runs/a run/report.html"]
-)
-def test_the_library_gives_no_file_either(client, tmp_path_factory, file):
-    folder = next(path for path in tmp_path_factory.getbasetemp().iterdir() if path.name.startswith("served"))
-    answer = client.get(f"/gradio_api/file={file.format(folder=folder)}")
-    assert answer.status_code in (403, 404)
 
 
 def never(address):
