@@ -43,7 +43,7 @@ def page(
     model: Annotated[str, typer.Option(help="As for whyfooled app.")] = "lite0",
     attack: Annotated[str, typer.Option(help="As for whyfooled explain.")] = "bim",
 ) -> None:
-    """Visit the page in the browser many times at once: are all explained, and is the memory given back?"""
+    """Visit the page in the browser many times at once; count the reports, and see whether memory is given back."""
     import_module("benchmarks.page").run(visits, model, attack)
 
 

@@ -1,4 +1,4 @@
-"""Visit the page twenty times at once: is every visit's photograph explained, and is the memory given back?"""
+"""Visit the page twenty times at once: whether each photograph is explained, and the memory given back."""
 
 from __future__ import annotations
 
