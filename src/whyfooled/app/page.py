@@ -16,8 +16,8 @@ from whyfooled.app.request import FIELDS
 from whyfooled.app.runs import find_run, list_runs
 from whyfooled.errors import WhyfooledError
 
-_OFTEN = 1.0
-"""Seconds between two looks at a job."""
+_OFTEN, _SELDOM = 1.0, 3.0
+"""Seconds between two looks at a job that runs, and at one that waits: many may wait at once."""
 _CLICKED = """
 element.addEventListener("click", (event) => {
   const run = event.target.closest("[data-run]");
@@ -169,7 +169,7 @@ def _show_standing(desk: Desk, components: dict[str, Any], identity: str | None)
     return {
         components["status"]: views.show_job(job, desk.jobs.count_before(job)),
         components["stop"]: gr.Button(visible=not job.is_over),
-        components["timer"]: gr.Timer(active=not job.is_over),
+        components["timer"]: gr.Timer(_SELDOM if job.state == "waiting" else _OFTEN, active=not job.is_over),
     }
 
 
