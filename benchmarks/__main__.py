@@ -38,6 +38,16 @@ def explain(
 
 
 @app.command()
+def page(
+    visits: Annotated[int, typer.Option(help="Visits at once.")] = 20,
+    model: Annotated[str, typer.Option(help="As for whyfooled app.")] = "lite0",
+    attack: Annotated[str, typer.Option(help="As for whyfooled explain.")] = "bim",
+) -> None:
+    """Visit the page in the browser many times at once; count the reports, and see whether memory is given back."""
+    import_module("benchmarks.page").run(visits, model, attack)
+
+
+@app.command()
 def intervals(repeats: Annotated[int, typer.Option(help="Simulated samples of each kind.")] = 2000) -> None:
     """Count how often the 95 % intervals of proportions, AUROC and means hold the truth, on simulated samples."""
     import_module("benchmarks.intervals").run(repeats)

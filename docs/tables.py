@@ -164,6 +164,7 @@ def _cell(text: str) -> str:
 
 _COMMANDS = (
     "explain",
+    "app",
     "perturbation",
     "dissect",
     "layers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -9,6 +10,10 @@ import numpy as np
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("WHYFOOLED_REQUIRE_BROWSER") == "1"
+"""Whether the tests of pages must not be skipped, as in the gate."""
+if REQUIRED and CHROMIUM is None:
+    raise RuntimeError("WHYFOOLED_REQUIRE_BROWSER is set, and there is no Chromium: install it.")
 
 
 def chromium(profile, *arguments):

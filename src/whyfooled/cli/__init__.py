@@ -2,14 +2,25 @@
 
 import sys
 
-from whyfooled.cli import _attack, _detect, _dissect, _explain, _methods, _perturbation, _study, _units, _universal
+from whyfooled.cli import (
+    _attack,
+    _detect,
+    _dissect,
+    _explain,
+    _methods,
+    _page,
+    _perturbation,
+    _study,
+    _units,
+    _universal,
+)
 from whyfooled.cli._app import app, say, terminable
 from whyfooled.errors import WhyfooledError
 
 __all__ = ["main"]
 
 # Importing a command adds it to the application; in the order of the help.
-_COMMANDS = (_explain, _perturbation, _dissect, _units, _attack, _detect, _universal, _study, _methods)
+_COMMANDS = (_explain, _page, _perturbation, _dissect, _units, _attack, _detect, _universal, _study, _methods)
 
 
 def main() -> None:

@@ -1,16 +1,20 @@
 """What is said of long work: bars on a terminal, and a line for each stage where there is none, as in a log.
 
-All of it goes to stderr, so that what a command prints can be piped.
+All of it goes to stderr, so that what a command prints can be piped. A program that wants to show the stages of one
+photograph itself asks for each step with ``WHYFOOLED_PROGRESS=json``.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from whyfooled.running.steps import LINES, VARIABLE, Step, write_step
 
 
 def _line_sayer(quiet: bool) -> Callable[[str], None]:
@@ -47,6 +51,24 @@ def _estimator() -> Callable[[str, float, float], str]:
     return estimate
 
 
+_OFTEN = 0.2
+"""Seconds between two steps of a stage that are written for another program."""
+
+
+def _step_writer() -> Callable[[Step], None]:
+    """Make what writes each step for the program that asked for them, though none sooner than it can be seen."""
+    stage, written = "", 0.0
+
+    def write(step: Step) -> None:
+        nonlocal stage, written
+        now = time.perf_counter()
+        if step.stage != stage or now - written >= _OFTEN:
+            stage, written = step.stage, now
+            print(write_step(step), file=sys.stderr, flush=True)
+
+    return write if os.environ.get(VARIABLE) == LINES else lambda step: None
+
+
 @contextmanager
 def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar for each stage, or a line when it is over: a mistake that it meets is to be the only thing said."""
@@ -64,7 +86,7 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     )
     bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
     tasks: dict[str, Any] = {}
-    say, estimate = _line_sayer(quiet), _estimator()
+    say, estimate, write = _line_sayer(quiet), _estimator(), _step_writer()
     began: dict[str, float] = {}
 
     def say_how_long() -> None:
@@ -76,6 +98,7 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
         if doing not in began:
             say_how_long()
             began[doing] = time.perf_counter()
+        write(Step(doing, done, total))
         left = estimate(doing, done, total)
         if left:
             say(left)

@@ -54,3 +54,9 @@ if (maps.length) {
     });
   });
 }
+
+// In a frame: how high the page is, so that what frames it can give it the room.
+if (window.parent !== window) {
+  const content = document.querySelector("main");
+  new ResizeObserver(() => window.parent.postMessage({ whyfooledHeight: content.offsetHeight }, "*")).observe(content);
+}

@@ -1,0 +1,98 @@
+"""What happens when a visitor drops something or presses a button, whatever the page is drawn with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from whyfooled.app.jobs import Job, Jobs
+from whyfooled.app.request import FIELDS, Started, write_arguments
+from whyfooled.app.uploads import Uploads
+from whyfooled.drawing.html import write_data_uri
+from whyfooled.errors import ParameterError, WhyfooledError, hearing
+from whyfooled.images import is_tensor_file, read_photograph
+from whyfooled.running.publishing import hide_folders
+
+_SIDE = 480
+"""Pixels of the longer side of the picture of what was dropped. [ours]"""
+
+
+@final
+@dataclass(frozen=True)
+class Desk:
+    """All that the page works with.
+
+    Parameters
+    ----------
+    output
+        The folder that holds the folders of all runs.
+    started
+        What was said when the page was started.
+    jobs
+        The line of jobs.
+    uploads
+        The files that were dropped.
+    """
+
+    output: Path
+    started: Started
+    jobs: Jobs
+    uploads: Uploads
+
+    def take(self, values: Mapping[str, object]) -> Job:
+        """Put into the line what a visitor set in `FIELDS`.
+
+        Raises
+        ------
+        WhyfooledError
+            If a setting cannot stand on a command line, a file is gone, or the line is full.
+        """
+        files = {field.name: str(values[field.name]) for field in FIELDS if _has_file(field.kind, values, field.name)}
+        if "adversarial" in files and "images" not in files:
+            files["images"] = _take_as_both(files["adversarial"])
+        settings = {name: value for name, value in values.items() if name not in files}
+        # What cannot be said is found before anything is copied.
+        write_arguments(settings, self.started)
+        inputs, copies = self.uploads.copy(files)
+        arguments = write_arguments({**settings, **copies}, self.started)
+        return self.jobs.submit(arguments, files.get("images"), inputs)
+
+
+def _has_file(kind: str, values: Mapping[str, object], name: str) -> bool:
+    return kind == "file" and bool(values.get(name))
+
+
+def _take_as_both(adversarial: str) -> str:
+    """Return a file that has the clean image too, as one of ``whyfooled attack`` has."""
+    from safetensors import SafetensorError, safe_open
+
+    if adversarial.lower().endswith(".safetensors"):
+        try:
+            with safe_open(adversarial, framework="pt") as file:
+                if "clean" in file.keys():  # noqa: SIM118 (it is no dictionary)
+                    return adversarial
+        except (SafetensorError, OSError):
+            # What is wrong with it, the command line says best.
+            return adversarial
+    raise ParameterError(
+        "The adversarial image does not say which photograph it was made from. Drop the photograph too, or a file of "
+        "`whyfooled attack`, which has both."
+    )
+
+
+def look_at(file: str | None) -> tuple[str, str]:
+    """Look at what was dropped as a photograph: a small picture of it, if it is one, and what is to be said of it."""
+    if file is None:
+        return "", ""
+    path = Path(file)
+    if is_tensor_file(path):
+        return "", f"{path.name} goes into the model as it is."
+    try:
+        with hearing() as heard:
+            photograph = read_photograph(path)
+    except WhyfooledError as error:
+        return "", hide_folders(str(error))
+    photograph.thumbnail((_SIDE, _SIDE))
+    return write_data_uri(photograph, lossless=False), hide_folders(" ".join(heard))

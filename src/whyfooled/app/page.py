@@ -1,0 +1,200 @@
+"""The page, drawn with Gradio: the form beside what it leads to, and under both the runs so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import gradio as gr
+
+from whyfooled.app import views
+from whyfooled.app.desk import Desk, look_at
+from whyfooled.app.form import draw_form, read_form
+from whyfooled.app.parts import PARTS
+from whyfooled.app.request import FIELDS
+from whyfooled.app.runs import find_run, list_runs
+from whyfooled.errors import WhyfooledError
+
+_OFTEN, _SELDOM = 1.0, 3.0
+"""Seconds between two looks at a job that runs, and at one that waits: many may wait at once."""
+_CLICKED = """
+element.addEventListener("click", (event) => {
+  const run = event.target.closest("[data-run]");
+  if (run) trigger("click", { run: run.dataset.run });
+});
+"""
+_SHOW_FOUND = "() => { document.getElementById('wf-found').scrollIntoView({ behavior: 'smooth', block: 'start' }); }"
+# A page's report is as high as it says it is; on a narrow page what is found stands below the form.
+_SHOW_FOUND_BELOW = f"() => {{ if (innerWidth < 900) ({_SHOW_FOUND})(); }}"
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+
+
+def read_asset(name: str) -> str:
+    """Read a style sheet or a script of the page."""
+    return resources.files("whyfooled.app").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def make_theme() -> Any:
+    """Make the theme: the colours of the reports, and no letters that would have to be fetched."""
+    return gr.themes.Base(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"],
+        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+    )
+
+
+def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
+    """Draw the page, and say what happens on it.
+
+    Parameters
+    ----------
+    desk
+        What the page works with.
+    words
+        What the command line says of each option of ``whyfooled explain``, by their parameters' names.
+    """
+    with gr.Blocks(title="whyfooled", analytics_enabled=False) as page:
+        gr.HTML(views.show_header(desk.output))
+        with gr.Row(elem_id="wf-both"):
+            with gr.Column(scale=2, min_width=300, elem_id="wf-form"):
+                fields, preview = draw_form(desk.started, words)
+                go = gr.Button("Explain", variant="primary", size="lg", elem_id="wf-go")
+            with gr.Column(scale=5, min_width=300, elem_id="wf-found"):
+                components = _draw_found()
+        past = gr.HTML(js_on_load=_CLICKED, elem_id="wf-past")
+        components |= {
+            "past": past,
+            "job": gr.State(),
+            "kept": gr.BrowserState(""),
+            "timer": gr.Timer(_OFTEN, active=False),
+        }
+        _connect(page, desk, fields, preview, go, components)
+    return page
+
+
+def _draw_found() -> dict[str, Any]:
+    """Draw what the form leads to: a job, and then its report."""
+    components: dict[str, Any] = {"status": gr.HTML(views.show_welcome(), elem_id="wf-status")}
+    components["stop"] = gr.Button("Stop", visible=False, elem_id="wf-stop")
+    with gr.Column(visible=False) as components["result"]:
+        components["heading"] = gr.HTML()
+        with gr.Tabs():
+            for part in PARTS:
+                with gr.Tab(part.title, render_children=True):
+                    components[part.name] = gr.HTML()
+            with gr.Tab("Pictures", render_children=True):
+                components["pictures"] = gr.HTML()
+        components["command"] = gr.Textbox(
+            label="The same on the command line", interactive=False, buttons=["copy"], elem_id="wf-command"
+        )
+    return components
+
+
+def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: Any, components: dict[str, Any]) -> None:
+    """Say what each event leads to."""
+    everything = list(components.values())
+
+    def begin(*values: object) -> dict[Any, Any]:
+        try:
+            job = desk.take(read_form(dict(zip(fields, values, strict=True))))
+        except WhyfooledError as error:
+            return {components["status"]: views.show_mistake(str(error))}
+        return {
+            components["job"]: job.identity,
+            components["kept"]: job.identity,
+            components["result"]: gr.Column(visible=False),
+            **_show_standing(desk, components, job.identity),
+        }
+
+    def look(job: str | None) -> dict[Any, Any]:
+        return _show_standing(desk, components, job)
+
+    def stop(job: str | None) -> dict[Any, Any]:
+        desk.jobs.stop(job)
+        return _show_standing(desk, components, job)
+
+    def open_page(kept: str, request: gr.Request) -> dict[Any, Any]:
+        named = request.query_params.get("run")
+        if named is not None:
+            return _show_run(desk, components, named)
+        past = {components["past"]: views.show_runs(list_runs(desk.output), desk.output)}
+        if desk.jobs.find(kept) is None:
+            return past
+        return {**past, components["job"]: kept, **_show_standing(desk, components, kept)}
+
+    def open_run(event: gr.EventData) -> dict[Any, Any]:
+        return _show_run(desk, components, str(event.run))
+
+    def close_page(request: gr.Request) -> None:
+        desk.uploads.leave(str(request.session_hash))
+
+    go.click(begin, list(fields.values()), everything, **_PRIVATE)
+    go.click(None, js=_SHOW_FOUND_BELOW)
+    components["timer"].tick(look, components["job"], everything, **_PRIVATE)
+    components["stop"].click(stop, components["job"], everything, **_PRIVATE)
+    components["past"].click(open_run, None, everything, **_PRIVATE)
+    components["past"].click(None, js=_SHOW_FOUND)
+    page.load(open_page, components["kept"], everything, **_PRIVATE)
+    page.unload(close_page)
+    for field in FIELDS:
+        if field.kind == "file":
+            _hold(desk, fields[field.name], field.name)
+    # One photograph is decoded at a time: they may be large.
+    fields["images"].change(
+        lambda file: views.show_photograph(*look_at(file)),
+        fields["images"],
+        preview,
+        **_PRIVATE | {"concurrency_limit": 1},
+    )
+
+
+def _hold(desk: Desk, component: Any, name: str) -> None:
+    """Keep what is dropped in a field until it is replaced, taken out, or the page is closed."""
+
+    def hold(file: str | None, request: gr.Request) -> None:
+        desk.uploads.hold(str(request.session_hash), name, file)
+
+    component.change(hold, component, None, **_PRIVATE)
+
+
+def _show_standing(desk: Desk, components: dict[str, Any], identity: str | None) -> dict[Any, Any]:
+    """Show how a job stands; its report, if it is done."""
+    job = desk.jobs.find(identity)
+    if job is None:
+        return {components["timer"]: gr.Timer(active=False), components["stop"]: gr.Button(visible=False)}
+    if job.state == "done":
+        return _show_run(desk, components, job.run)
+    return {
+        components["status"]: views.show_job(job, desk.jobs.count_before(job)),
+        components["stop"]: gr.Button(visible=not job.is_over),
+        components["timer"]: gr.Timer(_SELDOM if job.state == "waiting" else _OFTEN, active=not job.is_over),
+    }
+
+
+def _show_run(desk: Desk, components: dict[str, Any], name: str) -> dict[Any, Any]:
+    """Show a run's report in place of whatever was shown."""
+    run = find_run(desk.output, name)
+    shown = {
+        components["past"]: views.show_runs(list_runs(desk.output), desk.output, name),
+        components["timer"]: gr.Timer(active=False),
+        components["stop"]: gr.Button(visible=False),
+        components["job"]: None,
+        components["kept"]: "",
+    }
+    if run is None:
+        return {
+            **shown,
+            components["status"]: views.show_mistake(f"There is no report of a run called {name!r} any more."),
+        }
+    parts = dict(zip((part.name for part in PARTS), views.show_parts(desk.output, run), strict=True))
+    return {
+        **shown,
+        components["status"]: "",
+        components["result"]: gr.Column(visible=True),
+        components["heading"]: views.show_heading(run),
+        components["pictures"]: views.show_pictures(run),
+        components["command"]: gr.Textbox(value=run.command, visible=bool(run.command)),
+        **{components[part]: content for part, content in parts.items()},
+    }

@@ -1,0 +1,173 @@
+"""What a visitor may set, and how that becomes the arguments of ``whyfooled explain``.
+
+`FIELDS` has every option of the command that the page offers; `GIVEN` those that are said when the page is started, and
+`ABSENT` those that make no sense on it. The command line's own words describe them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+from whyfooled.errors import ParameterError, bad_parameter
+
+Kind = Literal["file", "text", "names", "switch", "either"]
+
+
+@final
+@dataclass(frozen=True)
+class Field:
+    """One setting of the page.
+
+    Parameters
+    ----------
+    name
+        The parameter of ``whyfooled explain``.
+    label
+        What the page calls it.
+    kind
+        ``"file"`` is dropped, ``"text"`` typed or chosen, ``"names"`` are several, ``"switch"`` is an option without a
+        value, and ``"either"`` one that can be said to be so or not to be so.
+    about
+        What the page says of it, where the command line's words are about what the page has not.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    about: str | None = None
+
+    @property
+    def option(self) -> str:
+        """What the command line calls it."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+FIELDS = (
+    Field("images", "Photograph", "file"),
+    Field("attack", "Attack", "text", "Choose one, or type it with settings: pgd(steps=40, epsilon=4/255)."),
+    Field("target", "To be taken for", "text"),
+    Field("methods", "Saliency methods", "names", "Shown beside the enhanced map; the usual four if left empty."),
+    Field("model", "Model", "text", "Or type torchvision:NAME or timm:NAME, whose weights are fetched at first use."),
+    Field("adversarial", "Adversarial image made elsewhere", "file"),
+    Field("label", "True class", "text"),
+    Field("epsilon", "Radius of the attack", "text"),
+    Field("steps", "Steps of the attack", "text"),
+    Field("checks", "See what the maps stand", "either"),
+    Field("forge", "Try to forge the explanation", "switch"),
+    Field("regions", "Label map", "file"),
+    Field("names", "Names of its labels", "file"),
+    Field("attack_in", "Attack in this region alone", "text"),
+    Field("trust", "Universal perturbation", "file"),
+    Field("resize", "Bring it to the model's size", "switch"),
+    Field("weights", "Weights of the model", "file"),
+    Field("class_names", "Names of the classes", "file"),
+    Field("figures", "Figures for a paper", "text"),
+    Field("seed", "Seed", "text"),
+)
+"""What a visitor may set, in the order of the page."""
+
+GIVEN = frozenset({"units", "device", "workers", "float32", "num_classes", "mean", "std", "channels", "layout"})
+GIVEN |= {"input_scale", "size", "output"}
+"""Options that are said when the page is started."""
+
+ABSENT = frozenset({"labels", "count", "quiet", "help"})
+"""Options of many photographs, and of what is printed: the page explains one, and shows it."""
+
+LIBRARIES = ("torchvision:", "timm:")
+"""How the names of models begin that a visitor may type: no file and no folder of this machine is named by them."""
+
+USUAL_MODEL = "lite0"
+"""The model of the command line where none is named."""
+
+_LONGEST = 2000
+"""Characters of a text that is typed. [ours]"""
+
+
+@final
+@dataclass(frozen=True)
+class Started:
+    """What was said when the page was started.
+
+    Parameters
+    ----------
+    model
+        The model that is explained if no other is chosen.
+    model_arguments
+        The options that belong to this model, as its input's mean or a dissection.
+    arguments
+        The options of every job, such as the device.
+    models
+        The models that may be chosen by name alone.
+    """
+
+    model: str = USUAL_MODEL
+    model_arguments: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+def write_arguments(values: Mapping[str, object], started: Started) -> list[str]:
+    """Write what a visitor set as arguments of ``whyfooled explain``, but for the folder to write.
+
+    Parameters
+    ----------
+    values
+        For each field what was set: a path, a text, a list of texts, or True, None where the choice is left open. What
+        is empty is not said, so that the command line's own defaults hold.
+    started
+        What was said when the page was started.
+
+    Raises
+    ------
+    ParameterError
+        If a text is no text that can be typed on a command line, or names a file of this machine.
+    """
+    given = {field: values.get(field.name) for field in FIELDS}
+    arguments: list[str] = []
+    for field, value in given.items():
+        if field.name == "model":
+            arguments += _write_model(field, str(value or started.model).strip(), started)
+        else:
+            arguments += _write_argument(field, value)
+    return [*arguments, *started.arguments]
+
+
+def _write_argument(field: Field, value: object) -> list[str]:
+    if value is None or value == "" or value == []:
+        return []
+    if field.kind == "switch":
+        return [field.option] if value else []
+    if field.kind == "either":
+        return [field.option if value is True else f"--no-{field.name}"]
+    if field.kind == "file":
+        return [str(Path(str(value)))] if field.name == "images" else [field.option, str(value)]
+    parts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    text = ",".join(check_text(field.option, str(part)) for part in parts)
+    return [field.option, text] if text else []
+
+
+def _write_model(field: Field, model: str, started: Started) -> list[str]:
+    check_text(field.option, model)
+    if model == started.model:
+        return [*([field.option, model] if model != USUAL_MODEL else []), *started.model_arguments]
+    if model not in started.models and not model.startswith(LIBRARIES):
+        raise bad_parameter(
+            field.option,
+            f"must be one of {', '.join(started.models)}, torchvision:NAME or timm:NAME on this page",
+            repr(model),
+            "A model in a file or a folder is named when the page is started: whyfooled app --model FILE.py:NAME",
+        )
+    return [field.option, model]
+
+
+def check_text(option: str, text: str) -> str:
+    """Return a text without the blanks around it; raise `ParameterError` if it cannot stand on a command line."""
+    if len(text) > _LONGEST:
+        raise bad_parameter(option, f"must have at most {_LONGEST} characters", len(text))
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+        raise ParameterError(f"`{option}` must be one line of letters, numbers and signs; got {text[:40]!r}.")
+    return text.strip()

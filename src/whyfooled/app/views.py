@@ -1,0 +1,82 @@
+"""What the page shows beside its form: how a job stands, a run's report by parts, its pictures, and the runs so far."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from whyfooled.app.jobs import Job
+from whyfooled.app.parts import PARTS, VERDICT, find_parts
+from whyfooled.app.runs import PAGE, Run, find_file
+from whyfooled.drawing.html import load_template
+
+MOST_SHOWN = 60
+"""Runs that the gallery shows, the newest: as many pictures as a phone loads in a moment. [ours]"""
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    return load_template("whyfooled.app", f"{name}.html.j2")
+
+
+def _render(template: str, **values: Any) -> str:
+    return _template(template).render(**values)
+
+
+def show_header(output: Path) -> str:
+    """Write what stands above everything."""
+    return _render("header", output=output)
+
+
+def show_job(job: Job, before: int) -> str:
+    """Write how a job stands, `before` others of which come first."""
+    return _render("job", job=job, before=before)
+
+
+def show_mistake(sentence: str) -> str:
+    """Write why nothing was begun."""
+    return _render("mistake", sentence=sentence)
+
+
+def show_welcome() -> str:
+    """Write what stands where a report will be."""
+    return _render("welcome")
+
+
+def show_photograph(uri: str, sentence: str) -> str:
+    """Write a picture of what was dropped, and what is to be said of it."""
+    return _render("photograph", uri=uri, sentence=sentence)
+
+
+def show_heading(run: Run) -> str:
+    """Write a run's name, when it was, and where all its files are."""
+    return _render("heading", run=run, page=PAGE, when=_write_time(run.written))
+
+
+def show_parts(output: Path, run: Run) -> list[str]:
+    """Write each part of a run's report, in the order of `PARTS`."""
+    has = find_parts(find_file(output, run.name, PAGE).read_text(encoding="utf-8", errors="replace"))
+    return [
+        _render("part", run=run, page=PAGE, part=part, whole=not has, is_there=part.name in (has or {VERDICT}))
+        for part in PARTS
+    ]
+
+
+def show_pictures(run: Run) -> str:
+    """Write all pictures of a run, each with a link that saves it."""
+    return _render("pictures", run=run)
+
+
+def show_runs(runs: Sequence[Run], output: Path, shown: str | None = None) -> str:
+    """Write the gallery of runs, of which one may be shown above."""
+    cards = [(run, _write_time(run.written)) for run in runs[:MOST_SHOWN]]
+    return _render("runs", cards=cards, more=max(0, len(runs) - MOST_SHOWN), output=output, shown=shown)
+
+
+def _write_time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

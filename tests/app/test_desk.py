@@ -1,0 +1,77 @@
+"""What a visitor drops and sets is looked at, and becomes a job or a sentence."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from whyfooled.app.desk import Desk, look_at
+from whyfooled.app.jobs import Job
+from whyfooled.app.request import Started
+from whyfooled.app.uploads import Uploads
+from whyfooled.errors import ParameterError
+
+
+@pytest.fixture
+def uploads(tmp_path):
+    return Uploads(tmp_path / "page")
+
+
+@pytest.fixture
+def desk(uploads, tmp_path, monkeypatch):
+    from whyfooled.app.jobs import Jobs
+
+    # No job is run: only what it would be is looked at.
+    monkeypatch.setattr(Jobs, "__init__", lambda self: None)
+    monkeypatch.setattr(
+        Jobs, "submit", lambda self, arguments, photograph, inputs: Job(tuple(arguments), "run", inputs)
+    )
+    return Desk(tmp_path / "runs", Started(), Jobs(), uploads)
+
+
+def make_tensor_file(uploads, **tensors):
+    path = uploads.dropped / "x.safetensors"
+    save_file(tensors, path)
+    return str(path)
+
+
+def test_files_are_named_by_themselves_in_the_command(desk, uploads):
+    path = uploads.dropped / "my cat.png"
+    Image.new("RGB", (9, 9)).save(path)
+    job = desk.take({"images": str(path), "target": "tabby"})
+    assert job.command == "whyfooled 'my cat.png' --target tabby"
+
+
+def test_a_file_of_an_attack_is_both_images(desk, uploads):
+    image = torch.zeros(3, 8, 8)
+    job = desk.take({"adversarial": make_tensor_file(uploads, clean=image, adversarial=image + 0.1)})
+    assert job.command == "whyfooled x.safetensors --adversarial x.safetensors"
+
+
+def test_an_adversarial_image_alone_asks_for_its_photograph(desk, uploads):
+    with pytest.raises(ParameterError, match="Drop the photograph too"):
+        desk.take({"adversarial": make_tensor_file(uploads, adversarial=torch.zeros(3, 8, 8))})
+    assert not list((uploads.dropped.parent / "jobs").iterdir())
+
+
+def test_a_mistake_leaves_no_copy(desk, uploads):
+    path = uploads.dropped / "cat.png"
+    path.touch()
+    with pytest.raises(ParameterError):
+        desk.take({"images": str(path), "target": "two\nlines"})
+    assert not list((uploads.dropped.parent / "jobs").iterdir())
+
+
+def test_a_photograph_is_shown_small_and_a_bad_file_is_a_sentence(tmp_path):
+    Image.fromarray(np.zeros((1000, 2000, 3), np.uint8)).save(tmp_path / "cat.png")
+    uri, said = look_at(str(tmp_path / "cat.png"))
+    assert uri.startswith("data:image/webp;base64,")
+    assert said == ""
+    (tmp_path / "words.jpg").write_text("words")
+    assert look_at(str(tmp_path / "words.jpg")) == (
+        "",
+        "words.jpg is not an image of a known format (JPEG, PNG, WebP, BMP, TIFF).",
+    )
+    assert look_at(str(tmp_path / "x.pt")) == ("", "x.pt goes into the model as it is.")
+    assert look_at(None) == ("", "")

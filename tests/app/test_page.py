@@ -1,0 +1,214 @@
+"""The page in a real browser: from a drop to a report, what goes wrong, and what is left behind."""
+
+import http.client
+import io
+import json
+import os
+import signal
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.page_server import PageServer, browser, needs_page, visit, wait_for
+
+pytestmark = needs_page
+
+PHOTOGRAPH = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = PageServer(tmp_path_factory.mktemp("page"), "--model", "models.py:Tiny")
+    yield server
+    assert server.end() == 143
+    assert server.left_behind() == []
+
+
+@pytest.fixture(scope="module")
+def slow_server(tmp_path_factory):
+    return PageServer(tmp_path_factory.mktemp("slow"), "--model", "models.py:Slow")
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photographs") / "a cat's.png"
+    Image.fromarray(PHOTOGRAPH).save(path)
+    return path
+
+
+def test_a_photograph_becomes_a_report_by_parts(chromium, server, photograph, tmp_path):
+    with visit(chromium, server) as visitor:
+        visitor.drop("images", photograph)
+        visitor.page.locator(".wf-photograph img").wait_for()
+        visitor.choose("attack", "bim(steps=2, epsilon=0.9)")
+        visitor.explain()
+        visitor.wait_for_report()
+        page = visitor.page
+
+        # The very files of the command line, and the command itself.
+        (run,) = server.runs.iterdir()
+        account = json.loads((run / "explanation.json").read_text())
+        command = page.locator("#wf-command textarea").input_value()
+        assert command == account["parameters"]["command"]
+        assert command.startswith("whyfooled explain")
+        assert "--attack 'bim(steps=2, epsilon=0.9)'" in command
+
+        shown = {}
+        for tab in ("Verdict", "Evidence", "Regions", "Trust"):
+            page.get_by_role("tab", name=tab).click()
+            frame = page.frame_locator(f"iframe[title={tab}]:visible")
+            frame.locator("main").wait_for()
+            shown[tab] = list(frame.locator("h2:visible").all_inner_texts())
+        assert shown["Verdict"][0] == "What happened?"
+        assert shown["Evidence"][0] == "What speaks for each class?"
+        assert shown["Regions"] == ["Where does the perturbation act?"]
+        page.get_by_role("tab", name="Units").click()
+        assert "started with a dissection" in page.locator(".wf-missing:visible").inner_text()
+
+        page.get_by_role("tab", name="Pictures").click()
+        saving = page.get_by_role("link", name="Save clean.png")
+        with page.expect_download() as downloaded:
+            saving.click()
+        downloaded.value.save_as(tmp_path / "clean.png")
+        assert (tmp_path / "clean.png").read_bytes() == (run / "pictures" / "clean.png").read_bytes()
+        assert page.locator(".wf-pictures a").count() == len(list((run / "pictures").iterdir()))
+
+        assert page.locator(f"[data-run='{run.name}']").count() == 1
+        assert visitor.asked
+        assert visitor.elsewhere(server.address) == []
+    # The visit is over: nothing that was dropped is kept.
+    wait_for(lambda: not list(server.temporary.rglob("*.png")))
+    assert server.said == []
+
+
+def test_a_past_run_is_opened_on_a_phone_in_the_dark(chromium, server):
+    with visit(chromium, server, width=390, dark=True) as visitor:
+        assert visitor.runs_off_by() == 0
+        visitor.page.locator("[data-run]").click()
+        visitor.wait_for_report()
+        for tab in ("Verdict", "Evidence", "Regions", "Units", "Trust", "Pictures"):
+            visitor.page.get_by_role("tab", name=tab).click()
+            assert visitor.runs_off_by() == 0
+        picture = Image.open(io.BytesIO(visitor.page.screenshot())).convert("L")
+        assert np.asarray(picture).mean() < 90
+
+
+def test_a_report_has_the_room_that_it_needs(chromium, server):
+    with visit(chromium, server, width=390) as visitor:
+        visitor.page.locator("[data-run]").click()
+        frame = visitor.page.frame_locator("iframe[title=Verdict]:visible")
+        needed = frame.locator("main").evaluate("main => main.offsetHeight")
+        wait_for(lambda: abs(visitor.page.locator("iframe:visible").bounding_box()["height"] - needed) <= 1, 10)
+        frame.locator("summary").first.click()
+        wait_for(lambda: visitor.page.locator("iframe:visible").bounding_box()["height"] > needed + 50, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [("words.jpg", b"no picture", "is not an image of a known format"), ("half.png", None, "cannot be read")],
+)
+def test_a_bad_file_is_a_sentence(chromium, server, photograph, tmp_path, name, content, sentence):
+    path = tmp_path / name
+    path.write_bytes(photograph.read_bytes()[:200] if content is None else content)
+    before = sorted(server.runs.iterdir())
+    with visit(chromium, server) as visitor:
+        visitor.drop("images", path)
+        at_once = visitor.page.locator(".wf-photograph .wf-wrong")
+        at_once.wait_for()
+        assert sentence in at_once.inner_text()
+        if content is not None:
+            visitor.explain()
+            said = visitor.wait_for_sentence()
+            assert sentence in said
+            assert "Traceback" not in said
+            assert "/" not in said.replace(" / ", "")
+    assert sorted(server.runs.iterdir()) == before
+
+
+def ask(server, path):
+    """Ask the server for a path as it is; return the status, the content policy and the content."""
+    connection = http.client.HTTPConnection(server.address.split("/")[2], timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.headers["content-security-policy"], answer.read()
+
+
+@pytest.fixture(scope="module")
+def made_run(server):
+    run = server.runs / "a run"
+    (run / "pictures").mkdir(parents=True)
+    (run / "report.html").write_text('<html><head></head><p data-part="units">x</p></html>')
+    (run / "pictures" / "clean.png").write_bytes(b"picture")
+    (run / "out").symlink_to(server.runs.parent)
+    return run
+
+
+def test_files_of_runs_are_served_in_a_sandbox(server, made_run):
+    assert ask(server, "/runs/a%20run/pictures/clean.png")[2] == b"picture"
+    status, policy, part = ask(server, "/runs/a%20run/report.html?part=units")
+    assert status == 200
+    assert policy.startswith("sandbox allow-scripts;")
+    assert b"display:none" in part
+    for query in ("", "?part=nonsense"):
+        assert ask(server, f"/runs/a%20run/report.html{query}")[2] == (made_run / "report.html").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(ask(server, "/runs/a%20run.zip")[2])) as archive:
+        assert sorted(archive.namelist()) == ["a run/pictures/clean.png", "a run/report.html"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/a%20run/out/models.py",
+        "/runs/a%20run/..%2f..%2fmodels.py",
+        "/runs/a%20run/../../models.py",
+        "/runs/..%2fmodels.py",
+        "/runs/%2e%2e/models.py",
+        "/runs/nothing/report.html",
+        "/runs/nothing.zip",
+        "/runs/...zip",
+        "/runs/a%00b/report.html",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file={folder}/models.py",
+        "/gradio_api/file=models.py",
+        "/gradio_api/file={folder}/runs/a%20run/report.html",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+    ],
+)
+def test_no_other_file_is_served(server, made_run, path):
+    status, _, content = ask(server, path.format(folder=server.runs.parent))
+    assert status in (400, 403, 404), path
+    assert b"import torch" not in content
+
+
+def test_a_job_can_be_stopped_and_another_waits(chromium, slow_server):
+    with visit(chromium, slow_server, width=390) as first, visit(chromium, slow_server) as second:
+        first.explain()
+        second.explain()
+        second.page.get_by_text("1 other comes first").wait_for()
+        second.page.get_by_role("button", name="Stop").click()
+        second.page.get_by_text("Nothing was written.").wait_for()
+        first.page.locator(".wf-stage").first.wait_for(timeout=60_000)
+        assert first.runs_off_by() == 0
+        first.page.get_by_role("button", name="Stop").click()
+        first.page.get_by_text("Nothing was written.").wait_for(timeout=30_000)
+    assert list(slow_server.runs.iterdir()) == []
+
+
+def test_a_page_that_is_killed_leaves_nothing(chromium, slow_server, photograph):
+    with visit(chromium, slow_server) as visitor:
+        visitor.drop("images", photograph)
+        visitor.explain()
+        wait_for(lambda: list(slow_server.runs.glob(".whyfooled-*")))
+        assert list(slow_server.temporary.rglob("*.png"))
+        slow_server.end(signal.SIGKILL)
+        wait_for(lambda: slow_server.left_behind() == [], 20)
+    assert list(slow_server.runs.iterdir()) == []
+    assert not [line for line in os.popen("ps -eo args") if str(slow_server.temporary) in line]
