@@ -346,7 +346,7 @@ def test_photographs_are_attacked_and_kept_and_taken_for_nothing_else(tmp_path):
     made, errors = attack_files(classifier, [tmp_path], attack, tmp_path / "out")
     assert not errors
     result = load_adversaries(tmp_path / "out")[:]
-    assert result.goal.name == "kept"
+    assert result.goal.kind == "kept"
     assert result.success.all()
     assert torch.equal(classifier.predict(result.adversarial), classifier.predict(result.clean))
     assert made.parameters["attack"] == "per-image(epsilon=1.0, steps=6)"

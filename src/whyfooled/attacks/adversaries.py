@@ -43,7 +43,7 @@ _LEFT_OUT = FileKind(
     "whyfooled attack",
     {"reason": is_text, "photograph": is_text, "run": maybe(is_text)},
 )
-_GOALS: dict[str, type[Goal]] = {goal.name: goal for goal in (Untargeted, Targeted, Kept)}
+_GOALS: dict[str, type[Goal]] = {goal.kind: goal for goal in (Untargeted, Targeted, Kept)}
 _ADVERSARY = FileKind(
     "adversarial image",
     2,
