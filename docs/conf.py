@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import os
 
+from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
 project = "whyfooled"
 author = "the whyfooled authors"
-project_copyright = "Apache-2.0"
+project_copyright = "the whyfooled authors, under Apache-2.0"
 html_title = "whyfooled"
 html_theme = "furo"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_theme_options = {"light_css_variables": {"code-font-size": "76%"}}
 html_math_renderer = "mathml"
 html_show_sphinx = False
 
@@ -75,21 +79,19 @@ def lead_into_the_site(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({file}", f"]({page}")
 
 
-def write_inline(self, node) -> None:  # type: ignore[no-untyped-def]
+def write_inline(self: HTML5Translator, node: nodes.math) -> None:
     """Write a formula within a line."""
     self.body.append(convert(node.astext()))
+    raise nodes.SkipNode
 
 
-def write_block(self, node) -> None:  # type: ignore[no-untyped-def]
+def write_block(self: HTML5Translator, node: nodes.math_block) -> None:
     """Write a formula on a line of its own."""
     self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
-
-
-def leave(self, node) -> None:  # type: ignore[no-untyped-def]
-    """Leave a formula: everything is written."""
+    raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
     app.connect("source-read", lead_into_the_site)
-    app.add_html_math_renderer("mathml", inline_renderers=(write_inline, leave), block_renderers=(write_block, leave))
+    app.add_html_math_renderer("mathml", inline_renderers=(write_inline, None), block_renderers=(write_block, None))

@@ -38,7 +38,7 @@ print(pd.concat({name: result.to_frame()[columns].iloc[0] for name, result in re
 figure, axes = plt.subplots(1, len(results), figsize=(10, 3), layout="constrained")
 for axis, (name, result) in zip(axes, results.items(), strict=True):
     evidence = Enhanced()(classifier, result.adversarial, result.predictions, contrast=label)[0].sum(0)
-    axis.imshow(evidence, cmap="inferno", vmax=float(evidence.quantile(0.999)))
+    axis.imshow(evidence, cmap="inferno", vmax=float(evidence.quantile(0.99)))
     axis.set(title=f"{name}:\n{classifier.class_names[result.predictions[0]]}", xticks=[], yticks=[])
 
 # %%

@@ -46,7 +46,7 @@ print(tested.to_frame().groupby("perturbation")[["dissimilarity", "fooled"]].mea
 print("further than random patterns:", tested.gain())
 
 # %%
-# The pattern, and what it does to the gradient of one image that it has not seen.
+# The pattern, stretched to be seen, and what it does to the gradient of one image that it was not fitted to.
 
 image = tested_on[:1]
 label = classifier.predict(image)
@@ -55,7 +55,7 @@ before, after = (
 )
 panels = {
     "an image": image[0].permute(1, 2, 0),
-    "the pattern": 0.5 + (delta.delta / delta.delta.abs().max() / 2).squeeze().permute(1, 2, 0),
+    "the pattern": (0.5 + delta.delta.squeeze(0) / (6 * delta.delta.std())).clamp(0, 1).permute(1, 2, 0),
     "its map": before,
     "its map under the pattern": after,
 }

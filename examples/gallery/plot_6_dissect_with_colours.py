@@ -32,7 +32,7 @@ table = found.to_frame()
 table[["layer", "unit", "concept", "iou", "chance_iou", "detector"]].sort_values("iou", ascending=False).head(10)
 
 # %%
-# Detectors by colour, and how many there would be by chance.
+# Detectors by colour.
 
 detectors = table[table["detector"]].groupby(["concept", "layer"]).size().unstack(fill_value=0)
 detectors.plot.barh(stacked=True, figsize=(7, 3.5), xlabel="units", ylabel="")

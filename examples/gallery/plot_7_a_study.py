@@ -39,7 +39,7 @@ print(result.summary)
 figure = next(output.glob("*.png"))
 plt.figure(figsize=(8, 5), layout="constrained")
 plt.imshow(plt.imread(figure))
-plt.axis("off")
+plt.gca().set_axis_off()
 
 # %%
 # And the table, with a row for each photograph, map and share of pixels.

@@ -35,5 +35,5 @@ axes[0].imshow(result.adversarial[0].permute(1, 2, 0))
 axes[0].set(title=classifier.class_names[result.predictions[0]], xticks=[], yticks=[])
 for axis, (title, found) in zip(axes[1:], maps.items(), strict=True):
     evidence = found[0].sum(0)
-    axis.imshow(evidence, cmap="inferno", vmax=float(evidence.quantile(0.999)))
+    axis.imshow(evidence, cmap="inferno", vmax=float(evidence.quantile(0.99)))
     axis.set(title=title, xticks=[], yticks=[])
