@@ -45,10 +45,10 @@ module = nn.Sequential(
 )
 optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
 for _ in range(8):
-    for chosen in torch.randperm(len(images)).split(64):
+    for chosen in torch.split(torch.randperm(len(images)), 64):
         loss = nn.functional.cross_entropy(module((images[chosen] - 0.5) / 0.25), labels[chosen])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
 classifier = Classifier(module.eval(), mean=(0.5,), std=(0.25,), size=(PATCH, PATCH), class_names=NAMES)

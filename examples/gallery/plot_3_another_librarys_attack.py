@@ -9,6 +9,7 @@ all.
 import foolbox
 import matplotlib.pyplot as plt
 import pandas as pd
+from torch import Tensor, nn
 
 from whyfooled import DDN, PGD, Enhanced, Untargeted, adapt, load_classifier, run_attack
 from whyfooled.images import example_photograph
@@ -39,13 +40,13 @@ figure, axes = plt.subplots(1, len(results), figsize=(10, 3), layout="constraine
 for axis, (name, result) in zip(axes, results.items(), strict=True):
     evidence = Enhanced()(classifier, result.adversarial, result.predictions, contrast=label)[0].sum(0)
     axis.imshow(evidence, cmap="inferno", vmax=float(evidence.quantile(0.99)))
-    axis.set(title=f"{name}:\n{classifier.class_names[result.predictions[0]]}", xticks=[], yticks=[])
+    axis.set(title=f"{name}:\n{classifier.class_name(int(result.predictions))}", xticks=[], yticks=[])
 
 # %%
 # Any function will do. This one adds a constant, and fools nobody, which is said.
 
 
-def brighten(model, images, labels):
+def brighten(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Add 2/255 everywhere."""
     return (images + 2 / 255).clamp(0, 1)
 

@@ -48,4 +48,4 @@ label = classifier.predict(image)
 on_cup = classifier.prepare(Image.fromarray((mask * 255).byte().numpy()).convert("RGB"))[0, 0].round()
 for name, allowed in {"anywhere": None, "on the cup": on_cup, "around it": 1 - on_cup}.items():
     result = run_attack(FMN(), classifier, image, Untargeted(label), mask=allowed)
-    print(f"{name}: length {float(result.l2):.4f}, now {classifier.class_names[int(result.predictions)]}")
+    print(f"{name}: length {float(result.l2):.4f}, now {classifier.class_name(int(result.predictions))}")

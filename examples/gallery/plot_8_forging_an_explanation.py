@@ -32,7 +32,7 @@ maps = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.2), layout="constrained")
 axes[0].imshow(result.adversarial[0].permute(1, 2, 0))
-axes[0].set(title=classifier.class_names[result.predictions[0]], xticks=[], yticks=[])
+axes[0].set(title=classifier.class_name(int(result.predictions)), xticks=[], yticks=[])
 for axis, (title, found) in zip(axes[1:], maps.items(), strict=True):
     evidence = found[0].sum(0)
     axis.imshow(evidence, cmap="inferno", vmax=float(evidence.quantile(0.99)))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.attacks import AttackResult
-from whyfooled.classifier.goals import Goal, Kept, Targeted, Untargeted
+from whyfooled.classifier.goals import Kept, Targeted, Untargeted
 from whyfooled.errors import ImageError, bad_parameter, did_you_mean
 from whyfooled.images import is_file
 from whyfooled.images.seals import is_whole
@@ -43,7 +43,7 @@ _LEFT_OUT = FileKind(
     "whyfooled attack",
     {"reason": is_text, "photograph": is_text, "run": maybe(is_text)},
 )
-_GOALS: dict[str, type[Goal]] = {goal.kind: goal for goal in (Untargeted, Targeted, Kept)}
+_GOALS: dict[str, type[Untargeted | Targeted | Kept]] = {goal.kind: goal for goal in (Untargeted, Targeted, Kept)}
 _ADVERSARY = FileKind(
     "adversarial image",
     2,
@@ -273,7 +273,7 @@ def read_adversary(path: Path) -> AttackResult:
 
 def check_class_changes(run: Adversaries) -> None:
     """Raise `ImageError` for a run whose attack kept the classes: nothing there fools a classifier."""
-    if _find_goal(run) == Kept.name:
+    if _find_goal(run) == Kept.kind:
         raise ImageError(
             f"{run.folder} holds images whose class was kept while their maps were changed: nothing there fools the "
             "classifier. Give a folder of an attack that changes the class."
