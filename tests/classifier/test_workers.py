@@ -108,6 +108,7 @@ NEEDS_NONE = {
     "load_classifier",
     "class_map",
     "UniversalPerturbation.transfer_note",
+    "Evaluation.record",
     "DifferentiableMethod.__call__",  # protocols
     "Step.__call__",
 }
