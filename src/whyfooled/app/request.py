@@ -71,7 +71,17 @@ FIELDS = (
 """What a visitor may set, in the order of the page."""
 
 GIVEN = frozenset({"units", "device", "workers", "float32", "num_classes", "mean", "std", "channels", "layout"})
-GIVEN |= {"input_scale", "size", "output"}
+GIVEN |= {
+    "input_scale",
+    "size",
+    "shorter_side",
+    "squash",
+    "interpolation",
+    "model_output",
+    "several_labels",
+    "ask",
+    "output",
+}
 """Options that are said when the page is started."""
 
 ABSENT = frozenset({"labels", "count", "quiet", "help"})

@@ -42,8 +42,8 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
     """Say whether the explanation was forged, with its number, what a plain attack has of itself, and chance."""
     cosine, name = numbers["cosine"], numbers["prediction"]["name"]
     beside = (
-        f"under this attack {cosine['honest']:.2f}, under a plain one of the forgery's margin "
-        f"{cosine['matched']:.2f}, by chance {cosine['chance']:.2f}"
+        f"under this attack {cosine['honest']:.2f}, a plain one of its margin {cosine['matched']:.2f}, "
+        f"by chance {cosine['chance']:.2f}"
     )
     if numbers["failed"] == "class":
         return (
@@ -52,8 +52,7 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
     if numbers["failed"] == "map":
         return (
             f"No: {_write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine of "
-            f"{cosine['forged']:.2f} with that of the clean image ({beside}): it does not gain half of what the plain "
-            "attack leaves open."
+            f"{cosine['forged']:.2f} only with that of the clean image ({beside})."
         )
     return (
         f"Yes: under {_write_size(numbers)}, made with the map in view, the model sees {name} and the "

@@ -88,7 +88,7 @@ def _summarise(values: Tensor) -> dict[str, float | None]:
 def write_trust_sentences(numbers: Mapping[str, Any]) -> list[str]:
     """Say what becomes of the prediction, and how much of each method's map stays."""
     return [
-        f"{_write_prediction(numbers)} {_write_altered(numbers['perturbation']['altered'])}",
+        f"{_write_prediction(numbers)} {_write_altered(numbers['perturbation']['altered'])}".strip(),
         *(f"{one['title']}: {write_verdict(one, numbers)}" for one in numbers["methods"]),
     ]
 
@@ -109,9 +109,9 @@ def _write_prediction(numbers: Mapping[str, Any]) -> str:
 
 
 def _write_altered(altered: Mapping[str, Any] | None) -> str:
-    """Say on what share of other images the perturbation alters the maps."""
+    """Say on what share of other images the perturbation alters the maps; nothing where that was never measured."""
     if altered is None:
-        return "What share of other images it alters is not known; whyfooled universal test --record writes it down."
+        return ""
     if altered["share"] is None:
         return f"What share of other images it alters is not known: the maps of all {altered['images']} were empty."
     spread = f"{100 * altered['low']:.0f} to {_write_percent(altered['high'])}" if altered["low"] is not None else ""
