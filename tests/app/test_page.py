@@ -105,10 +105,13 @@ def test_a_report_has_the_room_that_it_needs(chromium, server):
     with visit(chromium, server, width=390) as visitor:
         visitor.page.locator("[data-run]").click()
         frame = visitor.page.frame_locator("iframe[title=Verdict]:visible")
-        needed = frame.locator("main").evaluate("main => main.offsetHeight")
-        wait_for(lambda: abs(visitor.page.locator("iframe:visible").bounding_box()["height"] - needed) <= 1, 10)
-        frame.locator("summary").first.click()
-        wait_for(lambda: visitor.page.locator("iframe:visible").bounding_box()["height"] > needed + 50, 10)
+        folded = frame.locator("main").evaluate("main => main.offsetHeight")
+        wait_for(lambda: abs(visitor.page.locator("iframe:visible").bounding_box()["height"] - folded) <= 1)
+        frame.locator("summary").first.press("Enter")
+        frame.locator("details[open]").first.wait_for()
+        unfolded = frame.locator("main").evaluate("main => main.offsetHeight")
+        assert unfolded > folded + 50
+        wait_for(lambda: abs(visitor.page.locator("iframe:visible").bounding_box()["height"] - unfolded) <= 1)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,10 @@ def browser() -> Iterator[Any]:
 def visit(chromium: Any, server: PageServer, width: int = 1300, dark: bool = False) -> Iterator[Visitor]:
     """Give a visitor with a screen of a width."""
     scheme = "dark" if dark else "light"
-    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    # A page that still glides would be clicked beside what was meant.
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     try:
         yield Visitor(context.new_page(), server.address)
     finally:

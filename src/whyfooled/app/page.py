@@ -24,7 +24,10 @@ element.addEventListener("click", (event) => {
   if (run) trigger("click", { run: run.dataset.run });
 });
 """
-_SHOW_FOUND = "() => { document.getElementById('wf-found').scrollIntoView({ behavior: 'smooth', block: 'start' }); }"
+_SHOW_FOUND = """() => {
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
+  document.getElementById("wf-found").scrollIntoView({ behavior, block: "start" });
+}"""
 # A page's report is as high as it says it is; on a narrow page what is found stands below the form.
 _SHOW_FOUND_BELOW = f"() => {{ if (innerWidth < 900) ({_SHOW_FOUND})(); }}"
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
