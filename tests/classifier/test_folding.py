@@ -1,5 +1,7 @@
 """A quicker copy: the same logits and slopes as the model's, or the model itself and a sentence that says why."""
 
+from contextvars import copy_context
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from tests.helpers.models import ResNet20, small
 from tests.helpers.untouched import state
 from whyfooled import Classifier
 from whyfooled.classifier import folding
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.folding import quicken
 from whyfooled.classifier.layers import find_layers, watch_layers
 
@@ -87,26 +90,26 @@ def test_the_copy_gives_the_models_logits_and_slopes(module, said):
     classifier = make(module())
     before, modes = classifier.digest(), state(classifier.module)
     made = quicken(classifier, images())
-    assert f"On a copy of the model, {said}: its logits of the image differ by" in made.said
-    assert made.classifier is not classifier
+    assert f"On a copy of the model, {said}: its logits of noise differ by" in made.said
+    copied = made.stand_in_for(classifier)
+    assert copied is not classifier
     assert made.forwards == 4
     assert (classifier.digest(), state(classifier.module)) == (before, modes)
-    assert [name for name, _ in classifier.module.named_modules()] == [
-        name for name, _ in made.classifier.module.named_modules()
-    ]
+    assert [name for name, _ in classifier.module.named_modules()] == [name for name, _ in made.module.named_modules()]
     slopes = []
-    for each in (classifier, made.classifier):
+    for each in (classifier, copied):
         x = images().requires_grad_()
         logits = each(x)
         slopes.append(torch.autograd.grad(logits.logsumexp(1).sum(), x)[0])
-    torch.testing.assert_close(made.classifier.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(copied.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-4)
+    assert torch.equal(classifier(images(), made.module), copied(images()))
     torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-5)
-    assert not any(isinstance(part, nn.BatchNorm2d) for part in made.classifier.module.modules())
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in made.module.modules())
 
 
 def test_a_folded_convolution_is_the_one_made_by_hand():
     classifier = make(vgg())
-    made = quicken(classifier, images()).classifier.module
+    made = quicken(classifier, images()).module
     first, norm = classifier.module.layers[0], classifier.module.layers[1]
     torch.testing.assert_close(made.layers[0](images()), fold_by_hand(first, norm, images()))
     assert type(made.layers[1]) is nn.Identity
@@ -142,9 +145,10 @@ def test_a_norm_is_folded_only_into_a_convolution_that_it_alone_reads_once(how):
     classifier = make(Shared(how))
     made = quicken(classifier, images())
     assert "a copy of the model, 1 batch norm folded" in made.said
-    assert type(made.classifier.module.norm) is nn.BatchNorm2d
-    assert type(made.classifier.module.last) is nn.Identity
-    torch.testing.assert_close(made.classifier.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-5)
+    assert type(made.module.norm) is nn.BatchNorm2d
+    assert type(made.module.last) is nn.Identity
+    copied = made.stand_in_for(classifier)
+    torch.testing.assert_close(copied.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-5)
 
 
 class Hidden(Shared):
@@ -158,7 +162,7 @@ class Hidden(Shared):
 def test_a_copy_that_gives_other_logits_is_not_used_and_that_is_said():
     classifier = make(Hidden(""))
     made = quicken(classifier, images())
-    assert made.classifier is classifier
+    assert made.stand_in_for(classifier) is classifier
     assert made.said == "On the model as it is: a copy with batch norms folded gave other logits."
 
 
@@ -190,7 +194,8 @@ def hooked():
 def test_where_there_is_no_copy_the_model_is_used_and_the_reason_said(module, said):
     classifier = make(module())
     given = images().to(classifier.mean)
-    assert (quicken(classifier, given).said, quicken(classifier, given).classifier) == (said, classifier)
+    made = quicken(classifier, given)
+    assert (made.said, made.module) == (said, None)
 
 
 def test_a_model_too_large_to_be_computed_in_double_precision_is_used_as_it_is(monkeypatch):
@@ -205,10 +210,28 @@ def test_the_bundled_classifiers_norms_with_their_activation_are_folded_too():
     classifier = make(module)
     made = quicken(classifier, images())
     assert "1 batch norm folded" in made.said
-    torch.testing.assert_close(made.classifier.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-5)
+    copied = made.stand_in_for(classifier)
+    torch.testing.assert_close(copied.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-5)
 
 
-def test_hooks_that_are_set_for_a_while_are_no_hindrance():
+def test_no_copy_is_made_while_hooks_act_on_the_model_and_others_hooks_are_no_hindrance():
     classifier = make(vgg())
+    elsewhere = copy_context()
     with watch_layers(find_layers(classifier.module, None), lambda *given: None):
-        assert quicken(classifier, images()).classifier is not classifier
+        assert quicken(classifier, images()).said == "On the model as it is: parts of it have hooks."
+        assert elsewhere.run(quicken, classifier, images()).module is not None
+
+
+def test_a_copy_is_made_once_in_a_run_and_again_when_the_weights_have_changed():
+    classifier = make(vgg())
+    with one_thread():
+        made = quicken(classifier, images())
+        again = quicken(classifier, images(5))
+        assert (again.module, again.said, again.forwards) == (made.module, made.said, 0)
+        assert quicken(classifier, images(side=20)).forwards == 4
+        with torch.no_grad():
+            classifier.module.layers[0].weight.mul_(2)
+        other = quicken(classifier, images())
+        assert other.forwards == 4
+        logits = other.stand_in_for(classifier).logits(images())
+        torch.testing.assert_close(logits, classifier.logits(images()), rtol=1e-5, atol=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -13,6 +13,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import FLOAT32
 from whyfooled.classifier.constancy import check_constancy
+from whyfooled.classifier.folding import quicken
 from whyfooled.classifier.goals import Goal
 from whyfooled.classifier.workers import are_taken_apart, compute_logits, share_out
 from whyfooled.errors import bad_parameter, warn
@@ -34,11 +35,14 @@ class Attempt:
         (n,c,h,w) The last or best image for each.
     forwards, backwards
         (n,) Passes spent on each image.
+    searched_on
+        What the passes went through, in a sentence, where that was not simply the model as it is.
     """
 
     images: Images
     forwards: Counts
     backwards: Counts
+    searched_on: str = ""
 
 
 class Attack(ABC):
@@ -55,6 +59,12 @@ class Attack(ABC):
         """The norm that its perturbations are small in, by which they are to be measured: as a rule its ball's."""
         ball: Norm = getattr(self, "ball", "l2")
         return ball
+
+    @property
+    def takes_many_passes(self) -> bool:
+        """Whether an image takes so many passes that a quicker copy of the model is worth its making."""
+        steps: int = getattr(self, "steps", _MANY)
+        return steps >= _MANY
 
     @final
     @one_thread()
@@ -112,7 +122,7 @@ class ClassKeeper(Protocol):
 
 def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) -> tuple[Logits, Attempt]:
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
-    clean_logits = compute_logits(problem.classifier, problem.images)
+    clean_logits, searched_on = compute_logits(problem.classifier, problem.images), ""
     check_goal(problem.asked, clean_logits)
     _check_switch(attack, problem)
     if problem.classifier.is_half:
@@ -132,7 +142,8 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
             made = _attempt_all(attack, open_ones, progress)
         open_ones.check(made.images)
         images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
-    return clean_logits, Attempt(images, forwards, backwards)
+        searched_on = made.searched_on
+    return clean_logits, Attempt(images, forwards, backwards, searched_on)
 
 
 def _check_switch(attack: Attack, problem: Problem) -> None:
@@ -148,12 +159,37 @@ def _name(attack: Attack) -> str:
     return "an attack of another library" if card is None else card.title
 
 
+_MANY = 20
+"""Steps from which on a copy is made: making sure of it takes as long as about ten of them. [ours]"""
+
+
 def find_norm(attack: object) -> Norm:
     """Return the norm that an attack's perturbations are measured by; ℓ2 of what is no attack of this package."""
     return attack.measured_by if isinstance(attack, Attack | ClassKeeper) else "l2"
 
 
 def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
+    """Attack images on a quicker copy of the model where there is one; again on itself, those that fool only the copy.
+
+    Whether an image reaches its goal is for the model to say, as it is.
+    """
+    if not attack.takes_many_passes or not are_taken_apart(problem.images):
+        return _attempt_each(attack, problem, progress)
+    quick = quicken(problem.classifier, problem.images)
+    searched = replace(problem, quick=quick.module)
+    made = replace(_attempt_each(attack, searched, progress), searched_on=quick.said)
+    if quick.module is None:
+        return made
+    left = (searched.reached(made.images) & ~problem.reached(made.images)).nonzero()[:, 0]
+    if len(left):
+        again = _attempt_each(attack, problem.select(left), progress)
+        made.images[left] = again.images
+        made.forwards[left] += again.forwards
+        made.backwards[left] += again.backwards
+    return made
+
+
+def _attempt_each(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
     """Attack images that are taken apart one at a time, shared out over workers; others together."""
     count = len(problem)
     if count == 1 or not attack.takes_images_apart or not are_taken_apart(problem.images):

@@ -51,6 +51,10 @@ class AttackResult:
     norm
         What the changes are measured by where one number is said of them: ``"l0"``, ``"l1"``, ``"l2"`` or ``"linf"``;
         the attack's own norm, as far as it is known.
+    searched_on
+        What an attack of this package searched on, in a sentence: a copy of the model that computes the same more
+        quickly, where it could be made; "" where no copy was thought of. Predictions, logits and success are always of
+        the model as it is.
     """
 
     clean: Images
@@ -63,6 +67,7 @@ class AttackResult:
     backwards: Counts
     goal: Goal
     norm: Norm = "l2"
+    searched_on: str = ""
 
     @classmethod
     def join(cls: type[Result], results: Sequence[Result]) -> Result:
@@ -71,10 +76,10 @@ class AttackResult:
         if len(kinds) != 1:
             raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
         columns = {field.name: [getattr(result, field.name) for result in results] for field in fields(cls)}
-        joined = {name: _join(values) for name, values in columns.items() if name not in ("goal", "norm")}
-        goals = [vars(result.goal).values() for result in results]
-        norm = results[0].norm if len({result.norm for result in results}) == 1 else "l2"
-        return cls(**joined, goal=kinds.pop()(*map(torch.cat, zip(*goals, strict=True))), norm=norm)
+        said = {name: _agree(columns.pop(name), otherwise) for name, otherwise in _SAID.items()}
+        goals = [vars(goal).values() for goal in columns.pop("goal")]
+        joined = {name: _join(values) for name, values in columns.items()}
+        return cls(**joined, **said, goal=kinds.pop()(*map(torch.cat, zip(*goals, strict=True))))
 
     def select(self: Result, which: Tensor) -> Result:
         """Keep some of the images only (an index or a mask over the batch)."""
@@ -189,6 +194,14 @@ class AttackResult:
         return frame
 
 
+_SAID: dict[str, Any] = {"norm": "l2", "searched_on": ""}
+"""What is said of a whole result, and what is said where several results differ in it."""
+
+
+def _agree(values: list[Any], otherwise: Any) -> Any:
+    return values[0] if len(set(values)) == 1 else otherwise
+
+
 def _join(values: list[Any]) -> Any:
     """Put one field of several results together: tensors and results in a row; what is no image's is the first's."""
     first = values[0]
@@ -273,4 +286,5 @@ def _verify(classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: G
         forwards=attempt.forwards,
         backwards=attempt.backwards,
         goal=goal,
+        searched_on=attempt.searched_on,
     )

@@ -173,6 +173,7 @@ def explain(
             stages.count_too(whole)
         places = None if regions is None else read_named_regions(classifier, photograph, clean, regions, names)
         within = None if attack_in is None or places is None else places.find(attack_in, "attack_in")
+        quick = _quicken(classifier, clean, stages)
         with stages.stage("attack"):
             case = make_case(
                 classifier,
@@ -188,14 +189,15 @@ def explain(
             )
         if isinstance(adversarial, (str, Path)):
             check_same_photograph(case, adversarial)
-        quick = _quicken(classifier, case, stages)
+        stand_in = quick.stand_in_for(classifier)
+        stages.count_too(stand_in)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
-        effect = _find_effect(classifier, case, quick.classifier, stages)
+        effect = _find_effect(classifier, case, stand_in, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
-        recovery = _measure_recovery(quick.classifier, case, [headline, *evidence], seed, stages)
+        recovery = _measure_recovery(stand_in, case, [headline, *evidence], seed, stages)
         forgery = _find_forgery(classifier, case, attack, shown[0][0], seed, stages) if forge else None
         trusted = (
             None
@@ -303,12 +305,11 @@ def _say_why_skipped(method: Any, error: MethodError, first: Any) -> str:
     return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
-def _quicken(classifier: Classifier, case: Case, stages: Stages) -> Quickened:
-    """Make what evaluates regions and recovery, many times over, and count what it takes to make sure of it."""
+def _quicken(classifier: Classifier, clean: Images, stages: Stages) -> Quickened:
+    """Make what is evaluated many times over, and count what it takes to make sure of it."""
     with stages.stage("copy"):
-        quick = quicken(classifier, case.clean)
+        quick = quicken(classifier, clean)
     stages.passes["copy"] = Passes(quick.forwards)
-    stages.count_too(quick.classifier)
     return quick
 
 
