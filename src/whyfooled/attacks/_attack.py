@@ -173,7 +173,7 @@ def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attemp
 
     Whether an image reaches its goal is for the model to say, as it is.
     """
-    if not attack.takes_many_passes or not are_taken_apart(problem.images):
+    if not attack.takes_many_passes:
         return _attempt_each(attack, problem, progress)
     quick = quicken(problem.classifier, problem.images)
     searched = replace(problem, quick=quick.module)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image as PILImage
-from torch import Tensor
+from torch import Tensor, nn
 
 from whyfooled.attacks.forgery import Forgery, find_forgery, find_size
 from whyfooled.classifier import Classifier
@@ -189,15 +189,13 @@ def explain(
             )
         if isinstance(adversarial, (str, Path)):
             check_same_photograph(case, adversarial)
-        stand_in = quick.stand_in_for(classifier)
-        stages.count_too(stand_in)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
-        effect = _find_effect(classifier, case, stand_in, stages)
+        effect = _find_effect(classifier, case, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
-        recovery = _measure_recovery(stand_in, case, [headline, *evidence], seed, stages)
+        recovery = _measure_recovery(classifier, quick.module, case, [headline, *evidence], seed, stages)
         forgery = _find_forgery(classifier, case, attack, shown[0][0], seed, stages) if forge else None
         trusted = (
             None
@@ -313,12 +311,12 @@ def _quicken(classifier: Classifier, clean: Images, stages: Stages) -> Quickened
     return quick
 
 
-def _find_effect(classifier: Classifier, case: Case, quick: Classifier, stages: Stages) -> Effect | None:
+def _find_effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
     if torch.equal(case.clean, case.adversarial):
         return None
     with stages.stage("regions"):
         pair = case.clean, case.adversarial, case.true, case.wrong
-        return find_effect(classifier, *pair, quick=quick, progress=stages.progress)
+        return find_effect(classifier, *pair, progress=stages.progress)
 
 
 def _find_unit_changes(
@@ -457,7 +455,12 @@ def _take_little(stages: Stages) -> bool:
 
 
 def _measure_recovery(
-    classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: Stages
+    classifier: Classifier,
+    quick: nn.Module | None,
+    case: Case,
+    evidence: list[Evidence],
+    seed: int,
+    stages: Stages,
 ) -> list[RecoveryCurves]:
     """Perturb the adversarial image in the order of every map, of the perturbation's size, and of what says nothing."""
     image = case.adversarial
@@ -478,7 +481,8 @@ def _measure_recovery(
 
     def measure_curve(piece: tuple[str, Fill, int]) -> RecoveryCurve:
         name, fill, number = piece
-        return recovery_curve(classifier, image, true, stacked[name][number, None], fill=fill, seed=seed)
+        order = stacked[name][number, None]
+        return recovery_curve(classifier, image, true, order, fill=fill, seed=seed, through=quick)
 
     measured: dict[tuple[str, str], list[RecoveryCurve]] = {}
     with stages.stage("recovery"):
