@@ -11,8 +11,8 @@ from whyfooled.errors import ParameterError
 STARTED = Started("mine.py:Net", ("--mean", "0.5"), ("--device", "cuda"), ("lite0", "lite1"))
 
 
-OF_MANY = {"labels", "count"}
-"""Options of many photographs: the page explains one."""
+OF_MANY = {"labels", "count", "detector", "clean"}
+"""Options that take many photographs: the page is given one."""
 OF_PRINTING = {"quiet"}
 COMMANDS = typer.main.get_command(app).commands
 EXPLAIN = {parameter.name: parameter for parameter in COMMANDS["explain"].params}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
 from whyfooled.classifier import Classifier
@@ -37,12 +38,27 @@ class Attempt:
         (n,) Passes spent on each image.
     searched_on
         What the passes went through, in a sentence, where that was not simply the model as it is.
+    stage
+        (n,) The number of the stage that reached the goal, of an attack that has several; 0 where none did.
     """
 
     images: Images
     forwards: Counts
     backwards: Counts
     searched_on: str = ""
+    stage: Counts | None = None
+
+    def put(self, which: Tensor, others: Attempt) -> Attempt:
+        """Return these with others in the place of some, whose passes count too."""
+        images, forwards, backwards = self.images.clone(), self.forwards.clone(), self.backwards.clone()
+        images[which] = others.images.detach()
+        forwards[which] += others.forwards
+        backwards[which] += others.backwards
+        stage = None
+        if others.stage is not None:
+            stage = torch.zeros_like(forwards) if self.stage is None else self.stage.clone()
+            stage[which] = others.stage
+        return Attempt(images, forwards, backwards, others.searched_on or self.searched_on, stage)
 
 
 class Attack(ABC):
@@ -122,7 +138,7 @@ class ClassKeeper(Protocol):
 
 def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) -> tuple[Logits, Attempt]:
     """Run an attack on the images whose goal is not reached yet; return the clean images' logits too."""
-    clean_logits, searched_on = compute_logits(problem.classifier, problem.images), ""
+    clean_logits = compute_logits(problem.classifier, problem.images)
     check_goal(problem.asked, clean_logits)
     _check_switch(attack, problem)
     if problem.classifier.is_half:
@@ -133,17 +149,15 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
         )
     check_constancy(problem.classifier, problem.images, clean_logits, apart=are_taken_apart(problem.images))
     left = (~problem.asked.settled(clean_logits)).nonzero()[:, 0]
-    images = problem.images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    backwards = torch.zeros_like(forwards)
+    nothing = torch.zeros(len(problem), dtype=torch.int64, device=problem.images.device)
+    attempt = Attempt(problem.images.clone(), nothing, nothing)
     if len(left):
         with torch.enable_grad():
             open_ones = problem.select(left)
             made = _attempt_all(attack, open_ones, progress)
         open_ones.check(made.images)
-        images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
-        searched_on = made.searched_on
-    return clean_logits, Attempt(images, forwards, backwards, searched_on)
+        attempt = attempt.put(left, made)
+    return clean_logits, attempt
 
 
 def _check_switch(attack: Attack, problem: Problem) -> None:
@@ -173,7 +187,7 @@ def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attemp
 
     Whether an image reaches its goal is for the model to say, as it is.
     """
-    if not attack.takes_many_passes or not are_taken_apart(problem.images):
+    if not attack.takes_many_passes:
         return _attempt_each(attack, problem, progress)
     quick = quicken(problem.classifier, problem.images)
     searched = replace(problem, quick=quick.module)
@@ -181,12 +195,7 @@ def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attemp
     if quick.module is None:
         return made
     left = (searched.reached(made.images) & ~problem.reached(made.images)).nonzero()[:, 0]
-    if len(left):
-        again = _attempt_each(attack, problem.select(left), progress)
-        made.images[left] = again.images
-        made.forwards[left] += again.forwards
-        made.backwards[left] += again.backwards
-    return made
+    return made.put(left, _attempt_each(attack, problem.select(left), progress)) if len(left) else made
 
 
 def _attempt_each(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
@@ -205,4 +214,5 @@ def _attempt_each(attack: Attack, problem: Problem, progress: Progress) -> Attem
     images, forwards, backwards = (
         torch.cat([getattr(attempt, name) for attempt in attempts]) for name in ("images", "forwards", "backwards")
     )
-    return Attempt(images, forwards, backwards)
+    stages = [attempt.stage for attempt in attempts if attempt.stage is not None]
+    return Attempt(images, forwards, backwards, stage=torch.cat(stages) if len(stages) == count else None)

@@ -144,7 +144,7 @@ class Problem:
         differentiable = images.requires_grad and torch.is_grad_enabled()
         if differentiable:
             check_recording(self.classifier.module)
-        logits: Tensor = self.classifier(images, self.quick)
+        logits: Tensor = self.classifier(images) if self.quick is None else self.classifier(images, self.quick)
         if differentiable:
             check_dependence(logits, images)
         self._check_finite(logits, "logits", "Check its weights and its normalisation.")

@@ -55,6 +55,9 @@ class AttackResult:
         What an attack of this package searched on, in a sentence: a copy of the model that computes the same more
         quickly, where it could be made; "" where no copy was thought of. Predictions, logits and success are always of
         the model as it is.
+    stage
+        (n,) The number of the stage that reached the goal, of an attack that has several (`AutoAttack`'s are 1 to 4); 0
+        where none did. None for an attack that has no stages.
     """
 
     clean: Images
@@ -68,6 +71,7 @@ class AttackResult:
     goal: Goal
     norm: Norm = "l2"
     searched_on: str = ""
+    stage: Counts | None = None
 
     @classmethod
     def join(cls: type[Result], results: Sequence[Result]) -> Result:
@@ -170,7 +174,8 @@ class AttackResult:
 
         ``goal_class`` is the true class of an untargeted goal, the target of a targeted one, and the label that is to
         be switched of several. ``outcome`` is ``"fooled"`` (where an attack keeps the class: whoever looks at its
-        map), ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed.
+        map), ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed, and so is ``stage``, which
+        is there for an attack that has several.
         """
         norms = {"l0": self.l0, "l1": self.l1, "l2": self.l2, "linf": self.linf}
         columns = {
@@ -185,6 +190,9 @@ class AttackResult:
         frame = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
         # A failed attack has no norm, and a 0 would bring every mean down.
         frame = frame.astype({"l0": "Int64"})
+        if self.stage is not None:
+            frame["stage"] = pd.array(self.stage.cpu().numpy(), dtype="Int64")
+            frame.loc[~frame["success"], "stage"] = pd.NA
         frame.loc[~frame["success"], list(norms)] = pd.NA
         settled = self.goal.settled(self.clean_logits)
         already = settled & (self.success | ~self.goal.reached(self.clean_logits))
@@ -205,6 +213,8 @@ def _agree(values: list[Any], otherwise: Any) -> Any:
 def _join(values: list[Any]) -> Any:
     """Put one field of several results together: tensors and results in a row; what is no image's is the first's."""
     first = values[0]
+    if any(value is None for value in values):
+        return None
     if isinstance(first, Tensor):
         return torch.cat(values)
     return type(first).join(values) if isinstance(first, AttackResult) else first
@@ -287,4 +297,5 @@ def _verify(classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: G
         backwards=attempt.backwards,
         goal=goal,
         searched_on=attempt.searched_on,
+        stage=attempt.stage,
     )

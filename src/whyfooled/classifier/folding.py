@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from whyfooled.classifier.borrowing import copy_at_rest, find_sharing, has_hooks
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.dependence import walk
+from whyfooled.classifier.workers import are_large
 from whyfooled.errors import first_line
 from whyfooled.types import Images
 
@@ -54,13 +55,9 @@ class Quickened:
     said: str
     forwards: int = 0
 
-    def stand_in_for(self, classifier: Classifier) -> Classifier:
-        """Make a classifier of the copy; return the classifier itself where there is none."""
-        return classifier if self.module is None else classifier.with_module(self.module)
-
 
 def quicken(classifier: Classifier, images: Images) -> Quickened:
-    """Make a copy of a classifier that computes the same more quickly; the classifier itself where that cannot be.
+    """Make a copy of a classifier's module that computes the same more quickly, if that can be.
 
     That it does is made sure of on noise: in double precision both must agree but for rounding, and the copy's logits
     in single precision must be about as near to these as the model's are. Inside the blocks of `one_thread` that is
@@ -73,7 +70,7 @@ def quicken(classifier: Classifier, images: Images) -> Quickened:
     images
         (n,c,h,w) Images of the size that it is to be used for; what they show makes no difference.
     """
-    hindrance = _find_hindrance(classifier)
+    hindrance = _find_hindrance(classifier, images)
     if hindrance:
         return Quickened(None, f"On the model as it is: {hindrance}.")
     shape = tuple(images.shape[1:])
@@ -91,7 +88,8 @@ def quicken(classifier: Classifier, images: Images) -> Quickened:
 @torch.enable_grad()
 def _make(classifier: Classifier, noise: Images) -> Quickened:
     try:
-        logits = classifier(noise.clone().requires_grad_())
+        # Not counted as a pass of whoever happens to be the first to need the copy.
+        logits = classifier.forward(noise.clone().requires_grad_())
         pairs = _find_pairs(classifier.module, logits)
         if not pairs and not _list_pointwise(classifier.module):
             return Quickened(None, "On the model as it is: nothing in it could be computed more quickly.", 1)
@@ -116,8 +114,10 @@ def _count(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def _find_hindrance(classifier: Classifier) -> str:
+def _find_hindrance(classifier: Classifier, images: Images) -> str:
     """Say why no copy should be made; "" if nothing speaks against it."""
+    if not are_large(images.shape[-2:]):
+        return "images this small go through it many at a time"
     if classifier.device.type != "cpu":
         return "it is not on a CPU"
     if any(value.is_floating_point() and value.dtype != torch.float32 for value in classifier.state_dict().values()):

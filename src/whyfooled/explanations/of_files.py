@@ -15,6 +15,7 @@ from whyfooled.attacks.adversaries import find_name_fault
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.workers import share_out
+from whyfooled.defences import Calibration
 from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError, bad_parameter
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
@@ -111,6 +112,7 @@ def explain_files(
     units: Dissection | str | Path | None = None,
     checks: bool | None = None,
     forge: bool = False,
+    detector: Calibration | None = None,
     figures: Literal["pdf", "svg", "png"] | None = None,
     count: int | None = None,
     seed: int = 0,
@@ -134,7 +136,7 @@ def explain_files(
     folder
         Where to write: ``index.html``, ``index.csv`` and, for each photograph, a folder of its name (its path below the
         folder that all have in common) with what `Explanation.save` writes.
-    attack, methods, trust, units, checks, forge, seed
+    attack, methods, trust, units, checks, forge, detector, seed
         As for `explain`.
     label
         The true class of all (name or index); what the classifier sees in each if None.
@@ -196,6 +198,11 @@ def explain_files(
             "units": None if dissection is None else digest_content(dissection.to_frame().to_csv().encode()),
             "checks": checks,
             **({"forge": True} if forge else {}),
+            **(
+                {}
+                if detector is None
+                else {"detector": describe_value(detector.asked), "clean": _digest_clean(detector)}
+            ),
             **({"several_labels": True} if classifier.several_labels else {}),
             "figures": figures,
             "count": count,
@@ -219,6 +226,7 @@ def explain_files(
             units=dissection,
             checks=checks,
             forge=forge,
+            detector=detector,
             seed=seed,
             progress=progress,
         )
@@ -231,6 +239,11 @@ def explain_files(
         entries = _explain_missing(classifier, files, explain_one, place, report)
         _check_some_explained(entries)
         return _write_index(place, entries)
+
+
+def _digest_clean(detector: Calibration) -> str:
+    """Return a digest of the clean images that a detector was calibrated on."""
+    return digest_content("\n".join(detector.clean_digests).encode())
 
 
 def _list_photographs(images: Sequence[str | Path], folder: Path, count: int | None, seed: int) -> dict[str, Path]:
