@@ -96,6 +96,13 @@ def own_commands(page):
             yield command[1:]
 
 
+def inline_commands(page):
+    """The commands within a page's sentences, which leave out what they are not about."""
+    for code in INLINE.findall(prose(page)):
+        if code.startswith("whyfooled "):
+            yield from (words[1:] for words in shell_commands(code) if words[:1] == ["whyfooled"])
+
+
 # --------------------------------------------------------------------------------------------------------- tables
 
 
@@ -280,6 +287,16 @@ def check_methods(command, given):
 def every_option(command):
     own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     return own.union(*(every_option(below) for below in getattr(command, "commands", {}).values()), {"--help"})
+
+
+@every_page
+def test_commands_in_sentences_have_the_options_that_are_given_to_them(page):
+    for words in inline_commands(page):
+        command, rest = tables.command_line(), words
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command, rest = command.commands[rest[0]], rest[1:]
+        assert not (hasattr(command, "commands") and rest and not rest[0].startswith("-")), words
+        assert {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)} <= every_option(command), words
 
 
 @every_page
