@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_docs import ROOT, own_commands
 from tests.helpers.command_line import command
+from tests.helpers.doc_pages import ROOT, own_commands
 from tests.helpers.guide_workspace import MADE, without_published_networks, write_workspace
 from tests.helpers.page_server import PageServer, needs_page
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_site import GALLERY
+from tests.helpers.doc_pages import GALLERY
 
 MOST_SECONDS = 600
 """Ten times what an example may take on two free cores."""
