@@ -56,7 +56,7 @@ FIELDS = (
     Field("label", "True class", "text"),
     Field("epsilon", "Radius of the attack", "text"),
     Field("steps", "Steps of the attack", "text"),
-    Field("checks", "See what the maps stand", "either"),
+    Field("checks", "Check whether the maps are stable", "either"),
     Field("forge", "Try to forge the explanation", "switch"),
     Field("regions", "Label map", "file"),
     Field("names", "Names of its labels", "file"),

@@ -194,7 +194,9 @@ def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
             "See the evidence maps of both classes:", "whyfooled explain PHOTOGRAPH --adversarial tensors.safetensors"
         )
     if "checks" not in numbers and numbers.get("recovery"):
-        yield Step("See what the maps stand, and depend on:", "whyfooled explain PHOTOGRAPH --checks")
+        yield Step(
+            "Check whether the maps are stable, and depend on the model:", "whyfooled explain PHOTOGRAPH --checks"
+        )
     if "trust" not in numbers and numbers.get("recovery"):
         yield Step(
             "See how easily the maps are changed (then add --trust delta.safetensors):",
