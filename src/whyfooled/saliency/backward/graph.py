@@ -80,6 +80,11 @@ def nodes_between(last: Any, first: Collection[Any]) -> set[Any]:
     return nodes
 
 
+def edges_of(node: Any) -> list[Any]:
+    """Return the nodes that a node of the graph takes its inputs from, but for what it says to be beside its way."""
+    return [following for following, _ in node.next_functions[getattr(node, "beside", 0) :]]
+
+
 def graph_nodes(output: Tensor, inputs: Tensor | None = None) -> set[str]:
     """Return the names of all nodes of the autograd graph behind a tensor, as far back as the inputs."""
     names: set[str] = set()
@@ -94,5 +99,5 @@ def graph_nodes(output: Tensor, inputs: Tensor | None = None) -> set[str]:
         # PyTorch has one name for both.
         transposed = "Transposed" if getattr(node, "_saved_transposed", False) else ""
         names.add(transposed + node.name())
-        waiting.extend(following for following, _ in node.next_functions)
+        waiting.extend(edges_of(node))
     return names
