@@ -27,7 +27,8 @@ from whyfooled import (
 )
 from whyfooled.errors import MethodError, ParameterError
 from whyfooled.registry import available
-from whyfooled.saliency import check_differentiable, differentiable, smooth_activations, smoothgrad
+from whyfooled.saliency import check_differentiable, deeplift, differentiable, smooth_activations, smoothgrad
+from whyfooled.saliency.backward.rescale import RecordedInputs
 from whyfooled.tensors.fills import filled
 
 SIDE = 6
@@ -264,3 +265,57 @@ def test_any_callable_can_be_asked():
     assert differentiable(SmoothGrad(squared))
     with pytest.raises(MethodError, match=r"The maps of builtins\.len cannot"):
         check_differentiable(len)
+
+
+@pytest.mark.parametrize("method", RESCALED, ids=repr)
+def test_a_reference_that_no_image_changes_keeps_no_graph(method, monkeypatch):
+    kept = []
+
+    class Recorded(RecordedInputs):
+        def __init__(self, **options):
+            super().__init__(**options)
+            kept.append(self.inputs)
+
+    monkeypatch.setattr(deeplift, "RecordedInputs", Recorded)
+    x, classes = random(2, 3, SIDE, SIDE), torch.tensor([0, 3])
+    classifier = pooled()
+    method(classifier, x.requires_grad_(), classes, create_graph=True)
+    method(classifier, x, classes)
+    differentiated, plain = kept
+    assert len(plain) == 3
+    assert not any(each.requires_grad for each in plain)
+    assert all(each.requires_grad == (method.baseline != "zero") for each in differentiated)
+
+
+@pytest.mark.parametrize("beta", [5.0, None])
+def test_slopes_to_a_baseline_have_a_derivative_where_an_image_is_its_baseline(beta):
+    # Black parts of an image: nothing changes there, and nothing may be divided by it.
+    x, classes = random(2, 3, SIDE, SIDE), torch.tensor([0, 3])
+    x[0, :, :3], x[1] = 0, 0
+    with smooth_activations(beta) if beta else nullcontext():
+        maps = DeepLIFT()(pooled(), x.requires_grad_(), classes, create_graph=True)
+    (change,) = torch.autograd.grad(maps.square().sum(), x)
+    assert change.isfinite().all()
+    assert change[0].any()
+
+
+class Branching(nn.Module):
+    """More steps for a dark image than for a light one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, x):
+        a = self.first(x).relu()
+        if x.mean() < 0.1:
+            a = (a - 0.1).relu()
+        return self.head(a.mean((2, 3)))
+
+
+def test_a_baseline_that_takes_more_steps_than_the_image_is_refused():
+    with pytest.raises(MethodError, match="does the same steps for every image; this one does not"):
+        DeepLIFT()(
+            Classifier(Branching(), size=(SIDE, SIDE)), torch.rand(2, 3, SIDE, SIDE) / 2 + 0.5, torch.tensor([0, 3])
+        )

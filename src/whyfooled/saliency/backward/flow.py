@@ -12,7 +12,6 @@ and by its rule. Relevance goes back along the one until the map is there (`Twic
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,22 +19,7 @@ from torch import Tensor
 
 from whyfooled.saliency.backward.graph import edges_of, operation
 from whyfooled.saliency.backward.shares import Layer, Rule, divide, held_rule, mixture_rule
-
-
-@dataclass
-class Twice:
-    """How one map of relevance is computed. Lives inside that.
-
-    Parameters
-    ----------
-    again
-        Whether the map is differentiated again.
-    over
-        Whether the map is there, so that operations have their own gradients again.
-    """
-
-    again: bool = False
-    over: bool = False
+from whyfooled.saliency.backward.twice import Twice
 
 
 class WeightedRelevance(torch.autograd.Function):

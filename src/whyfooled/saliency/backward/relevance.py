@@ -52,7 +52,6 @@ from whyfooled.saliency.backward.flow import (
     ProductRelevance,
     SoftmaxRelevance,
     SumRelevance,
-    Twice,
     WeightedRelevance,
     gated,
     share_by,
@@ -72,6 +71,7 @@ from whyfooled.saliency.backward.graph import (
 from whyfooled.saliency.backward.rectifiers import Rectifier, as_relu
 from whyfooled.saliency.backward.rescale import bounded_relu
 from whyfooled.saliency.backward.shares import STABILISER, FirstRule, Layer, Rule
+from whyfooled.saliency.backward.twice import Twice
 from whyfooled.types import Images, Logits, Maps
 
 Attending = Literal["value", "attnlrp"]
