@@ -49,6 +49,13 @@ def test_each_stage_says_how_many_images_are_robust_when_it_begins():
     titles, standings = zip(*(line.split(", ") for line in lines), strict=True)
     assert titles == ("APGD-CE", "APGD-T", "FMN-T", "Square")
     counts = [int(standing.removesuffix(" robust")) for standing in standings] + [int((~result.success).sum())]
+    # Each image says which stage fooled it: of those that a stage begins with, it leaves the next one's.
+    assert [int(((result.stage == 0) | (result.stage > number)).sum()) for number in range(5)] == counts
+    assert torch.equal(result.stage > 0, result.success)
+    assert result.select(result.success).stage.min() == 1
+    table = result.to_frame()
+    assert table["stage"].isna().tolist() == (~result.success).tolist()
+    assert type(result).join([result, result]).stage.tolist() == 2 * result.stage.tolist()
     first = run_attack(APGD(epsilon=0.02, steps=12), classifier, images, goal)
     assert counts[0] == 12 > counts[1] == int((~first.success).sum())
     assert counts == sorted(counts, reverse=True)

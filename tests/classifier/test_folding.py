@@ -1,5 +1,7 @@
 """A quicker copy: the same logits and slopes as the model's, or the model itself and a sentence that says why."""
 
+from contextvars import copy_context
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,10 +9,14 @@ from torch import nn
 
 from tests.helpers.models import ResNet20, small
 from tests.helpers.untouched import state
-from whyfooled import Classifier
+from whyfooled import Classifier, Grid, count_passes, recovery_curve, sensitivity
 from whyfooled.classifier import folding
+from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.folding import quicken
 from whyfooled.classifier.layers import find_layers, watch_layers
+from whyfooled.classifier.workers import LARGE
+
+SIDE = int(LARGE**0.5)
 
 
 def trained(module):
@@ -59,11 +65,11 @@ def vgg():
     return Net(*layers, nn.MaxPool2d(2), nn.Conv2d(8, 8, 1))
 
 
-def make(module, side=16):
+def make(module, side=SIDE):
     return Classifier(trained(module), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2), size=side)
 
 
-def images(count=3, side=16):
+def images(count=3, side=SIDE):
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
@@ -87,26 +93,24 @@ def test_the_copy_gives_the_models_logits_and_slopes(module, said):
     classifier = make(module())
     before, modes = classifier.digest(), state(classifier.module)
     made = quicken(classifier, images())
-    assert f"On a copy of the model, {said}: its logits of the image differ by" in made.said
-    assert made.classifier is not classifier
+    assert f"On a copy of the model, {said}: its logits of noise differ by" in made.said
     assert made.forwards == 4
     assert (classifier.digest(), state(classifier.module)) == (before, modes)
-    assert [name for name, _ in classifier.module.named_modules()] == [
-        name for name, _ in made.classifier.module.named_modules()
-    ]
+    assert [name for name, _ in classifier.module.named_modules()] == [name for name, _ in made.module.named_modules()]
     slopes = []
-    for each in (classifier, made.classifier):
+    for module in (None, made.module):
         x = images().requires_grad_()
-        logits = each(x)
+        logits = classifier(x, module)
         slopes.append(torch.autograd.grad(logits.logsumexp(1).sum(), x)[0])
-    torch.testing.assert_close(made.classifier.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-4)
+    logits = classifier.logits(images(), made.module)
+    torch.testing.assert_close(logits, classifier.logits(images()), rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-5)
-    assert not any(isinstance(part, nn.BatchNorm2d) for part in made.classifier.module.modules())
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in made.module.modules())
 
 
 def test_a_folded_convolution_is_the_one_made_by_hand():
     classifier = make(vgg())
-    made = quicken(classifier, images()).classifier.module
+    made = quicken(classifier, images()).module
     first, norm = classifier.module.layers[0], classifier.module.layers[1]
     torch.testing.assert_close(made.layers[0](images()), fold_by_hand(first, norm, images()))
     assert type(made.layers[1]) is nn.Identity
@@ -142,9 +146,10 @@ def test_a_norm_is_folded_only_into_a_convolution_that_it_alone_reads_once(how):
     classifier = make(Shared(how))
     made = quicken(classifier, images())
     assert "a copy of the model, 1 batch norm folded" in made.said
-    assert type(made.classifier.module.norm) is nn.BatchNorm2d
-    assert type(made.classifier.module.last) is nn.Identity
-    torch.testing.assert_close(made.classifier.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-5)
+    assert type(made.module.norm) is nn.BatchNorm2d
+    assert type(made.module.last) is nn.Identity
+    logits = classifier.logits(images(), made.module)
+    torch.testing.assert_close(logits, classifier.logits(images()), rtol=1e-5, atol=1e-5)
 
 
 class Hidden(Shared):
@@ -158,13 +163,13 @@ class Hidden(Shared):
 def test_a_copy_that_gives_other_logits_is_not_used_and_that_is_said():
     classifier = make(Hidden(""))
     made = quicken(classifier, images())
-    assert made.classifier is classifier
+    assert made.module is None
     assert made.said == "On the model as it is: a copy with batch norms folded gave other logits."
 
 
 def test_digits_that_are_lost_count_as_other_logits(monkeypatch):
     monkeypatch.setattr(folding, "ROUNDING", 0)
-    assert "gave other logits" in quicken(make(ResNet20(), 32), images(side=32)).said
+    assert "gave other logits" in quicken(make(ResNet20()), images()).said
 
 
 class Stubborn(Shared):
@@ -187,10 +192,11 @@ def hooked():
         (hooked, "On the model as it is: parts of it have hooks."),
     ],
 )
-def test_where_there_is_no_copy_the_model_is_used_and_the_reason_said(module, said):
+def test_where_there_is_no_copy_the_reason_is_said(module, said):
     classifier = make(module())
     given = images().to(classifier.mean)
-    assert (quicken(classifier, given).said, quicken(classifier, given).classifier) == (said, classifier)
+    made = quicken(classifier, given)
+    assert (made.said, made.module) == (said, None)
 
 
 def test_a_model_too_large_to_be_computed_in_double_precision_is_used_as_it_is(monkeypatch):
@@ -205,10 +211,52 @@ def test_the_bundled_classifiers_norms_with_their_activation_are_folded_too():
     classifier = make(module)
     made = quicken(classifier, images())
     assert "1 batch norm folded" in made.said
-    torch.testing.assert_close(made.classifier.logits(images()), classifier.logits(images()), rtol=1e-5, atol=1e-5)
+    logits = classifier.logits(images(), made.module)
+    torch.testing.assert_close(logits, classifier.logits(images()), rtol=1e-5, atol=1e-5)
 
 
-def test_hooks_that_are_set_for_a_while_are_no_hindrance():
+def test_no_copy_is_made_while_hooks_act_on_the_model_and_others_hooks_are_no_hindrance():
     classifier = make(vgg())
+    elsewhere = copy_context()
     with watch_layers(find_layers(classifier.module, None), lambda *given: None):
-        assert quicken(classifier, images()).classifier is not classifier
+        assert quicken(classifier, images()).said == "On the model as it is: parts of it have hooks."
+        assert elsewhere.run(quicken, classifier, images()).module is not None
+
+
+def test_a_copy_is_made_once_in_a_run_and_again_when_the_weights_have_changed():
+    classifier = make(vgg())
+    with one_thread():
+        made = quicken(classifier, images())
+        again = quicken(classifier, images(5))
+        assert (again.module, again.said, again.forwards) == (made.module, made.said, 0)
+        assert quicken(classifier, images(side=SIDE + 4)).forwards == 4
+        with torch.no_grad():
+            classifier.module.layers[0].weight.mul_(2)
+        other = quicken(classifier, images())
+        assert other.forwards == 4
+        logits = classifier.logits(images(), other.module)
+        torch.testing.assert_close(logits, classifier.logits(images()), rtol=1e-5, atol=1e-5)
+
+
+def test_small_images_are_not_worth_a_copy():
+    assert quicken(make(vgg()), images(side=SIDE - 1)).said == (
+        "On the model as it is: images this small go through it many at a time."
+    )
+
+
+def test_regions_are_evaluated_on_a_copy_and_pixels_removed_may_be():
+    classifier = make(vgg())
+    clean, changed = images(1), (images(1) + 0.1 * torch.rand(1, 3, SIDE, SIDE)).clamp(0, 1)
+    with count_passes(classifier) as passes:
+        effects = sensitivity(classifier, clean, changed, torch.tensor([0]), torch.tensor([1]), Grid(SIDE // 2))
+    assert passes.forwards == 1 + 4
+    whole = classifier.logits(changed)
+    for number, region in enumerate(effects.labels.unique()):
+        without = torch.where(effects.labels == region, clean, changed)
+        expected = (whole - classifier.logits(without))[0, :2]
+        found = torch.stack([effects.true_change[0, number], effects.target_change[0, number]])
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    liar = quicken(classifier, clean).module
+    liar.head = nn.Linear(8, 5)
+    curves = [recovery_curve(classifier, changed, torch.tensor([0]), clean, through=module) for module in (None, liar)]
+    assert not torch.equal(curves[0].probability, curves[1].probability)

@@ -71,7 +71,7 @@ def quick(monkeypatch, explanation):
         options["progress"](0, 1, "attack")
         return explanation
 
-    def write_quickly(explained, folder, figures):
+    def write_quickly(explained, numbers, folder, figures):
         (folder / "report.html").write_text("the report")
         (folder / "pictures").mkdir()
         (folder / "pictures" / "delta.png").write_text("a picture")
@@ -355,7 +355,7 @@ def test_the_sentences_count_right_and_say_what_chance_gives():
 def test_what_readers_should_know_first_stands_in_every_report(photographs, tmp_path, quick, monkeypatch):
     noted = []
 
-    def write(explained, folder, figures):
+    def write(explained, numbers, folder, figures):
         noted.append(explained.notes[0])
         (folder / "report.html").write_text("the report")
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from whyfooled.attacks._problem import Box, Mask, Problem, check_goal
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import FLOAT32
 from whyfooled.classifier.constancy import check_constancy
+from whyfooled.classifier.folding import quicken
 from whyfooled.classifier.goals import Goal
 from whyfooled.classifier.workers import are_taken_apart, compute_logits, share_out
 from whyfooled.errors import bad_parameter, warn
@@ -34,11 +36,29 @@ class Attempt:
         (n,c,h,w) The last or best image for each.
     forwards, backwards
         (n,) Passes spent on each image.
+    searched_on
+        What the passes went through, in a sentence, where that was not simply the model as it is.
+    stage
+        (n,) The number of the stage that reached the goal, of an attack that has several; 0 where none did.
     """
 
     images: Images
     forwards: Counts
     backwards: Counts
+    searched_on: str = ""
+    stage: Counts | None = None
+
+    def put(self, which: Tensor, others: Attempt) -> Attempt:
+        """Return these with others in the place of some, whose passes count too."""
+        images, forwards, backwards = self.images.clone(), self.forwards.clone(), self.backwards.clone()
+        images[which] = others.images.detach()
+        forwards[which] += others.forwards
+        backwards[which] += others.backwards
+        stage = None
+        if others.stage is not None:
+            stage = torch.zeros_like(forwards) if self.stage is None else self.stage.clone()
+            stage[which] = others.stage
+        return Attempt(images, forwards, backwards, others.searched_on or self.searched_on, stage)
 
 
 class Attack(ABC):
@@ -55,6 +75,12 @@ class Attack(ABC):
         """The norm that its perturbations are small in, by which they are to be measured: as a rule its ball's."""
         ball: Norm = getattr(self, "ball", "l2")
         return ball
+
+    @property
+    def takes_many_passes(self) -> bool:
+        """Whether an image takes so many passes that a quicker copy of the model is worth its making."""
+        steps: int = getattr(self, "steps", _MANY)
+        return steps >= _MANY
 
     @final
     @one_thread()
@@ -123,16 +149,15 @@ def attempt_open(attack: Attack, problem: Problem, progress: Progress = silent) 
         )
     check_constancy(problem.classifier, problem.images, clean_logits, apart=are_taken_apart(problem.images))
     left = (~problem.asked.settled(clean_logits)).nonzero()[:, 0]
-    images = problem.images.clone()
-    forwards = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    backwards = torch.zeros_like(forwards)
+    nothing = torch.zeros(len(problem), dtype=torch.int64, device=problem.images.device)
+    attempt = Attempt(problem.images.clone(), nothing, nothing)
     if len(left):
         with torch.enable_grad():
             open_ones = problem.select(left)
             made = _attempt_all(attack, open_ones, progress)
         open_ones.check(made.images)
-        images[left], forwards[left], backwards[left] = made.images.detach(), made.forwards, made.backwards
-    return clean_logits, Attempt(images, forwards, backwards)
+        attempt = attempt.put(left, made)
+    return clean_logits, attempt
 
 
 def _check_switch(attack: Attack, problem: Problem) -> None:
@@ -148,12 +173,32 @@ def _name(attack: Attack) -> str:
     return "an attack of another library" if card is None else card.title
 
 
+_MANY = 20
+"""Steps from which on a copy is made: making sure of it takes as long as about ten of them. [ours]"""
+
+
 def find_norm(attack: object) -> Norm:
     """Return the norm that an attack's perturbations are measured by; ℓ2 of what is no attack of this package."""
     return attack.measured_by if isinstance(attack, Attack | ClassKeeper) else "l2"
 
 
 def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
+    """Attack images on a quicker copy of the model where there is one; again on itself, those that fool only the copy.
+
+    Whether an image reaches its goal is for the model to say, as it is.
+    """
+    if not attack.takes_many_passes:
+        return _attempt_each(attack, problem, progress)
+    quick = quicken(problem.classifier, problem.images)
+    searched = replace(problem, quick=quick.module)
+    made = replace(_attempt_each(attack, searched, progress), searched_on=quick.said)
+    if quick.module is None:
+        return made
+    left = (searched.reached(made.images) & ~problem.reached(made.images)).nonzero()[:, 0]
+    return made.put(left, _attempt_each(attack, problem.select(left), progress)) if len(left) else made
+
+
+def _attempt_each(attack: Attack, problem: Problem, progress: Progress) -> Attempt:
     """Attack images that are taken apart one at a time, shared out over workers; others together."""
     count = len(problem)
     if count == 1 or not attack.takes_images_apart or not are_taken_apart(problem.images):
@@ -169,4 +214,5 @@ def _attempt_all(attack: Attack, problem: Problem, progress: Progress) -> Attemp
     images, forwards, backwards = (
         torch.cat([getattr(attempt, name) for attempt in attempts]) for name in ("images", "forwards", "backwards")
     )
-    return Attempt(images, forwards, backwards)
+    stages = [attempt.stage for attempt in attempts if attempt.stage is not None]
+    return Attempt(images, forwards, backwards, stage=torch.cat(stages) if len(stages) == count else None)

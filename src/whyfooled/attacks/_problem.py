@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.checks import SLACK, check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier.dependence import check_dependence, check_recording, differentiate
 from whyfooled.classifier.goals import Goal, Switched, Targeted, Untargeted
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter
-from whyfooled.types import Images, Logits, PerImage
+from whyfooled.types import Flags, Images, Logits, PerImage
 
 Box = tuple[float, float]
 Mask = Tensor
@@ -40,6 +40,8 @@ class Problem:
     switch
         What is to be reached by a model that gives several labels. An attack is then shown a model with one answer,
         and a class to lead to: that all labels are as wanted.
+    quick
+        A copy of the classifier's module that `logits` goes through while an attack searches; its own if None.
     """
 
     classifier: Classifier
@@ -49,6 +51,7 @@ class Problem:
     high: Tensor
     numbers: Tensor
     switch: Switched | None = None
+    quick: nn.Module | None = None
 
     @property
     def asked(self) -> Goal:
@@ -95,14 +98,14 @@ class Problem:
 
     def select(self, which: Tensor) -> Problem:
         """Keep some of the images only (an index or a mask over the batch)."""
-        return Problem(
-            self.classifier,
-            self.images[which],
-            self.goal.select(which),
-            self.low[which],
-            self.high[which],
-            self.numbers[which],
-            None if self.switch is None else self.switch.select(which),
+        return replace(
+            self,
+            images=self.images[which],
+            goal=self.goal.select(which),
+            low=self.low[which],
+            high=self.high[which],
+            numbers=self.numbers[which],
+            switch=None if self.switch is None else self.switch.select(which),
         )
 
     def within(self, free: Tensor) -> Problem:
@@ -141,11 +144,17 @@ class Problem:
         differentiable = images.requires_grad and torch.is_grad_enabled()
         if differentiable:
             check_recording(self.classifier.module)
-        logits: Tensor = self.classifier(images)
+        logits: Tensor = self.classifier(images) if self.quick is None else self.classifier(images, self.quick)
         if differentiable:
             check_dependence(logits, images)
         self._check_finite(logits, "logits", "Check its weights and its normalisation.")
         return logits if self.switch is None else self.switch.pose(logits)
+
+    @torch.no_grad()
+    def reached(self, images: Images) -> Flags:
+        """Tell (n,) which images reach their goal, each by itself, so that none depends on its company."""
+        alone = (self.select(torch.tensor([number], device=images.device)) for number in range(len(self)))
+        return torch.cat([one.goal.reached(one.logits(image[None])) for one, image in zip(alone, images, strict=True)])
 
     def gradient(self, loss: PerImage, inputs: Tensor) -> Tensor:
         """Differentiate a loss that is one number for each image; 0 where no change is allowed."""

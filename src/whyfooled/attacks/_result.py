@@ -51,6 +51,13 @@ class AttackResult:
     norm
         What the changes are measured by where one number is said of them: ``"l0"``, ``"l1"``, ``"l2"`` or ``"linf"``;
         the attack's own norm, as far as it is known.
+    searched_on
+        What an attack of this package searched on, in a sentence: a copy of the model that computes the same more
+        quickly, where it could be made; "" where no copy was thought of. Predictions, logits and success are always of
+        the model as it is.
+    stage
+        (n,) The number of the stage that reached the goal, of an attack that has several (`AutoAttack`'s are 1 to 4); 0
+        where none did. None for an attack that has no stages.
     """
 
     clean: Images
@@ -63,6 +70,8 @@ class AttackResult:
     backwards: Counts
     goal: Goal
     norm: Norm = "l2"
+    searched_on: str = ""
+    stage: Counts | None = None
 
     @classmethod
     def join(cls: type[Result], results: Sequence[Result]) -> Result:
@@ -71,10 +80,10 @@ class AttackResult:
         if len(kinds) != 1:
             raise ParameterError(f"`results` must have goals of one kind; got {len(kinds)} kinds.")
         columns = {field.name: [getattr(result, field.name) for result in results] for field in fields(cls)}
-        joined = {name: _join(values) for name, values in columns.items() if name not in ("goal", "norm")}
-        goals = [vars(result.goal).values() for result in results]
-        norm = results[0].norm if len({result.norm for result in results}) == 1 else "l2"
-        return cls(**joined, goal=kinds.pop()(*map(torch.cat, zip(*goals, strict=True))), norm=norm)
+        said = {name: _agree(columns.pop(name), otherwise) for name, otherwise in _SAID.items()}
+        goals = [vars(goal).values() for goal in columns.pop("goal")]
+        joined = {name: _join(values) for name, values in columns.items()}
+        return cls(**joined, **said, goal=kinds.pop()(*map(torch.cat, zip(*goals, strict=True))))
 
     def select(self: Result, which: Tensor) -> Result:
         """Keep some of the images only (an index or a mask over the batch)."""
@@ -172,7 +181,8 @@ class AttackResult:
 
         ``goal_class`` is the true class of an untargeted goal, the target of a targeted one, and the label that is to
         be switched of several. ``outcome`` is ``"fooled"`` (where an attack keeps the class: whoever looks at its
-        map), ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed.
+        map), ``"failed"`` or ``"already wrong"``. Norms are missing where the attack failed, and so is ``stage``, which
+        is there for an attack that has several.
         """
         norms = {"l0": self.l0, "l1": self.l1, "l2": self.l2, "linf": self.linf}
         columns = {
@@ -187,6 +197,9 @@ class AttackResult:
         frame = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
         # A failed attack has no norm, and a 0 would bring every mean down.
         frame = frame.astype({"l0": "Int64"})
+        if self.stage is not None:
+            frame["stage"] = pd.array(self.stage.cpu().numpy(), dtype="Int64")
+            frame.loc[~frame["success"], "stage"] = pd.NA
         frame.loc[~frame["success"], list(norms)] = pd.NA
         settled = self.goal.settled(self.clean_logits)
         already = settled & (self.success | ~self.goal.reached(self.clean_logits))
@@ -196,9 +209,19 @@ class AttackResult:
         return frame
 
 
+_SAID: dict[str, Any] = {"norm": "l2", "searched_on": ""}
+"""What is said of a whole result, and what is said where several results differ in it."""
+
+
+def _agree(values: list[Any], otherwise: Any) -> Any:
+    return values[0] if len(set(values)) == 1 else otherwise
+
+
 def _join(values: list[Any]) -> Any:
     """Put one field of several results together: tensors and results in a row; what is no image's is the first's."""
     first = values[0]
+    if any(value is None for value in values):
+        return None
     if isinstance(first, Tensor):
         return torch.cat(values)
     return type(first).join(values) if isinstance(first, AttackResult) else first
@@ -280,4 +303,6 @@ def _verify(classifier: Classifier, clean: Tensor, clean_logits: Tensor, goal: G
         forwards=attempt.forwards,
         backwards=attempt.backwards,
         goal=goal,
+        searched_on=attempt.searched_on,
+        stage=attempt.stage,
     )

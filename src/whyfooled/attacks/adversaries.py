@@ -57,6 +57,7 @@ _ADVERSARY = FileKind(
         "true": maybe(is_count),
         "photograph": maybe(is_text),
         "run": maybe(is_text),
+        "stage": maybe(is_count),
     },
 )
 
@@ -249,6 +250,7 @@ def write_adversary(folder: Path, name: str, result: AttackResult, true: int, ph
         "true": true,
         "photograph": photograph,
         "run": run,
+        "stage": None if result.stage is None else int(result.stage[0]),
     }
     single = {key: tensor.float() for key, tensor in tensors.items()}
     write_kept_tensors(adversary_file(folder, name), _ADVERSARY, single, about)
@@ -268,6 +270,7 @@ def read_adversary(path: Path) -> AttackResult:
         forwards=torch.tensor([about["forwards"]]),
         backwards=torch.tensor([about["backwards"]]),
         goal=_GOALS[about["goal"]](torch.tensor([about["class"]])),
+        stage=None if about.get("stage") is None else torch.tensor([about["stage"]]),
     )
 
 

@@ -73,6 +73,7 @@ class AutoAttack(Attack):
         cost="for an image that no stage fools, (2 x `targets` + 1) x (`steps` + 4) + `queries` forwards and, without "
         "`queries`, as many backwards, about; much less for one that is fooled",
     )
+    stages: ClassVar[tuple[str, ...]] = ("APGD-CE", "APGD-T", "FMN-T", "Square")
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon, self.ball)
@@ -87,8 +88,10 @@ class AutoAttack(Attack):
         least = problem.goal.margin(clean_logits)
         forwards = torch.ones(len(problem), dtype=torch.int64, device=ended.device)
         backwards = torch.zeros_like(forwards)
+        fooling = torch.zeros_like(forwards)
         active = torch.arange(len(problem), device=ended.device)
-        for title, stage in self._make_stages(clean_logits, isinstance(problem.goal, Untargeted)).items():
+        stages = self._make_stages(clean_logits, isinstance(problem.goal, Untargeted))
+        for number, (title, stage) in enumerate(zip(self.stages, stages, strict=True), 1):
             here = problem.select(active)
 
             def progress_of_stage(
@@ -104,13 +107,14 @@ class AutoAttack(Attack):
             margin = here.goal.margin(logits)
             nearer = margin < least[active]
             ended[active[nearer]], least[active[nearer]] = attempt.images[nearer], margin[nearer]
+            fooling[active[margin <= 0]] = number
             active = active[margin > -find_safe_margin(margin, logits)]
             if not len(active):
                 break
-        return Attempt(ended, forwards, backwards)
+        return Attempt(ended, forwards, backwards, stage=fooling)
 
-    def _make_stages(self, clean_logits: Logits, any_class: bool) -> dict[str, Stage]:
-        """Make the attacks, by what a progress line calls them."""
+    def _make_stages(self, clean_logits: Logits, any_class: bool) -> list[Stage]:
+        """Make the attacks, in the order of `stages`."""
         loss: Loss = "dlr"
         if not has_enough_classes(loss, clean_logits.shape[1], aimed=True):
             loss = "ce"
@@ -121,12 +125,12 @@ class AutoAttack(Attack):
             )
         apgd = APGD(epsilon=self.epsilon, steps=self.steps, ball=self.ball, seed=self.seed)
         square = Square(epsilon=self.epsilon, queries=self.queries, ball=self.ball, seed=self.seed)
-        return {
-            "APGD-CE": apgd.attempt,
-            "APGD-T": replace(apgd, loss=loss, targets=self.targets).attempt,
-            "FMN-T": self._search_boundaries if any_class else self._search_boundary,
-            "Square": square.attempt,
-        }
+        return [
+            apgd.attempt,
+            replace(apgd, loss=loss, targets=self.targets).attempt,
+            self._search_boundaries if any_class else self._search_boundary,
+            square.attempt,
+        ]
 
     def _search_boundaries(self, problem: Problem, progress: Progress) -> Attempt:
         """Search for the boundary of each of the strongest other classes, until one lies in the ball."""

@@ -41,6 +41,11 @@ class FGSM(Attack):
         cost="1 forward, 1 backward",
     )
 
+    @property
+    def takes_many_passes(self) -> bool:
+        """Whether an image takes so many passes that a quicker copy of the model is worth its making: one is not."""
+        return False
+
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon, self.ball)
 

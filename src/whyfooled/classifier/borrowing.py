@@ -115,11 +115,12 @@ def _setting_hooks(register: Callable[[object], list[RemovableHandle]]) -> Itera
                 handle.remove()
 
 
-def has_own_hooks(module: nn.Module) -> bool:
-    """Tell whether a module's user has set hooks on a part of it; what is set for a while does not count."""
+def has_hooks(module: nn.Module) -> bool:
+    """Tell whether a part of a module has hooks that act in this context: its user's, or what is set for a while."""
     with _LOCK:
         kinds = [each for part in module.modules() for each in (part._forward_hooks, part._forward_pre_hooks)]
-        return any(not isinstance(hook, _Hook) for hooks in kinds for hook in hooks.values())
+        hooks = [hook for each in kinds for hook in each.values()]
+    return any(not isinstance(hook, _Hook) or hook.block in _BLOCKS.get() for hook in hooks)
 
 
 def copy_at_rest(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
@@ -191,11 +192,14 @@ class Sharing:
         Set when nobody waits for what a worker does any more: its next pass then ends it.
     keeps
         Whether a module was seen to keep something from pass to pass.
+    copies
+        What computes a classifier more quickly, which lives no longer than the outermost block.
     """
 
     workers: int
     stop: threading.Event | None = None
     keeps: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
+    copies: WeakKeyDictionary[nn.Module, Any] = field(default_factory=WeakKeyDictionary)
 
 
 _SHARING: ContextVar[Sharing | None] = ContextVar("_SHARING", default=None)

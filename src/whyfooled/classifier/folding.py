@@ -2,25 +2,26 @@
 
 Two things are done to it. A batch norm in evaluation mode is a scale and a shift of each channel, which the convolution
 before it can do as well. And PyTorch, with one thread and few images, computes convolutions of 1 × 1 in a way that is
-slower than oneDNN's. Either changes last digits, so the copy is for what is evaluated many times over (what a region
-does, what comes back when pixels are removed), never for maps, whose kinks could fall otherwise, nor for what a report
-says of the model's own logits.
+slower than oneDNN's. Either changes last digits, so the copy is for what is evaluated many times over (the search of an
+attack, what a region does, what comes back when pixels are removed), never for maps, whose kinks could fall otherwise,
+nor for what a report says of the model's own logits, or whether an attack succeeded.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from whyfooled.classifier.borrowing import copy_at_rest, has_own_hooks
+from whyfooled.classifier.borrowing import copy_at_rest, find_sharing, has_hooks
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.dependence import walk
+from whyfooled.classifier.workers import are_large
 from whyfooled.errors import first_line
 from whyfooled.types import Images
 
@@ -38,74 +39,90 @@ Pair = tuple[str, str]
 @final
 @dataclass(frozen=True, eq=False)
 class Quickened:
-    """A classifier that computes what another one does, more quickly where that was possible.
+    """What computes the same as a classifier's module, more quickly.
 
     Parameters
     ----------
-    classifier
-        The copy, or the classifier itself.
+    module
+        The copy; None where there is none, so that the classifier's own has to do.
     said
         What was done, or why nothing was, in a sentence.
     forwards
         How many forward passes of one image it took to make sure of it.
     """
 
-    classifier: Classifier
+    module: nn.Module | None
     said: str
     forwards: int = 0
 
 
-@torch.enable_grad()
 def quicken(classifier: Classifier, images: Images) -> Quickened:
-    """Make a copy of a classifier that computes the same more quickly; the classifier itself where that cannot be.
+    """Make a copy of a classifier's module that computes the same more quickly, if that can be.
 
-    That it does is made sure of on the first image: in double precision both must agree but for rounding, and the
-    copy's logits in single precision must be about as near to these as the model's are.
+    That it does is made sure of on noise: in double precision both must agree but for rounding, and the copy's logits
+    in single precision must be about as near to these as the model's are. Inside the blocks of `one_thread` that is
+    done once, for as long as the model stays as it is.
 
     Parameters
     ----------
     classifier
         The classifier. Nothing about it changes.
     images
-        (n,c,h,w), values in [0, 1], one at least.
+        (n,c,h,w) Images of the size that it is to be used for; what they show makes no difference.
     """
-    hindrance = _find_hindrance(classifier)
+    hindrance = _find_hindrance(classifier, images)
     if hindrance:
-        return Quickened(classifier, f"On the model as it is: {hindrance}.")
-    first = images[:1].detach()
+        return Quickened(None, f"On the model as it is: {hindrance}.")
+    shape = tuple(images.shape[1:])
+    state = shape, [(id(tensor), tensor._version) for tensor in classifier.state_dict(keep_vars=True).values()]
+    copies = find_sharing().copies
+    made_of: Any
+    quick: Quickened | None
+    made_of, quick = copies.get(classifier, (None, None))
+    if quick is None or made_of != state:
+        quick = _make(classifier, torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(images.dtype))
+        copies[classifier] = state, replace(quick, forwards=0)
+    return quick
+
+
+@torch.enable_grad()
+def _make(classifier: Classifier, noise: Images) -> Quickened:
     try:
-        logits = classifier(first.clone().requires_grad_())
+        # Not counted as a pass of whoever happens to be the first to need the copy.
+        logits = classifier.forward(noise.clone().requires_grad_())
         pairs = _find_pairs(classifier.module, logits)
         if not pairs and not _list_pointwise(classifier.module):
-            return Quickened(classifier, "On the model as it is: nothing in it could be computed more quickly.", 1)
-        exact, folded = (_compute_in_double(classifier, first, own) for own in ([], pairs))
+            return Quickened(None, "On the model as it is: nothing in it could be computed more quickly.", 1)
+        exact, folded = (_compute_in_double(classifier, noise, own) for own in ([], pairs))
         quick = classifier.with_module(_copy(classifier.module))
         _fold(quick.module, pairs)
         pointwise = _hand_to_onednn(quick.module)
         with torch.no_grad():
-            quick_logits = quick(first)
+            quick_logits = quick(noise)
     except Exception as error:  # whatever a part of someone else's model stumbles over in a copy
-        return Quickened(classifier, f"On the model as it is: a copy of it fails ({first_line(error)}).", 4)
+        return Quickened(None, f"On the model as it is: a copy of it fails ({first_line(error)}).", 4)
     if not _agree(exact, folded, logits.detach(), quick_logits):
-        return Quickened(classifier, "On the model as it is: a copy with batch norms folded gave other logits.", 4)
+        return Quickened(None, "On the model as it is: a copy with batch norms folded gave other logits.", 4)
     done = [f"{_count(len(pairs), 'batch norm')} folded into convolutions"] if pairs else []
     done += [f"{_count(pointwise, 'convolution')} of 1 × 1 by oneDNN"] if pointwise else []
     difference = float((quick_logits - logits.detach()).abs().max())
-    said = f"On a copy of the model, {' and '.join(done)}: its logits of the image differ by {difference:.1g} at most."
-    return Quickened(quick, said, 4)
+    said = f"On a copy of the model, {' and '.join(done)}: its logits of noise differ by {difference:.1g} at most."
+    return Quickened(quick.module, said, 4)
 
 
 def _count(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def _find_hindrance(classifier: Classifier) -> str:
+def _find_hindrance(classifier: Classifier, images: Images) -> str:
     """Say why no copy should be made; "" if nothing speaks against it."""
+    if not are_large(images.shape[-2:]):
+        return "images this small go through it many at a time"
     if classifier.device.type != "cpu":
         return "it is not on a CPU"
     if any(value.is_floating_point() and value.dtype != torch.float32 for value in classifier.state_dict().values()):
         return "it is not in single precision"
-    if has_own_hooks(classifier.module):
+    if has_hooks(classifier.module):
         return "parts of it have hooks"
     if sum(value.numel() for value in classifier.state_dict().values()) > MOST_VALUES:
         return "it is too large to be made sure of in double precision"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,7 +100,7 @@ def attack(
     for name, reason in errors.items():
         say(f"Left out: {name}: {reason}")
     if not quiet:
-        print(_write_account(output / TABLE_FILE, labels is not None and target is None))
+        print(_write_account(output / TABLE_FILE, labels is not None and target is None, getattr(made, "stages", ())))
         print(f"\nWritten: {output}, one .safetensors file for each photograph, and table.csv")
 
 
@@ -112,8 +112,11 @@ def _make_attack(text: str, overrides: Mapping[str, object]) -> Any:
     return parse("interpretations" if keeps else "attacks", text, overrides)
 
 
-def _write_account(path: Path, tells_accuracy: bool) -> str:
-    """Write what a run came to, from its table, with accuracies if labels are known and any wrong class will do."""
+def _write_account(path: Path, tells_accuracy: bool, stages: Sequence[str]) -> str:
+    """Write what a run came to, from its table.
+
+    Accuracies are told if labels are known and any wrong class will do; of an attack that has stages, what each left.
+    """
     import pandas as pd
 
     everything = pd.read_csv(path)
@@ -131,6 +134,11 @@ def _write_account(path: Path, tells_accuracy: bool) -> str:
     if len(attacked):
         forwards, backwards = attacked["forwards"].mean(), attacked["backwards"].mean()
         lines.append(f"{forwards:.1f} forward and {backwards:.1f} backward passes each, on average.")
+    if stages and len(attacked):
+        # NaN where no stage reached the goal.
+        left = [int((~(attacked["stage"] <= number)).sum()) for number in range(1, len(stages) + 1)]
+        listed = ", ".join(f"{stage} {count}" for stage, count in zip(stages, left, strict=True))
+        lines.append(f"Not fooled after each stage, of {len(attacked)}: {listed}.")
     if len(table) > len(attacked):
         lines.append(f"Taken for a wrong class already, and not attacked: {len(table) - len(attacked)}.")
     if tells_accuracy and len(table):

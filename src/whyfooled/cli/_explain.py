@@ -250,7 +250,7 @@ def explain(
             parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
-        write_files(explanation, staging, figures)
+        write_files(explanation, explanation.to_dict(), staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")
 

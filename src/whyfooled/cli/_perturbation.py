@@ -102,6 +102,6 @@ def perturbation(
                 progress=progress,
             )
         explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
-        write_files(explanation, staging, figures)
+        write_files(explanation, explanation.to_dict(), staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

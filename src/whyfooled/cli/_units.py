@@ -64,6 +64,6 @@ def explain(
                 classifier, before, after, dissection, label=label, target=target, seed=seed, progress=progress
             )
         explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
-        write_files(explanation, staging, figures)
+        write_files(explanation, explanation.to_dict(), staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

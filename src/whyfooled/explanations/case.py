@@ -260,6 +260,8 @@ def make_case(
         result = _run(chosen, classifier, clean, goal, mask, question, progress)
         given["attack"] = describe(chosen) if hasattr(chosen, "card") else getattr(chosen, "__name__", repr(chosen))
         given["attack_parameters"] = _describe_parameters(chosen)
+        if result.searched_on:
+            given["search of the attack"] = result.searched_on
         if with_next_seed(chosen) != chosen:
             rerun = partial(_run, with_next_seed(chosen), classifier, clean, goal, mask, question)
     case = replace(_build_case(classifier, result, true, aim, given, question), rerun=rerun)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
@@ -18,6 +20,10 @@ class _Reported(Explained):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the account and every number of the report, as plain Python values: what its JSON file holds."""
+        return deepcopy(self._numbers)
+
+    @cached_property
+    def _numbers(self) -> dict[str, Any]:
         from whyfooled.explanations.report.numbers import collect_numbers
 
         return collect_numbers(self)
@@ -26,7 +32,7 @@ class _Reported(Explained):
         """Return a short account in plain text."""
         from whyfooled.explanations.report.account import write_account
 
-        return write_account(self.to_dict())
+        return write_account(self._numbers)
 
     def save(self, folder: str | Path, *, figures: Literal["pdf", "svg", "png"] | None = None) -> Path:
         """Write ``report.html``, pictures, tables, tensors, and every number in a JSON file; all or nothing.
@@ -47,14 +53,14 @@ class _Reported(Explained):
         from whyfooled.explanations.report.folder import write_files
 
         with output_folder(folder) as staging:
-            write_files(self, staging, figures)
+            write_files(self, self._numbers, staging, figures)
         return Path(folder)
 
     def _repr_html_(self) -> str:
         from whyfooled.drawing.html import wrap_for_notebook
         from whyfooled.explanations.report.page import write_page
 
-        return wrap_for_notebook(write_page(self, self.to_dict()))
+        return wrap_for_notebook(write_page(self, self._numbers))
 
 
 @final

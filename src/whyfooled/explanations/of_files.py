@@ -333,7 +333,7 @@ def _finish_photograph(name: str, made: Explanation | WhyfooledError, place: _Pl
         if isinstance(made, WhyfooledError):
             entry = make_failed_entry(name, hide_folders(str(made)))
         else:
-            write_files(made, staging, place.figures)
+            write_files(made, made.to_dict(), staging, place.figures)
             entry = make_entry(name, made, made.to_dict())
         written = {path.relative_to(staging).as_posix(): digest_file(path) for path in _list_files(staging)}
         record = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image as PILImage
-from torch import Tensor
+from torch import Tensor, nn
 
 from whyfooled.attacks.forgery import Forgery, find_forgery, find_size
 from whyfooled.classifier import Classifier
@@ -173,6 +173,7 @@ def explain(
             stages.count_too(whole)
         places = None if regions is None else read_named_regions(classifier, photograph, clean, regions, names)
         within = None if attack_in is None or places is None else places.find(attack_in, "attack_in")
+        quick = _quicken(classifier, clean, stages)
         with stages.stage("attack"):
             case = make_case(
                 classifier,
@@ -188,14 +189,13 @@ def explain(
             )
         if isinstance(adversarial, (str, Path)):
             check_same_photograph(case, adversarial)
-        quick = _quicken(classifier, case, stages)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
-        effect = _find_effect(classifier, case, quick.classifier, stages)
+        effect = _find_effect(classifier, case, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
-        recovery = _measure_recovery(quick.classifier, case, [headline, *evidence], seed, stages)
+        recovery = _measure_recovery(classifier, quick.module, case, [headline, *evidence], seed, stages)
         forgery = _find_forgery(classifier, case, attack, shown[0][0], seed, stages) if forge else None
         trusted = (
             None
@@ -303,21 +303,20 @@ def _say_why_skipped(method: Any, error: MethodError, first: Any) -> str:
     return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
-def _quicken(classifier: Classifier, case: Case, stages: Stages) -> Quickened:
-    """Make what evaluates regions and recovery, many times over, and count what it takes to make sure of it."""
+def _quicken(classifier: Classifier, clean: Images, stages: Stages) -> Quickened:
+    """Make what is evaluated many times over, and count what it takes to make sure of it."""
     with stages.stage("copy"):
-        quick = quicken(classifier, case.clean)
+        quick = quicken(classifier, clean)
     stages.passes["copy"] = Passes(quick.forwards)
-    stages.count_too(quick.classifier)
     return quick
 
 
-def _find_effect(classifier: Classifier, case: Case, quick: Classifier, stages: Stages) -> Effect | None:
+def _find_effect(classifier: Classifier, case: Case, stages: Stages) -> Effect | None:
     if torch.equal(case.clean, case.adversarial):
         return None
     with stages.stage("regions"):
         pair = case.clean, case.adversarial, case.true, case.wrong
-        return find_effect(classifier, *pair, quick=quick, progress=stages.progress)
+        return find_effect(classifier, *pair, progress=stages.progress)
 
 
 def _find_unit_changes(
@@ -456,7 +455,12 @@ def _take_little(stages: Stages) -> bool:
 
 
 def _measure_recovery(
-    classifier: Classifier, case: Case, evidence: list[Evidence], seed: int, stages: Stages
+    classifier: Classifier,
+    quick: nn.Module | None,
+    case: Case,
+    evidence: list[Evidence],
+    seed: int,
+    stages: Stages,
 ) -> list[RecoveryCurves]:
     """Perturb the adversarial image in the order of every map, of the perturbation's size, and of what says nothing."""
     image = case.adversarial
@@ -477,7 +481,8 @@ def _measure_recovery(
 
     def measure_curve(piece: tuple[str, Fill, int]) -> RecoveryCurve:
         name, fill, number = piece
-        return recovery_curve(classifier, image, true, stacked[name][number, None], fill=fill, seed=seed)
+        order = stacked[name][number, None]
+        return recovery_curve(classifier, image, true, order, fill=fill, seed=seed, through=quick)
 
     measured: dict[tuple[str, str], list[RecoveryCurve]] = {}
     with stages.stage("recovery"):

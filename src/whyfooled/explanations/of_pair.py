@@ -11,7 +11,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import bad_parameter, hearing
-from whyfooled.explanations.case import collect_fields, fool_by_chance, make_case, read_clean_image
+from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.explanations.question import choose_question
@@ -84,25 +84,11 @@ def explain_perturbation(
         photograph: Any = clean
         if isinstance(clean, (str, Path)) and not is_tensor_file(Path(clean)):
             photograph = read_photograph(clean)
-        before = read_clean_image(classifier, photograph, adversarial)
-        question = choose_question(classifier, before, label, target)
-        if question is not None:
-            classifier, label = question.asked, None
-        stages = Stages(classifier, progress)
+        classifier, stages, case = _open_case(classifier, photograph, adversarial, label, target, progress)
         places = None
         if names is not None and isinstance(regions, Tensor):
-            places = read_named_regions(classifier, photograph, before, regions, names)
+            places = read_named_regions(classifier, photograph, case.clean, regions, names)
             regions = places.labels
-        with stages.stage("predictions"):
-            case = make_case(
-                classifier,
-                before,
-                adversarial=adversarial,
-                label=label,
-                target=target,
-                question=question,
-                progress=progress,
-            )
         by_chance = fool_by_chance(classifier, case, stages, seed)
         named = None if places is None else find_named(classifier, case, places, stages)
         with stages.stage("regions"):
@@ -185,21 +171,7 @@ def explain_units(
     """
     units = open_dissection(classifier, dissection)
     with hearing() as heard:
-        before = read_clean_image(classifier, clean, adversarial)
-        question = choose_question(classifier, before, label, target)
-        if question is not None:
-            classifier, label = question.asked, None
-        stages = Stages(classifier, progress)
-        with stages.stage("predictions"):
-            case = make_case(
-                classifier,
-                before,
-                adversarial=adversarial,
-                label=label,
-                target=target,
-                question=question,
-                progress=progress,
-            )
+        classifier, stages, case = _open_case(classifier, clean, adversarial, label, target, progress)
         by_chance = fool_by_chance(classifier, case, stages, seed)
         with stages.stage("units"):
             changes = find_unit_changes(
@@ -225,3 +197,30 @@ def explain_units(
         ),
         units=changes,
     )
+
+
+def _open_case(
+    classifier: Classifier,
+    clean: Any,
+    adversarial: str | Path | Images,
+    label: str | int | None,
+    target: str | int | None,
+    progress: Progress,
+) -> tuple[Classifier, Stages, Case]:
+    """Read both images, and see what is predicted; of several labels, by a classifier for the one that is meant."""
+    before = read_clean_image(classifier, clean, adversarial)
+    question = choose_question(classifier, before, label, target)
+    if question is not None:
+        classifier, label = question.asked, None
+    stages = Stages(classifier, progress)
+    with stages.stage("predictions"):
+        case = make_case(
+            classifier,
+            before,
+            adversarial=adversarial,
+            label=label,
+            target=target,
+            question=question,
+            progress=progress,
+        )
+    return classifier, stages, case

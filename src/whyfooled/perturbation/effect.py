@@ -54,7 +54,6 @@ def find_effect(
     *,
     regions: Regions | None = None,
     cam: Any = None,
-    quick: Classifier | None = None,
     progress: Progress = silent,
 ) -> Effect:
     """Measure what a perturbation does to the logits of two classes, region by region, and make the maps to draw it on.
@@ -71,8 +70,6 @@ def find_effect(
         How the image is divided; `Grid` if None.
     cam
         The class activation maps; `GradCAM` if None, where the model has a spatial layer.
-    quick
-        A classifier that computes the same more quickly, for evaluating the regions; `classifier` if None.
     progress
         Called with the evaluations done, those in all, and what is being done.
 
@@ -87,7 +84,7 @@ def find_effect(
     """
     parts = Grid() if regions is None else regions
     t0, t = (torch.tensor([index], device=clean.device) for index in (true, wrong))
-    exact = sensitivity(quick or classifier, clean, adversarial, t0, t, parts, progress=progress)
+    exact = sensitivity(classifier, clean, adversarial, t0, t, parts, progress=progress)
     first = sensitivity(classifier, clean, adversarial, t0, t, exact.labels, method="gradient")
     cams = _compute_cams(classifier, clean, adversarial, true, wrong, GradCAM() if cam is None else cam)
     notes = []

@@ -8,11 +8,12 @@ from typing import Literal, final
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_classifier, check_images, name_images
+from whyfooled.classifier.folding import quicken
 from whyfooled.classifier.goals import check_class_vector
 from whyfooled.classifier.workers import cut_by_image, share_out
 from whyfooled.errors import ImageError, ParameterError, at_least, bad_parameter, one_of
@@ -234,7 +235,8 @@ def sensitivity(
         How the images are divided: a `Grid`, `Superpixels`, or label maps.
     method
         ``"exact"``: the perturbation is removed from each region in turn, one evaluation for each region that it
-        touches (and one for the whole image). ``"gradient"``: to first order along the perturbation, at the adversarial
+        touches (and one for the whole image); of large images, on a CPU, by a quicker copy of the model that computes
+        the same. ``"gradient"``: to first order along the perturbation, at the adversarial
         image, one forward pass and a backward pass for each of the two classes; then the sum over regions is the
         gradient times the whole perturbation.
     inert
@@ -272,7 +274,8 @@ def sensitivity(
         changes = _gradient_changes(classifier, clean, adversarial, pair, labels)
     else:
         size = choose_batch_size(clean.device) if batch_size is None else batch_size
-        changes = _exact_changes(classifier, clean, adversarial, pair, labels, linf > 0, size, progress)
+        quick = quicken(classifier, clean).module
+        changes = _exact_changes(classifier, quick, clean, adversarial, pair, labels, linf > 0, size, progress)
     return Sensitivity(labels, changes[..., 0], changes[..., 1], l2, linf, inert, floor)
 
 
@@ -321,6 +324,7 @@ def check_pair(classifier: Classifier, clean: Images, adversarial: Images, true:
 @torch.no_grad()
 def _exact_changes(
     classifier: Classifier,
+    quick: nn.Module | None,
     clean: Images,
     adversarial: Images,
     pair: Tensor,
@@ -339,7 +343,7 @@ def _exact_changes(
     def compute_pair_logits(some: Tensor) -> Tensor:
         image, region = some.unbind(1)
         inside = (labels[image] == region.view(-1, 1, 1)).unsqueeze(1)
-        logits = classifier.logits(torch.where(inside, clean[image], adversarial[image]))
+        logits = classifier.logits(torch.where(inside, clean[image], adversarial[image]), quick)
         check_classes(pair, logits)
         return logits.gather(1, pair[image])
 

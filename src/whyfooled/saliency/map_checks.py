@@ -16,6 +16,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.classifier.randomised import PARTS, list_parts, randomise
+from whyfooled.classifier.workers import share_out
 from whyfooled.errors import MethodError
 from whyfooled.registry import describe, title, with_next_seed
 from whyfooled.saliency.pairs import pair_maps
@@ -167,15 +168,19 @@ def check_maps(
     layers = [layer for part in parts for layer in part.layers]
     named = {"": layers, **{part.name: part.layers for part in parts}}
     independent: list[dict[str, Likeness]] = [{} for _ in methods]
-    for step, (name, chosen) in enumerate(named.items(), start=3):
-        made = randomise(classifier, chosen, seed)
+
+    def compute_randomised(name: str) -> tuple[list[Maps], Passes]:
+        made = randomise(classifier, named[name], seed)
         with count_passes(made) as passes:
-            for place, other in enumerate(_compute(methods, made, clean, true, wrong)):
-                measured = rulers[place].measure(other)
-                if name:
-                    independent[place][name] = measured
-                else:
-                    likeness[place]["cascading"] = measured
+            return _compute(methods, made, clean, true, wrong), passes
+
+    randomised = share_out(classifier, compute_randomised, named)
+    for step, (name, (others, passes)) in enumerate(zip(named, randomised, strict=True), start=3):
+        for place, (ruler, other) in enumerate(zip(rulers, others, strict=True)):
+            if name:
+                independent[place][name] = ruler.measure(other)
+            else:
+                likeness[place]["cascading"] = ruler.measure(other)
         whole.forwards += passes.forwards
         whole.backwards += passes.backwards
         progress(step, steps, "map checks")

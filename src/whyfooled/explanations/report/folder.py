@@ -24,7 +24,6 @@ from whyfooled.explanations.report.evidence_view import (
 )
 from whyfooled.explanations.report.forgery_view import draw_forgery_pictures
 from whyfooled.explanations.report.named_view import draw_named
-from whyfooled.explanations.report.numbers import collect_numbers
 from whyfooled.explanations.report.page import write_page
 from whyfooled.explanations.report.recovery_figure import draw_recovery
 from whyfooled.explanations.report.region_picture import picture_figure
@@ -37,20 +36,21 @@ from whyfooled.units.changes import name_unit_tensors
 from whyfooled.universal.trust import name_trust_tensors
 
 
-def write_files(explained: Explained, folder: Path, figures: str | None = None) -> None:
+def write_files(explained: Explained, numbers: dict[str, Any], folder: Path, figures: str | None = None) -> None:
     """Write the report, its pictures, its numbers and its tensors into a folder that exists.
 
     Parameters
     ----------
     explained
         What is explained.
+    numbers
+        Every number of its report.
     folder
         Where to write.
     figures
         The format, ``"pdf"``, ``"svg"`` or ``"png"``, in which every picture and panel is written once more, one a
         file, as a paper needs it.
     """
-    numbers = collect_numbers(explained)
     _write_pictures(explained, numbers, folder / "pictures")
     if figures is not None:
         _write_figures(explained, numbers, folder / "figures", figures)

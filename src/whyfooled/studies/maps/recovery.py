@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from whyfooled.attacks import CarliniWagner
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.folding import quicken
 from whyfooled.errors import MethodError, at_least, bad_parameter, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency import Enhanced
@@ -91,6 +92,7 @@ class Recovery(Study):
         """Attack the batch, compute the maps, perturb and predict."""
         (fooled,) = find_fooled(classifier, batch, [self.attack], self.target)
         rows = list(fooled.others())
+        quick = quicken(classifier, batch.images).module
         kept: dict[str, Tensor] = {}
         size = {"l2": fooled.delta.flatten(1).norm(dim=1)}
         for name, orders in self._order(classifier, fooled, batch.seed) if fooled.places else ():
@@ -99,7 +101,7 @@ class Recovery(Study):
                 continue
             kept[name] = scatter_maps(orders[0], fooled.places, len(batch.images))
             for fill in self.fills:
-                recovered, probability = self._recover(classifier, fooled, orders, fill, batch.seed)
+                recovered, probability = self._recover(classifier, quick, fooled, orders, fill, batch.seed)
                 for place, fraction in enumerate(self.fractions):
                     numbers = {"recovered": recovered[:, place], "probability": probability[:, place]}
                     rows += fooled.rows(size | numbers, method=name, fill=fill, fraction=fraction)
@@ -116,11 +118,11 @@ class Recovery(Study):
         yield recovery_account.RANDOM, torch.stack(random)
 
     def _recover(
-        self, classifier: Classifier, fooled: Fooled, orders: Tensor, fill: Fill, seed: int
+        self, classifier: Classifier, quick: nn.Module | None, fooled: Fooled, orders: Tensor, fill: Fill, seed: int
     ) -> tuple[Tensor, Tensor]:
         """Return (m,f) the shares of the orders that recover, and the probabilities of the true classes."""
         images, origin = fooled.result.attempted, fooled.result.clean
-        recover = partial(recovery_curve, fractions=self.fractions, fill=fill, origin=origin, seed=seed)
+        recover = partial(recovery_curve, fractions=self.fractions, fill=fill, origin=origin, seed=seed, through=quick)
         curves = [recover(classifier, images, fooled.true, maps) for maps in orders]
         recovered, probability = ([getattr(curve, name) for curve in curves] for name in ("recovered", "probability"))
         return torch.stack(recovered).double().mean(0), torch.stack(probability).double().mean(0)
