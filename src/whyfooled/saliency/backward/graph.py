@@ -63,6 +63,22 @@ def report_logits(module: nn.Module, logits: Tensor, images: Tensor) -> None:
         handle_torch_function(report_logits, (logits,), module, logits, images)
 
 
+@contextmanager
+def true_activations(images: Tensor) -> Iterator[None]:
+    """Tell the modes around that activations are to stay what they are for a while, if any would make them smooth."""
+    report_smoothing(images, False)
+    try:
+        yield
+    finally:
+        report_smoothing(images, True)
+
+
+def report_smoothing(images: Tensor, wanted: bool) -> None:
+    """Tell the modes around whether a pass of images wants its activations smooth, as they are about to make them."""
+    if has_torch_function((images,)):
+        handle_torch_function(report_smoothing, (images,), images, wanted)
+
+
 def operation(node: str) -> str:
     """Return the operation that a node of the graph stands for, by the node's name."""
     return re.sub(r"Backwards?\d*$", "", node.rpartition("::")[2])

@@ -64,12 +64,10 @@ from whyfooled.saliency.backward.graph import (
     is_checkpointed,
     is_scripted,
     operation,
-    report_images,
-    report_logits,
+    true_activations,
     uncompiled,
 )
 from whyfooled.saliency.backward.rectifiers import Rectifier, as_relu
-from whyfooled.saliency.backward.rescale import bounded_relu
 from whyfooled.saliency.backward.shares import STABILISER, FirstRule, Layer, Rule
 from whyfooled.saliency.backward.twice import Twice
 from whyfooled.types import Images, Logits, Maps
@@ -278,7 +276,7 @@ class RelevanceCalls(TorchFunctionMode):
         relevance = HardGateRelevance if rectifier.is_gate else PassedRelevance
 
         def rectify(inputs: Tensor, upper: float, _: bool) -> Tensor:
-            return self._share(relevance, lambda: bounded_relu(inputs, upper, False) * rectifier.scale, inputs, None)
+            return self._share(relevance, lambda: inputs.clamp(0, upper) * rectifier.scale, inputs, None)
 
         return replace(rectifier, scale=1.0).compute(rectify)
 
@@ -486,16 +484,12 @@ def trace(classifier: Classifier, images: Images, rules: Rules, *, create_graph:
     check_digits(classifier)
     check_recording(classifier.module)
     leaf, twice = own_copy(images, create_graph), Twice(again=create_graph)
-    if create_graph:
-        report_images(leaf)
-    autocast = torch.autocast(images.device.type, enabled=False)
-    with torch.enable_grad(), autocast, uncompiled(), RelevanceCalls(rules, leaf, twice) as calls:
+    autocast, calls = torch.autocast(images.device.type, enabled=False), RelevanceCalls(rules, leaf, twice)
+    with true_activations(leaf), torch.enable_grad(), autocast, uncompiled(), calls:
         logits: Tensor = classifier(leaf)
     check_finite(logits)
     check_dependence(logits, leaf)
     _check_rules_held(classifier.module, logits, calls)
-    if create_graph:
-        report_logits(classifier.module, logits, leaf)
     return Trace(leaf, logits, calls.joined, calls.added, twice)
 
 

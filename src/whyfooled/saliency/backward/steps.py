@@ -65,7 +65,7 @@ _BY_CALL = frozenset((
     "Scatter", "ScatterAdd", "ScatterReduce", "Addcmul", "Addcdiv", "Lerp",
 ))
 _OWN = frozenset(("BackwardHookFunction", "_Count", "_Ruled", "_RescaledReLU", "_RescaledMaxPool",
-                  "_RescaledActivation", "_RescaledMaxPoolAgain", "Again"))
+                  "_RescaledActivation", "_RescaledMaxPoolAgain"))
 _BETWEEN = frozenset((
     "Add", "Sub", "Rsub", "Mul", "Div", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Expand", "Clone",
     "Clamp", "ClampMin", "Maximum", "Sqrt", "Rsqrt", "Reciprocal", "AvgPool2D", "AvgPool3D", "ConstantPadNd",
