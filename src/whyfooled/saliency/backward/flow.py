@@ -189,7 +189,7 @@ def _keep_share(ctx: Any, whole: Tensor, rest: Tensor | float) -> None:
 
 def _find_share(ctx: Any) -> Tensor:
     (kept,) = ctx.saved_tensors
-    share: Tensor = divide(kept - ctx.rest[0], kept) if hasattr(ctx, "plain") else kept
+    share: Tensor = divide(kept - ctx.rest[0], kept) if hasattr(ctx, "rest") else kept
     return share
 
 
@@ -205,6 +205,8 @@ class Again(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.plain, ctx.twice, ctx.function, ctx.beside = plain, twice, function, 1
         output: Tensor = function.forward(ctx, lambda: plain.detach().clone(), *args)
+        # Whoever needs it for its rule has saved it.
+        del ctx.plain
         return output
 
     @staticmethod
