@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.helpers.unit_pairs import LAST, a_pair, detecting, dissection_of, pooled
-from whyfooled import UniversalPerturbation, explain
+from whyfooled import LargestSoftmax, UniversalPerturbation, calibrate, explain
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "explanation.schema.json").read_text())
 
@@ -37,6 +37,7 @@ def file(tmp_path_factory):
         regions=label_map,
         checks=True,
         forge=True,
+        detector=calibrate(LargestSoftmax(), classifier, torch.rand(20, *clean.shape[1:])),
         trust=UniversalPerturbation(0.01 * (clean[0] - 0.5), epsilon=1.0),
     )
     folder = tmp_path_factory.mktemp("schema") / "out"

@@ -172,3 +172,35 @@ def test_a_detector_that_was_never_attacked_is_named(monkeypatch):
         "l-infinity). What is left of other was never measured."
     )
     assert files.say_evaded is say_evaded
+
+
+def test_a_report_says_what_a_detector_that_learned_from_clean_photographs_would(folder):
+    options = ["--attack", "bim(epsilon=0.1)", "--methods", "gradient", "--model", "nets.py:Net", "-o", "out/report"]
+    code, out, err = run(
+        folder, "explain", "photographs/1.png", *options, "--detector", "softmax", "--clean", "clean", "--no-checks"
+    )
+    assert (code, without_progress(err)) == (0, "")
+    found = json.loads((folder / "out" / "report" / "explanation.json").read_text())["detection"]
+    assert (found["detector"], found["clean_images"]) == ("softmax", 24)
+    assert "Would it have been flagged? " in out
+    judge = ["out/report/tensors.safetensors", "-o", "judged.csv", "--detector", "softmax"]
+    code, _, err = run(folder, *COMMAND, *judge)
+    assert code == 0, err
+    (row,) = rows_of(folder / "judged.csv")
+    assert float(row["score"]) == pytest.approx(found["adversarial"]["score"], rel=1e-3)
+    assert row["flagged"] == str(found["adversarial"]["flagged"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--detector", "median"], "`--detector` goes together with --clean; got no --clean."),
+        (["--clean", "clean"], "`--clean` goes together with --detector; got no --detector."),
+        (["--detector", "medium", "--clean", "clean"], "`--detector` must be the name of a known detector"),
+    ],
+)
+def test_a_report_needs_both_a_detector_and_clean_photographs(folder, options, sentence):
+    code, out, err = run(folder, "explain", "photographs/1.png", "--model", "nets.py:Net", *options, "-o", "none")
+    assert (code, out) == (2, "")
+    assert sentence in " ".join(err.split())
+    assert not (folder / "none").exists()

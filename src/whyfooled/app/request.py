@@ -84,8 +84,8 @@ GIVEN |= {
 }
 """Options that are said when the page is started."""
 
-ABSENT = frozenset({"labels", "count", "quiet", "help"})
-"""Options of many photographs, and of what is printed: the page explains one, and shows it."""
+ABSENT = frozenset({"labels", "count", "detector", "clean", "quiet", "help"})
+"""Options of many photographs, clean ones included, and of what is printed: the page explains one, and shows it."""
 
 LIBRARIES = ("torchvision:", "timm:")
 """How the names of models begin that a visitor may type: no file and no folder of this machine is named by them."""

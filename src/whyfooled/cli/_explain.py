@@ -26,14 +26,15 @@ from whyfooled.cli._app import (
     output_option,
     plain_warnings,
     say,
-    write_command,
 )
-from whyfooled.cli._model import LITE0, ModelOptions, takes_model
+from whyfooled.cli._model import LITE0, ModelOptions, describe_run, takes_model
 from whyfooled.cli._progress import show_explained, show_stages
 from whyfooled.errors import bad_parameter
 
 if TYPE_CHECKING:
     from whyfooled.classifier import Classifier
+    from whyfooled.defences import Calibration
+    from whyfooled.types import Progress
 
 _UNTRAINED = "The model is untrained, so what it sees means nothing."
 _STARTED = time.perf_counter()
@@ -121,6 +122,17 @@ def explain(
         bool,
         typer.Option("--forge", help="Try to forge the explanation: could its map look as if there were no attack?"),
     ] = False,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="A detector, such as median or 'noise(sigma=4/255)': would it have flagged the image? Needs --clean. "
+            "See: whyfooled detect --list."
+        ),
+    ] = None,
+    clean: Annotated[
+        list[Path] | None,
+        typer.Option(help="Images that nobody has attacked, which --detector learns from; may be repeated."),
+    ] = None,
     epsilon: Epsilon = None,
     steps: Steps = None,
     figures: Figures = None,
@@ -151,6 +163,9 @@ def explain(
         raise bad_parameter("--attack-in", "is for an attack that is run here", "--adversarial", "Give one.")
     if label is not None and labels is not None:
         raise bad_parameter("--labels", "takes the place of --label", labels, "Give one.")
+    if (detector is None) != (not clean):
+        given, missing = ("--clean", "--detector") if detector is None else ("--detector", "--clean")
+        raise bad_parameter(given, f"goes together with {missing}", f"no {missing}")
     if resize and trust is None:
         raise bad_parameter("--resize", "is for the perturbation of --trust", "no --trust")
 
@@ -168,13 +183,14 @@ def explain(
         photographs_in,
         read_photograph,
     )
-    from whyfooled.registry import parse, split_list
+    from whyfooled.registry import parse, split_list, with_seed
     from whyfooled.universal import UniversalPerturbation
 
     image = images[0] if images else None
     chosen = None if methods is None else split_list(methods)
     # So that a mistake in them is said before the model is loaded.
     make_methods(chosen or (), seed)
+    watcher = None if detector is None else with_seed(parse("detectors", detector, argument="--detector"), seed)
     if images and (len(images) > 1 or is_folder(images[0])):
         for option, value in {"--adversarial": adversarial, "--regions": regions}.items():
             if value is not None:
@@ -196,6 +212,9 @@ def explain(
                 units=units,
                 checks=checks,
                 forge=forge,
+                detector=watcher,
+                clean=clean or [],
+                run_as=describe_run(model),
                 figures=figures,
                 count=count,
                 seed=seed,
@@ -239,6 +258,7 @@ def explain(
                 attack_in=attack_in,
                 checks=checks,
                 forge=forge,
+                detector=_calibrate(classifier, watcher, clean or [], seed, progress),
                 seed=seed,
                 progress=progress,
             )
@@ -247,7 +267,7 @@ def explain(
         explanation = replace(
             explanation,
             notes=(*([_UNTRAINED] if model.weights == RANDOM else []), *explanation.notes),
-            parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
+            parameters={**explanation.parameters, **_name_given_files(image, trust), **describe_run(model)},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, explanation.to_dict(), staging, figures)
@@ -263,6 +283,9 @@ def _explain_many(
     quiet: bool,
     resize: bool,
     trust: Path | None,
+    detector: Any,
+    clean: list[Path],
+    run_as: dict[str, str],
     **more: Any,
 ) -> None:
     """Explain several photographs, each by itself, and print what the reports come to."""
@@ -284,7 +307,8 @@ def _explain_many(
             images,
             output,
             trust=resized,
-            command=write_command(),
+            detector=_calibrate(classifier, detector, clean, more["seed"]),
+            run_as=run_as,
             notes=[_UNTRAINED] if more["about"]["weights"] == RANDOM else [],
             report=progress,
             **more,
@@ -292,6 +316,18 @@ def _explain_many(
     if not quiet:
         rows = [{str(key): value for key, value in row.dropna().items()} for _, row in table.iterrows()]
         print("\n".join([*write_index_sentences(rows), "", f"Index: {output / PAGE_FILE}"]))
+
+
+def _calibrate(
+    classifier: Classifier, detector: Any, clean: list[Path], seed: int, progress: Progress | None = None
+) -> Calibration | None:
+    """Calibrate the detector that was asked for, if one was."""
+    if detector is None:
+        return None
+    from whyfooled.defences.files import calibrate_on_files
+    from whyfooled.types import silent
+
+    return calibrate_on_files(classifier, clean, detector, seed=seed, progress=progress or silent)
 
 
 def _name_given_files(image: Path | None, trust: Path | None) -> dict[str, str]:

@@ -123,10 +123,7 @@ def detect_files(
     judged, clean_files = _find_images(images, adversarial=True), _find_images(clean, adversarial=False)
     _check_count(count, false_positives)
     errors: dict[str, str] = {}
-    chosen = [clean_files[place] for place in choose(len(clean_files), count, seed)]
-    known = [
-        image for _, batch in _read(classifier, chosen, batch_size, errors, progress, "clean images") for image in batch
-    ]
+    known = _read_known(classifier, clean_files, count, batch_size, seed, errors, progress)
     calibrations = _calibrate_each(classifier, known, detectors, false_positives)
     rows: list[dict[str, Any]] = []
     for names, batch in _read(classifier, judged, batch_size, errors, progress, "images"):
@@ -136,6 +133,42 @@ def detect_files(
         raise ImageError(f"None of the {len(judged)} images could be read. {next(iter(errors.values()))}")
     sizes = {describe(one.asked): len(one.clean_scores) for one in calibrations}
     return Detections(pd.DataFrame(rows), errors, sizes, false_positives)
+
+
+@one_thread()
+def calibrate_on_files(
+    classifier: Classifier,
+    clean: Sequence[str | Path],
+    detector: Detector,
+    *,
+    false_positives: float = 0.05,
+    count: int | None = 200,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Calibration:
+    """Calibrate a detector on the clean images of files and folders, as `detect_files` does.
+
+    Raises
+    ------
+    ParameterError
+        If there are too few clean images for so small a share of false positives.
+    ImageError
+        If none can be read.
+
+    Warns
+    -----
+    WhyfooledWarning
+        If one cannot be read.
+    """
+    check_detectors([detector])
+    _check_count(count, false_positives)
+    errors: dict[str, str] = {}
+    files = _find_images(clean, adversarial=False)
+    known = _read_known(classifier, files, count, 8, seed, errors, progress)
+    if errors:
+        name, reason = next(iter(errors.items()))
+        warn(f"{len(errors)} of the clean images are left out, such as {name}: {reason}")
+    return _calibrate_each(classifier, known, [detector], false_positives)[0]
 
 
 class _File(NamedTuple):
@@ -212,6 +245,21 @@ def _read(
         if names:
             yield names, images
         progress(min(start + size, len(files)), len(files), doing)
+
+
+def _read_known(
+    classifier: Classifier,
+    files: Sequence[_File],
+    count: int | None,
+    batch_size: int,
+    seed: int,
+    errors: dict[str, str],
+    progress: Progress,
+) -> list[Images]:
+    """Read clean images, as many as are wanted, drawn at random."""
+    chosen = [files[place] for place in choose(len(files), count, seed)]
+    batches = _read(classifier, chosen, batch_size, errors, progress, "clean images")
+    return [image for _, batch in batches for image in batch]
 
 
 def _calibrate_each(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whyfooled.attacks.forgery import Forgery
 from whyfooled.classifier.passes import Passes
+from whyfooled.defences.detection import Detection
 from whyfooled.perturbation.by_chance import FooledByChance
 from whyfooled.perturbation.effect import Effect
 from whyfooled.perturbation.named_effect import NamedEffect
@@ -63,6 +64,8 @@ class Explained(ABC):
         How much the clean image's maps change under a universal perturbation.
     forgery
         What an attack made that knows the explanation.
+    detection
+        What a detector says of the attack, and of one that knows it.
     units
         What the attack does to the units of dissected layers.
     checks
@@ -89,6 +92,7 @@ class Explained(ABC):
     named: NamedEffect | None = None
     trust: Trust | None = None
     forgery: Forgery | None = None
+    detection: Detection | None = None
     units: UnitChanges | None = None
     checks: MapChecks | None = None
 

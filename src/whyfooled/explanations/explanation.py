@@ -70,8 +70,8 @@ class Explanation(_Reported):
 
     In a notebook it shows the report; `save` writes everything to a folder. It has the sections ``headline``,
     ``evidence`` and ``recovery``; ``effect`` unless nothing was attacked; ``trust`` if a universal perturbation was
-    given, ``units`` if a dissection was, ``checks`` where they were asked for or take little, and ``forgery`` if it was
-    asked for.
+    given, ``units`` if a dissection was, ``checks`` where they were asked for or take little, and ``forgery`` and
+    ``detection`` if they were asked for.
     """
 
     headline: Evidence

@@ -15,6 +15,7 @@ from whyfooled.attacks.adversaries import find_name_fault
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.workers import share_out
+from whyfooled.defences import Calibration
 from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError, bad_parameter
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
@@ -111,11 +112,12 @@ def explain_files(
     units: Dissection | str | Path | None = None,
     checks: bool | None = None,
     forge: bool = False,
+    detector: Calibration | None = None,
     figures: Literal["pdf", "svg", "png"] | None = None,
     count: int | None = None,
     seed: int = 0,
     about: Mapping[str, Any] | None = None,
-    command: str | None = None,
+    run_as: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     report: Callable[[ExplainStanding], None] = lambda standing: None,
 ) -> pd.DataFrame:
@@ -134,7 +136,7 @@ def explain_files(
     folder
         Where to write: ``index.html``, ``index.csv`` and, for each photograph, a folder of its name (its path below the
         folder that all have in common) with what `Explanation.save` writes.
-    attack, methods, trust, units, checks, forge, seed
+    attack, methods, trust, units, checks, forge, detector, seed
         As for `explain`.
     label
         The true class of all (name or index); what the classifier sees in each if None.
@@ -148,8 +150,9 @@ def explain_files(
         How many of the photographs to draw at random, with `seed`; all if None.
     about
         What else makes a run another run, such as the model's weights.
-    command
-        The command that does it again, for the reports to show.
+    run_as
+        How the command line was used, for the reports to show: the ``command`` that does it again, and the ``options of
+        the model`` alone.
     notes
         What readers of every report should know first, such as that the model is untrained.
     report
@@ -196,6 +199,11 @@ def explain_files(
             "units": None if dissection is None else digest_content(dissection.to_frame().to_csv().encode()),
             "checks": checks,
             **({"forge": True} if forge else {}),
+            **(
+                {}
+                if detector is None
+                else {"detector": describe_value(detector.asked), "clean": _digest_clean(detector)}
+            ),
             **({"several_labels": True} if classifier.several_labels else {}),
             "figures": figures,
             "count": count,
@@ -219,10 +227,11 @@ def explain_files(
             units=dissection,
             checks=checks,
             forge=forge,
+            detector=detector,
             seed=seed,
             progress=progress,
         )
-        added = {**named, "image": name, **({} if command is None else {"command": command})}
+        added = {**named, "image": name, **(run_as or {})}
         explanation = replace(explanation, notes=(*notes, *explanation.notes))
         return replace(explanation, parameters={**explanation.parameters, **hide_all_folders(added)})
 
@@ -231,6 +240,11 @@ def explain_files(
         entries = _explain_missing(classifier, files, explain_one, place, report)
         _check_some_explained(entries)
         return _write_index(place, entries)
+
+
+def _digest_clean(detector: Calibration) -> str:
+    """Return a digest of the clean images that a detector was calibrated on."""
+    return digest_content("\n".join(detector.clean_digests).encode())
 
 
 def _list_photographs(images: Sequence[str | Path], folder: Path, count: int | None, seed: int) -> dict[str, Path]:

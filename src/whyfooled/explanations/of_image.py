@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.folding import Quickened, quicken
 from whyfooled.classifier.passes import Passes
 from whyfooled.classifier.workers import share_out
+from whyfooled.defences import Calibration
+from whyfooled.defences.detection import Detection, check_calibration, find_detection
 from whyfooled.errors import MethodError, ModelError, ParameterError, bad_parameter, hearing, warn
 from whyfooled.explanations.case import (
     Case,
@@ -83,6 +86,7 @@ def explain(
     attack_in: str | None = None,
     checks: bool | None = None,
     forge: bool = False,
+    detector: Calibration | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Explanation:
@@ -131,6 +135,10 @@ def explain(
         keep that method's map of the clean image, in the attack's own ball (a Euclidean ball as large as the
         perturbation, if it has none), then in larger ones. See `ExplanationAware`. That takes about 400 passes, up to
         three times.
+    detector
+        A detector of adversarial images, calibrated on clean ones (`whyfooled.defences.calibrate`): the explanation
+        then says whether it would have flagged the image, and one of an attack that knows it. See `Evading`. That takes
+        about 200 passes, and as many of the detector, up to three times.
     seed
         Seed of everything random.
     progress
@@ -157,6 +165,8 @@ def explain(
         raise bad_parameter(missing, "is about the regions of `regions`", "no `regions`")
     if attack_in is not None and adversarial is not None:
         raise ParameterError("`attack_in` and `adversarial` exclude each other: the image was attacked already.")
+    if detector is not None:
+        check_calibration(detector, classifier)
     universal = open_universal(classifier, trust)
     dissection = None if units is None else open_dissection(classifier, units, "units")
     with hearing() as heard:
@@ -197,6 +207,11 @@ def explain(
         changes = None if dissection is None else _find_unit_changes(classifier, case, dissection, seed, stages)
         recovery = _measure_recovery(classifier, quick.module, case, [headline, *evidence], seed, stages)
         forgery = _find_forgery(classifier, case, attack, shown[0][0], seed, stages) if forge else None
+        detection = (
+            None
+            if detector is None
+            else _find_detection(replace(detector, classifier=classifier), case, attack, seed, stages)
+        )
         trusted = (
             None
             if universal is None
@@ -216,6 +231,7 @@ def explain(
             **({} if units is None else {"units": str(units)}),
             **describe_named(regions, names, attack_in),
             **({"forge": True} if forge else {}),
+            **({} if detector is None else {"detector": describe(detector.asked)}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
             "regions and recovery": quick.said,
@@ -231,6 +247,7 @@ def explain(
         named=named,
         trust=trusted,
         forgery=forgery,
+        detection=detection,
         units=changes,
         checks=checked,
     )
@@ -341,16 +358,12 @@ def _find_forgery(
     classifier: Classifier, case: Case, attack: Any, method: Any, seed: int, stages: Stages
 ) -> Forgery | None:
     """Try to forge the first method's map, if the clean image is given its true class, and was changed."""
-    changed = not torch.equal(case.clean, case.adversarial)
-    if not changed or int(case.clean_logits.argmax()) != case.true:
-        warn(
-            "The explanation was not tried to be forged: "
-            + ("the image is misclassified before any attack." if changed else "the attack changed nothing.")
-        )
+    hindrance = _find_hindrance(case)
+    if hindrance:
+        warn(f"The explanation was not tried to be forged: {hindrance}.")
         return None
     check_differentiable(method)
-    chosen = None if "adversarial" in case.parameters else choose_attack(attack, seed)
-    size = find_size(chosen, case.adversarial - case.clean)
+    size = find_size(_choose_sized(case, attack, seed), case.adversarial - case.clean)
     with stages.stage("forgery"):
         return find_forgery(
             classifier,
@@ -363,6 +376,29 @@ def _find_forgery(
             seed=seed,
             progress=stages.progress,
         )
+
+
+def _find_detection(calibration: Calibration, case: Case, attack: Any, seed: int, stages: Stages) -> Detection | None:
+    """Score what the attack made, and attack the detector too, if the attack fooled the classifier."""
+    hindrance = _find_hindrance(case)
+    if hindrance:
+        warn(f"The detector was not asked: {hindrance}.")
+        return None
+    size = find_size(_choose_sized(case, attack, seed), case.adversarial - case.clean)
+    with stages.stage("detector"):
+        return find_detection(calibration, case.clean, case.adversarial, case.wrong, size, progress=stages.progress)
+
+
+def _find_hindrance(case: Case) -> str:
+    """Say why another attack would have nothing to reach, or no size to go by; "" if nothing speaks against it."""
+    if torch.equal(case.clean, case.adversarial):
+        return "the attack changed nothing"
+    return "" if int(case.clean_logits.argmax()) == case.true else "the image is misclassified before any attack"
+
+
+def _choose_sized(case: Case, attack: Any, seed: int) -> Any:
+    """Return the attack that was run; None where the image was attacked elsewhere."""
+    return None if "adversarial" in case.parameters else choose_attack(attack, seed)
 
 
 def open_universal(

@@ -6,6 +6,8 @@ from typing import Any
 
 from whyfooled.drawing.words import percent
 from whyfooled.explanations.report.checks import write_check_sentences
+from whyfooled.explanations.report.detection import QUESTION as FLAGGED
+from whyfooled.explanations.report.detection import write_detection_sentences
 from whyfooled.explanations.report.effect import write_effect_sentences
 from whyfooled.explanations.report.evidence import write_evidence_sentences
 from whyfooled.explanations.report.forgery import QUESTION, write_forgery_sentence
@@ -33,9 +35,17 @@ def write_sentences(numbers: dict[str, Any]) -> list[str]:
         *([] if units is None else write_unit_sentences(units, *names)),
         *(write_evidence_sentences(numbers) if "headline" in numbers else []),
         *([f"{QUESTION} {write_forgery_sentence(numbers['forgery'])}"] if "forgery" in numbers else []),
+        *_write_detection(numbers, names[1]),
         *(write_trust_sentences(numbers["trust"]) if "trust" in numbers else []),
         *(write_check_sentences(numbers["checks"]) if "checks" in numbers else []),
     ]
+
+
+def _write_detection(numbers: dict[str, Any], wrong: str) -> list[str]:
+    if "detection" not in numbers:
+        return []
+    first, *others = write_detection_sentences(numbers["detection"], wrong)
+    return [f"{FLAGGED} {first}", *others]
 
 
 def write_perturbation(numbers: dict[str, Any]) -> list[str]:

@@ -47,20 +47,20 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
     )
     if numbers["failed"] == "class":
         return (
-            f"No: {_write_size(numbers)} that keeps the map does not make the model see another class (it sees {name})."
+            f"No: {write_size(numbers)} that keeps the map does not make the model see another class (it sees {name})."
         )
     if numbers["failed"] == "map":
         return (
-            f"No: {_write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine of "
+            f"No: {write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine of "
             f"{cosine['forged']:.2f} only with that of the clean image ({beside})."
         )
     return (
-        f"Yes: under {_write_size(numbers)}, made with the map in view, the model sees {name} and the "
+        f"Yes: under {write_size(numbers)}, made with the map in view, the model sees {name} and the "
         f"map has a cosine of {cosine['forged']:.2f} with that of the clean image ({beside})."
     )
 
 
-def _write_size(numbers: Mapping[str, Any]) -> str:
+def write_size(numbers: Mapping[str, Any]) -> str:
     """Write how large the perturbation is, beside the attack's."""
     size = f"ℓ2 {numbers['epsilon']:.3g}" if numbers["ball"] == "l2" else f"ℓ∞ {255 * numbers['epsilon']:.3g}/255"
     if numbers["factor"] == 1:

@@ -12,6 +12,7 @@ from whyfooled.drawing.pictures import magnification, scale_of
 from whyfooled.explanations.explained import Explained, list_evidence
 from whyfooled.explanations.report.account import write_sentences
 from whyfooled.explanations.report.checks import collect_check_numbers
+from whyfooled.explanations.report.detection import collect_detection_numbers
 from whyfooled.explanations.report.effect import collect_effect_numbers
 from whyfooled.explanations.report.evidence import find_blindness, measure_similarities
 from whyfooled.explanations.report.forgery import collect_forgery_numbers
@@ -61,6 +62,7 @@ def _collect_sections(explained: Explained) -> dict[str, Any]:
         "passes": {stage: asdict(passes) for stage, passes in explained.passes.items()},
         **({} if explained.headline is None else _collect_maps(explained, explained.headline)),
         **({} if forgery is None else {"forgery": collect_forgery_numbers(forgery, explained.names)}),
+        **({} if explained.detection is None else {"detection": collect_detection_numbers(explained.detection)}),
         **({} if trust is None else {"trust": collect_trust_numbers(trust, explained.names, _list_blind(explained))}),
         **({} if explained.checks is None else {"checks": collect_check_numbers(explained.checks)}),
     }

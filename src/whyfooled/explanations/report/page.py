@@ -10,6 +10,7 @@ from whyfooled.drawing.style import INK, as_svg
 from whyfooled.explanations.explained import Explained
 from whyfooled.explanations.report.account import write_perturbation
 from whyfooled.explanations.report.checks import prepare_checks
+from whyfooled.explanations.report.detection import QUESTION, write_detection_sentences
 from whyfooled.explanations.report.effect_view import prepare_effect
 from whyfooled.explanations.report.evidence import write_evidence_sentences
 from whyfooled.explanations.report.evidence_view import prepare_evidence
@@ -54,8 +55,19 @@ def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
         trust=None if trust is None else prepare_trust(trust, explained.clean, numbers["trust"]),
         checks=prepare_checks(numbers["checks"]) if "checks" in numbers else None,
         forgery=None if forgery is None else prepare_forgery(forgery, numbers["forgery"]),
+        detection=_prepare_detection(numbers),
         recovery=prepare_recovery(numbers),
     )
+
+
+def _prepare_detection(numbers: dict[str, Any]) -> dict[str, Any] | None:
+    """Prepare what a page shows of a detector."""
+    if "detection" not in numbers:
+        return None
+    return {
+        "question": QUESTION,
+        "sentences": write_detection_sentences(numbers["detection"], numbers["wrong"]["name"]),
+    }
 
 
 def _prepare_named(explained: Explained, named: NamedEffect, numbers: dict[str, Any]) -> dict[str, Any]:
