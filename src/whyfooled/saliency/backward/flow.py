@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whyfooled.saliency.backward.graph import edges_of, operation
+from whyfooled.classifier.dependence import operation
+from whyfooled.saliency.backward.graph import edges_of
 from whyfooled.saliency.backward.shares import Layer, Rule, divide, held_rule, mixture_rule
 from whyfooled.saliency.backward.twice import Twice
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -77,11 +76,6 @@ def report_smoothing(images: Tensor, wanted: bool) -> None:
     """Tell the modes around whether a pass of images wants its activations smooth, as they are about to make them."""
     if has_torch_function((images,)):
         handle_torch_function(report_smoothing, (images,), images, wanted)
-
-
-def operation(node: str) -> str:
-    """Return the operation that a node of the graph stands for, by the node's name."""
-    return re.sub(r"Backwards?\d*$", "", node.rpartition("::")[2])
 
 
 def nodes_between(last: Any, first: Collection[Any]) -> set[Any]:

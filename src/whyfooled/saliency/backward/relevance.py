@@ -26,7 +26,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from whyfooled.classifier import Classifier, check_finite
 from whyfooled.classifier.calling import quote
 from whyfooled.classifier.checks import check_digits
-from whyfooled.classifier.dependence import check_dependence, check_recording
+from whyfooled.classifier.dependence import check_dependence, check_recording, operation
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.attention import Attention, as_attention, as_norm, attend_with_heads
 from whyfooled.saliency.backward.calls import (
@@ -63,7 +63,6 @@ from whyfooled.saliency.backward.graph import (
     graph_nodes,
     is_checkpointed,
     is_scripted,
-    operation,
     true_activations,
     uncompiled,
 )
