@@ -17,6 +17,7 @@ from torch import nn
 from tests.helpers.doc_pages import FENCE, ROOT, blocks, own_commands, shell_commands
 from whyfooled import Classifier
 from whyfooled.registry import available, parse, split_list
+from whyfooled.saliency import METHODS, differentiable
 
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "llms.txt", *(ROOT / "docs").glob("*.md")])
 MOST_BYTES = 8192
@@ -82,6 +83,11 @@ def test_every_command_has_its_options_in_a_table():
 
     described = {name.removesuffix(" options") for name in tables.TABLES if name.endswith(" options")}
     assert described == set(leaves(tables.command_line())) - {"methods"}
+
+
+def test_the_methods_that_can_be_fitted_against_are_named():
+    (said,) = re.findall(r"It must be differentiable: (.*?)\. `test`", (ROOT / "docs/universal.md").read_text(), re.S)
+    assert re.findall(r"`([\w-]+)`", said) == [method.card.name for method in METHODS if differentiable(method())]
 
 
 def test_a_stale_table_is_found():
