@@ -19,7 +19,16 @@ from whyfooled.classifier.heads import ends_in_sigmoids, run_to_logits
 from whyfooled.classifier.huggingface import gives_several_labels, read_class_names, read_processor
 from whyfooled.classifier.outputs import Output, check_output_choice, pick_logits
 from whyfooled.classifier.rearranging import Rearranging
-from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
+from whyfooled.errors import (
+    ImageError,
+    ModelError,
+    ParameterError,
+    bad_parameter,
+    did_you_mean,
+    first_line,
+    hearing,
+    warn,
+)
 from whyfooled.images import to_tensor
 from whyfooled.types import Classes, Images, Logits
 
@@ -362,7 +371,9 @@ class Classifier(nn.Module):
         """Return how many classes there are: as many as names or, without names, as logits of a black image."""
         if self.class_names is not None:
             return len(self.class_names)
-        return self.logits(self.mean.new_zeros(1, self.channels, *self.size)).shape[1]
+        # What is doubtful about its answers is said where they are used.
+        with hearing():
+            return self.logits(self.mean.new_zeros(1, self.channels, *self.size)).shape[1]
 
     def digest(self) -> str:
         """Return a digest of the parameters, buffers and normalisation: another one for other weights."""

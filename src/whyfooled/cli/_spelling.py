@@ -8,7 +8,7 @@ from collections.abc import Sequence
 _INPUTS = ("--mean", "--std", "--channels", "--layout", "--scale", "--input-scale", "--size")
 """What the parameter ``inputs`` is made of."""
 
-_OTHERWISE = {"output": "--model-output", "scale": "--input-scale"}
+_OTHERWISE = {"output": "--model-output", "scale": "--input-scale", "layers": "--layer"}
 """Options that are not called as the parameters that they set."""
 
 
