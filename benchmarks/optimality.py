@@ -77,12 +77,12 @@ def run(
         console.print(f"[dim]{contestant.name}: done[/dim]")
     best = torch.stack([outcome.norms for outcome in outcomes]).amin(0)
     table = _tabulate(outcomes, best)
-    _print(table, f"{classifier.name}, {norm}, {len(images)} images, mean of the smallest {float(best.mean()):.4g}")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     name = Path(classifier.name).name.replace(":", "_")
     stem = f"optimality_{name}_{norm}"
     table.to_csv(folder / f"{stem}.csv", index=False)
+    _print(table, f"{classifier.name}, {norm}, {len(images)} images, mean of the smallest {float(best.mean()):.4g}")
     _draw(table, norm, folder / f"{stem}.png")
 
 
@@ -325,7 +325,8 @@ def _print(table: pd.DataFrame, title: str) -> None:
         printed.add_row(
             str(name),
             str(setting),
-            *(f"{at['optimality'][budget]:.3f}" for budget in budgets),
+            # A library's settings may be tuned at evaluations that were not asked for.
+            *(f"{at['optimality'][budget]:.3f}" if budget in at.index else "" for budget in budgets),
             f"{last['trapezoid']:.3f}",
             f"{last['mean']:.4g}",
         )

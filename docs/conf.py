@@ -38,7 +38,7 @@ exclude_patterns = ["README.md", "gallery/*.ipynb", "gallery/*.py", "gallery/GAL
 smartquotes = False  # they would join the two hyphens of an option
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 4
 
 autodoc_default_options = {"members": True}
@@ -58,6 +58,9 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
+    # Names in the code lead to the reference; roles in the text would stand in the notebooks as they are.
+    "doc_module": "whyfooled",
+    "reference_url": {"whyfooled": None},
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_signature": False,

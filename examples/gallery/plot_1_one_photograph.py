@@ -14,7 +14,7 @@ from whyfooled import FMN, explain, load_classifier
 from whyfooled.images import example_photograph
 
 # %%
-# The classifier comes with the package. :class:`~whyfooled.FMN` looks for the nearest image that is given another
+# The classifier comes with the package. ``FMN`` looks for the nearest image that is given another
 # class.
 
 classifier = load_classifier()

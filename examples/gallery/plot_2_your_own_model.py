@@ -33,7 +33,7 @@ images, labels = cut_patches(slice(0, 256))
 held_out, truth = cut_patches(slice(256, 512))
 
 # %%
-# The network is a plain PyTorch module. :class:`~whyfooled.Classifier` adds what the module does not know: how large
+# The network is a plain PyTorch module. ``Classifier`` adds what the module does not know: how large
 # its images are, how they are normalised, and what the classes are called. Attacks and maps see images in [0, 1].
 
 torch.manual_seed(0)
@@ -56,8 +56,8 @@ right = classifier.predict(held_out) == truth
 print(f"Right on {right.float().mean():.3f} of {len(held_out)} patches held out.")
 
 # %%
-# How large a change does it take to fool it? :class:`~whyfooled.FMN` looks for the smallest one of each patch. Success
-# is judged by :func:`~whyfooled.run_attack` itself.
+# How large a change does it take to fool it? ``FMN`` looks for the smallest one of each patch. Success
+# is judged by ``run_attack`` itself.
 
 chosen = torch.where(right)[0][::20]
 result = run_attack(FMN(), classifier, held_out[chosen], Untargeted(truth[chosen]))

@@ -19,7 +19,7 @@ image = classifier.prepare(example_photograph())
 label = classifier.predict(image)
 
 # %%
-# Foolbox's attacks are objects; one that needs a radius is given it by :func:`~whyfooled.adapt`. Ours stand beside
+# Foolbox's attacks are objects; one that needs a radius is given it by ``adapt``. Ours stand beside
 # them. The passes are those that were counted on the model.
 
 attacks = {

@@ -35,7 +35,7 @@ fitted_to = cut_crops(classifier, ("astronaut", "chelsea", "rocket"), 4, seed=0)
 tested_on = cut_crops(classifier, ("coffee", "immunohistochemistry", "retina"), 2, seed=1)
 
 # %%
-# :class:`~whyfooled.UPIPCA` looks for the direction that moves all maps most, to first order. A real fit takes some
+# ``UPIPCA`` looks for the direction that moves all maps most, to first order. A real fit takes some
 # hundred images, and more than one pass over them.
 
 delta = UPIPCA(epsilon=10, passes=1, vectors=1).fit(

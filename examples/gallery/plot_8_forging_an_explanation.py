@@ -15,8 +15,8 @@ image = classifier.prepare(example_photograph())
 label = classifier.predict(image)
 
 # %%
-# :class:`~whyfooled.ExplanationAware` fools the classifier and keeps the enhanced map near that of the clean image, by
-# one perturbation. :func:`~whyfooled.run_aware` runs a plain attack of the same size beside it.
+# ``ExplanationAware`` fools the classifier and keeps the enhanced map near that of the clean image, by
+# one perturbation. ``run_aware`` runs a plain attack of the same size beside it.
 
 result = run_aware(ExplanationAware(epsilon=4 / 255, steps=20), classifier, image, Untargeted(label))
 print("failed part:", result.failed)

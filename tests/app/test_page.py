@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.page_checks import list_errors, list_live_barriers, needs_axe, needs_checker
 from tests.helpers.page_server import PageServer, browser, needs_page, visit, wait_for
+from whyfooled.app.page import read_asset
 
 pytestmark = needs_page
 
@@ -99,6 +101,74 @@ def test_a_past_run_is_opened_on_a_phone_in_the_dark(chromium, server):
             assert visitor.runs_off_by() == 0
         picture = Image.open(io.BytesIO(visitor.page.screenshot())).convert("L")
         assert np.asarray(picture).mean() < 90
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+def test_what_to_do_is_in_sight(chromium, server, photograph, width):
+    with visit(chromium, server, width=width) as visitor:
+
+        def is_in_sight(found):
+            return found.evaluate(
+                "one => { const b = one.getBoundingClientRect(); return b.top >= 0 && b.bottom <= innerHeight }"
+            )
+
+        welcome = visitor.page.locator(".wf-welcome")
+        welcome.wait_for()
+        assert width < 900 or is_in_sight(welcome)
+        assert is_in_sight(visitor.explain_button)
+        visitor.drop("images", photograph)
+        visitor.page.locator(".wf-photograph img").wait_for()
+        assert is_in_sight(visitor.explain_button)
+        # The button stays where the eyes are, in the form.
+        visitor.page.get_by_role("button", name="More settings").scroll_into_view_if_needed()
+        assert is_in_sight(visitor.explain_button)
+
+
+def is_gradio_s_own(rule, element):
+    """Whether it is the button that a file is dropped on, which is called otherwise than what stands on it."""
+    return rule == "label-content-name-mismatch" and "upload-container" in element
+
+
+@needs_axe
+@pytest.mark.parametrize(("width", "dark"), [(1300, False), (390, True)])
+def test_everyone_can_use_the_page(chromium, server, width, dark):
+    with visit(chromium, server, width=width, dark=dark) as visitor:
+        page = visitor.page
+
+        def find_barriers():
+            return [found for found in list_live_barriers(page) if not is_gradio_s_own(*found)]
+
+        for folded in ("An adversarial image made elsewhere", "More settings"):
+            page.get_by_role("button", name=folded).click()
+        visitor.choose("model", "nonsense")
+        visitor.explain()
+        assert "must be one of" in visitor.wait_for_sentence()
+        assert find_barriers() == []
+        page.locator("[data-run]").first.click()
+        visitor.wait_for_report()
+        for tab in ("Verdict", "Units", "Pictures"):
+            page.get_by_role("tab", name=tab).click()
+            assert find_barriers() == []
+
+
+@needs_checker
+def test_what_is_written_on_the_page_is_valid(chromium, server, photograph, tmp_path):
+    with visit(chromium, server) as visitor:
+        visitor.drop("images", photograph)
+        visitor.page.locator(".wf-photograph img").wait_for()
+        written = visitor.page.locator(".html-container > div")
+        welcome = written.evaluate_all("all => all.map(one => one.innerHTML)")
+        visitor.page.locator("[data-run]").first.click()
+        visitor.wait_for_report()
+        report = written.evaluate_all("all => all.map(one => one.innerHTML)")
+    assert "wf-welcome" in "".join(welcome)
+    assert len(report) > len(welcome)
+    pages = []
+    for name, parts in (("welcome", welcome), ("report", report)):
+        pages.append(tmp_path / f"{name}.html")
+        head = f'<html lang="en"><head><title>{name}</title><style>{read_asset("page.css")}</style></head>'
+        pages[-1].write_text(f"<!doctype html>{head}<body>{''.join(parts)}</body></html>")
+    assert list_errors(*pages) == []
 
 
 def test_a_report_has_the_room_that_it_needs(chromium, server):

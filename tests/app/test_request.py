@@ -3,20 +3,41 @@
 import pytest
 import typer
 
-from whyfooled.app.request import ABSENT, FIELDS, GIVEN, Started, check_text, write_arguments
+from whyfooled.app.request import FIELDS, Started, check_text, write_arguments
+from whyfooled.cli import main
 from whyfooled.cli._app import app
 from whyfooled.errors import ParameterError
 
 STARTED = Started("mine.py:Net", ("--mean", "0.5"), ("--device", "cuda"), ("lite0", "lite1"))
 
 
-def test_every_option_of_the_command_line_has_its_place():
-    command = typer.main.get_command(app).commands["explain"]
-    places = [field.name for field in FIELDS] + sorted(GIVEN) + sorted(ABSENT - {"help"})
-    assert sorted(places) == sorted(parameter.name for parameter in command.params)
-    spelled = {parameter.name: parameter.opts + parameter.secondary_opts for parameter in command.params}
+OF_MANY = {"labels", "count", "detector", "clean"}
+"""Options that take many photographs: the page is given one."""
+OF_PRINTING = {"quiet"}
+COMMANDS = typer.main.get_command(app).commands
+EXPLAIN = {parameter.name: parameter for parameter in COMMANDS["explain"].params}
+AT_THE_START = {parameter.name: parameter for parameter in COMMANDS["app"].params if parameter.name in EXPLAIN}
+
+
+def test_every_option_of_the_command_line_is_on_the_page_or_said_when_it_is_started():
+    on_the_page = {field.name for field in FIELDS}
+    assert len(on_the_page) == len(FIELDS)
+    assert on_the_page | set(AT_THE_START) == set(EXPLAIN) - OF_MANY - OF_PRINTING
+    spelled = {name: parameter.opts + parameter.secondary_opts for name, parameter in EXPLAIN.items()}
     assert all(field.option in spelled[field.name] for field in FIELDS if field.name != "images")
     assert {"--checks", "--no-checks"} <= set(spelled["checks"])
+
+
+@pytest.mark.parametrize("name", sorted(set(AT_THE_START) - {"output"}))
+def test_what_is_said_at_the_start_is_said_to_every_job(name, monkeypatch):
+    option = AT_THE_START[name]
+    words = [option.opts[0]] if option.is_flag else [option.opts[0], "7"]
+    heard = []
+    monkeypatch.setattr("whyfooled.app.server.serve", lambda output, started, *_, **__: heard.append(started))
+    monkeypatch.setattr("sys.argv", ["whyfooled", "app", *words])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert write_arguments({}, *heard) == words
 
 
 def test_what_is_left_empty_is_left_to_the_command_line():

@@ -6,8 +6,6 @@ import importlib.util
 import re
 import shlex
 import sys
-import textwrap
-from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
 
@@ -16,15 +14,13 @@ import torch
 import typer
 from torch import nn
 
+from tests.helpers.doc_pages import FENCE, ROOT, blocks, own_commands, shell_commands
 from whyfooled import Classifier
 from whyfooled.registry import available, parse, split_list
+from whyfooled.saliency import METHODS, differentiable
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "llms.txt", *(ROOT / "docs").glob("*.md")])
 MOST_BYTES = 8192
-FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w*|\{[\w-]+\}.*?)\n(?P<text>.*?)^(?P=indent)```$", flags=re.DOTALL | re.MULTILINE
-)
 FENCE_OF_SPHINX = re.compile(r"^```\{(include|toctree)\}", flags=re.MULTILINE)
 PATH = r"[a-z0-9_./-]+"
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -32,7 +28,6 @@ OWN_FOLDERS = ("src/", "docs/", "tests/", "examples/", "benchmarks/", ".ci/")
 PACKAGE = ROOT / "src" / "whyfooled"
 USAGE_ERROR = typer.BadParameter.__base__
 """What the command line raises; Typer brings its own since it has left Click."""
-CONTROL = {"&&", "||", ";", "|", ">", "<", "(", ")", "&"}
 
 
 def load_tables():
@@ -53,47 +48,16 @@ def page_id(path):
 every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 
 
-def blocks(page, *languages):
-    """The fenced blocks of some languages, without the indentation that a list gives them."""
-    found = FENCE.finditer(page.read_text(encoding="utf-8"))
-    return [textwrap.dedent(block["text"]) for block in found if block["language"] in languages]
-
-
 def prose(page):
     """A page without its fenced blocks and generated tables."""
     return tables.BLOCK.sub("", FENCE.sub("", page.read_text(encoding="utf-8")))
 
 
-def commands(page):
-    """The command lines of a page, each as its words: what a shell runs, one by one."""
-    for block in blocks(page, "", "sh", "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            yield from shell_commands(line)
-
-
-def shell_commands(line):
-    words = shlex.shlex(line, posix=True, punctuation_chars=True)
-    words.commenters = "#"
-    words.whitespace_split = True
-    command = []
-    try:
-        for word in words:
-            if word in CONTROL:
-                yield command
-                command = []
-            else:
-                command.append(word)
-    except ValueError:  # a quotation mark in what a command prints
-        return
-    yield command
-
-
-def own_commands(page):
-    for command in commands(page):
-        while command and command[0] in ("do", "then"):
-            command = command[1:]
-        if command[:1] == ["whyfooled"]:
-            yield command[1:]
+def inline_commands(page):
+    """The commands within a page's sentences, which leave out what they are not about."""
+    for code in INLINE.findall(prose(page)):
+        if code.startswith("whyfooled "):
+            yield from (words[1:] for words in shell_commands(code) if words[:1] == ["whyfooled"])
 
 
 # --------------------------------------------------------------------------------------------------------- tables
@@ -119,6 +83,11 @@ def test_every_command_has_its_options_in_a_table():
 
     described = {name.removesuffix(" options") for name in tables.TABLES if name.endswith(" options")}
     assert described == set(leaves(tables.command_line())) - {"methods"}
+
+
+def test_the_methods_that_can_be_fitted_against_are_named():
+    (said,) = re.findall(r"It must be differentiable: (.*?)\. `test`", (ROOT / "docs/universal.md").read_text(), re.S)
+    assert re.findall(r"`([\w-]+)`", said) == [method.card.name for method in METHODS if differentiable(method())]
 
 
 def test_a_stale_table_is_found():
@@ -280,6 +249,16 @@ def check_methods(command, given):
 def every_option(command):
     own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     return own.union(*(every_option(below) for below in getattr(command, "commands", {}).values()), {"--help"})
+
+
+@every_page
+def test_commands_in_sentences_have_the_options_that_are_given_to_them(page):
+    for words in inline_commands(page):
+        command, rest = tables.command_line(), words
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command, rest = command.commands[rest[0]], rest[1:]
+        assert not (hasattr(command, "commands") and rest and not rest[0].startswith("-")), words
+        assert {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)} <= every_option(command), words
 
 
 @every_page

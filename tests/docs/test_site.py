@@ -4,14 +4,12 @@ import ast
 import importlib
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 import whyfooled
+from tests.helpers.doc_pages import GALLERY, ROOT
 
-ROOT = Path(__file__).parents[2]
-GALLERY = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
 DIRECTIVE = re.compile(r"^\.\. auto(class|function):: whyfooled\.(\w+)$", flags=re.MULTILINE)
 
 

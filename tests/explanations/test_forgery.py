@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.helpers.models import small
-from whyfooled import BIM, LRP, CarliniWagner, Enhanced, Targeted, explain, run_attack
+from whyfooled import BIM, LIME, CarliniWagner, Enhanced, Targeted, explain, run_attack
 from whyfooled.attacks import ExplanationAware, run_aware
 from whyfooled.attacks.forgery import find_size
 from whyfooled.errors import MethodError
@@ -118,8 +118,8 @@ def test_where_there_is_nothing_to_forge_it_says_so():
 
 def test_a_method_that_cannot_be_forged_is_named():
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
-    with pytest.raises(MethodError, match=r"The maps of enhanced\(base=lrp\) cannot be differentiated"):
-        explain(small(), image, attack=BIM(epsilon=0.3), methods=[Enhanced(base=LRP())], forge=True)
+    with pytest.raises(MethodError, match=r"The maps of enhanced\(base=lime\) cannot be differentiated"):
+        explain(small(), image, attack=BIM(epsilon=0.3), methods=[Enhanced(base=LIME())], forge=True)
 
 
 def test_a_report_of_an_attack_with_a_decoy_of_its_own_is_written(tmp_path):

@@ -28,7 +28,7 @@ def test_maps_are_checked_where_that_takes_little_beside_all_else(tmp_path):
     numbers = json.loads((folder / "explanation.json").read_text())["checks"]
     assert [method["method"] for method in numbers["methods"]] == ["enhanced", "gradient"]
     page = (folder / "report.html").read_text()
-    assert "What do maps stand?" in page
+    assert "Are the maps stable, and do they depend on the model?" in page
     assert "--checks" not in page
     assert numbers["methods"][0]["verdict"] in ("stands", "fragile", "blind")
 
@@ -55,8 +55,8 @@ def test_a_model_that_cannot_be_copied_is_explained_without_them():
     classifier = Classifier(Unique().eval(), size=(16, 16))
     explanation = explain(classifier, IMAGE, attack=BIM(epsilon=0.3, steps=4), methods=[Gradient()])
     expected = (
-        "What the maps stand, and depend on, is not shown. The model cannot be copied, to randomise its weights: "
-        "There is one of me."
+        "Whether the maps are stable, and depend on the model, is not shown. The model cannot be copied, to randomise "
+        "its weights: There is one of me."
     )
     assert expected in explanation.notes
     with pytest.raises(ModelError, match="The model cannot be copied, to randomise its weights"):

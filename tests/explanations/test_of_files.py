@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ from tests.helpers.models import small
 from whyfooled import BIM, Classifier, Gradient, GuidedBackprop, explain, explain_files
 from whyfooled.errors import ImageError, MethodError, OutputError, ParameterError
 from whyfooled.explanations import of_files
-from whyfooled.explanations.report.index import write_index_sentences
+from whyfooled.explanations.report.index import IndexEntry, write_index, write_index_sentences
+from whyfooled.explanations.report.recovery import Standing
 from whyfooled.images import read_photograph
 from whyfooled.tensors.randomness import choose
 
@@ -350,6 +351,32 @@ def test_the_sentences_count_right_and_say_what_chance_gives():
         "Taken for a wrong class already, and not attacked: 1.",
         "Could not be explained: 1; the table says why.",
     ]
+
+
+def test_maps_of_which_an_image_cannot_tell_are_counted_apart():
+    rows = [row(standing=standing) for standing in ("cannot tell", "better", "cannot tell")]
+    assert write_index_sentences(rows)[2] == (
+        "Of 1 evidence map that can be judged (2 more cannot), 1 is better than chance, 0 no better and 0 worse; maps "
+        "that say nothing would be better 0.1 times, and worse as often, at most."
+    )
+    assert write_index_sentences(rows[:1])[2].startswith(
+        "Of 0 evidence maps that can be judged (1 more cannot), 0 are "
+    )
+
+
+def test_photographs_are_sorted_by_how_far_their_map_can_be_trusted(real):
+    some = real[2].iloc[0].to_dict() | {
+        "error": "",
+        "shares": 7,
+        "shares_right_random": 2.0,
+        "shares_right_shifted": 2.0,
+    }
+    right = {"worse": 1, "no better": 3, "better": 6, "cannot tell": 7}
+    rows = [some | {"standing": one, "trusted": one, "shares_right": right[one]} for one in get_args(Standing)]
+    parameters = json.loads((real[1] / TWO[1] / "explanation.json").read_text())["parameters"]
+    page = write_index([IndexEntry(row) for row in rows], len(rows), parameters)
+    ranks = dict(re.findall(r'data-value="([^"]*)"><span class="answer">([^<]*)', page))
+    assert ranks == {"Fooled.": "Fooled.", "0.125": "worse", "1.375": "no better", "2.75": "better", "": "cannot tell"}
 
 
 def test_what_readers_should_know_first_stands_in_every_report(photographs, tmp_path, quick, monkeypatch):

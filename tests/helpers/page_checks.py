@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +61,14 @@ def list_barriers(page: Path, folder: Path, *, dark: bool = False, width: int = 
     # A page that axe found nothing to look at on would have no barriers either.
     assert passes > 10
     return list(violations)
+
+
+def list_live_barriers(page: Any) -> list[tuple[str, str]]:
+    """Return what axe finds against a page that is open in Playwright: the rule, and the element; not inside frames."""
+    page.evaluate(_AXE.read_text(encoding="utf-8"))
+    passes, violations = page.evaluate(
+        "axe.run(document, { iframes: false }).then(found => [found.passes.length, found.violations.flatMap("
+        "one => one.nodes.map(node => [one.id, node.html]))])"
+    )
+    assert passes > 10
+    return [(rule, element) for rule, element in violations]

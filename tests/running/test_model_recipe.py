@@ -66,3 +66,12 @@ def test_what_is_said_makes_a_run_another_one(model):
 def test_a_label_is_asked_about(model):
     asked = ModelOptions(f"{model}Net", size="32", ask="2").load("cpu", 0)
     assert (asked.label, asked.class_count(), asked.name[-7:]) == (2, 2, "class 2")
+
+
+def test_options_are_written_as_they_were_given():
+    assert ModelOptions().write() == ""
+    given = ModelOptions("onnx:filter.onnx", mean="104,117,123", channels="bgr", num_classes=2, squash=True)
+    assert given.write() == "--model onnx:filter.onnx --num-classes 2 --mean 104,117,123 --channels bgr --squash"
+    assert ModelOptions(model_output="logits", several_labels=True, ask="a cat").write() == (
+        "--model-output logits --several-labels --ask 'a cat'"
+    )

@@ -18,7 +18,7 @@ _YES, _NO = "yes", "no"
 _FORMATS = ("pdf", "svg", "png")
 
 
-def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any], Any]:
+def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any], Any, Any]:
     """Draw all fields, in the block that is open.
 
     Parameters
@@ -31,8 +31,8 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
     Returns
     -------
     tuple
-        The components by the names of their fields, in the order of `FIELDS`, and the place under the photograph where
-        it is shown.
+        The components by the names of their fields, in the order of `FIELDS`, the place under the photograph where it
+        is shown, and the button, which follows: what is below it need not be read.
     """
     fields = {field.name: field for field in FIELDS}
     drawn: dict[str, Any] = {}
@@ -43,6 +43,7 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
 
     draw("images")
     preview = gr.HTML(elem_id="wf-photograph")
+    button = gr.Button("Explain", variant="primary", size="lg", elem_id="wf-go")
     draw(*_FIRST[1:])
     with gr.Accordion("An adversarial image made elsewhere", open=False):
         gr.Markdown(
@@ -52,7 +53,7 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
         draw("adversarial")
     with gr.Accordion("More settings", open=False):
         draw(*(name for name in fields if name not in drawn))
-    return {name: drawn[name] for name in fields}, preview
+    return {name: drawn[name] for name in fields}, preview, button
 
 
 def read_form(values: Mapping[str, object]) -> dict[str, object]:

@@ -62,8 +62,7 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
         gr.HTML(views.show_header(desk.output))
         with gr.Row(elem_id="wf-both"):
             with gr.Column(scale=2, min_width=300, elem_id="wf-form"):
-                fields, preview = draw_form(desk.started, words)
-                go = gr.Button("Explain", variant="primary", size="lg", elem_id="wf-go")
+                fields, preview, go = draw_form(desk.started, words)
             with gr.Column(scale=5, min_width=300, elem_id="wf-found"):
                 components = _draw_found()
         past = gr.HTML(js_on_load=_CLICKED, elem_id="wf-past")

@@ -41,7 +41,7 @@ PARTS = (
     Part(
         "trust",
         "Trust",
-        "What the maps stand was not looked at here. Under “More settings” choose to see it, try to forge the "
+        "Whether the maps are stable was not looked at here. Under “More settings” choose to see it, try to forge the "
         "explanation, or drop a universal perturbation.",
     ),
 )

@@ -1,7 +1,7 @@
 """What a visitor may set, and how that becomes the arguments of ``whyfooled explain``.
 
-`FIELDS` has every option of the command that the page offers; `GIVEN` those that are said when the page is started, and
-`ABSENT` those that make no sense on it. The command line's own words describe them.
+`FIELDS` has every option of the command that the page offers. The others are said when the page is started, as every
+option of a model can be. The command line's own words describe them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ FIELDS = (
     Field("label", "True class", "text"),
     Field("epsilon", "Radius of the attack", "text"),
     Field("steps", "Steps of the attack", "text"),
-    Field("checks", "See what the maps stand", "either"),
+    Field("checks", "Check whether the maps are stable", "either"),
     Field("forge", "Try to forge the explanation", "switch"),
     Field("regions", "Label map", "file"),
     Field("names", "Names of its labels", "file"),
@@ -69,23 +69,6 @@ FIELDS = (
     Field("seed", "Seed", "text"),
 )
 """What a visitor may set, in the order of the page."""
-
-GIVEN = frozenset({"units", "device", "workers", "float32", "num_classes", "mean", "std", "channels", "layout"})
-GIVEN |= {
-    "input_scale",
-    "size",
-    "shorter_side",
-    "squash",
-    "interpolation",
-    "model_output",
-    "several_labels",
-    "ask",
-    "output",
-}
-"""Options that are said when the page is started."""
-
-ABSENT = frozenset({"labels", "count", "detector", "clean", "quiet", "help"})
-"""Options of many photographs, clean ones included, and of what is printed: the page explains one, and shows it."""
 
 LIBRARIES = ("torchvision:", "timm:")
 """How the names of models begin that a visitor may type: no file and no folder of this machine is named by them."""

@@ -130,6 +130,13 @@ class AttackResult:
         nothing = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         return _verify(classifier, clean, clean_logits, goal, Attempt(adversarial, nothing, nothing))
 
+    def only_where(self: Result, too: Flags) -> Result:
+        """Count as successes only those of which something else holds, (n,), too; the others come back unchanged."""
+        success = self.success & too
+        return replace(
+            self, success=success, adversarial=torch.where(success.view(-1, 1, 1, 1), self.attempted, self.clean)
+        )
+
     def __len__(self) -> int:
         return len(self.clean)
 

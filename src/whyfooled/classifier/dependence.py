@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,11 @@ from torch.autograd.graph import GradientEdge
 
 from whyfooled.classifier.calling import quote
 from whyfooled.errors import MethodError, ModelError, WhyfooledError
+
+
+def operation(node: str) -> str:
+    """Return the operation that a node of the graph stands for, by the node's name."""
+    return re.sub(r"Backwards?\d*$", "", node.rpartition("::")[2])
 
 
 def check_dependence(logits: Tensor, images: Tensor) -> None:

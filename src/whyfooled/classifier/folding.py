@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from whyfooled.classifier.borrowing import copy_at_rest, find_sharing, has_hooks
 from whyfooled.classifier.classifier import Classifier
-from whyfooled.classifier.dependence import walk
+from whyfooled.classifier.dependence import operation, walk
 from whyfooled.classifier.workers import are_large
 from whyfooled.errors import first_line
 from whyfooled.types import Images
@@ -161,11 +161,11 @@ def _find_pairs(module: nn.Module, logits: Tensor) -> list[Pair]:
 
 
 def _is_convolution(node: Any) -> bool:
-    return "Convolution" in node.name() and not getattr(node, "_saved_transposed", True)
+    return "Convolution" in operation(node.name()) and not getattr(node, "_saved_transposed", True)
 
 
 def _is_fixed_norm(node: Any) -> bool:
-    return "BatchNorm" in node.name() and not getattr(node, "_saved_training", True)
+    return "BatchNorm" in operation(node.name()) and not getattr(node, "_saved_training", True)
 
 
 def _place_of(node: Any, saved: str) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from whyfooled.classifier.calling import call_module
+from whyfooled.classifier.dependence import operation
 from whyfooled.classifier.outputs import as_rows, to_two_logits
 from whyfooled.errors import ModelError, warn
 
@@ -372,7 +373,7 @@ def _read_graph(answer: Tensor) -> Kind | None:
     """Tell by the graph behind it which function made a tensor."""
     node = answer.grad_fn
     while node is not None:
-        name = node.name().removesuffix("0").removesuffix("Backward")
+        name = operation(node.name())
         if name in _NODES:
             return _NODES[name]
         if name not in _GRAPH_MOVES or len(node.next_functions) != 1:

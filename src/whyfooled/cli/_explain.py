@@ -26,9 +26,8 @@ from whyfooled.cli._app import (
     output_option,
     plain_warnings,
     say,
-    write_command,
 )
-from whyfooled.cli._model import LITE0, ModelOptions, takes_model
+from whyfooled.cli._model import LITE0, ModelOptions, describe_run, takes_model
 from whyfooled.cli._progress import show_explained, show_stages
 from whyfooled.errors import bad_parameter
 
@@ -215,6 +214,7 @@ def explain(
                 forge=forge,
                 detector=watcher,
                 clean=clean or [],
+                run_as=describe_run(model),
                 figures=figures,
                 count=count,
                 seed=seed,
@@ -267,7 +267,7 @@ def explain(
         explanation = replace(
             explanation,
             notes=(*([_UNTRAINED] if model.weights == RANDOM else []), *explanation.notes),
-            parameters={**explanation.parameters, **_name_given_files(image, trust), "command": write_command()},
+            parameters={**explanation.parameters, **_name_given_files(image, trust), **describe_run(model)},
             seconds={"starting and loading the model": loading, **explanation.seconds},
         )
         write_files(explanation, explanation.to_dict(), staging, figures)
@@ -285,6 +285,7 @@ def _explain_many(
     trust: Path | None,
     detector: Any,
     clean: list[Path],
+    run_as: dict[str, str],
     **more: Any,
 ) -> None:
     """Explain several photographs, each by itself, and print what the reports come to."""
@@ -307,7 +308,7 @@ def _explain_many(
             output,
             trust=resized,
             detector=_calibrate(classifier, detector, clean, more["seed"]),
-            command=write_command(),
+            run_as=run_as,
             notes=[_UNTRAINED] if more["about"]["weights"] == RANDOM else [],
             report=progress,
             **more,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -64,6 +64,20 @@ class ModelOptions:
             several_labels=self.several_labels,
             ask=self.ask,
         )
+
+    def write(self) -> str:
+        """Write what was said, as on the command line, but for the folders of files; "" where nothing was."""
+        import shlex
+
+        from whyfooled.running.publishing import hide_folders
+
+        words: list[str] = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value != option.default:
+                words.append(f"--{option.name.replace('_', '-')}")
+                words += [] if value is True else [hide_folders(str(value))]
+        return shlex.join(words)
 
     def load(self, device: str, seed: int) -> Classifier:
         """Load it onto a device."""
@@ -223,3 +237,11 @@ def _spell(name: str, signature: inspect.Signature) -> Any:
     spellings = ["--input-scale"] if "scale" in signature.parameters else ["--input-scale", "--scale"]
     kind, option = _OPTIONS[name].__origin__, _OPTIONS[name].__metadata__[0]
     return Annotated[kind, typer.Option(*spellings, help=option.help, show_default="1")]
+
+
+def describe_run(model: ModelOptions) -> dict[str, str]:
+    """Return what a report says of how it was made on the command line: the command, and how the model was given."""
+    from whyfooled.cli._app import write_command
+
+    given = model.write()
+    return {"command": write_command(), **({"options of the model": given} if given else {})}

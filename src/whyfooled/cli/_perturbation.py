@@ -18,9 +18,8 @@ from whyfooled.cli._app import (
     interruptible,
     output_option,
     plain_warnings,
-    write_command,
 )
-from whyfooled.cli._model import LITE0, ModelOptions, takes_model
+from whyfooled.cli._model import LITE0, ModelOptions, describe_run, takes_model
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
@@ -101,7 +100,7 @@ def perturbation(
                 seed=seed,
                 progress=progress,
             )
-        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
+        explanation = replace(explanation, parameters={**explanation.parameters, **describe_run(model)})
         write_files(explanation, explanation.to_dict(), staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

@@ -17,9 +17,8 @@ from whyfooled.cli._app import (
     interruptible,
     output_option,
     plain_warnings,
-    write_command,
 )
-from whyfooled.cli._model import LITE0, ModelOptions, takes_model
+from whyfooled.cli._model import LITE0, ModelOptions, describe_run, takes_model
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
 from whyfooled.cli._progress import show_stages
 
@@ -63,7 +62,7 @@ def explain(
             explanation = explain_units(
                 classifier, before, after, dissection, label=label, target=target, seed=seed, progress=progress
             )
-        explanation = replace(explanation, parameters={**explanation.parameters, "command": write_command()})
+        explanation = replace(explanation, parameters={**explanation.parameters, **describe_run(model)})
         write_files(explanation, explanation.to_dict(), staging, figures)
     if not quiet:
         print(f"{explanation.summary()}\n\nReport: {output / 'report.html'}")

@@ -107,10 +107,10 @@ def draw_heat(sizes: Tensor, end: float, image: Image) -> PILImage.Image:
     """Draw sizes (h,w), from 0 to an end, as heat over an image (c,h,w) in dark grey."""
     strength = (sizes.double() / end).clamp(0, 1)
     colours = torch.from_numpy(matplotlib.colormaps["inferno"](0.35 + 0.65 * strength.numpy())[..., :3].copy())
-    cover = strength.pow(0.8).unsqueeze(2)
+    cover = _COVER * strength.pow(0.8).unsqueeze(2)
     grey = _DIMMED * image.double().mean(0).clamp(0, 1).unsqueeze(2)
     return PILImage.fromarray((255 * ((1 - cover) * grey + cover * colours)).round().to(torch.uint8).numpy())
 
 
-_DIMMED = 0.6
-"""How much of a photograph's light is left below heat."""
+_DIMMED, _COVER = 0.6, 0.85
+"""How much of a photograph's light is left below heat, and how much of it the greatest heat covers."""

@@ -333,7 +333,7 @@ def _write_notes(
     if outcome == "already wrong":
         yield (
             f"The model already takes the clean image for {name(seen)} instead of {name(true)}: there is nothing to "
-            "fool, so no attack was run, and both columns show the same image."
+            "fool, so no attack was run."
         )
     elif seen != true:
         yield f"The model already takes the clean image for {name(seen)} instead of {name(true)}."

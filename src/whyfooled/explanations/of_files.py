@@ -117,7 +117,7 @@ def explain_files(
     count: int | None = None,
     seed: int = 0,
     about: Mapping[str, Any] | None = None,
-    command: str | None = None,
+    run_as: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     report: Callable[[ExplainStanding], None] = lambda standing: None,
 ) -> pd.DataFrame:
@@ -150,8 +150,9 @@ def explain_files(
         How many of the photographs to draw at random, with `seed`; all if None.
     about
         What else makes a run another run, such as the model's weights.
-    command
-        The command that does it again, for the reports to show.
+    run_as
+        How the command line was used, for the reports to show: the ``command`` that does it again, and the ``options of
+        the model`` alone.
     notes
         What readers of every report should know first, such as that the model is untrained.
     report
@@ -230,7 +231,7 @@ def explain_files(
             seed=seed,
             progress=progress,
         )
-        added = {**named, "image": name, **({} if command is None else {"command": command})}
+        added = {**named, "image": name, **(run_as or {})}
         explanation = replace(explanation, notes=(*notes, *explanation.notes))
         return replace(explanation, parameters={**explanation.parameters, **hide_all_folders(added)})
 

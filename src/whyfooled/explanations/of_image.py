@@ -476,7 +476,7 @@ def _check_maps(
         except (MethodError, ModelError) as error:
             if checks:
                 raise
-            return None, [f"What the maps stand, and depend on, is not shown. {error}"]
+            return None, [f"Whether the maps are stable, and depend on the model, is not shown. {error}"]
     stages.passes["map checks"].forwards += checked.passes.forwards
     stages.passes["map checks"].backwards += checked.passes.backwards
     return checked, []

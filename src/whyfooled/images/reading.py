@@ -27,6 +27,8 @@ FEWEST_PIXELS_A_SIDE = 8
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 TENSOR_SUFFIXES = (".safetensors", ".npy", ".pt", ".pth")
 _MOST_NUMBERS = 3 * MOST_PIXELS
+_NPY, _ZIP = b"\x93NUMPY", b"PK"
+"""How a file of an array begins, and one of several."""
 _NAMED = 5
 
 
@@ -242,6 +244,11 @@ def read_array(path: Path, most: int) -> np.ndarray:
     OSError, EOFError
         If it cannot be read.
     """
+    with path.open("rb") as file:
+        begins = file.read(len(_NPY))
+    # NumPy takes whatever else it is for pickled objects, and advises to load it unsafely.
+    if begins != _NPY and not begins.startswith(_ZIP):
+        raise ValueError("it is no .npy file")
     # Mapped: a header that claims more than there is, or than an image has, must not cost any memory.
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

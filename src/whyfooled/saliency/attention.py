@@ -12,13 +12,12 @@ from torch import Tensor
 from whyfooled.classifier import Classifier, check_classes
 from whyfooled.classifier.axes import Axes
 from whyfooled.classifier.borrowing import one_thread
-from whyfooled.classifier.dependence import check_recording, walk
+from whyfooled.classifier.dependence import check_recording, operation, walk
 from whyfooled.errors import MethodError
 from whyfooled.registry import Card
 from whyfooled.saliency._spatial import ChosenOutput, at_image_size, run_to_layer
 from whyfooled.saliency.backward.attended import AttentionWeights
 from whyfooled.saliency.backward.gradients import check_pairs, own_copy
-from whyfooled.saliency.backward.graph import operation
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps
 
 

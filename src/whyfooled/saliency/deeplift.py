@@ -74,7 +74,8 @@ class DeepLIFT:
         leaf = own_copy(images, create_graph)
         images = leaf if create_graph else images.detach()
         start = make_baselines(images, self.baseline)
-        rescaling, references = Rescaling(again=create_graph), RecordedInputs(again=create_graph)
+        # Black is black whatever the image.
+        rescaling, references = Rescaling(again=create_graph), RecordedInputs(keeps_graph=start.requires_grad)
         reference = start if start.requires_grad else start.clone().requires_grad_()
         # With a graph, as for the images: what a model does without one must be the same in both passes.
         with torch.enable_grad(), uncompiled(), references:
@@ -82,6 +83,7 @@ class DeepLIFT:
         with torch.enable_grad():
             with uncompiled(), RescaledCalls(references, rescaling) as calls:
                 after = plain_logits(classifier, leaf)
+            calls.check_all_met()
             check_activations(classifier.module, after, leaf, calls)
             slopes = logit_gradients(after, classes, leaf, create_graph=create_graph)
         rescaling.over = True

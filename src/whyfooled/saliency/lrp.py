@@ -17,7 +17,7 @@ from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import check_pairs
 from whyfooled.saliency.backward.relevance import Attending, Rules, Trace, trace
 from whyfooled.saliency.backward.shares import FirstRule, alpha_beta_rule, box_rule, epsilon_rule, flat_rule
-from whyfooled.types import Images, ManyClasses, ManyMaps, ManyNumbers, Maps
+from whyfooled.types import Images, Logits, ManyClasses, ManyMaps, ManyNumbers, Maps
 
 LayerRule = Literal["composite", "alpha-beta", "epsilon"]
 FirstLayer = Literal["box", "flat", "same"]
@@ -100,15 +100,20 @@ class LRP:
             raise bad_parameter("alpha", "must be a finite number, 1 or more (β is alpha − 1)", self.alpha)
 
     @one_thread()
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images: all that the rules compute, from the
+        logit that they start with to the weights and statistics that they hold.
 
         Raises
         ------
         MethodError
             If an operation of the model has no relevance rule, or relevance is too large for the images' precision.
         """
-        return self._explain(classifier, images, classes)[0]
+        return self._explain(classifier, images, classes, create_graph=create_graph)[0]
 
     @one_thread()
     def leak(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyNumbers:
@@ -155,10 +160,13 @@ class LRP:
             attention=self.attention,
         )
 
-    def _explain(self, classifier: Classifier, images: Images, classes: ManyClasses) -> tuple[ManyMaps, ManyNumbers]:
-        passed, columns = _traced(classifier, images, classes, self.rules())
-        chosen = passed.logits.detach().gather(1, columns)
+    def _explain(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> tuple[ManyMaps, ManyNumbers]:
+        passed, columns = _traced(classifier, images, classes, self.rules(), create_graph=create_graph)
+        chosen = _start(passed).gather(1, columns)
         maps = torch.stack([_relevance(passed, *pair) for pair in zip(columns.T, chosen.T, strict=True)], dim=1)
+        passed.twice.over = True
         if not maps.flatten(2).any(2).all():
             warn(
                 "No relevance reaches the image: the logit is 0, or comes from biases alone. Its map is empty.",
@@ -167,12 +175,19 @@ class LRP:
         return (maps, chosen) if classes.ndim == 2 else (maps[:, 0], chosen[:, 0])
 
 
-def _traced(classifier: Classifier, images: Images, classes: ManyClasses, rules: Rules) -> tuple[Trace, Tensor]:
+def _traced(
+    classifier: Classifier, images: Images, classes: ManyClasses, rules: Rules, *, create_graph: bool = False
+) -> tuple[Trace, Tensor]:
     """Run the forward pass; return it with the classes as (n,k)."""
     check_pairs(images, classes)
-    passed = trace(classifier, images, rules)
+    passed = trace(classifier, images, rules, create_graph=create_graph)
     check_classes(classes, passed.logits)
     return passed, classes.long().to(passed.logits.device).reshape(len(classes), -1)
+
+
+def _start(passed: Trace) -> Logits:
+    """Return the logits, which relevance starts with; with their graph, if it is differentiated again."""
+    return passed.logits if passed.twice.again else passed.logits.detach()
 
 
 def _relevance(passed: Trace, classes: Tensor, start: Tensor) -> Maps:
@@ -233,21 +248,26 @@ class ContrastiveLRP:
             raise bad_parameter("base", "must be lrp(rule=alpha-beta), with other parameters or not", self.base, fix)
 
     @one_thread()
-    def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
+    def __call__(
+        self, classifier: Classifier, images: Images, classes: ManyClasses, *, create_graph: bool = False
+    ) -> ManyMaps:
         """Compute the maps, at least 0: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k).
+
+        With `create_graph` they can be differentiated with respect to the images.
 
         Raises
         ------
         MethodError
             If an operation of the model has no relevance rule, or ``"clrp2"`` finds no linear layer at the end.
         """
-        passed, columns = _traced(classifier, images, classes, self.base.rules())
+        passed, columns = _traced(classifier, images, classes, self.base.rules(), create_graph=create_graph)
         pairs = self._against_others(passed, columns) if self.variant == "clrp1" else _against_negated(passed, columns)
         maps = [(_normalised(own) - _normalised(dual)).clamp_min(0).to(images.dtype) for own, dual in pairs]
+        passed.twice.over = True
         return torch.stack(maps, dim=1) if classes.ndim == 2 else maps[0]
 
     def _against_others(self, passed: Trace, columns: Tensor) -> Iterator[tuple[Maps, Maps]]:
-        logits = passed.logits.detach()
+        logits = _start(passed)
         start = torch.ones_like(logits) if self.others == "uniform" else logits.abs()
         # Relevance is linear in what it starts from, so one pass of all classes serves every dual.
         everything = _finite(passed.relevance(start)).double()
@@ -266,4 +286,4 @@ def _against_negated(passed: Trace, columns: Tensor) -> Iterator[tuple[Maps, Map
 def _normalised(maps: Maps) -> Maps:
     maps = maps.double()
     size = maps.sum((1, 2, 3), keepdim=True)
-    return torch.where(size > 0, maps / size, 0)
+    return torch.where(size > 0, maps / torch.where(size > 0, size, 1), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -230,40 +230,24 @@ class InterpretationAttack:
         ParameterError
             If values need not stay in [0, 1] (`clip`), or the objective needs a map to be given.
         """
-        if not self.clip:
-            raise bad_parameter("clip", "must be true where images are kept: values lie in [0, 1]", self.clip)
-        if self.objective in AIMED:
-            given = f"the objective {self.objective}"
-            raise bad_parameter("objective", "must be one that needs no map to be given", given)
+        self._check_keeping()
         check_classifier(classifier)
         check_images(images)
         images, goal = images.detach().to(classifier.mean), Kept(labels.to(classifier.device))
         clean_logits = compute_logits(classifier, images)
         check_classes(goal.classes, clean_logits)
         right = (~goal.settled(clean_logits)).nonzero()[:, 0]
-        attempted, success = images.clone(), torch.zeros_like(goal.classes, dtype=torch.bool)
-        with count_passes(classifier) as passes:
-            if len(right):
-                attempted[right] = self(classifier, images[right], goal.classes[right])
-        logits = compute_logits(classifier, attempted)
+        attempted, changed = images.clone(), torch.zeros_like(goal.classes, dtype=torch.bool)
+        forwards = torch.zeros_like(goal.classes, dtype=torch.int64)
+        backwards = torch.zeros_like(forwards)
         if len(right):
-            success[right] = goal.reached(logits)[right] & self._tell_changed(
-                classifier, images[right], goal.classes[right], attempted[right]
-            )
-        counts = torch.zeros_like(goal.classes, dtype=torch.int64)
-        spent = [-(-number // max(1, len(right))) for number in (passes.forwards, passes.backwards)]
-        return AttackResult(
-            clean=images,
-            adversarial=torch.where(success.view(-1, 1, 1, 1), attempted, images),
-            attempted=attempted,
-            success=success,
-            clean_logits=clean_logits,
-            logits=logits,
-            forwards=counts.index_fill(0, right, spent[0]),
-            backwards=counts.index_fill(0, right, spent[1]),
-            goal=goal,
-            norm=self.ball,
-        )
+            given = images[right], goal.classes[right]
+            with count_passes(classifier) as passes:
+                attempted[right] = self(classifier, *given)
+            forwards[right], backwards[right] = -(-passes.forwards // len(right)), -(-passes.backwards // len(right))
+            changed[right] = self._tell_changed(classifier, *given, attempted[right])
+        verified = AttackResult.from_images(classifier, images, attempted, goal)
+        return replace(verified, forwards=forwards, backwards=backwards, norm=self.ball).only_where(changed)
 
     def _tell_changed(self, classifier: Classifier, clean: Images, classes: Classes, moved: Images) -> Flags:
         """Tell (n,) whose map lies further from the clean one than under every random perturbation as large."""
@@ -292,6 +276,13 @@ class InterpretationAttack:
         """Bring perturbed images back into the ball and, with `clip`, into [0, 1], which holds the ball's centre."""
         kept = images + inside(perturbed - images, self.radius, self.ball)
         return kept.clamp(0, 1) if self.clip else kept
+
+    def _check_keeping(self) -> None:
+        if not self.clip:
+            raise bad_parameter("clip", "must be true where images are kept: values lie in [0, 1]", self.clip)
+        if self.objective in AIMED:
+            given = f"the objective {self.objective}"
+            raise bad_parameter("objective", "must be one that needs no map to be given", given)
 
     def _check(self, classifier: Classifier, images: Tensor, classes: Tensor, targets: Tensor | None) -> None:
         check_classifier(classifier)

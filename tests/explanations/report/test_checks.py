@@ -29,7 +29,7 @@ GOOD = {"noise": 0.9, "method seed": 0.8, "cascading": 0.05, "independent": 0.5}
 @pytest.mark.parametrize(
     ("case", "verdict", "sentence"),
     [
-        (GOOD, "stands", "It depends on the model's weights, and stands what should not matter."),
+        (GOOD, "stands", "It depends on the model's weights, and stays under what should not matter."),
         (
             GOOD | {"noise": 0.4},
             "fragile",
@@ -47,7 +47,11 @@ GOOD = {"noise": 0.9, "method seed": 0.8, "cascading": 0.05, "independent": 0.5}
             "Much of it stays with all weights random: it shows the image more than the model.",
         ),
         # More than by chance, and next to nothing.
-        (GOOD | {"cascading": 0.15}, "stands", "It depends on the model's weights, and stands what should not matter."),
+        (
+            GOOD | {"cascading": 0.15},
+            "stands",
+            "It depends on the model's weights, and stays under what should not matter.",
+        ),
         (
             GOOD | {"independent": 0.95, "noise": 0.45},
             "blind",
@@ -69,15 +73,15 @@ def test_a_verdict_follows_from_what_the_map_stands_and_depends_on(case, verdict
 def test_the_account_groups_methods_by_their_verdicts():
     sentences = write_check_sentences(numbers_of(GOOD, GOOD | {"cascading": 0.6}, GOOD))
     assert sentences == [
-        "Maps of Method 0 and Method 2 depend on the weights, and stand noise and other seeds.",
+        "Maps of Method 0 and Method 2 depend on the weights, and stay under noise and other seeds.",
         "Maps of Method 1 do not depend on all that the model has learned.",
     ]
 
 
 def test_the_page_counts_them():
     blind, empty = GOOD | {"cascading": 0.6}, GOOD | {"noise": float("nan")}
-    assert write_check_count(numbers_of(GOOD, blind, GOOD)) == "Of 3 maps, 2 stand and 1 is blind to weights."
+    assert write_check_count(numbers_of(GOOD, blind, GOOD)) == "Of 3 maps, 2 pass and 1 does not depend on all weights."
     fragile = GOOD | {"noise": 0.1}
     assert write_check_count(numbers_of(GOOD, fragile, fragile, empty)) == (
-        "Of 4 maps, 1 stands, 2 are fragile and of 1 nothing can be said."
+        "Of 4 maps, 1 passes, 2 are fragile and of 1 nothing can be said."
     )

@@ -23,6 +23,7 @@ from whyfooled.explanations.report.region_picture import (
     draw_regions,
     list_drawn_regions,
     trace_kinds,
+    write_end_of_sizes,
 )
 from whyfooled.perturbation import Grid, Superpixels, sensitivity
 from whyfooled.perturbation.effect import Effect, find_effect
@@ -180,6 +181,13 @@ def test_heat_is_brighter_where_more_was_changed_and_leaves_the_photograph_elsew
     assert picture[0, 0].sum() > picture[0, 1].sum()
     assert len(set(picture[1, 1])) == 1
     assert np.asarray(draw_grey(torch.full((3, 2, 2), 0.5))).tolist() == [[128, 128], [128, 128]]
+
+
+@pytest.mark.parametrize(("largest", "end"), [(1 / 255, "1/255"), (9 / 255, "1/255 and more")])
+def test_the_scale_of_heat_says_whether_there_is_more(largest, end):
+    sizes = torch.full((24, 24), 1 / 255)
+    sizes[0, 0] = largest
+    assert write_end_of_sizes(sizes) == end
 
 
 def test_the_figures_are_of_one_ink_and_one_panel_each_and_show_the_carriers():

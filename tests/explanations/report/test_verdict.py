@@ -104,7 +104,7 @@ def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing)
             0,
             (0, 1, 2),
             "This image cannot tell.",
-            "1 (0 to 2 in 3 draws)|None can do worse, and chance did as badly.",
+            "1 (0 to 2 in 3 draws)|None can do worse, and 1 of the 5 that say nothing did as badly.",
         ),
     ],
 )
@@ -181,3 +181,19 @@ def test_next_steps_leave_out_what_was_done():
     assert any("--epsilon" in step.command for step in list_next_steps(failed))
     # Of an image made elsewhere there is no attack to give more room.
     assert not any("--epsilon" in step.command for step in list_next_steps({**failed, "parameters": {}}))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ending"),
+    [
+        ({"model": "lite0"}, "--labels FILE"),
+        ({"model": "mine", "options of the model": "--model onnx:a.onnx --mean 0"}, "--model onnx:a.onnx --mean 0"),
+        # Made in Python, where nobody knows how the command line would name it.
+        ({"model": "Net"}, "--model MODEL"),
+    ],
+)
+def test_next_steps_are_for_the_same_model(parameters, ending):
+    commands = [step.command for step in list_next_steps({**numbers(), "parameters": parameters})]
+    assert len(commands) > 2
+    assert all(command.endswith(ending) for command in commands if "--labels" in command or ending != "--labels FILE")
+    assert not any("  " in command or command.endswith(" ") for command in commands)

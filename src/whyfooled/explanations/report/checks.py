@@ -83,7 +83,7 @@ def _list_breaking(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def write_check_sentence(numbers: Mapping[str, Any]) -> str:
-    """Say in a sentence what a method's map stands, and depends on."""
+    """Say in a sentence what changes a method's map, and what it depends on."""
     likeness, verdict = numbers["likeness"], numbers["verdict"]
     if verdict == "cannot tell":
         return "The map is empty, here or with other weights, so nothing can be said."
@@ -98,7 +98,7 @@ def write_check_sentence(numbers: Mapping[str, Any]) -> str:
         return f"{left}{f'; and {broken}' if broken else ''}."
     if verdict == "fragile":
         return f"{broken[0].upper()}{broken[1:]}: do not read it pixel by pixel."
-    return "It depends on the model's weights, and stands what should not matter."
+    return "It depends on the model's weights, and stays under what should not matter."
 
 
 def write_check_sentences(numbers: Mapping[str, Any]) -> list[str]:
@@ -110,11 +110,11 @@ def write_check_sentences(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def write_check_count(numbers: Mapping[str, Any]) -> str:
-    """Say in few words how many maps stand, and what the others are."""
+    """Say in few words how many maps pass, and what the others do."""
     words = {
-        "stands": ("stands", "stand"),
+        "stands": ("passes", "pass"),
         "fragile": ("is fragile", "are fragile"),
-        "blind": ("is blind to weights", "are blind to weights"),
+        "blind": ("does not depend on all weights", "do not depend on all weights"),
     }
     verdicts = [method["verdict"] for method in numbers["methods"]]
     counts = [
@@ -128,10 +128,10 @@ def write_check_count(numbers: Mapping[str, Any]) -> str:
 
 
 _MEANS: Mapping[Standing, str] = {
-    "stands": "depend on the weights, and stand noise and other seeds",
-    "fragile": "break under what should not matter",
+    "stands": "depend on the weights, and stay under noise and other seeds",
+    "fragile": "change under what should not matter",
     "blind": "do not depend on all that the model has learned",
-    "cannot tell": "are empty somewhere",
+    "cannot tell": "are empty, here or with random weights",
 }
 _MOST = 6
 """How many methods a sentence names."""

@@ -25,6 +25,7 @@ from whyfooled.explanations.report.region_picture import (
     list_drawn_regions,
     measure_sizes,
     trace_kinds,
+    write_end_of_sizes,
 )
 from whyfooled.perturbation import Sensitivity
 from whyfooled.perturbation.effect import Effect
@@ -59,7 +60,7 @@ def prepare_effect(effect: Effect, numbers: dict[str, Any], clean: Image, delta:
         "grey": write_data_uri(draw_grey(clean)),
         "heat": write_data_uri(draw_heat(sizes, end_of_sizes(sizes), clean)),
         "heat_ramp": write_data_uri(draw_heat_ramp()),
-        "heat_end": f"{255 * end_of_sizes(sizes):.2g}/255",
+        "heat_end": write_end_of_sizes(sizes),
         "shapes": [
             {"path": write_path(region.loops), "kind": region.kind, "opacity": f"{region.opacity:.2f}", "says": says}
             for region, says in zip(drawn, _describe_regions(drawn, sensitivity, names), strict=True)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from whyfooled.drawing.html import load_template, write_data_uri
 from whyfooled.explanations.explained import Explained
-from whyfooled.explanations.report.recovery import judge_recovery, write_whole
+from whyfooled.explanations.report.recovery import Standing, judge_recovery, write_whole
 from whyfooled.explanations.report.verdict import write_happened, write_trusted
 from whyfooled.images import to_picture
 from whyfooled.types import Image
@@ -29,7 +29,8 @@ COLUMNS = (
 _SIDE = 144
 """Pixels of a thumbnail's longer side: twice as many as it is shown with, for screens that have them. [ours]"""
 
-_STANDINGS = {"worse": 0, "no better": 1, "better": 2}
+_RANKS: dict[Standing, int] = {"worse": 0, "no better": 1, "better": 2}
+"""Standings from bad to good; a map of which the image cannot tell has no place among the others."""
 
 
 @final
@@ -125,12 +126,14 @@ def _write_sentences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if fooled:
         l2, linf = (median(row[norm] for row in fooled) for norm in ("l2", "linf"))
         yield f"The changes that fool it have an ℓ2 of {l2:.4g} and an ℓ∞ of {255 * linf:.2f}/255 (medians)."
-    judged = [row for row in explained if "standing" in row]
-    if judged:
-        better, no_better, worse = (sum(row["standing"] == one for row in judged) for one in reversed(_STANDINGS))
-        by_chance = sum(1 / (1 + row["random_orders"] + row["shifted_maps"]) for row in judged)
+    compared = [row for row in explained if "standing" in row]
+    if compared:
+        better, no_better, worse = (sum(row["standing"] == one for row in compared) for one in reversed(_RANKS))
+        judged = better + no_better + worse
+        untold = f" ({len(compared) - judged} more cannot)" if judged < len(compared) else ""
+        by_chance = sum(1 / (1 + row["random_orders"] + row["shifted_maps"]) for row in compared)
         yield (
-            f"Of {len(judged)} evidence map{'s' if len(judged) > 1 else ''} that can be judged, {better} "
+            f"Of {judged} evidence map{'s' if judged != 1 else ''} that can be judged{untold}, {better} "
             f"{'is' if better == 1 else 'are'} better than chance, {no_better} no better and {worse} worse; maps that "
             f"say nothing would be better {by_chance:.1f} times, and worse as often, at most."
         )
@@ -192,10 +195,15 @@ def _prepare(entry: IndexEntry) -> dict[str, Any]:
         "link": quote(row["report"]),
         "chance": f"{row[_CHANCE[1]]} of {row[_CHANCE[0]]} random changes fool it" if _CHANCE[0] in row else "",
         "recovery": _write_recovery(row),
-        "trust_rank": _STANDINGS[row["standing"]] + row["shares_right"] / (row["shares"] + 1)
-        if "shares" in row
-        else "",
+        "trust_rank": _rank(row),
     }
+
+
+def _rank(row: Mapping[str, Any]) -> float | str:
+    """Return the place of a photograph's map among all; "" if there is none to tell."""
+    if row.get("standing") not in _RANKS:
+        return ""
+    return _RANKS[row["standing"]] + float(row["shares_right"] / (row["shares"] + 1))
 
 
 def _write_recovery(row: Mapping[str, Any]) -> str:

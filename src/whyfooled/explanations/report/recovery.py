@@ -30,15 +30,19 @@ class RecoveryVerdict:
     shifted: tuple[int, ...]
 
     @property
+    def chance(self) -> tuple[int, ...]:
+        """At how many shares with all orders that say nothing."""
+        return (*self.random, *self.shifted)
+
+    @property
     def standing(self) -> Standing:
         """Better than chance, or worse, where none of the others does as well, or as badly.
 
         An order that does as well as can be, or as badly, cannot be told from others that do too.
         """
-        chance = (*self.random, *self.shifted)
-        if self.right > max(chance):
+        if self.right > max(self.chance):
             return "better"
-        if self.right < min(chance):
+        if self.right < min(self.chance):
             return "worse"
         return "cannot tell" if self.right in (0, self.points) else "no better"
 

@@ -175,6 +175,12 @@ def end_of_sizes(sizes: Tensor) -> float:
     return end or 1.0
 
 
+def write_end_of_sizes(sizes: Tensor) -> str:
+    """Write the size at the end of the scale, and whether there are larger ones."""
+    end = end_of_sizes(sizes)
+    return f"{255 * end:.2g}/255" + (" and more" if bool((sizes > end).any()) else "")
+
+
 def _open_picture(picture: PILImage.Image) -> tuple[Figure, Axes]:
     width, height = picture.size
     figure = Figure(figsize=(_WIDTH_INCHES, _WIDTH_INCHES * height / width))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from whyfooled.drawing.words import percent
@@ -104,6 +104,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         sentence = f"The model still sees {true}, so there is nothing to bring back and nothing to judge its map by."
         return Verdict(_MAP, "This image cannot tell.", sentence)
     extreme, so = ("better", "well") if verdict.right else ("worse", "badly")
+    level = f"{verdict.chance.count(verdict.right)} of the {len(verdict.chance)}"
     answers = {
         "better": "Better than chance.",
         "no better": "No better than chance.",
@@ -114,7 +115,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         "better": "It points at pixels that matter here.",
         "no better": "Do not read the map pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
-        "cannot tell": f"None can do {extreme}, and chance did as {so}.",
+        "cannot tell": f"None can do {extreme}, and {level} that say nothing did as {so}.",
     }
     return Verdict(
         _MAP, answers[verdict.standing], f"{write_recovery_sentence(numbers, verdict)} {ends[verdict.standing]}"
@@ -169,9 +170,15 @@ def _write_range(shares: list[float]) -> str:
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
+MODEL_OPTIONS = "options of the model"
+"""What parameters call how the model was given on the command line."""
+
+
 def list_next_steps(numbers: Mapping[str, Any]) -> list[Step]:
-    """List what to do next, the most useful first."""
-    return list(_find_next_steps(numbers))
+    """List what to do next, the most useful first, with the same model."""
+    parameters = numbers["parameters"]
+    model = parameters.get(MODEL_OPTIONS, "" if parameters.get("model", "lite0") == "lite0" else "--model MODEL")
+    return [replace(step, command=f"{step.command} {model}".rstrip()) for step in _find_next_steps(numbers)]
 
 
 def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
@@ -187,7 +194,9 @@ def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
             "See the evidence maps of both classes:", "whyfooled explain PHOTOGRAPH --adversarial tensors.safetensors"
         )
     if "checks" not in numbers and numbers.get("recovery"):
-        yield Step("See what the maps stand, and depend on:", "whyfooled explain PHOTOGRAPH --checks")
+        yield Step(
+            "Check whether the maps are stable, and depend on the model:", "whyfooled explain PHOTOGRAPH --checks"
+        )
     if "trust" not in numbers and numbers.get("recovery"):
         yield Step(
             "See how easily the maps are changed (then add --trust delta.safetensors):",

@@ -41,12 +41,15 @@ _NORMS: dict[Any, tuple[str, ...]] = {
 }
 
 
-def as_norm(call: Call) -> Held | None:
-    """Read a normalisation by a layer's or a group's statistics, or by a length: all of these are held."""
+def as_norm(call: Call, *, again: bool = False) -> Held | None:
+    """Read a normalisation by a layer's or a group's statistics, or by a length: all of these are held.
+
+    With their graph, if what is made of them is differentiated `again`.
+    """
     if call.function not in _NORMS:
         return None
     given = dict(zip(_NORMS[call.function], call.args, strict=False)) | call.kwargs
-    inputs = given["input"].detach()
+    inputs = given["input"] if again else given["input"].detach()
     if call.function is F.normalize:
         length = inputs.norm(given.get("p", 2.0), given.get("dim", 1), keepdim=True).clamp_min(given.get("eps", 1e-12))
         return Held(given["input"], lambda values: values / length, 0.0)

@@ -3,6 +3,10 @@
 An operation that shares relevance is an autograd function whose forward pass is the operation itself and whose backward
 pass takes the relevance of its outputs to its inputs. An operation that only moves values, or picks one of several,
 needs none: its gradient moves relevance as it should.
+
+Relevance that is differentiated again is made of the values that the network has, and these depend on the images by the
+derivative, not by a rule. So an operation that shares it is then made twice (`Again`): by itself, with its own graph,
+and by its rule. Relevance goes back along the one until the map is there (`Twice.over`), gradients along the other.
 """
 
 from __future__ import annotations
@@ -13,42 +17,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whyfooled.saliency.backward.graph import operation
+from whyfooled.classifier.dependence import operation
+from whyfooled.saliency.backward.graph import edges_of
 from whyfooled.saliency.backward.shares import Layer, Rule, divide, held_rule, mixture_rule
+from whyfooled.saliency.backward.twice import Twice
 
 
 class WeightedRelevance(torch.autograd.Function):
     """An operation that weights and sums its input; its rule shares the relevance."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, compute: Callable[[], Tensor], rule: Rule, layer: Layer) -> Tensor:
+    def forward(ctx: Any, compute: Callable[[], Tensor], inputs: Tensor, rule: Rule, layer: Layer) -> Tensor:
         """Compute the operation."""
         ctx.save_for_backward(inputs)
         ctx.rule, ctx.layer = rule, layer
         return compute()
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[None, Tensor, None, None]:
         """Share the relevance of the output among the inputs."""
         (inputs,) = ctx.saved_tensors
-        return ctx.rule(ctx.layer, inputs, relevance[0]), None, None, None
+        return None, ctx.rule(ctx.layer, inputs, relevance[0]), None, None
 
 
 class MixedRelevance(torch.autograd.Function):
     """A sum or mean of values of one tensor, which share by what they are, or equally."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, mix: Callable[[Tensor], Tensor], equally: bool) -> Tensor:
+    def forward(
+        ctx: Any, compute: Callable[[], Tensor], inputs: Tensor, mix: Callable[[Tensor], Tensor], equally: bool
+    ) -> Tensor:
         """Compute the operation."""
         ctx.save_for_backward(inputs)
         ctx.mix, ctx.equally = mix, equally
-        return mix(inputs)
+        return compute()
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[None, Tensor, None, None]:
         """Share the relevance of the output among the inputs."""
         (inputs,) = ctx.saved_tensors
-        return mixture_rule(ctx.mix, torch.ones_like(inputs) if ctx.equally else inputs, relevance[0]), None, None
+        values = torch.ones_like(inputs) if ctx.equally else inputs
+        return None, mixture_rule(ctx.mix, values, relevance[0]), None, None
 
 
 class HeldRelevance(torch.autograd.Function):
@@ -57,8 +66,8 @@ class HeldRelevance(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        inputs: Tensor,
         compute: Callable[[], Tensor],
+        inputs: Tensor,
         linear: Callable[[Tensor], Tensor],
         bias: Tensor | float,
         epsilon: float,
@@ -69,10 +78,10 @@ class HeldRelevance(torch.autograd.Function):
         return compute()
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[None, Tensor, None, None, None]:
         """Share the relevance of the output among the inputs."""
         (inputs,) = ctx.saved_tensors
-        return held_rule(ctx.linear, inputs, ctx.bias, relevance[0], ctx.epsilon), None, None, None, None
+        return None, held_rule(ctx.linear, inputs, ctx.bias, relevance[0], ctx.epsilon), None, None, None
 
 
 class ProductRelevance(torch.autograd.Function):
@@ -81,9 +90,9 @@ class ProductRelevance(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        compute: Callable[[], Tensor],
         first: Tensor,
         second: Tensor,
-        compute: Callable[[], Tensor],
         multiply: Callable[[Tensor, Tensor], Tensor],
         epsilon: float,
     ) -> Tensor:
@@ -93,7 +102,7 @@ class ProductRelevance(torch.autograd.Function):
         return compute()
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
         """Share the relevance of the output among the two."""
         first, second = ctx.saved_tensors
         half = relevance[0] / 2
@@ -101,80 +110,139 @@ class ProductRelevance(torch.autograd.Function):
             held_rule(lambda values: ctx.multiply(values, second), first, 0.0, half, ctx.epsilon),
             held_rule(lambda values: ctx.multiply(first, values), second, 0.0, half, ctx.epsilon),
         )
-        return *shares, None, None, None
+        return None, *shares, None, None
 
 
 class SoftmaxRelevance(torch.autograd.Function):
     """Softmax, to first order: ``x·(R − p·ΣR)`` (Achtibat et al. 2024). What is masked receives nothing."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, compute: Callable[[], Tensor], axis: int) -> Tensor:
+    def forward(ctx: Any, compute: Callable[[], Tensor], inputs: Tensor, axis: int) -> Tensor:
         """Compute the operation."""
         outputs = compute()
-        ctx.save_for_backward(inputs, outputs)
+        ctx.save_for_backward(inputs, getattr(ctx, "plain", outputs))
         ctx.axis = axis
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[None, Tensor, None]:
         """Share the relevance of the output among the inputs."""
         inputs, outputs = ctx.saved_tensors
         whole = relevance[0].sum(ctx.axis, keepdim=True)
-        return torch.where(outputs == 0, 0, inputs * (relevance[0] - outputs * whole)), None, None
+        return None, torch.where(outputs == 0, 0, inputs) * (relevance[0] - outputs * whole), None
 
 
 class SumRelevance(torch.autograd.Function):
-    """The sum of two tensors: each receives its share. Shares are kept, because sums are overwritten in place."""
+    """The sum of two tensors: each receives its share."""
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, term: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """Compute the operation."""
+    def forward(ctx: Any, compute: Callable[[], Tensor], first: Tensor, second: Tensor, held: tuple[Tensor]) -> Tensor:
+        """Compute the operation. What is held is the term that the second makes."""
         version = first._version
         whole = compute()
         if first._version != version:
             ctx.mark_dirty(first)
-        ctx.save_for_backward(divide(whole - term, whole))
+        # Not as a tensor of its own, to which relevance would have to go.
+        _keep_share(ctx, whole, *held)
         ctx.shapes = first.shape, second.shape
         return whole
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[None, Tensor, Tensor, None]:
         """Share the relevance of the output among the inputs."""
-        (share,) = ctx.saved_tensors
-        first = relevance[0] * share
-        return first.sum_to_size(ctx.shapes[0]), (relevance[0] - first).sum_to_size(ctx.shapes[1]), None, None
+        first = relevance[0] * _find_share(ctx)
+        return None, first.sum_to_size(ctx.shapes[0]), (relevance[0] - first).sum_to_size(ctx.shapes[1]), None
 
 
 class PassedRelevance(torch.autograd.Function):
     """An operation on each value by itself: its input receives all the relevance, or all but a shift's share."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, compute: Callable[[], Tensor], shift: Tensor | float | None) -> Tensor:
+    def forward(ctx: Any, compute: Callable[[], Tensor], inputs: Tensor, shift: Tensor | float | None) -> Tensor:
         """Compute the operation."""
         version, ctx.shape = inputs._version, inputs.shape
         outputs = compute()
         if inputs._version != version:
             ctx.mark_dirty(inputs)
         if shift is not None:
-            ctx.save_for_backward(divide(outputs - shift, outputs))
+            _keep_share(ctx, outputs, shift)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[None, Tensor, None]:
         """Share the relevance of the output among the inputs."""
-        passed = relevance[0] * ctx.saved_tensors[0] if ctx.saved_tensors else relevance[0]
-        return passed.sum_to_size(ctx.shape), None, None
+        passed = relevance[0] * _find_share(ctx) if ctx.saved_tensors else relevance[0]
+        return None, passed.sum_to_size(ctx.shape), None
 
 
 class HardGateRelevance(PassedRelevance):
     """The hard form of a sigmoid, of which one factor of a product is made: only its name differs."""
 
 
+def _keep_share(ctx: Any, whole: Tensor, rest: Tensor | float) -> None:
+    """Keep which share of a whole is not the rest; not the whole, which may be overwritten in place."""
+    if hasattr(ctx, "plain"):
+        ctx.save_for_backward(ctx.plain)
+        ctx.rest = (rest,)
+    else:
+        ctx.save_for_backward(divide(whole - rest, whole))
+
+
+def _find_share(ctx: Any) -> Tensor:
+    (kept,) = ctx.saved_tensors
+    share: Tensor = divide(kept - ctx.rest[0], kept) if hasattr(ctx, "rest") else kept
+    return share
+
+
+class Again(torch.autograd.Function):
+    """An operation that was made by itself, and by a rule: relevance goes back by the rule, and gradients afterwards.
+
+    The edge to what was made by itself comes first, and is beside the way of the relevance.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, plain: Tensor, twice: Twice, function: type[torch.autograd.Function], *args: Any) -> Tensor:
+        """Give what was made already, as a copy: the model may overwrite it in place."""
+        ctx.set_materialize_grads(False)
+        ctx.plain, ctx.twice, ctx.function, ctx.beside = plain, twice, function, 1
+        output: Tensor = function.forward(ctx, lambda: plain.detach().clone(), *args)
+        # Whoever needs it for its rule has saved it.
+        del ctx.plain
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Share the relevance of the output among the inputs; or give its gradient to what was made by itself."""
+        if gradients[0] is None:
+            return (None,) * len(ctx.needs_input_grad)
+        if ctx.twice.over:
+            return gradients[0], *(None,) * (len(ctx.needs_input_grad) - 1)
+        return None, None, None, *ctx.function.backward(ctx, *gradients)[1:]
+
+
+def share_by(
+    function: type[torch.autograd.Function], twice: Twice, compute: Callable[[], Tensor], *args: Any
+) -> Tensor:
+    """Make an operation that shares relevance by one of the functions of this module.
+
+    Parameters
+    ----------
+    function, args
+        The function, and what it takes after `compute`.
+    twice
+        How the map is computed.
+    compute
+        Makes the operation: in place if the model does, or anew where the map is differentiated again.
+    """
+    output: Tensor = Again.apply(compute(), twice, function, *args) if twice.again else function.apply(compute, *args)
+    return output
+
+
 SHARING = frozenset(
     function.__name__
     for function in (
         *(WeightedRelevance, MixedRelevance, SumRelevance, PassedRelevance, HardGateRelevance),
-        *(HeldRelevance, ProductRelevance, SoftmaxRelevance),
+        *(HeldRelevance, ProductRelevance, SoftmaxRelevance, Again),
     )
 )
 
@@ -214,11 +282,11 @@ def _is_gate(tensor: Tensor, signal: Tensor) -> bool:
     while node is not None:
         if node is signal.grad_fn:
             return False
-        name = operation(node.name())
+        name = node.function.__name__ if hasattr(node, "function") else operation(node.name())
         squashed |= name in _GATES
         if name not in MOVING.union(_GATES, ["PassedRelevance"]):
             break
-        node = next((following for following, _ in node.next_functions if following is not None), None)
+        node = next((following for following in edges_of(node) if following is not None), None)
     return squashed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -63,9 +62,20 @@ def report_logits(module: nn.Module, logits: Tensor, images: Tensor) -> None:
         handle_torch_function(report_logits, (logits,), module, logits, images)
 
 
-def operation(node: str) -> str:
-    """Return the operation that a node of the graph stands for, by the node's name."""
-    return re.sub(r"Backwards?\d*$", "", node.rpartition("::")[2])
+@contextmanager
+def true_activations(images: Tensor) -> Iterator[None]:
+    """Tell the modes around that activations are to stay what they are for a while, if any would make them smooth."""
+    report_smoothing(images, False)
+    try:
+        yield
+    finally:
+        report_smoothing(images, True)
+
+
+def report_smoothing(images: Tensor, wanted: bool) -> None:
+    """Tell the modes around whether a pass of images wants its activations smooth, as they are about to make them."""
+    if has_torch_function((images,)):
+        handle_torch_function(report_smoothing, (images,), images, wanted)
 
 
 def nodes_between(last: Any, first: Collection[Any]) -> set[Any]:
@@ -78,6 +88,11 @@ def nodes_between(last: Any, first: Collection[Any]) -> set[Any]:
             nodes.add(node)
             waiting.extend(following for following, _ in node.next_functions)
     return nodes
+
+
+def edges_of(node: Any) -> list[Any]:
+    """Return the nodes that a node of the graph takes its inputs from, but for what it says to be beside its way."""
+    return [following for following, _ in node.next_functions[getattr(node, "beside", 0) :]]
 
 
 def graph_nodes(output: Tensor, inputs: Tensor | None = None) -> set[str]:
@@ -94,5 +109,5 @@ def graph_nodes(output: Tensor, inputs: Tensor | None = None) -> set[str]:
         # PyTorch has one name for both.
         transposed = "Transposed" if getattr(node, "_saved_transposed", False) else ""
         names.add(transposed + node.name())
-        waiting.extend(following for following, _ in node.next_functions)
+        waiting.extend(edges_of(node))
     return names

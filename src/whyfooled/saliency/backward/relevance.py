@@ -11,9 +11,9 @@ stands in for relevance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -26,7 +26,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from whyfooled.classifier import Classifier, check_finite
 from whyfooled.classifier.calling import quote
 from whyfooled.classifier.checks import check_digits
-from whyfooled.classifier.dependence import check_dependence, check_recording
+from whyfooled.classifier.dependence import check_dependence, check_recording, operation
 from whyfooled.errors import MethodError
 from whyfooled.saliency.backward.attention import Attention, as_attention, as_norm, attend_with_heads
 from whyfooled.saliency.backward.calls import (
@@ -41,7 +41,7 @@ from whyfooled.saliency.backward.calls import (
     tensors_in,
 )
 from whyfooled.saliency.backward.doubts import Step
-from whyfooled.saliency.backward.elementwise import title_of
+from whyfooled.saliency.backward.elementwise import title_of, written_by
 from whyfooled.saliency.backward.flow import (
     MOVING,
     SHARING,
@@ -54,12 +54,21 @@ from whyfooled.saliency.backward.flow import (
     SumRelevance,
     WeightedRelevance,
     gated,
+    share_by,
 )
 from whyfooled.saliency.backward.followed import Followed
 from whyfooled.saliency.backward.gates import Gated
-from whyfooled.saliency.backward.graph import graph_nodes, is_checkpointed, is_scripted, operation, uncompiled
+from whyfooled.saliency.backward.gradients import own_copy
+from whyfooled.saliency.backward.graph import (
+    graph_nodes,
+    is_checkpointed,
+    is_scripted,
+    true_activations,
+    uncompiled,
+)
 from whyfooled.saliency.backward.rectifiers import Rectifier, as_relu
 from whyfooled.saliency.backward.shares import STABILISER, FirstRule, Layer, Rule
+from whyfooled.saliency.backward.twice import Twice
 from whyfooled.types import Images, Logits, Maps
 
 Attending = Literal["value", "attnlrp"]
@@ -95,9 +104,10 @@ class RelevanceCalls(TorchFunctionMode):
     ``refused`` names what was met in a place where the graph cannot show it.
     """
 
-    def __init__(self, rules: Rules, images: Tensor) -> None:
+    def __init__(self, rules: Rules, images: Tensor, twice: Twice) -> None:
         super().__init__()
         self.rules = rules
+        self.twice = twice
         self.images = images
         self.refused: set[str] = set()
         # Constants of the model that are no image and take shares: what is joined to it, and what is added.
@@ -175,23 +185,24 @@ class RelevanceCalls(TorchFunctionMode):
             return self._weighted(call, signals)
         if call.name in MIXTURES and alone and given.get("mode") != "bicubic":
             equally = self.rules.first is not None and signals[0] in self._boxes
-            return MixedRelevance.apply(signals[0], call.of_input(), equally)
+            return self._share(MixedRelevance, call, signals[0], call.of_input(), equally)
         if step.rectifier is not None and as_relu(call) is None and call.function is not Tensor.__setitem__:
-            return _passed(step.rectifier)
+            return self._pass_rectified(step.rectifier)
         if step.gated is not None and not keeps_sign(call.name, given):
-            return step.gated.compute(lambda inputs, activation, _: _pass_on(inputs, activation))
+            return step.gated.compute(partial(self._pass_gated, call))
         if keeps_sign(call.name, given) and alone:
             is_gate = step.rectifier is not None and step.rectifier.is_gate
-            return (HardGateRelevance if is_gate else PassedRelevance).apply(signals[0], call, None)
+            return self._share(HardGateRelevance if is_gate else PassedRelevance, call, signals[0], None)
         if call.name in ("add", "sub") and (len(signals) == 2 or (call.in_place and not alone)):
-            term = given["other"].detach() * (given.get("alpha", 1) * (1 if call.name == "add" else -1))
-            return SumRelevance.apply(given["input"], given["other"], term, call)
+            term = self._held_values(given["other"]) * (given.get("alpha", 1) * (1 if call.name == "add" else -1))
+            return self._share(SumRelevance, call, given["input"], given["other"], (term,))
         if call.name == "mul" and len(signals) == 2:
             signal = None if step.shares_source else gated(given["input"], given["other"])
             in_other = call.in_place and signal is not given["input"]
             if signal is None and not step.shares_source and not call.in_place:
-                return ProductRelevance.apply(given["input"], given["other"], call, torch.mul, self.rules.epsilon)
-            return None if signal is None or in_other else PassedRelevance.apply(signal, call, None)
+                factors = given["input"], given["other"]
+                return self._share(ProductRelevance, call, *factors, torch.mul, self.rules.epsilon)
+            return None if signal is None or in_other else self._share(PassedRelevance, call, signal, None)
         if call.function in _JOINING and len(signals) < len(call.tensors):
             return self._join(call, signals)
         return self._affine(call, signals[0]) if len(signals) == 1 else None
@@ -199,11 +210,11 @@ class RelevanceCalls(TorchFunctionMode):
     def _held(self, step: Step, signals: list[Tensor]) -> Any:
         """Make a normalisation or attention with its rule; None if a call is neither."""
         call, epsilon = step.call, self.rules.epsilon
-        norm = as_norm(call) if len(signals) == 1 else None
+        norm = as_norm(call, again=self.twice.again) if len(signals) == 1 else None
         if norm is not None:
-            return HeldRelevance.apply(norm.inputs, call, norm.linear, norm.bias, epsilon)
+            return self._share(HeldRelevance, call, norm.inputs, norm.linear, norm.bias, epsilon)
         if self.rules.attention == "attnlrp" and title_of(call) == "softmax" and len(signals) == 1:
-            return SoftmaxRelevance.apply(signals[0], call, _axis_of(call))
+            return self._share(SoftmaxRelevance, call, signals[0], _axis_of(call))
         attention = as_attention(call)
         if attention is not None:
             return self._attend(attention)
@@ -216,14 +227,14 @@ class RelevanceCalls(TorchFunctionMode):
         if self.rules.attention == "attnlrp":
             with self:
                 return attention.logits().softmax(-1) @ attention.values
-        with torch.no_grad():
+        with nullcontext() if self.twice.again else torch.no_grad():
             weights = attention.logits().softmax(-1)
 
         def weigh(values: Tensor) -> Tensor:
             return weights @ values
 
         compute = partial(weigh, attention.values)
-        return HeldRelevance.apply(attention.values, compute, weigh, 0.0, self.rules.epsilon)  # type: ignore[no-any-return]
+        return self._share(HeldRelevance, compute, attention.values, weigh, 0.0, self.rules.epsilon)
 
     def _multiply(self, call: Call, signals: list[Tensor]) -> Any:
         """Make a product of two signals as matrices: of weights of attention and what they weigh, or of any two."""
@@ -234,17 +245,46 @@ class RelevanceCalls(TorchFunctionMode):
             return product
 
         if self.rules.attention == "attnlrp":
-            return ProductRelevance.apply(first, second, call, multiply, self.rules.epsilon)
+            return self._share(ProductRelevance, call, first, second, multiply, self.rules.epsilon)
         weighed = [signal for signal in signals if signal not in self._weights]
         if len(weighed) != 1:
             return None
         by_first = weighed[0] is second
-        weights = (first if by_first else second).detach()
+        weights = self._held_values(first if by_first else second)
 
         def weigh(values: Tensor) -> Tensor:
             return multiply(weights, values) if by_first else multiply(values, weights)
 
-        return HeldRelevance.apply(weighed[0], call, weigh, 0.0, self.rules.epsilon)
+        return self._share(HeldRelevance, call, weighed[0], weigh, 0.0, self.rules.epsilon)
+
+    def _held_values(self, values: Tensor) -> Tensor:
+        """Return values by which relevance is shared and which receive none: without their graph, if it is no use."""
+        return values if self.twice.again else values.detach()
+
+    def _share(self, function: Any, compute: Callable[[], Any], *args: Any) -> Tensor:
+        """Make an operation, or a call, that shares relevance by a function of `flow`."""
+        if self.twice.again and isinstance(compute, Call):
+            target = written_by(compute)
+            output = share_by(function, self.twice, partial(_make_anew, compute), *args)
+            # What the call would overwrite is kept until its own gradient is taken.
+            return output if target is None else target.copy_(output)
+        return share_by(function, self.twice, compute, *args)
+
+    def _pass_rectified(self, rectifier: Rectifier) -> Tensor:
+        """Make a rectifier that passes on all the relevance that it receives."""
+        relevance = HardGateRelevance if rectifier.is_gate else PassedRelevance
+
+        def rectify(inputs: Tensor, upper: float, _: bool) -> Tensor:
+            return self._share(relevance, lambda: inputs.clamp(0, upper) * rectifier.scale, inputs, None)
+
+        return replace(rectifier, scale=1.0).compute(rectify)
+
+    def _pass_gated(self, call: Call, inputs: Tensor, activation: Gated, inplace: bool) -> Tensor:
+        """Compute an activation whose gate is held: it passes on all that it receives."""
+        # What it gave is known without its graph.
+        compute = partial(_make_anew, call) if self.twice.again else partial(activation.value, inputs)
+        output = self._share(PassedRelevance, compute, inputs, None)
+        return inputs.copy_(output) if inplace else output
 
     def _note_weights(self, call: Call, signals: list[Tensor], result: Any) -> None:
         """Note what attention weights its values by, so that it is known where they meet."""
@@ -267,7 +307,7 @@ class RelevanceCalls(TorchFunctionMode):
             return None
         inputs, layer = inputs_and_layer
         rule = self.rules.convolution if call.name in CONVOLUTIONS else self.rules.linear
-        return WeightedRelevance.apply(inputs, call, self._first_rule(inputs) or rule, layer)
+        return self._share(WeightedRelevance, call, inputs, self._first_rule(inputs) or rule, layer)
 
     def _first_rule(self, inputs: Tensor) -> Rule | None:
         """Return the rule of a layer that sees what is still image; None for its own, or if it sees something else."""
@@ -284,7 +324,7 @@ class RelevanceCalls(TorchFunctionMode):
             return None
         scale, shift = scale_and_shift
         if signal in self._boxes:
-            return PassedRelevance.apply(signal, call, None)
+            return self._share(PassedRelevance, call, signal, None)
         if call.name == "add" and scale == 1 and _is_of_places(shift, signal) and not call.in_place:
             return self._add(call, signal, cast(Tensor, shift))
         producer, layer = _layer_behind(signal)
@@ -293,14 +333,14 @@ class RelevanceCalls(TorchFunctionMode):
             shifts = per_channel(0.0 if shift is None else shift, signal, layer.channel)
             if scales is not None and shifts is not None:
                 fused = layer.followed_by(scales, shifts)
-                return WeightedRelevance.apply(producer.saved_tensors[0], call, producer.rule, fused)
-        return PassedRelevance.apply(signal, call, shift)
+                return self._share(WeightedRelevance, call, producer.saved_tensors[0], producer.rule, fused)
+        return self._share(PassedRelevance, call, signal, shift)
 
     def _add(self, call: Call, signal: Tensor, shift: Tensor) -> Tensor:
         """Add a constant that is another for each place, such as positions, and note what it receives."""
         term = shift.expand(signal.shape).clone().requires_grad_()
         self.added.append(term)
-        return SumRelevance.apply(signal, term, term.detach(), call)  # type: ignore[no-any-return]
+        return self._share(SumRelevance, call, signal, term, (term.detach(),))
 
     def _plain(self, call: Call, signals: list[Tensor]) -> Any:
         views = [(tensor, tensor._version) for tensor in signals if tensor._is_view()]
@@ -311,20 +351,10 @@ class RelevanceCalls(TorchFunctionMode):
         return result
 
 
-def _passed(rectifier: Rectifier) -> Tensor:
-    """Make a rectifier that passes on all the relevance that it receives."""
-    relevance = HardGateRelevance if rectifier.is_gate else PassedRelevance
-
-    def rectify(inputs: Tensor, upper: float, _: bool) -> Tensor:
-        output: Tensor = relevance.apply(inputs, lambda: inputs.clamp(0, upper) * rectifier.scale, None)
-        return output
-
-    return replace(rectifier, scale=1.0).compute(rectify)
-
-
-def _pass_on(inputs: Tensor, activation: Gated) -> Tensor:
-    """Compute an activation whose gate is held: it passes on all that it receives."""
-    output: Tensor = PassedRelevance.apply(inputs, lambda: activation.value(inputs), None)
+def _make_anew(call: Call) -> Tensor:
+    """Make a call on a copy of what it writes into, if it writes into something."""
+    target = written_by(call)
+    output: Tensor = call.of(lambda tensor: tensor.clone() if tensor is target else tensor)
     return output
 
 
@@ -376,12 +406,15 @@ class Trace:
     joined, added
         Constants of the model that were joined to signals, such as class tokens, or added, such as positions; with a
         row for each image.
+    twice
+        Whether its relevance is differentiated again. When all of it has been sent back, it is over.
     """
 
     images: Images
     logits: Logits
     joined: Sequence[Tensor] = ()
     added: Sequence[Tensor] = ()
+    twice: Twice = field(default_factory=Twice)
 
     def relevance_of(self, constants: Sequence[Tensor], start: Logits) -> Tensor:
         """Return (n,) how much of the relevance that starts at the logits the constants receive."""
@@ -403,7 +436,9 @@ class Trace:
         """
         try:
             with torch.autocast(self.images.device.type, enabled=False):
-                (maps,) = torch.autograd.grad(self.logits, self.images, start, retain_graph=True)
+                (maps,) = torch.autograd.grad(
+                    self.logits, self.images, start, retain_graph=True, create_graph=self.twice.again
+                )
         except RuntimeError as error:
             if "inplace operation" not in str(error):
                 said = f"Relevance cannot be sent back through this model: {quote(error)}. Use gradient or gradcam."
@@ -412,7 +447,8 @@ class Trace:
                 "This model overwrites the input of a layer in place, so relevance cannot be shared by it. Make that "
                 "operation work on a copy."
             ) from error
-        return maps
+        # Of relevance that is the same for all images, too, there is a derivative: 0, not an error of PyTorch.
+        return maps + 0 * self.images if self.twice.again else maps
 
     def negated_head(self) -> Tensor:
         """Make logits whose relevance goes through the last layer with its weights and bias negated.
@@ -428,12 +464,14 @@ class Trace:
         ones = -layer.weight.new_ones(len(layer.weight))
         negated = layer.followed_by(ones, 0 * ones)
         with torch.enable_grad():
-            logits: Tensor = WeightedRelevance.apply(head.saved_tensors[0], self.logits.neg, head.rule, negated)
-        return logits
+            inputs = head.saved_tensors[0]
+            return share_by(WeightedRelevance, self.twice, self.logits.neg, inputs, head.rule, negated)
 
 
-def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
+def trace(classifier: Classifier, images: Images, rules: Rules, *, create_graph: bool = False) -> Trace:
     """Run the forward pass with relevance rules, and check that they reach everything.
+
+    With `create_graph`, for relevance that is differentiated again.
 
     Raises
     ------
@@ -444,15 +482,14 @@ def trace(classifier: Classifier, images: Images, rules: Rules) -> Trace:
     """
     check_digits(classifier)
     check_recording(classifier.module)
-    # A fresh leaf with its own storage: a module that works in place on its input must not write into the caller's.
-    leaf = images.detach().clone().requires_grad_()
-    autocast = torch.autocast(images.device.type, enabled=False)
-    with torch.enable_grad(), autocast, uncompiled(), RelevanceCalls(rules, leaf) as calls:
+    leaf, twice = own_copy(images, create_graph), Twice(again=create_graph)
+    autocast, calls = torch.autocast(images.device.type, enabled=False), RelevanceCalls(rules, leaf, twice)
+    with true_activations(leaf), torch.enable_grad(), autocast, uncompiled(), calls:
         logits: Tensor = classifier(leaf)
     check_finite(logits)
     check_dependence(logits, leaf)
     _check_rules_held(classifier.module, logits, calls)
-    return Trace(leaf, logits, calls.joined, calls.added)
+    return Trace(leaf, logits, calls.joined, calls.added, twice)
 
 
 _TITLES = {
@@ -475,7 +512,7 @@ def _check_rules_held(module: nn.Module, logits: Tensor, calls: RelevanceCalls) 
             "A part of this model is scripted or traced, where its operations cannot be given a relevance rule. Give "
             "the plain Python module."
         )
-    met = {operation(node) for node in graph_nodes(logits)}
+    met = {operation(node) for node in graph_nodes(logits, calls.images)}
     unruled = sorted({_TITLES.get(name, name) for name in met.difference(SHARING, MOVING)} | calls.refused)
     if unruled:
         raise MethodError(

@@ -6,14 +6,15 @@ wherever they are made, and nothing is done to the model.
 
 A map may be differentiated again. The slopes are then made of what arrived at each activation, of image and reference,
 and this depends on the images as the network's values do: by the derivative, which takes the rule's place once the map
-is there (`Rescaling.over`).
+is there (`Twice.over`). Of a reference that is the same for all images, such as black, nothing depends on them: what
+arrived is a constant, and the graph of its pass is let go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -26,25 +27,29 @@ from whyfooled.saliency.backward.followed import RectifierCalls
 from whyfooled.saliency.backward.graph import is_checkpointed
 from whyfooled.saliency.backward.rectifiers import Rectifier
 from whyfooled.saliency.backward.rules import Activation, ReLU
+from whyfooled.saliency.backward.twice import Twice
 
 
 @dataclass
-class Rescaling:
+class Rescaling(Twice):
     """How one map is computed. Lives inside that.
 
     Parameters
     ----------
-    again
-        Whether the map is differentiated again.
-    over
-        Whether the map is there, so that activations have their own gradients again.
     smoothed
         Whether activations were smooth in place of rectifiers.
     """
 
-    again: bool
-    over: bool = False
     smoothed: bool = False
+
+
+class Bent(Activation, Protocol):
+    """An activation that bends in places and is straight elsewhere: a rectifier, or a smooth one in place of it."""
+
+    @property
+    def beta(self) -> float:
+        """How sharp its bends are; infinite for a rectifier."""
+        ...
 
 
 class _Windows(NamedTuple):
@@ -70,11 +75,17 @@ def _as_max_pool(call: Call) -> tuple[Tensor, _Windows] | None:
 
 
 class RecordedInputs(RectifierCalls):
-    """While active, keeps what arrives at each rectifier and max pooling; with its graph, if that is needed again."""
+    """While active, keeps what arrives at each rectifier and max pooling.
 
-    def __init__(self, *, again: bool = False) -> None:
+    Parameters
+    ----------
+    keeps_graph
+        Whether with its graph, to differentiate what is made of it.
+    """
+
+    def __init__(self, *, keeps_graph: bool = False) -> None:
         super().__init__()
-        self.again = again
+        self.keeps_graph = keeps_graph
         self.inputs: list[Tensor] = []
 
     def rectify(self, rectifier: Rectifier) -> Tensor:
@@ -91,7 +102,7 @@ class RecordedInputs(RectifierCalls):
 
     def _keep(self, inputs: Tensor) -> None:
         # A copy: the activation, or what comes after it, may work in place.
-        self.inputs.append((inputs if self.again else inputs.detach()).clone())
+        self.inputs.append((inputs if self.keeps_graph else inputs.detach()).clone())
 
 
 class RescaledCalls(RectifierCalls):
@@ -99,7 +110,7 @@ class RescaledCalls(RectifierCalls):
 
     def __init__(self, references: RecordedInputs, rescaling: Rescaling | None = None) -> None:
         super().__init__()
-        self._rescaling = rescaling or Rescaling(again=False)
+        self._rescaling = rescaling or Rescaling()
         self._references: Iterator[Tensor] = iter(references.inputs)
 
     def rectify(self, rectifier: Rectifier) -> Tensor:
@@ -120,6 +131,11 @@ class RescaledCalls(RectifierCalls):
             return _RescaledMaxPoolAgain.apply(inputs, (reference,), windows, self._rescaling)
         return _RescaledMaxPool.apply(inputs, reference, windows)
 
+    def check_all_met(self) -> None:
+        """Raise `MethodError` if the reference went through more activations than the images."""
+        if next(self._references, None) is not None:
+            raise _other_steps()
+
     def _reference(self, inputs: Tensor) -> Tensor:
         if is_checkpointed():
             raise MethodError(
@@ -128,10 +144,12 @@ class RescaledCalls(RectifierCalls):
             )
         reference = next(self._references, None)
         if reference is None or reference.shape != inputs.shape:
-            raise MethodError(
-                "This method needs a network that does the same steps for every image; this one does not."
-            )
+            raise _other_steps()
         return reference
+
+
+def _other_steps() -> MethodError:
+    return MethodError("This method needs a network that does the same steps for every image; this one does not.")
 
 
 def bounded_relu(inputs: Tensor, upper: float, inplace: bool) -> Tensor:
@@ -154,12 +172,12 @@ def rescaled_relu(inputs: Tensor, reference: Tensor, rescaling: Rescaling, upper
     return output
 
 
-def rescaled(inputs: Tensor, reference: Tensor, rescaling: Rescaling, activation: Activation, inplace: bool) -> Tensor:
+def rescaled(inputs: Tensor, reference: Tensor, rescaling: Rescaling, activation: Bent, inplace: bool) -> Tensor:
     """Compute any activation with the rescale rule, in a way that can be differentiated again."""
     if inplace:
         # Of a copy: the backward pass reads the input.
         return inputs.copy_(rescaled(inputs.clone(), reference, rescaling, activation, inplace=False))
-    # Not as a tensor of its own: the reference's pass is no part of what the outputs are made of.
+    # Not as a tensor of its own, which would have an edge: no gradient of the outputs goes to the reference's pass.
     output: Tensor = _RescaledActivation.apply(inputs, (reference,), rescaling, activation)
     return output
 
@@ -168,7 +186,7 @@ class _RescaledActivation(torch.autograd.Function):
     """An activation forwards; backwards the gradient times Δoutput/Δinput, differentiably, and later its own."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, held: tuple[Tensor], rescaling: Rescaling, activation: Activation) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, held: tuple[Tensor], rescaling: Rescaling, activation: Bent) -> Tensor:
         (ctx.reference,), ctx.rescaling, ctx.activation = held, rescaling, activation
         ctx.save_for_backward(inputs)
         return activation.value(inputs)
@@ -185,11 +203,12 @@ def _differentiate(activation: Activation, inputs: Tensor, gradient: Tensor) -> 
     return activation.own_gradient(gradient, inputs if activation.keeps_input else activation.value(inputs))
 
 
-def _find_secant(activation: Activation, inputs: Tensor, reference: Tensor) -> Tensor:
+def _find_secant(activation: Bent, inputs: Tensor, reference: Tensor) -> Tensor:
     """Return Δoutput/Δinput, differentiably; where Δinput is too small to divide by, the derivative halfway."""
     change = inputs - reference
-    # There the quotient is as wrong by rounding as the derivative is by the activation's bend.
-    near = change.abs() <= torch.finfo(change.dtype).eps ** (1 / 3) / getattr(activation, "beta", float("inf"))
+    # At this distance the quotient is as wrong by rounding as the derivative is by the activation's bend. A rectifier's
+    # quotient is right at any but 0: on one straight piece both differences are the same, or one is 0.
+    near = change.abs() <= torch.finfo(change.dtype).eps ** (1 / 3) / activation.beta
     quotient = (activation.value(inputs) - activation.value(reference)) / torch.where(near, 1, change)
     halfway = torch.where(near, (inputs + reference) / 2, inputs)
     return torch.where(near, _differentiate(activation, halfway, torch.ones_like(inputs)), quotient)
@@ -248,7 +267,10 @@ class _RescaledMaxPool(torch.autograd.Function):
 
 
 class _RescaledMaxPoolAgain(torch.autograd.Function):
-    """The same, differentiably; once the map is there, with the gradient of a max pooling."""
+    """The same, differentiably; once the map is there, with the gradient of a max pooling.
+
+    Where a value does not differ from the reference's, the slope is that gradient, as above, and counts as constant.
+    """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, held: tuple[Tensor], windows: _Windows, rescaling: Rescaling) -> Tensor:

@@ -128,6 +128,7 @@ class ReLU:
     """ReLU, or what is cut off at `upper`: ReLU6, Hardtanh(0, upper)."""
 
     upper: float
+    beta: ClassVar[float] = float("inf")
     keeps_input: ClassVar[bool] = False
 
     def value(self, inputs: Tensor, inplace: bool = False) -> Tensor:

@@ -4,11 +4,14 @@ Every rule has one form. The output of a layer is a sum of terms, ``z = Σ v w (
 made of the layer's own; an input receives the part of the relevance that its terms have in that sum,
 ``v Σ_j w_j R_j / z_j``. The sum over `j` is the layer's transposed linear map, so automatic differentiation of the
 layer computes it, for convolutions of any stride, padding, dilation and groups.
+
+In a backward pass that is differentiated again (where PyTorch leaves gradients switched on), what a rule computes keeps
+its graph, to the values and to the relevance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,22 +94,15 @@ def flat_rule(layer: Layer, inputs: Tensor, relevance: Tensor, low: Tensor, high
 
 def mixture_rule(mix: Callable[[Tensor], Tensor], values: Tensor, relevance: Tensor) -> Tensor:
     """Share by the terms of a sum or mean of values, with the weights that it gives them."""
-    with torch.enable_grad():
-        leaf = values.detach().requires_grad_()
-        outputs = mix(leaf)
-    (gradient,) = torch.autograd.grad(outputs, leaf, divide(relevance, stabilised(outputs.detach(), STABILISER)))
-    return gradient * values
+    return held_rule(mix, values, 0.0, relevance, STABILISER)
 
 
 def held_rule(
     linear: Callable[[Tensor], Tensor], values: Tensor, bias: Tensor | float, relevance: Tensor, epsilon: float
 ) -> Tensor:
     """Share by the terms of what is linear in the values while everything else in it is held, the bias among them."""
-    with torch.enable_grad():
-        leaf = values.detach().requires_grad_()
-        outputs = linear(leaf)
-    whole = stabilised(outputs.detach() + bias, epsilon)
-    (gradient,) = torch.autograd.grad(outputs, leaf, divide(relevance, whole))
+    outputs, pull = _linearised(lambda inputs: linear(*inputs), [values])
+    (gradient,) = pull(divide(relevance, stabilised(outputs + bias, epsilon)))
     return gradient * values
 
 
@@ -117,17 +113,36 @@ def _share(
     relevance: Tensor,
     epsilon: float = STABILISER,
 ) -> Tensor:
-    with torch.enable_grad():
-        leaves = [values.detach().requires_grad_() for values, _ in terms]
-        outputs = layer.apply(leaves[0], terms[0][1])
-        for leaf, (_, weight) in zip(leaves[1:], terms[1:], strict=True):
-            outputs = outputs + layer.apply(leaf, weight)
-    whole = stabilised(layer.biased(outputs.detach(), bias), epsilon)
-    gradients = torch.autograd.grad(outputs, leaves, divide(relevance, whole))
+    def weigh(inputs: Sequence[Tensor]) -> Tensor:
+        outputs = layer.apply(inputs[0], terms[0][1])
+        for values, (_, weight) in zip(inputs[1:], terms[1:], strict=True):
+            outputs = outputs + layer.apply(values, weight)
+        return outputs
+
+    outputs, pull = _linearised(weigh, [values for values, _ in terms])
+    gradients = pull(divide(relevance, stabilised(layer.biased(outputs, bias), epsilon)))
     shared = gradients[0] * terms[0][0]
     for gradient, (values, _) in zip(gradients[1:], terms[1:], strict=True):
         shared += gradient * values
     return shared
+
+
+def _linearised(
+    linear: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Tensor]
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """Compute what is linear in values; return it, and what takes weights of the outputs back to the values."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Others in name at least: what is held may be made of the same values.
+        leaves = [
+            each.view_as(each) if again and each.requires_grad else each.detach().requires_grad_() for each in values
+        ]
+        outputs = linear(leaves)
+
+    def pull(weights: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(outputs, leaves, weights, create_graph=again)
+
+    return outputs if again else outputs.detach(), pull
 
 
 def stabilised(outputs: Tensor, epsilon: float) -> Tensor:
@@ -141,4 +156,6 @@ def stabilised(outputs: Tensor, epsilon: float) -> Tensor:
 
 def divide(relevance: Tensor, whole: Tensor) -> Tensor:
     """Divide; where there is nothing to share among, the relevance is lost."""
-    return torch.where(whole == 0, 0, relevance / whole)
+    nothing = whole == 0
+    # Never by 0, not even where the quotient is not taken: its derivative would be no number.
+    return torch.where(nothing, 0, relevance / torch.where(nothing, 1, whole))

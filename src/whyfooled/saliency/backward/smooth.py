@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from whyfooled.errors import MethodError, positive
 from whyfooled.saliency.backward.doubts import Doubt
 from whyfooled.saliency.backward.followed import Followed, RectifierCalls
-from whyfooled.saliency.backward.graph import is_checkpointed, is_scripted, report_logits, uncompiled
+from whyfooled.saliency.backward.graph import (
+    is_checkpointed,
+    is_scripted,
+    report_logits,
+    report_smoothing,
+    uncompiled,
+)
 from whyfooled.saliency.backward.rectifiers import Rectifier
 from whyfooled.saliency.backward.rescale import bounded_relu, rescaled, rescaled_relu
 from whyfooled.saliency.backward.rules import ruled, ruled_gated, ruled_relu
@@ -34,6 +40,10 @@ def smooth_activations(beta: float) -> Iterator[None]:
     ReLU6 and Hardtanh(0, h) become ``softplus(a) − softplus(a − h)`` [ours]. A rule at the ReLUs holds at what takes
     their place, with its derivative ``f'(a)``: guided backpropagation is ``max(G, 0) · f'(a)``, a deconvnet
     ``max(G, 0)``. Activations that are smooth already stay, such as GELU, and so does max pooling.
+
+    Layer-wise relevance propagation is left as it is. Its shares are quotients of what the network computes and have
+    slopes without that; a smooth activation would let relevance through where a ReLU is shut, and so make another map
+    of it, whose slopes lead nowhere on the true network [ours].
 
     As in `whyfooled.saliency.backward.rules`, calls are replaced wherever PyTorch sees them, in place or not; nothing
     is done to the model, and compiled modules run uncompiled inside the block. It need only cover the call that
@@ -101,6 +111,7 @@ class _SmoothCalls(RectifierCalls):
     def __init__(self, beta: float) -> None:
         super().__init__()
         self.beta = beta
+        self.wanted = True
 
     def rectify(self, rectifier: Rectifier) -> Tensor:
         """Make a rectifier smooth."""
@@ -110,6 +121,10 @@ class _SmoothCalls(RectifierCalls):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is report_smoothing:
+            self.wanted = args[1]
+        if func is report_smoothing or not self.wanted:
+            return func(*args, **(kwargs or {}))
         if func is ruled_relu:
             _check_runs_once()
             inputs, rule, upper, inplace = args

@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from whyfooled.classifier.dependence import operation
 from whyfooled.saliency.backward.flow import MOVING
 from whyfooled.saliency.backward.followed import Followed
 from whyfooled.saliency.backward.gates import NODES as GATED_NODES
-from whyfooled.saliency.backward.graph import nodes_between, operation
+from whyfooled.saliency.backward.graph import nodes_between
 
 # fmt: off
 _LINEAR = frozenset((

@@ -14,7 +14,7 @@ from whyfooled.attacks.aware_result import run_matched
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Untargeted
-from whyfooled.errors import MethodError, WhyfooledError, bad_parameter
+from whyfooled.errors import MethodError, bad_parameter
 from whyfooled.registry import Card, title
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
 from whyfooled.saliency.interpretations import interpretation
@@ -22,6 +22,7 @@ from whyfooled.studies.maps import aware_attack_account
 from whyfooled.studies.maps.aware_attack_account import ALL, ANOTHER, PLAIN, is_aware, match_name
 from whyfooled.studies.parts.attacked import FAILED, FOOLED
 from whyfooled.studies.parts.maps import TitledMaps, compute_maps, make_error_rows, sort_out
+from whyfooled.studies.parts.references import Labels, Reference, read_references
 from whyfooled.studies.parts.right_images import RightImages, right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, Study, check_entries, check_methods
@@ -31,8 +32,6 @@ from whyfooled.tensors.medians import filter_median
 from whyfooled.types import Classes, Image, Images
 
 ATTACKED = (Enhanced(), GuidedBackprop(), Gradient(), GradCAM())
-References = Mapping[tuple[int, ...], Sequence[tuple[str, Tensor]]]
-"""For each set of labels, up to two images that show it, with their names."""
 
 
 @final
@@ -94,18 +93,7 @@ class AwareAttack(Study):
 
     def prepare(self, setting: Setting) -> Prepared:
         """Read up to two images of each class, one to compare each image with."""
-        references: dict[tuple[int, ...], list[tuple[str, Tensor]]] = {}
-        for place in setting.places:
-            labels = setting.source.labels(place)
-            chosen = references.setdefault(labels, [])
-            if labels and len(chosen) < 2:
-                try:
-                    sample = setting.source[place]
-                    fitted = sample.fitted(setting.classifier.fit, setting.classifier.channels)
-                except WhyfooledError:
-                    continue  # the runner says so when the image's turn comes
-                chosen.append((sample.name, fitted))
-        return Prepared(setting.places, references)
+        return Prepared(setting.places, read_references(setting, 2, lambda labels: labels or None))
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the batch with every attack, and compare every method's maps."""
@@ -181,7 +169,7 @@ class AwareAttack(Study):
 
 def _find_other(name: str, right: RightImages, number: int) -> Image | None:
     """Find an image of the same class as one of the batch, and not this image itself."""
-    references: References = right.batch.prepared or {}
+    references: Mapping[Labels, Sequence[Reference]] = right.batch.prepared or {}
     labels = right.batch.labels[number]
     return next((image for other, image in references.get(labels, ()) if other != name), None)
 

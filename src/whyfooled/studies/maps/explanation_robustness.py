@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 import torch
-from torch import Tensor
 
 from whyfooled.attacks import AwareResult, ExplanationAware, run_attack, run_aware
 from whyfooled.attacks.aware_result import AWARE, MATCHED, SHOWN
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.classifier import strongest_other
 from whyfooled.classifier.goals import Untargeted
-from whyfooled.errors import MethodError, WhyfooledError, at_least, bad_parameter
+from whyfooled.errors import MethodError, at_least, bad_parameter
 from whyfooled.registry import Card, describe_value, title
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop
 from whyfooled.saliency.differentiable import check_differentiable
@@ -23,6 +22,7 @@ from whyfooled.saliency.interpretations import Interpretations, interpretation
 from whyfooled.studies.maps import explanation_robustness_account
 from whyfooled.studies.parts.attacked import FAILED, FOOLED
 from whyfooled.studies.parts.maps import compute_maps, make_error_rows
+from whyfooled.studies.parts.references import Reference, read_references
 from whyfooled.studies.parts.right_images import RightImages, right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, Study, check_entries, check_methods
@@ -101,16 +101,8 @@ class ExplanationRobustness(Study):
 
     def prepare(self, setting: Setting) -> Prepared:
         """Read some images to compare clean maps with."""
-        others: list[tuple[str, Tensor]] = []
-        for place in setting.places:
-            try:
-                sample = setting.source[place]
-                others.append((sample.name, sample.fitted(setting.classifier.fit, setting.classifier.channels)))
-            except WhyfooledError:
-                continue  # the runner says so when the image's turn comes
-            if len(others) > OTHERS:
-                break
-        return Prepared(setting.places, others)
+        # One more than each image is compared with: it may be among them itself.
+        return Prepared(setting.places, read_references(setting, OTHERS + 1).get((), []))
 
     def measure(self, classifier: Classifier, batch: Batch) -> Measured:
         """Attack the images that the classifier gets right, in every ball, and bisect for the smallest."""
@@ -230,7 +222,7 @@ def _bisect(
 def _find_chance(classifier: Classifier, right: RightImages, method: Any) -> list[float]:
     """Return the mean cosine of each image's clean map with those of other images; NaN where there is none."""
     clean_maps = _compute_clean_maps(classifier, right.batch.images, method)
-    others: Sequence[tuple[str, Tensor]] = right.batch.prepared or ()
+    others: Sequence[Reference] = right.batch.prepared or ()
     if not others:
         return [float("nan")] * len(clean_maps)
     images = torch.stack([image for _, image in others]).to(right.batch.images)
