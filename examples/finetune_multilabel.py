@@ -139,7 +139,7 @@ def finetune(
     largest = max((label for index in range(len(source)) for label in source.labels(index)), default=1)
     names = source.class_names or tuple(str(label) for label in range(largest + 1))
     seen, unseen = split(source, held_out, seed)
-    classifier = load_classifier(model, weights=weights, class_names=names, device=device, seed=seed)
+    classifier = load_classifier(model, weights=weights, class_names=names, new_head=True, device=device, seed=seed)
 
     torch.manual_seed(seed)
     draw = torch.Generator().manual_seed(seed)

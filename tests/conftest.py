@@ -34,6 +34,8 @@ pytest.register_assert_rewrite("tests.helpers")
 def pytest_configure(config):
     # Here and not in pyproject.toml: naming the class there would import the package before its types can be checked.
     config.addinivalue_line("filterwarnings", "error::whyfooled.errors.WhyfooledWarning")
+    # Of nearly every module that a test writes into a file; the tests about it listen to it.
+    config.addinivalue_line("filterwarnings", "ignore:.* does not say how it wants photographs")
 
 
 def pytest_collection_finish(session):

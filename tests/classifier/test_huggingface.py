@@ -1,6 +1,7 @@
 """Hugging Face's models: the logits are those of their own preprocessing, and what cannot be followed is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -226,7 +227,11 @@ class TestWeights:
     def test_other_weights_and_other_classes_are_loaded(self, folders, tmp_path):
         torch.save(make_resnet({0: "a", 1: "b"}).state_dict(), tmp_path / "two.pt")
         assert load_classifier(f"hf:{folders['resnet']}", weights=tmp_path / "two.pt").class_count() == 2
-        five = load_classifier(f"hf:{folders['resnet']}", class_names=list("abcde"))
+        with pytest.raises(
+            ModelError, match=r"resnet has 3 classes, and `class_names` names 5, from a to e\. Give 3 names, or"
+        ):
+            load_classifier(f"hf:{folders['resnet']}", class_names=list("abcde"))
+        five = load_classifier(f"hf:{folders['resnet']}", class_names=list("abcde"), new_head=True)
         assert five.logits(five.prepare(example_photograph())).shape == (1, 5)
 
     def test_a_model_without_a_head_is_refused(self, tmp_path):
@@ -237,17 +242,48 @@ class TestWeights:
         ):
             load_classifier(f"hf:{tmp_path}")
 
-    def test_an_empty_folder_is_refused_in_a_sentence(self, tmp_path):
-        with pytest.raises(ModelError, match=r"The model hf:.* cannot be loaded: .*\."):
-            load_classifier(f"hf:{tmp_path}")
+    def test_what_a_folder_lacks_is_said(self, folders, tmp_path):
+        name = f"hf:{tmp_path}"
+
+        def refuse():
+            with pytest.raises(ModelError) as refused:
+                load_classifier(name)
+            return str(refused.value)
+
+        assert refuse() == f"{name} has no config.json: give a folder that save_pretrained wrote."
+        (tmp_path / "config.json").write_text("{")
+        assert refuse() == f"{name} has a config.json that is no JSON: give a folder that save_pretrained wrote."
+        shutil.copy(folders["vit"] / "config.json", tmp_path)
+        assert refuse() == (
+            f"{name} has no preprocessor_config.json, which says how photographs are prepared. Save the model's image "
+            "processor there: processor.save_pretrained(folder)."
+        )
+        shutil.copy(folders["vit"] / "preprocessor_config.json", tmp_path)
+        assert (
+            refuse()
+            == f"{name} has no weights, such as model.safetensors: save the model there, model.save_pretrained(folder)."
+        )
+        (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
+        assert refuse() == f"{name} has damaged weights: model.safetensors cannot be read. Copy or save it again."
+        (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+        assert refuse() == f"{name} is a model of the kind 'bert', of which transformers has no image classifier."
+
+    @pytest.mark.parametrize("name", ["nonexist", "./no/where", "a/b/c", "", "/tmp/none"])
+    def test_what_is_no_folder_and_no_name_on_the_hub_is_asked_for_nowhere(self, name, monkeypatch):
+        monkeypatch.setattr("whyfooled.classifier.zoo.import_extra", None)
+        with pytest.raises(ParameterError) as refused:
+            load_classifier(f"hf:{name}")
+        assert str(refused.value) == (
+            f"`model` must be a folder, or OWNER/NAME on the hub, after hf:; got {name!r}. There is no such folder."
+        )
 
     def test_without_the_package_the_command_that_installs_it_is_said(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "transformers", None)
         with pytest.raises(ModelError) as refused:
-            load_classifier("hf:somewhere")
+            load_classifier("hf:some/where")
         assert str(refused.value) == (
-            "hf:somewhere needs the package transformers, which is not installed. Run: pip install "
-            "'whyfooled[huggingface]'"
+            "hf:some/where needs the package transformers, which is not installed. Install whyfooled with its extra "
+            "huggingface: pip install '.[huggingface]' in the clone that it was installed from."
         )
 
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -148,6 +149,19 @@ def test_what_the_file_answers_is_compared(tmp_path, monkeypatch, last):
 
 
 class TestRefusals:
+    @pytest.mark.parametrize(
+        ("last", "shape", "given", "where"), [(True, (1, 8, 8, 3), "nchw", "last"), (False, SMALL, "nhwc", "first")]
+    )
+    def test_a_layout_that_contradicts_the_file_is_refused(self, tmp_path, last, shape, given, where):
+        file = export(Net(last=last), tmp_path / "a.onnx", shape, open_axes=())
+        said = replace(SAID, layout=given)
+        with pytest.raises(ModelError) as refused:
+            load_classifier(f"onnx:{file}", inputs=said)
+        assert str(refused.value) == (
+            f"onnx:{file} has its channels {where}, as its input {shape} says, and `layout` is {given}. "
+            "Leave out `layout`."
+        )
+
     def refuse(self, path, inputs=SAID):
         with pytest.raises(ModelError) as refused:
             load_classifier(f"onnx:{path}", inputs=inputs)
@@ -212,5 +226,6 @@ class TestRefusals:
     def test_without_the_package_the_command_that_installs_it_is_said(self, tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "onnx2torch", None)
         assert self.refuse(make_file(tmp_path / "a.onnx", [node("Flatten")])) == (
-            "IT needs the package onnx2torch, which is not installed. Run: pip install 'whyfooled[onnx]'"
+            "IT needs the package onnx2torch, which is not installed. Install whyfooled with its extra onnx: pip "
+            "install '.[onnx]' in the clone that it was installed from."
         )

@@ -8,7 +8,8 @@ import typer
 from torch import nn
 
 from tests.helpers.command_line import command
-from whyfooled.classifier.inputs import InputFormat, wrap_module
+from whyfooled import explain
+from whyfooled.classifier.inputs import InputFormat, describe_input, wrap_module
 from whyfooled.classifier.names import read_class_list
 from whyfooled.classifier.own import read_call
 from whyfooled.classifier.zoo import load_classifier
@@ -127,7 +128,7 @@ class TestClasses:
         trained = load_classifier(model, weights="random", num_classes=3)
         torch.save(trained.module.state_dict(), tmp_path / "w.pt")
         assert load_classifier(model, weights=tmp_path / "w.pt", num_classes=3).digest() == trained.digest()
-        with pytest.raises(ModelError, match="of another shape"):
+        with pytest.raises(ModelError, match=r"w\.pt has 3 classes, and 4 are asked for"):
             load_classifier(model, weights=tmp_path / "w.pt", num_classes=4)
 
 
@@ -153,7 +154,7 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "content", "said"),
         [
-            ("a.txt", b"one\n", "with 1 lines"),
+            ("a.txt", b"\n", "with none"),
             ("a.txt", b"one\n\nthree\n", "where that of class 1 is empty"),
             ("a.txt", b"\xff\xfe\x00", "codec can't decode"),
             ("a.json", b"{", "Expecting property name"),
@@ -218,6 +219,10 @@ class TestInputs:
             ({"mean": (float("nan"),)}, "`mean` must be a finite number"),
             ({"std": (1, 0, 1)}, "`std` must be positive numbers"),
             ({"scale": 0.0}, "`scale` must be a finite number above 0"),
+            (
+                {"channels": "grey"},
+                "`channels` must not be grey, .* file takes 3; got grey",
+            ),
             ({"channels": "grb"}, "`channels` must be one of rgb, bgr, grey; got grb"),
             ({"layout": "chw"}, "`layout` must be one of nchw, nhwc; got chw"),
         ],
@@ -226,6 +231,56 @@ class TestInputs:
         monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
         with pytest.raises(ParameterError, match=said):
             wrap_module(Asking(), InputFormat(**options), channels=3)
+
+    def test_grey_is_not_passed_over_where_there_are_more_numbers(self):
+        with pytest.raises(ParameterError) as refused:
+            wrap_module(Asking(), InputFormat(channels="grey", mean=(1, 2, 3)))
+        assert str(refused.value) == (
+            "`channels` must not be grey, which is one channel, where `mean` or `std` has 3 numbers; got grey. "
+            "Give one number of each."
+        )
+        with pytest.raises(ParameterError, match="must not be bgr, which is three channels, where the file takes 1"):
+            wrap_module(Asking(), InputFormat(channels="bgr"), channels=1)
+
+    def test_values_that_nothing_says_are_said_first_in_every_report(self, file):
+        with pytest.warns(WhyfooledWarning) as warned:
+            classifier = load_classifier(f"{file}:Net", inputs=InputFormat(size=8))
+        assert classifier.notes == (
+            "nets.py:Net does not say how it wants photographs: it is given values from 0 to 1. If it was trained "
+            "otherwise, say so: --mean and --std, in Python inputs=InputFormat(mean=..., std=...).",
+        )
+        assert [str(warning.message) for warning in warned] == list(classifier.notes)
+        for said in (InputFormat(mean=(0.0,)), InputFormat(std=(1.0,)), InputFormat(scale=255)):
+            assert load_classifier(f"{file}:Net", inputs=said).notes == ()
+        assert load_classifier(f"{file}:classifier").notes == ()
+        explained = explain(classifier, torch.rand(1, 3, 8, 8), attack="fgsm", methods=["gradient"], checks=False)
+        assert explained.notes[0] == classifier.notes[0]
+        assert explained.parameters["input"] == {
+            "mean": [0.0] * 3,
+            "std": [1.0] * 3,
+            "scale": 1.0,
+            "channels": "rgb",
+            "layout": "nchw",
+        }
+
+    def test_a_report_has_what_a_module_is_given_as_it_was_said(self):
+        said = InputFormat(mean=(104, 117, 123), std=(1,), scale=255, channels="bgr", layout="nhwc", size=8)
+        assert describe_input(wrap_module(Asking(), said)) == {
+            "mean": [104.0, 117.0, 123.0],
+            "std": [1.0] * 3,
+            "scale": 255,
+            "channels": "bgr",
+            "layout": "nhwc",
+        }
+
+    def test_a_module_that_cannot_take_what_was_said_blames_it(self, file):
+        classifier = load_classifier(f"{file}:Net", inputs=InputFormat(mean=(0.0,), layout="nhwc", size=(8, 9)))
+        with pytest.raises(ModelError) as refused:
+            classifier.logits(torch.rand(1, 3, 8, 9))
+        assert str(refused.value).startswith(
+            f"{file}:Net cannot take images of the shape (n, 8, 9, 3), which is what `layout` and `size` say. What it "
+            "stumbles over: Given groups=1"
+        )
 
     def test_a_model_that_says_it_by_itself_takes_none(self, file):
         with pytest.raises(

@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from whyfooled.classifier.zoo import load_classifier
-from whyfooled.errors import ModelError, ParameterError
+from whyfooled.errors import ModelError, ParameterError, WhyfooledWarning
 from whyfooled.images import write_tensors
 
 NAMES = ["aeroplane", "bicycle", "bird"]
@@ -78,7 +78,7 @@ class TestEveryLibrary:
 
     def test_a_body_is_kept_under_a_new_head(self, model, saved):
         before = load_classifier(model, weights="random", seed=1)
-        after = load_classifier(model, weights=saved(before), class_names=NAMES, seed=2)
+        after = load_classifier(model, weights=saved(before), class_names=NAMES, new_head=True, seed=2)
         old, new = before.module.state_dict(), after.module.state_dict()
         other = {key for key in old if old[key].shape != new[key].shape}
         assert {new[key].shape[0] for key in other} == {3}
@@ -87,14 +87,16 @@ class TestEveryLibrary:
 
 
 def test_the_published_weights_stay_under_a_new_head():
-    published, fresh = load_classifier(), load_classifier(class_names=NAMES)
+    published, fresh = load_classifier(), load_classifier(class_names=NAMES, new_head=True)
     old, new = published.module.state_dict(), fresh.module.state_dict()
     assert {key for key in old if not torch.equal(old[key], new[key])} == {"classifier.weight", "classifier.bias"}
     assert fresh.class_names == tuple(NAMES)
     assert fresh.logits(images(fresh)).shape == (2, 3)
-    assert torch.equal(load_classifier(class_names=NAMES).module.classifier.weight, new["classifier.weight"])
+    assert torch.equal(
+        load_classifier(class_names=NAMES, new_head=True).module.classifier.weight, new["classifier.weight"]
+    )
     assert not torch.equal(
-        load_classifier(class_names=NAMES, seed=1).module.classifier.weight, new["classifier.weight"]
+        load_classifier(class_names=NAMES, new_head=True, seed=1).module.classifier.weight, new["classifier.weight"]
     )
 
 
@@ -102,10 +104,58 @@ def test_the_published_weights_of_torchvision_stay_under_a_new_head(monkeypatch)
     torch.manual_seed(0)
     state = torchvision.models.get_model("squeezenet1_1").state_dict()
     monkeypatch.setattr(torchvision.models.SqueezeNet1_1_Weights, "get_state_dict", lambda self, *_, **__: state)
-    new = load_classifier("torchvision:squeezenet1_1", class_names=NAMES).module.state_dict()
+    new = load_classifier("torchvision:squeezenet1_1", class_names=NAMES, new_head=True).module.state_dict()
     changed = {key for key in state if not torch.equal(state[key], new[key])}
     assert changed == {"classifier.1.weight", "classifier.1.bias"}
     assert new["classifier.1.bias"].shape == (3,)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("count", [4, 6])
+def test_names_never_discard_the_head_of_a_file(model, count, saved):
+    trained = load_classifier(model, weights="random", num_classes=5)
+    path, names = saved(trained), [f"kind {number}" for number in range(count)]
+    with pytest.raises(ModelError) as refused:
+        load_classifier(model, weights=path, class_names=names)
+    assert str(refused.value) == (
+        f"w.safetensors has 5 classes, and `class_names` names {count}, from kind 0 to kind {count - 1}. Give 5 names."
+    )
+    with pytest.raises(ModelError, match=rf"w.safetensors has 5 classes, and {count} are asked for"):
+        load_classifier(model, weights=path, num_classes=count)
+    assert_same(load_classifier(model, weights=path, class_names=[*"abcde"]), trained)
+
+
+def test_names_never_discard_a_published_head():
+    with pytest.raises(ModelError) as refused:
+        load_classifier(class_names=NAMES)
+    assert str(refused.value) == (
+        "lite0 has 1000 classes, and `class_names` names 3, from aeroplane to bird. Give 1000 names, or the weights "
+        "that were trained for 3 classes (--weights)."
+    )
+
+
+def test_a_head_that_is_made_anew_is_said_in_every_report():
+    with pytest.warns(WhyfooledWarning, match="made anew for 3 classes and untrained"):
+        asked = load_classifier(num_classes=3)
+    to_train = load_classifier(class_names=NAMES, new_head=True)
+    for classifier in (asked, to_train, asked.with_module(asked.module)):
+        assert [note.partition(",")[0] for note in classifier.notes] == [
+            "The last layer of lite0 is made anew for 3 classes and untrained"
+        ]
+    assert load_classifier().notes == ()
+
+
+def test_a_file_with_one_logit_tells_two_classes(saved):
+    model = "torchvision:squeezenet1_1"
+    trained = load_classifier(model, weights="random", num_classes=2)
+    state = {key: value[:1] if "classifier" in key else value for key, value in trained.module.state_dict().items()}
+    path = saved(trained)
+    write_tensors(path, {key: value.contiguous() for key, value in state.items()}, {})
+    for names, expected in ((["bird"], ("not bird", "bird")), (["dog", "bird"], ("dog", "bird")), (None, None)):
+        loaded = load_classifier(model, weights=path, class_names=names)
+        assert loaded.class_names == expected
+        logits = loaded.logits(images(loaded))
+        assert torch.equal(logits[:, 0], -logits[:, 1])
 
 
 def test_as_many_classes_as_before_keep_the_head(saved):
@@ -140,11 +190,13 @@ class TestOwn:
 
     def test_another_number_of_names_is_refused(self, own, saved):
         path = saved(load_classifier(own), ["a", "b"])
-        for more in ({"weights": path}, {"class_names": ["a", "b"]}):
-            with pytest.raises(
-                ModelError, match=r"has 3 classes, and 2 are named, from a to b. Make its last layer for 2"
-            ):
+        for more, said in (
+            ({"weights": path}, "w.safetensors names 2 in its metadata, from a to b."),
+            ({"class_names": ["a", "b"]}, "`class_names` names 2, from a to b. Give 3 names."),
+        ):
+            with pytest.raises(ModelError) as refused:
                 load_classifier(own, **more)
+            assert str(refused.value) == f"{own} has 3 classes, and {said}"
 
     def test_a_head_of_another_size_is_refused(self, own, tmp_path):
         state = load_classifier(own).module.state_dict() | {"3.weight": torch.rand(5, 2), "3.bias": torch.rand(5)}
@@ -156,7 +208,7 @@ class TestOwn:
 class TestMisfits:
     def test_names_that_contradict_the_head_are_refused(self, saved):
         classifier = load_classifier("torchvision:squeezenet1_1", weights="random", class_names=NAMES)
-        with pytest.raises(ModelError, match=r"do not fit the model: 2 tensors of another shape \(classifier.1.bias"):
+        with pytest.raises(ModelError, match=r"safetensors has 3 classes, and it names 2 in its metadata, from a to b"):
             load_classifier("torchvision:squeezenet1_1", weights=saved(classifier, ["a", "b"]))
 
     @pytest.mark.parametrize(
@@ -191,5 +243,7 @@ class TestMisfits:
         assert load_classifier(own, weights=tmp_path / "w.safetensors").class_names is None
 
     def test_a_single_class_is_refused(self):
-        with pytest.raises(ParameterError, match="`class_names` must be at least 2"):
+        with pytest.raises(ModelError, match=r"lite0 has 1000 classes, and `class_names` names 1: cat\. Give 1000"):
             load_classifier(class_names=["cat"])
+        with pytest.raises(ParameterError, match="`class_names` must be at least 1; got 0"):
+            load_classifier(class_names=[])

@@ -141,12 +141,12 @@ def test_detectors_are_listed(folder):
         ),
         (
             [*COMMAND, "photographs", "--detector", "mahalanobis"],
-            "`clean` must be at least 38 images for a share of 0.05 false positives, half of which mahalanobis is "
+            "`--clean` must be at least 38 images for a share of 0.05 false positives, half of which mahalanobis is "
             "fitted to; got 24.",
         ),
         (
             [*COMMAND, "photographs", "--false-positives", "0.01", "--count", "50"],
-            "`count` must be at least 99; got 50.",
+            "`--count` must be at least 99; got 50.",
         ),
         ([*COMMAND, "nowhere"], "There is no image file or folder nowhere."),
         (

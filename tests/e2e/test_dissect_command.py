@@ -161,13 +161,13 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         (["--concepts", "images"], "Such as masks:IMAGES,LABELS,NAMES."),
         (["--concepts", "maskss:images"], "Did you mean masks?"),
         (["--concepts", "masks:images,nowhere,names.txt"], "nowhere"),
-        (["--layer", "blocks.7"], "`layers` must name a layer of the model, or match some; got 'blocks.7'. Did you m"),
-        (["--layer", "head"], "`layers` must name layers whose output is (n, units, height, width), in any order,"),
+        (["--layer", "blocks.7"], "`--layer` must name a layer of the model, or match some; got 'blocks.7'. Did you m"),
+        (["--layer", "head"], "`--layer` must name layers whose output is (n, units, height, width), in any order,"),
         (["--model", "nets.py:Flat"], "so it has no units to look at."),
-        (["--top", "0"], "`top` must be between 0 and 1; got 0.0."),
-        (["--cutoff", "1"], "`cutoff` must be at least 0 and below 1; got 1.0."),
-        (["--permutations", "-1"], "`permutations` must be at least 0; got -1."),
-        (["--batch-size", "0"], "`batch_size` must be at least 1; got 0."),
+        (["--top", "0"], "`--top` must be between 0 and 1; got 0.0."),
+        (["--cutoff", "1"], "`--cutoff` must be at least 0 and below 1; got 1.0."),
+        (["--permutations", "-1"], "`--permutations` must be at least 0; got -1."),
+        (["--batch-size", "0"], "`--batch-size` must be at least 1; got 0."),
         (["--seed", "-1"], "`--seed` must be a whole number from 0 to 2^63 − 1; got -1."),
         (["-o", "nets.py"], "The output path nets.py is a file; give a folder."),
     ],
@@ -211,4 +211,4 @@ def test_some_images_are_drawn(folder, monkeypatch, capsys):
     assert chosen.reader.picture(1).tobytes() == whole[1].image.tobytes()
     assert chosen.digest() != whole.digest()
     assert dissect(monkeypatch, "--count", "0") == 2
-    assert "`count` must be at least 1" in capsys.readouterr().err
+    assert "`--count` must be at least 1" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_an_interruption_says_how_to_go_on(folder):
             "`--regions` belongs to one photograph; got x.png for several. Give one photograph.",
         ),
         (["a.png", "--count", "3"], "`--count` is for several photographs, or folders of them; got 3."),
-        (["photographs", "--count", "0", "--model", "nets.py:Tiny"], "`count` must be at least 1; got 0."),
+        (["photographs", "--count", "0", "--model", "nets.py:Tiny"], "`--count` must be at least 1; got 0."),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(folder, monkeypatch, capsys, arguments, error):

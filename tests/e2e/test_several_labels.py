@@ -39,4 +39,4 @@ def test_one_label_is_explained(folder, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "The model gives 4 labels at once, each on or off by itself. This is about one of them, class 1" in said
     assert command(monkeypatch, *explain, "--several-labels", "--target", "1") == 2
-    assert "`target` is for a model with one answer: a label is switched" in capsys.readouterr().err
+    assert "`--target` is for a model with one answer: a label is switched" in capsys.readouterr().err

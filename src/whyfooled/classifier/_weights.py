@@ -76,22 +76,36 @@ def read_weights(path: Path) -> Weights:
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} {_explain_refusal(path, error)}") from None
     except Exception as error:  # on damaged files torch.load raises whatever it stumbles over
-        raise ModelError(f"The weights file {path} cannot be read: {first_line(error)}.") from None
+        raise ModelError(f"The weights file {path} cannot be read: {_explain_failure(path, error)}.") from None
     return Weights(path, _find_state_in(path, content), _read_class_names(path, about))
 
 
 def _explain_refusal(path: Path, error: Exception) -> str:
     """Say why PyTorch did not load a file, without its advice to load it all the same."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    # A ZIP archive, or a pickle: what torch.save writes.
-    if not start.startswith((b"PK", b"\x80")):
+    if not _was_saved(path):
         return "is no file of weights: it is neither safetensors nor written by torch.save."
     kind = re.search(r"GLOBAL ([\w.]+)", str(error))
     return (
         f"holds more than tensors{f' ({kind[1]})' if kind else ''}, and loading it could run code, so it was not "
         "loaded. Save the state dict alone, as safetensors or with torch.save(model.state_dict(), ...)."
     )
+
+
+def _explain_failure(path: Path, error: Exception) -> str:
+    """Say why a file was not read; what PyTorch stumbles over in one that is none of its own says nothing."""
+    if isinstance(error, OSError):
+        return first_line(error)
+    if path.suffix.lower() == ".safetensors":
+        return "it is not safetensors, or damaged"
+    if not _was_saved(path):
+        return "it is no file of weights, neither safetensors nor written by torch.save"
+    return "it is damaged, or was not written to its end"
+
+
+def _was_saved(path: Path) -> bool:
+    """Tell whether a file begins as those of torch.save do: a ZIP archive, or a pickle."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 _STATES = (

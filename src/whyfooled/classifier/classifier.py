@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from PIL import Image as PILImage
@@ -15,13 +15,25 @@ from torch import Tensor, nn
 from whyfooled.classifier.borrowing import copy_at_rest, end_if_nobody_waits, one_thread
 from whyfooled.classifier.fit import Fit, Size
 from whyfooled.classifier.goals import Goal, Switched, Targeted, Untargeted, check_whole
-from whyfooled.classifier.heads import run_to_logits
+from whyfooled.classifier.heads import ends_in_sigmoids, run_to_logits
 from whyfooled.classifier.huggingface import gives_several_labels, read_class_names, read_processor
 from whyfooled.classifier.outputs import Output, check_output_choice, pick_logits
 from whyfooled.classifier.rearranging import Rearranging
-from whyfooled.errors import ImageError, ModelError, ParameterError, bad_parameter, did_you_mean, first_line, warn
+from whyfooled.errors import (
+    ImageError,
+    ModelError,
+    ParameterError,
+    bad_parameter,
+    did_you_mean,
+    first_line,
+    hearing,
+    warn,
+)
 from whyfooled.images import to_tensor
 from whyfooled.types import Classes, Images, Logits
+
+if TYPE_CHECKING:
+    from whyfooled.classifier.inputs import InputFormat
 
 __all__ = ["Classifier", "Fit", "Goal", "Switched", "Targeted", "Untargeted"]
 
@@ -59,6 +71,11 @@ class Classifier(nn.Module):
     several_labels
         Whether an image may have several labels at once: each logit is of a label that is on, above 0, or off.
 
+    Attributes
+    ----------
+    notes
+        What every report of this classifier says first, in sentences, such as that its head is untrained.
+
     Raises
     ------
     ModelError
@@ -92,6 +109,9 @@ class Classifier(nn.Module):
         self.output = output
         self.several_labels = several_labels
         self.label: int | None = None  # the one that `ask` asked about
+        self.label_names: tuple[str, ...] | None = None  # those of all labels, where one of them is asked about
+        self.notes: tuple[str, ...] = ()  # what every report of it says first
+        self.input_format: InputFormat | None = None  # what was said of the module's input, by who loaded it
         self.fit = fit or Fit(size)
         self.name = name or type(module).__name__
         self.class_names = None if class_names is None else name_both(tuple(class_names))
@@ -175,8 +195,11 @@ class Classifier(nn.Module):
             # Not before: a model may well bring its input to its own precision.
             if isinstance(error.__cause__, RuntimeError):
                 _check_precision(precision, images)
+            if self.input_format is not None and error.__cause__ is not None:
+                raise ModelError(self.input_format.blame(self.name, images, error.__cause__)) from error.__cause__
             raise
         self._warn_of_autocast(logits)
+        self._warn_of_sigmoids(through or self.module)
         # In the precision of the images, whatever the model computes in; where these are half, in its own.
         return logits if images.dtype in _HALF else logits.to(images.dtype)
 
@@ -192,6 +215,16 @@ class Classifier(nn.Module):
             warn(
                 f"The model computes in {logits.dtype}, though its parameters are {self.mean.dtype}: it has a "
                 "torch.autocast inside. The maps of two classes are nearly equal, and lose by that: switch it off.",
+                stacklevel=4,
+            )
+
+    def _warn_of_sigmoids(self, module: nn.Module) -> None:
+        """Warn of a module that ends as those of several labels do, and is taken for one with a single answer."""
+        if not self.several_labels and self.label is None and ends_in_sigmoids(module):
+            warn(
+                f"{self.name} ends in a sigmoid of each of its outputs, and is taken for a model with one answer. Are "
+                "they several labels, each on or off by itself? Then say so: several_labels=True, on the command line "
+                "--several-labels.",
                 stacklevel=4,
             )
 
@@ -253,8 +286,17 @@ class Classifier(nn.Module):
         name = self.class_name(index)
         asked = self.with_module(self.module, name=f"{self.name}, label {name}")
         asked.class_names = name_both((name if self.class_names is None else self.class_names[index],))
-        asked.several_labels, asked.label = False, index
+        asked.several_labels, asked.label, asked.label_names = False, index, self.class_names
         return asked
+
+    @property
+    def whole(self) -> Classifier:
+        """The classifier of several labels that `ask` made this one of; itself, if it is none of these."""
+        if self.label is None:
+            return self
+        whole = self.with_module(self.module, name=self.name)
+        whole.several_labels, whole.label, whole.class_names = True, None, self.label_names
+        return whole
 
     def prepare(self, photograph: PILImage.Image) -> Images:
         """Bring a photograph to the model's input size: (1,c,h,w), float32 in [0, 1], on the model's device.
@@ -321,14 +363,17 @@ class Classifier(nn.Module):
             output=self.output,
             several_labels=self.several_labels,
         )
-        made.label = self.label
+        made.label, made.label_names = self.label, self.label_names
+        made.notes, made.input_format = self.notes, self.input_format
         return made
 
     def class_count(self) -> int:
         """Return how many classes there are: as many as names or, without names, as logits of a black image."""
         if self.class_names is not None:
             return len(self.class_names)
-        return self.logits(self.mean.new_zeros(1, self.channels, *self.size)).shape[1]
+        # What is doubtful about its answers is said where they are used.
+        with hearing():
+            return self.logits(self.mean.new_zeros(1, self.channels, *self.size)).shape[1]
 
     def digest(self) -> str:
         """Return a digest of the parameters, buffers and normalisation: another one for other weights."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
@@ -11,6 +10,7 @@ from typing import Any, Literal, final
 
 from PIL import Image as PILImage
 
+from whyfooled.classifier.extras import import_library
 from whyfooled.errors import ImageError, bad_parameter, did_you_mean, one_of
 from whyfooled.images import MOST_PIXELS
 
@@ -107,7 +107,7 @@ class Fit:
         """Resize a photograph to a width and a height."""
         if self.engine == "pillow" or photograph.mode not in ("RGB", "L"):
             return photograph.resize(size, _INTERPOLATION[self.interpolation])
-        functional = importlib.import_module("torchvision.transforms.v2.functional")
+        functional = import_library("torchvision.transforms.v2.functional")
         values = functional.resize(
             functional.pil_to_tensor(photograph), size[::-1], interpolation=_INTERPOLATION[self.interpolation].value
         )

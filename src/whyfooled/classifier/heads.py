@@ -31,10 +31,11 @@ Pick = Callable[[Any], Tensor]
 
 
 class _Ending(NamedTuple):
-    """The function that a model's answer ends in, None if in logits, and whether it can be watched."""
+    """The function that an answer ends in, None if in logits; whether it can be watched; how many numbers it gives."""
 
     kind: Kind | None
     watched: bool
+    outputs: int = 1
 
 
 def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str, label: int | None = None) -> Tensor:
@@ -85,6 +86,13 @@ def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str, labe
 
 _ENDINGS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], _Ending | None]] = WeakKeyDictionary()
 """How models end, found out once for each, with the parts that it had then."""
+
+
+def ends_in_sigmoids(module: nn.Module) -> bool:
+    """Tell whether a module that has run was seen to end in a sigmoid of each of several outputs."""
+    known = _ENDINGS.get(module)
+    ending = None if known is None else known[1]
+    return ending is not None and ending.kind == "sigmoid" and ending.outputs > 1
 
 
 def _run_without(
@@ -195,10 +203,10 @@ def _look_for_ending(module: nn.Module, inputs: Tensor, pick: Pick) -> _Ending |
             # Over another axis than the classes', or with a selection after it, a softmax is no such ending.
             again = _squash(kind, as_rows(logits, count).to(rows.dtype))
             if again.shape == rows.shape and torch.allclose(again, rows, atol=_TOLERANCE):
-                return _Ending(kind, watched=True)
+                return _Ending(kind, watched=True, outputs=rows.shape[1])
         kind = _read_graph(answer)
         if kind is not None:
-            return _Ending("sigmoid" if rows.shape[1] == 1 else kind, watched=False)
+            return _Ending("sigmoid" if rows.shape[1] == 1 else kind, watched=False, outputs=rows.shape[1])
     return _look_at_values(module, inputs, pick, rows)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
-from torch import nn
+from torch import Tensor, nn
 
+from whyfooled.classifier.calling import quote
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.fit import Size
 from whyfooled.classifier.rearranging import Rearranging
@@ -57,6 +58,25 @@ class InputFormat:
         if self.std is not None and min(self.std) <= 0:
             raise bad_parameter("std", "must be positive numbers", list(self.std))
 
+    def blame(self, name: str, images: Tensor, error: BaseException) -> str:
+        """Say of a model that failed what it was given, and which parameters say so.
+
+        Parameters
+        ----------
+        name
+            What the model is called.
+        images
+            (n,c,h,w) What the classifier was given.
+        error
+            What the model raised.
+        """
+        (channels, height, width), last = images.shape[1:], self.layout == "nhwc"
+        shape = f"(n, {height}, {width}, {channels})" if last else f"(n, {channels}, {height}, {width})"
+        said = ["`layout`"] * last + ["`channels`"] * (self.channels != "rgb") + ["`size`"] * (self.size is not None)
+        such = f", which is what {' and '.join(said)} say{'s' * (len(said) == 1)}" if said else ""
+        size = "" if self.size is not None else " If it needs another size, say so: size (--size)."
+        return f"{name} cannot take images of the shape {shape}{such}.{size} What it stumbles over: {quote(error)}."
+
 
 NOTHING_SAID = InputFormat()
 
@@ -81,10 +101,37 @@ def wrap_module(
     std: Sequence[float] = inputs.std or (1.0,)
     most = max(len(mean), len(std))
     count = channels or (most if most > 1 else 1 if inputs.channels == "grey" else 3)
+    _check_channels(inputs, count, by_file=channels is not None)
     mean, std = _spread("mean", mean, count, inputs), _spread("std", std, count, inputs)
     if inputs.channels == "bgr" or inputs.layout == "nhwc":
         module = Rearranging(module, flip=inputs.channels == "bgr", last=inputs.layout == "nhwc")
-    return Classifier(module, mean, std, size=224 if inputs.size is None else inputs.size, output=output)
+    classifier = Classifier(module, mean, std, size=224 if inputs.size is None else inputs.size, output=output)
+    classifier.input_format = inputs
+    return classifier
+
+
+def describe_input(classifier: Classifier) -> dict[str, object]:
+    """Describe what a classifier gives its module: ``(scale · image − mean) / std``, in which order; for a report."""
+    module, said = classifier.module, classifier.input_format or NOTHING_SAID
+    turned = module if isinstance(module, Rearranging) else Rearranging(module)
+    order = -1 if turned.flip else 1
+    mean, std = (
+        [float(f"{said.scale * value:.6g}") for value in values.flatten().tolist()][::order]
+        for values in (classifier.mean, classifier.std)
+    )
+    channels = "bgr" if turned.flip else "grey" if classifier.channels == 1 else "rgb"
+    layout = "nhwc" if turned.last else "nchw"
+    return {"mean": mean, "std": std, "scale": said.scale, "channels": channels, "layout": layout}
+
+
+def _check_channels(inputs: InputFormat, count: int, *, by_file: bool) -> None:
+    """Raise `ParameterError` where an order of colours is asked for that so many channels do not have."""
+    why = f"where the file takes {count}" if by_file else f"where `mean` or `std` has {count} numbers"
+    if inputs.channels == "grey" and count != 1:
+        fix = "Leave it out, or give a model of one channel." if by_file else "Give one number of each."
+        raise bad_parameter("channels", f"must not be grey, which is one channel, {why}", "grey", fix)
+    if inputs.channels == "bgr" and count == 1:
+        raise bad_parameter("channels", f"must not be bgr, which is three channels, {why}", "bgr", "Leave it out.")
 
 
 def _spread(name: str, given: Sequence[float], count: int, inputs: InputFormat) -> list[float]:

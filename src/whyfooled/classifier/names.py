@@ -16,7 +16,8 @@ def read_class_list(path: Path, argument: str = "class_names") -> tuple[str, ...
     Parameters
     ----------
     path
-        The file, in UTF-8. Of a list in JSON, as ImageNet's ``["n01440764", "tench"]``, the last is taken.
+        The file, in UTF-8. One name is enough for two classes, of what is there or not. Of a list in JSON, as
+        ImageNet's ``["n01440764", "tench"]``, the last is taken.
     argument
         What it is called in an error message.
 
@@ -35,10 +36,10 @@ def read_class_list(path: Path, argument: str = "class_names") -> tuple[str, ...
             argument, "must be a file with a name for each class", path, f"{first_line(error)}."
         ) from None
     names = [name.strip() for name in names]
-    if len(names) < 2 or not all(names):
+    if not names or not all(names):
         empty = next((number for number, name in enumerate(names) if not name), None)
-        given = f"{path}, with {len(names)} lines" if empty is None else f"{path}, where that of class {empty} is empty"
-        raise bad_parameter(argument, "must be a file with a name for each of two classes at least", given)
+        given = f"{path}, with none" if empty is None else f"{path}, where that of class {empty} is empty"
+        raise bad_parameter(argument, "must be a file with a name for each class", given)
     return tuple(names)
 
 

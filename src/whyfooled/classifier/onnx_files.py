@@ -72,8 +72,16 @@ def _read_input_shape(onnx: Any, model: Any, name: str) -> tuple[int | None, ...
 def _complete(inputs: InputFormat, shape: tuple[int | None, ...], name: str) -> InputFormat:
     """Return what the model takes, from what is said and what the file says; ask for the rest in one sentence."""
     layout: Layout | None = inputs.layout
-    if layout is None and (shape[1] in (1, 3)) != (shape[3] in (1, 3)):
-        layout = "nchw" if shape[1] in (1, 3) else "nhwc"
+    if (shape[1] in (1, 3)) != (shape[3] in (1, 3)):
+        told: Layout = "nchw" if shape[1] in (1, 3) else "nhwc"
+        if layout not in (None, told):
+            where = "first" if told == "nchw" else "last"
+            axes = ", ".join("n" if side is None else str(side) for side in shape)
+            raise ModelError(
+                f"{name} has its channels {where}, as its input ({axes}) says, and `layout` is {layout}. Leave out "
+                "`layout`."
+            )
+        layout = told
     sides = shape[1:3] if layout == "nhwc" else shape[2:]
     known = None if layout is None or None in sides else (int(sides[0] or 0), int(sides[1] or 0))
     missing = {

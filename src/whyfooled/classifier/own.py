@@ -79,8 +79,18 @@ def _make_with(path: Path, call: str, classes: int | None, inputs: InputFormat) 
             )
         return made
     if isinstance(made, nn.Module):
-        return wrap_module(made, inputs)
+        classifier = wrap_module(made, inputs)
+        if (inputs.mean, inputs.std, inputs.scale) == (None, None, NOTHING_SAID.scale):
+            classifier.notes += (_say_unsaid(f"{path.name}:{factory}"),)
+        return classifier
     raise ModelError(f"{path}:{factory} must return a Classifier or a torch.nn.Module; got {type(made).__name__}.")
+
+
+def _say_unsaid(name: str) -> str:
+    return (
+        f"{name} does not say how it wants photographs: it is given values from 0 to 1. If it was "
+        "trained otherwise, say so: --mean and --std, in Python inputs=InputFormat(mean=..., std=...)."
+    )
 
 
 def read_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:

@@ -59,4 +59,6 @@ def resizing(classifier: Classifier, fit: Fit) -> Classifier:
     mean, std = [0.0] * classifier.channels, [1.0] * classifier.channels
     names, name = classifier.class_names, classifier.name
     several = classifier.several_labels
-    return Classifier(Resizing(classifier), mean, std, class_names=names, name=name, fit=fit, several_labels=several)
+    resized = Classifier(Resizing(classifier), mean, std, class_names=names, name=name, fit=fit, several_labels=several)
+    resized.notes = classifier.notes
+    return resized

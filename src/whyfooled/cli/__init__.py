@@ -15,6 +15,7 @@ from whyfooled.cli import (
     _universal,
 )
 from whyfooled.cli._app import app, say, terminable
+from whyfooled.cli._spelling import spell_options
 from whyfooled.errors import WhyfooledError
 
 __all__ = ["main"]
@@ -29,5 +30,5 @@ def main() -> None:
         with terminable():
             app()
     except WhyfooledError as error:
-        say(f"Error: {error}")
+        say(f"Error: {spell_options(str(error), sys.argv[1:])}")
         sys.exit(2)

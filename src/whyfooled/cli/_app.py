@@ -117,6 +117,11 @@ def interruptible(sentence: str) -> Iterator[None]:
         raise typer.Exit(TERMINATED if isinstance(interruption, _Terminated) else INTERRUPTED) from None
 
 
+def _is_of_converter(filename: str) -> bool:
+    """Tell whether code of the ONNX converter's own warns: of its insides, which nobody here can change."""
+    return "onnx2torch" in Path(filename).parts
+
+
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print our warnings as one sentence, and leave other libraries' to Python."""
@@ -125,7 +130,7 @@ def plain_warnings() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if issubclass(category, WhyfooledWarning):
             say(f"Warning: {message}")
-        else:
+        elif not _is_of_converter(str(rest[0]) if rest else str(more.get("filename", ""))):
             usual(message, category, *rest, **more)
 
     warnings.showwarning = show

@@ -49,14 +49,13 @@ class ModelOptions:
         if self.shorter_side is not None:
             at_least("--shorter-side", self.shorter_side, 1)
         names = None if self.class_names is None else read_class_list(self.class_names, "--class-names")
-        number = self.num_classes if names is None or self.num_classes is not None else len(names)
         return ModelRecipe(
             self.model,
             self.weights,
             seed,
             self.float32,
             names,
-            number,
+            self.num_classes,
             self._read_inputs(),
             output=_read_output(self.model_output),
             shorter_side=self.shorter_side,
@@ -139,11 +138,18 @@ _OPTIONS: dict[str, Any] = {
         bool, typer.Option("--float32", help="Run a model of half or double precision in single precision, on a copy.")
     ],
     "num_classes": Annotated[
-        int | None, typer.Option(help="How many classes there are, where model and weights do not tell.")
+        int | None,
+        typer.Option(
+            help="How many classes there are, where model and weights do not tell; without weights, with an untrained "
+            "head."
+        ),
     ],
     "class_names": Annotated[
         Path | None,
-        typer.Option(help="A file with the names of the classes: a line for each, the first for class 0; or JSON."),
+        typer.Option(
+            help="A file with the names of the classes: a line for each, the first for class 0; or JSON. One is enough "
+            "for two classes."
+        ),
     ],
     "mean": Annotated[
         str | None,
@@ -153,7 +159,10 @@ _OPTIONS: dict[str, Any] = {
     "channels": Annotated[str, typer.Option(help="What your own model takes: rgb, bgr or grey.")],
     "layout": Annotated[
         str | None,
-        typer.Option(help="The order of axes that your own model takes: nchw, or nhwc.", show_default="nchw"),
+        typer.Option(
+            help="The order of axes that your own model takes: nchw, or nhwc; an ONNX file says it.",
+            show_default="nchw",
+        ),
     ],
     "input_scale": Annotated[
         str | None,
@@ -162,7 +171,8 @@ _OPTIONS: dict[str, Any] = {
     "size": Annotated[
         str | None,
         typer.Option(
-            help="Height and width of your own model's input, in pixels: 224, or 224x320.", show_default="224"
+            help="Height and width of your own model's input, in pixels: 224, or 224x320; an ONNX file may say it.",
+            show_default="224",
         ),
     ],
     "shorter_side": Annotated[

@@ -17,9 +17,10 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.checks import check_single_precision
 from whyfooled.classifier.classifier import check_pixels, strongest_other
 from whyfooled.classifier.goals import Goal, Targeted, Untargeted
+from whyfooled.classifier.inputs import describe_input
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, bad_parameter, hearing
-from whyfooled.explanations.question import Question
+from whyfooled.explanations.question import Question, find_question
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
 from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
@@ -102,12 +103,13 @@ def collect_fields(
         "wrong": case.wrong,
         "names": tuple(classifier.class_name(index) for index in range(len(case.logits))),
         "outcome": case.outcome,
-        "notes": tuple(dict.fromkeys(map(hide_folders, [*case.notes, *_note_images(case), *notes]))),
+        "notes": tuple(dict.fromkeys(map(hide_folders, [*classifier.notes, *case.notes, *_note_images(case), *notes]))),
         "parameters": hide_all_folders(
             {
                 "model": classifier.name,
                 "device": str(classifier.device),
                 "input_size": list(classifier.size),
+                "input": describe_input(classifier),
                 "image": str(image) if isinstance(image, (str, Path)) else "given as pixels",
                 **case.parameters,
                 **parameters,
@@ -265,9 +267,10 @@ def make_case(
         if with_next_seed(chosen) != chosen:
             rerun = partial(_run, with_next_seed(chosen), classifier, clean, goal, mask, question)
     case = replace(_build_case(classifier, result, true, aim, given, question), rerun=rerun)
-    if question is None:
+    told = question or find_question(classifier, clean)
+    if told is None:
         return case
-    return replace(case, notes=(*case.notes, *question.write_notes(question.classifier.logits(case.adversarial))))
+    return replace(case, notes=(*case.notes, *told.write_notes(told.classifier.logits(case.adversarial))))
 
 
 def _run(

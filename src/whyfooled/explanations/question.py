@@ -108,6 +108,14 @@ def choose_question(
     return Question(classifier, chosen, logits)
 
 
+def find_question(classifier: Classifier, clean: Images) -> Question | None:
+    """Return the label of several that a classifier was made to tell by `Classifier.ask`; None for any other one."""
+    if classifier.label is None:
+        return None
+    whole = classifier.whole
+    return Question(whole, classifier.label, whole.logits(clean))
+
+
 def check_no_target(classifier: Classifier, target: str | int | None) -> None:
     """Raise `ParameterError` for a target where a label is to be switched."""
     if classifier.several_labels and target is not None:

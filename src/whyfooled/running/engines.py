@@ -25,6 +25,7 @@ import torch
 
 from whyfooled.classifier import Classifier, Fit
 from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.extras import advise_extra
 from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
 from whyfooled.classifier.workers import share_out
 from whyfooled.classifier.zoo import find_device, load_classifier
@@ -119,7 +120,9 @@ class ModelRecipe:
         )
         classifier.fit = self._change_fit(classifier.fit)
         classifier.several_labels |= self.several_labels or self.ask is not None
-        return classifier if self.ask is None else classifier.ask(self.ask)
+        if self.ask is None:
+            return classifier
+        return classifier.ask(classifier.class_index(self.ask, classifier.class_count(), "ask"))
 
     def _change_fit(self, fit: Fit) -> Fit:
         """Return how photographs are brought to the input size, as it is asked for or else as the model has it."""
@@ -214,7 +217,7 @@ def _import_ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ImportError:
-        raise ParameterError("`engine` ray needs the package ray. Run: pip install 'whyfooled[ray]'") from None
+        raise ParameterError(f"`engine` ray needs the package ray. {advise_extra('ray')}") from None
 
 
 @contextlib.contextmanager
