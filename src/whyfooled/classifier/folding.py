@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast, final
 
 import torch
@@ -81,7 +81,7 @@ def quicken(classifier: Classifier, images: Images) -> Quickened:
     made_of, quick = copies.get(classifier, (None, None))
     if quick is None or made_of != state:
         quick = _make(classifier, torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(images.dtype))
-        copies[classifier] = state, replace(quick, forwards=0)
+        copies[classifier] = state, quick
     return quick
 
 
