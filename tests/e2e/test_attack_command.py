@@ -115,7 +115,10 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
         ([], "`IMAGES` must be photographs or folders of them; got none. To see the attacks: --list."),
         (["nowhere"], "There is no image file or folder nowhere."),
         (["photographs", "--epsilon", "4", "--attack", "bim"], "Did you mean 4/255?"),
-        (["photographs", "--attack", "cv"], "`--attack` must be the name of a known attack; got 'cv'. Did you mean cw?"),
+        (
+            ["photographs", "--attack", "cv"],
+            "`--attack` must be the name of a known attack; got 'cv'. Did you mean cw?",
+        ),
         (["photographs", "--label", "1", "--labels", "x.csv"], "`--labels` takes the place of --label"),
         (["photographs", "--labels", "x.csv"], "x.csv: No such file"),
         (["photographs", "--labels", "nets.py"], "with the columns file and label"),
