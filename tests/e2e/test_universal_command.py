@@ -24,7 +24,7 @@ class Other(Net):
 """
 
 QUICK = ["--method", "grad(passes=1, images_per_step=2)", "--epsilon", "2"]
-MODEL = ["--model", "nets.py:Net", "--device", "cpu"]
+MODEL = ["--model", "nets.py:Net", "--mean", "0", "--device", "cpu"]
 
 
 def make_folder(folder, patch):
@@ -237,7 +237,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(folder, made, capsys, monkeyp
     (folder / "renamed").mkdir()
     (folder / "renamed" / "other.png").write_bytes((folder / "photographs" / "1.png").read_bytes())
     before = sorted(folder.rglob("*"))
-    own = [] if "--model" in arguments else ["--model", "nets.py:Net"]
+    own = [] if "--model" in arguments else ["--model", "nets.py:Net", "--mean", "0"]
     assert command(monkeypatch, *arguments, *own) == 2
     out, err = capsys.readouterr()
     err = without_progress(err)
