@@ -24,7 +24,7 @@ class Other(Net):
 """
 
 QUICK = ["--method", "grad(passes=1, images_per_step=2)", "--epsilon", "2"]
-MODEL = ["--model", "nets.py:Net", "--mean", "0", "--device", "cpu"]
+MODEL = ["--model", "nets.py:Net", "--device", "cpu"]
 
 
 def make_folder(folder, patch):
@@ -183,7 +183,18 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         folder,
         started.exists,
         signal.SIGINT,
-        *["universal", "fit", "--method", "grad(passes=50)", "--images", "photographs", "--model", "slow.py:Mark"],
+        *[
+            "universal",
+            "fit",
+            "--method",
+            "grad(passes=50)",
+            "--images",
+            "photographs",
+            "--mean",
+            "0",
+            "--model",
+            "slow.py:Mark",
+        ],
     )
     assert code == 130, err
     assert without_progress(err) == "Stopped. Nothing was written.\n"
