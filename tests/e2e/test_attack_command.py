@@ -15,7 +15,7 @@ from whyfooled import load_adversaries
 from whyfooled.attacks import ATTACKS
 from whyfooled.registry import parameters
 
-COMMAND = ["attack", "photographs", "--attack", "fmn(steps=10)", "--batch-size", "2", "--model"]
+COMMAND = ["attack", "photographs", "--attack", "fmn(steps=10)", "--batch-size", "2", "--mean", "0", "--model"]
 SLOW, QUICK = [*COMMAND, "nets.py:Slow"], [*COMMAND, "nets.py:Net"]
 
 

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 
 def explain(folder, output, *arguments, model="nets.py:Net"):
-    given = ["--model", model, "--attack", "bim(epsilon=0.1)", "-o", str(output), *arguments]
+    given = ["--model", model, "--mean", "0", "--attack", "bim(epsilon=0.1)", "-o", str(output), *arguments]
     return run(folder, "explain", "cat.jpg", *given)
 
 
@@ -96,7 +96,7 @@ def test_it_writes_the_report_and_prints_the_account(folder, explained, tmp_path
     assert "threads" not in numbers["parameters"]
     assert set(numbers["parameters"]["digests"]) == {"clean image", "model"}
     # The whole command, but for the folders of files.
-    command = f"whyfooled explain cat.jpg --model nets.py:Net --attack 'bim(epsilon=0.1)' -o {place.name}"
+    command = f"whyfooled explain cat.jpg --model nets.py:Net --mean 0 --attack 'bim(epsilon=0.1)' -o {place.name}"
     assert numbers["parameters"]["command"] == command
     assert f"<code>{command}</code>" in html.unescape((place / "report.html").read_text())
     assert (place / "report.html").stat().st_mode & 0o044 == 0o044
@@ -237,7 +237,7 @@ def test_an_image_that_is_wrong_already_is_explained(folder, explained, tmp_path
 
 def test_a_terminal_sees_a_bar_for_every_stage_and_a_file_a_line(folder, explained, tmp_path):
     ours, theirs = pty.openpty()
-    given = ["--model", "nets.py:Net", "--attack", "bim(epsilon=0.1)", "-o", str(tmp_path / "out")]
+    given = ["--model", "nets.py:Net", "--mean", "0", "--attack", "bim(epsilon=0.1)", "-o", str(tmp_path / "out")]
     process = CommandProcess(folder, "explain", "cat.jpg", *given, terminal=os.ttyname(theirs))
     seen, running = b"", True
     # A terminal has no end as long as this process holds it: what is left when the command has ended is all there is.

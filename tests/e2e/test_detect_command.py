@@ -15,7 +15,7 @@ from whyfooled.defences import DETECTORS, LargestSoftmax, calibrate, files
 from whyfooled.defences.evaded import say_evaded
 from whyfooled.images import read_photograph
 
-COMMAND = ["detect", "--model", "nets.py:Net", "--clean", "clean"]
+COMMAND = ["detect", "--model", "nets.py:Net", "--mean", "0", "--clean", "clean"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,18 @@ def folder(tmp_path_factory):
             pixels = np.random.default_rng(number + 100 * len(name)).integers(0, 255, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((224, 224)).save(folder / name / f"{number}.png")
     code, _, err = run(
-        folder, "attack", "photographs", "--attack", "fmn(steps=10)", "--model", "nets.py:Net", "-q", "-o", "adv"
+        folder,
+        "attack",
+        "photographs",
+        "--attack",
+        "fmn(steps=10)",
+        "--model",
+        "nets.py:Net",
+        "--mean",
+        "0",
+        "-q",
+        "-o",
+        "adv",
     )
     assert code == 0, err
     return folder
@@ -175,7 +186,18 @@ def test_a_detector_that_was_never_attacked_is_named(monkeypatch):
 
 
 def test_a_report_says_what_a_detector_that_learned_from_clean_photographs_would(folder):
-    options = ["--attack", "bim(epsilon=0.1)", "--methods", "gradient", "--model", "nets.py:Net", "-o", "out/report"]
+    options = [
+        "--attack",
+        "bim(epsilon=0.1)",
+        "--methods",
+        "gradient",
+        "--model",
+        "nets.py:Net",
+        "--mean",
+        "0",
+        "-o",
+        "out/report",
+    ]
     code, out, err = run(
         folder, "explain", "photographs/1.png", *options, "--detector", "softmax", "--clean", "clean", "--no-checks"
     )
@@ -200,7 +222,9 @@ def test_a_report_says_what_a_detector_that_learned_from_clean_photographs_would
     ],
 )
 def test_a_report_needs_both_a_detector_and_clean_photographs(folder, options, sentence):
-    code, out, err = run(folder, "explain", "photographs/1.png", "--model", "nets.py:Net", *options, "-o", "none")
+    code, out, err = run(
+        folder, "explain", "photographs/1.png", "--model", "nets.py:Net", "--mean", "0", *options, "-o", "none"
+    )
     assert (code, out) == (2, "")
     assert sentence in " ".join(err.split())
     assert not (folder / "none").exists()

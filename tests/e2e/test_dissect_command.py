@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_nothing_behind(folder):
     )
     before = {path.name for path in folder.iterdir()}
     code, err = killed_when(
-        folder, started.exists, signal.SIGINT, "dissect", "--concepts", MASKS, "--model", "slow.py:Mark"
+        folder, started.exists, signal.SIGINT, "dissect", "--concepts", MASKS, "--mean", "0", "--model", "slow.py:Mark"
     )
     assert code == 130, err
     assert without_progress(err) == "Stopped. Nothing was written.\n"

@@ -16,6 +16,8 @@ COMMAND = [
     "filtering-effect(methods=[gradient, guided])",
     "--images",
     "photographs",
+    "--mean",
+    "0",
     "--model",
     "nets.py:Slow",
 ]

@@ -183,7 +183,18 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         folder,
         started.exists,
         signal.SIGINT,
-        *["universal", "fit", "--method", "grad(passes=50)", "--images", "photographs", "--model", "slow.py:Mark"],
+        *[
+            "universal",
+            "fit",
+            "--method",
+            "grad(passes=50)",
+            "--images",
+            "photographs",
+            "--mean",
+            "0",
+            "--model",
+            "slow.py:Mark",
+        ],
     )
     assert code == 130, err
     assert without_progress(err) == "Stopped. Nothing was written.\n"
@@ -237,7 +248,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(folder, made, capsys, monkeyp
     (folder / "renamed").mkdir()
     (folder / "renamed" / "other.png").write_bytes((folder / "photographs" / "1.png").read_bytes())
     before = sorted(folder.rglob("*"))
-    own = [] if "--model" in arguments else ["--model", "nets.py:Net"]
+    own = [] if "--model" in arguments else ["--model", "nets.py:Net", "--mean", "0"]
     assert command(monkeypatch, *arguments, *own) == 2
     out, err = capsys.readouterr()
     err = without_progress(err)

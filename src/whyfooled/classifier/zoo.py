@@ -227,15 +227,15 @@ def _choose_module_maker(
     if ".py:" in model:
         file, colon, name = model.partition(".py:")
         library = f"{file}.py"
-    own = bool(colon) and library.endswith(".py")
-    if not own and model not in BUNDLED and not (colon and library in _LIBRARIES):
+    from_file = bool(colon) and library.endswith(".py")
+    if not from_file and model not in BUNDLED and not (colon and library in _LIBRARIES):
         raise bad_parameter("model", _MODEL_RULE, repr(model), suggest_model(model, BUNDLED))
-    if not own and inputs != NOTHING_SAID:
+    if not from_file and inputs != NOTHING_SAID:
         rule = "say what a model of one's own takes (mean, std, channels, layout, scale, size)"
         raise bad_parameter("inputs", rule, f"them for {model}", "This one says it by itself: leave them out.")
     if model in BUNDLED:
         return lambda classes: _make_bundled(model, weights is None, classes)
-    if not own:
+    if not from_file:
         return lambda classes: _LIBRARIES[library](name, weights is None, classes)
     if str(weights) == RANDOM:
         raise bad_parameter("weights", "must be a file for a model of your own, which makes its own", RANDOM)
