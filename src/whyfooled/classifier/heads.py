@@ -64,9 +64,7 @@ def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str, labe
     WhyfooledWarning
         If its logits are recovered from probabilities.
     """
-    parts = tuple(map(id, module.modules()))
-    known = _ENDINGS.get(module)
-    if known is None or known[0] != parts:
+    if not knows_ending(module):
         rows = as_rows(pick(call_module(module, inputs)), len(inputs))
         if not _can_tell(rows):
             return to_two_logits(rows, label)
@@ -74,11 +72,11 @@ def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str, labe
         ending = _find_ending(module, inputs, pick) if _may_be_squashed(rows) else None
         if ending is None and rows.shape[1] == 1 and not _is_compiled(module):
             ending = _Ending(None, watched=True)
-        _ENDINGS[module] = parts, ending
+        _ENDINGS[module] = _list_parts(module), ending
         if ending is None and label is None:
             return to_two_logits(rows)
     else:
-        ending = known[1]
+        ending = _ENDINGS[module][1]
     if ending is None and label is not None and not _is_compiled(module):
         ending = _Ending(None, watched=True)
     return _run_without(ending, module, inputs, pick, name, label)
@@ -86,6 +84,16 @@ def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str, labe
 
 _ENDINGS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], _Ending | None]] = WeakKeyDictionary()
 """How models end, found out once for each, with the parts that it had then."""
+
+
+def knows_ending(module: nn.Module) -> bool:
+    """Tell whether it was found out already how a module ends, which takes several passes."""
+    known = _ENDINGS.get(module)
+    return known is not None and known[0] == _list_parts(module)
+
+
+def _list_parts(module: nn.Module) -> tuple[int, ...]:
+    return tuple(map(id, module.modules()))
 
 
 def ends_in_sigmoids(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.dependence import check_recording
+from whyfooled.classifier.heads import knows_ending
 from whyfooled.errors import MethodError, one_of
 from whyfooled.registry import Card
 from whyfooled.saliency._baselines import BASELINES, Baseline, make_baselines
@@ -74,6 +75,9 @@ class DeepLIFT:
         leaf = own_copy(images, create_graph)
         images = leaf if create_graph else images.detach()
         start = make_baselines(images, self.baseline)
+        if not knows_ending(classifier.module):
+            # To find out how a model ends takes several passes; what is recorded below must be one.
+            classifier.forward(start[:1].detach())
         # Black is black whatever the image.
         rescaling, references = Rescaling(again=create_graph), RecordedInputs(keeps_graph=start.requires_grad)
         reference = start if start.requires_grad else start.clone().requires_grad_()
