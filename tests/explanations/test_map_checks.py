@@ -28,7 +28,7 @@ def test_maps_are_checked_where_that_takes_little_beside_all_else(tmp_path):
     numbers = json.loads((folder / "explanation.json").read_text())["checks"]
     assert [method["method"] for method in numbers["methods"]] == ["enhanced", "gradient"]
     page = (folder / "report.html").read_text()
-    assert "Are the maps stable, and do they depend on the model?" in page
+    assert "Do the maps pass sanity checks?" in page
     assert "--checks" not in page
     assert numbers["methods"][0]["verdict"] in ("stands", "fragile", "blind")
 

@@ -80,7 +80,7 @@ def test_the_account_groups_methods_by_their_verdicts():
 
 def test_the_page_counts_them():
     blind, empty = GOOD | {"cascading": 0.6}, GOOD | {"noise": float("nan")}
-    assert write_check_count(numbers_of(GOOD, blind, GOOD)) == "Of 3 maps, 2 pass and 1 does not depend on all weights."
+    assert write_check_count(numbers_of(GOOD, blind, GOOD)) == "Of 3 maps, 2 pass and 1 ignores some weights."
     fragile = GOOD | {"noise": 0.1}
     assert write_check_count(numbers_of(GOOD, fragile, fragile, empty)) == (
         "Of 4 maps, 1 passes, 2 are fragile and of 1 nothing can be said."

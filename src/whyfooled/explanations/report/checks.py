@@ -114,7 +114,7 @@ def write_check_count(numbers: Mapping[str, Any]) -> str:
     words = {
         "stands": ("passes", "pass"),
         "fragile": ("is fragile", "are fragile"),
-        "blind": ("does not depend on all weights", "do not depend on all weights"),
+        "blind": ("ignores some weights", "ignore some weights"),
     }
     verdicts = [method["verdict"] for method in numbers["methods"]]
     counts = [
