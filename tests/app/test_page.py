@@ -171,6 +171,34 @@ def test_what_is_written_on_the_page_is_valid(chromium, server, photograph, tmp_
     assert list_errors(*pages) == []
 
 
+def test_what_becomes_of_a_click_is_in_sight_wherever_it_was(chromium, server, photograph):
+    with visit(chromium, server) as visitor:
+        visitor.drop("images", photograph)
+        visitor.choose("attack", "fgsm(epsilon=7)")
+        visitor.page.get_by_role("button", name="More settings").click()
+        visitor.page.locator("#wf-weights").scroll_into_view_if_needed()
+        wait_for(lambda: visitor.page.locator("#wf-found").bounding_box()["y"] < 0)
+        visitor.explain()
+        wait_for(lambda: visitor.page.locator("#wf-found").bounding_box()["y"] >= 0)
+        visitor.wait_for_sentence()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("integrated", "integrated-gradients"),
+        ("Integrated g", "integrated-gradients"),
+        ("guided", "guided"),
+        ("grad", "grad"),
+        ("enhanced(base=lrp)", "enhanced(base=lrp)"),
+    ],
+)
+def test_a_method_is_completed_if_one_alone_is_left_to_choose(typed, meant):
+    from whyfooled.app.form import read_form
+
+    assert read_form({"methods": [typed], "checks": "no"}) == {"methods": [meant], "checks": False}
+
+
 def test_a_report_has_the_room_that_it_needs(chromium, server):
     with visit(chromium, server, width=390) as visitor:
         visitor.page.locator("[data-run]").click()

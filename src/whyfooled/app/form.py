@@ -58,10 +58,24 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
 
 def read_form(values: Mapping[str, object]) -> dict[str, object]:
     """Turn what the components hold into what `whyfooled.app.request` takes."""
-    either = {field.name for field in FIELDS if field.kind == "either"}
-    return {
-        name: {_YES: True, _NO: False}.get(str(value)) if name in either else value for name, value in values.items()
+    kinds = {field.name: field.kind for field in FIELDS}
+    read = {
+        "either": lambda value: {_YES: True, _NO: False}.get(str(value)),
+        # Enter keeps what was typed, though one method alone was left to choose.
+        "names": lambda typed: [_complete(str(text)) for text in typed or ()],
     }
+    return {name: read.get(kinds[name], _keep)(value) for name, value in values.items()}
+
+
+def _keep(value: object) -> object:
+    return value
+
+
+def _complete(text: str) -> str:
+    """Complete the beginning of a saliency method's name or title, if it is that of one alone."""
+    known = _list_methods("saliency")
+    begun = {name for title, name in known if any(word.lower().startswith(text.lower()) for word in (title, name))}
+    return text if text in {name for _, name in known} or len(begun) != 1 else begun.pop()
 
 
 def _draw_field(field: Field, started: Started, about: str) -> Any:

@@ -28,8 +28,11 @@ _SHOW_FOUND = """() => {
   const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
   document.getElementById("wf-found").scrollIntoView({ behavior, block: "start" });
 }"""
-# A page's report is as high as it says it is; on a narrow page what is found stands below the form.
-_SHOW_FOUND_BELOW = f"() => {{ if (innerWidth < 900) ({_SHOW_FOUND})(); }}"
+# On a narrow page what is found stands below the form, and on a wide one a long form is scrolled past it.
+_SHOW_FOUND_OUT_OF_SIGHT = f"""() => {{
+  const top = document.getElementById("wf-found").getBoundingClientRect().top;
+  if (top < 0 || top > innerHeight / 2) ({_SHOW_FOUND})();
+}}"""
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
@@ -133,7 +136,7 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         desk.uploads.leave(str(request.session_hash))
 
     go.click(begin, list(fields.values()), everything, **_PRIVATE)
-    go.click(None, js=_SHOW_FOUND_BELOW)
+    go.click(None, js=_SHOW_FOUND_OUT_OF_SIGHT)
     components["timer"].tick(look, components["job"], everything, **_PRIVATE)
     components["stop"].click(stop, components["job"], everything, **_PRIVATE)
     components["past"].click(open_run, None, everything, **_PRIVATE)

@@ -104,7 +104,7 @@ def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing)
             0,
             (0, 1, 2),
             "This image cannot tell.",
-            "1 (0 to 2 in 3 draws)|None can do worse, and 1 of the 5 that say nothing did as badly.",
+            "1 (0 to 2 in 3 draws)|No order can do worse, and 1 of the 5 that say nothing did as badly.",
         ),
     ],
 )

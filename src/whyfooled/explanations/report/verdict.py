@@ -115,7 +115,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         "better": "It points at pixels that matter here.",
         "no better": "Do not read the map pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
-        "cannot tell": f"None can do {extreme}, and {level} that say nothing did as {so}.",
+        "cannot tell": f"No order can do {extreme}, and {level} that say nothing did as {so}.",
     }
     return Verdict(
         _MAP, answers[verdict.standing], f"{write_recovery_sentence(numbers, verdict)} {ends[verdict.standing]}"
