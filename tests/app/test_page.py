@@ -298,6 +298,13 @@ def test_a_job_can_be_stopped_and_another_waits(chromium, slow_server):
         second.page.get_by_text("Nothing was written.").wait_for()
         first.page.locator(".wf-stage").first.wait_for(timeout=60_000)
         assert first.runs_off_by() == 0
+        # Loaded anew a tab has its own job again, and another tab of the same browser does not.
+        other = first.page.context.new_page()
+        other.goto(slow_server.address)
+        other.locator(".wf-welcome").wait_for()
+        first.page.reload()
+        first.page.locator(".wf-stage").first.wait_for()
+        assert other.locator(".wf-stage").count() == 0
         first.page.get_by_role("button", name="Stop").click()
         first.page.get_by_text("Nothing was written.").wait_for(timeout=30_000)
     assert list(slow_server.runs.iterdir()) == []

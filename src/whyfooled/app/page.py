@@ -33,6 +33,9 @@ _SHOW_FOUND_OUT_OF_SIGHT = f"""() => {{
   const top = document.getElementById("wf-found").getBoundingClientRect().top;
   if (top < 0 || top > innerHeight / 2) ({_SHOW_FOUND})();
 }}"""
+# Each tab finds its own job again when it is loaded anew.
+_KEEP_IN_TAB = "(job) => { sessionStorage.setItem('whyfooled-job', job || ''); }"
+_FIND_IN_TAB = "() => [sessionStorage.getItem('whyfooled-job') || '']"
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
@@ -72,7 +75,7 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
         components |= {
             "past": past,
             "job": gr.State(),
-            "kept": gr.BrowserState(""),
+            "kept": gr.Textbox(visible=False),
             "timer": gr.Timer(_OFTEN, active=False),
         }
         _connect(page, desk, fields, preview, go, components)
@@ -141,7 +144,8 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
     components["stop"].click(stop, components["job"], everything, **_PRIVATE)
     components["past"].click(open_run, None, everything, **_PRIVATE)
     components["past"].click(None, js=_SHOW_FOUND)
-    page.load(open_page, components["kept"], everything, **_PRIVATE)
+    components["kept"].change(None, components["kept"], js=_KEEP_IN_TAB)
+    page.load(open_page, components["kept"], everything, js=_FIND_IN_TAB, **_PRIVATE)
     page.unload(close_page)
     for field in FIELDS:
         if field.kind == "file":
