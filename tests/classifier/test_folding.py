@@ -237,6 +237,15 @@ def test_a_copy_is_made_once_in_a_run_and_again_when_the_weights_have_changed():
         torch.testing.assert_close(logits, classifier.logits(images()), rtol=1e-5, atol=1e-5)
 
 
+def test_a_model_that_was_made_in_inference_mode_has_no_versions_to_go_by_and_no_copy():
+    with torch.inference_mode():
+        classifier = make(vgg())
+    clean, changed = images(1), (images(1) + 0.1).clamp(0, 1)
+    assert quicken(classifier, clean).said.startswith("On the model as it is: a copy of it fails")
+    effects = sensitivity(classifier, clean, changed, torch.tensor([0]), torch.tensor([1]), Grid(SIDE // 2))
+    assert effects.true_change.isfinite().all()
+
+
 def test_small_images_are_not_worth_a_copy():
     assert quicken(make(vgg()), images(side=SIDE - 1)).said == (
         "On the model as it is: images this small go through it many at a time."

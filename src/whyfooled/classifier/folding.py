@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from whyfooled.classifier.borrowing import copy_at_rest, find_sharing, has_hooks
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.dependence import operation, walk
-from whyfooled.classifier.workers import are_large
+from whyfooled.classifier.workers import are_large, mark_state
 from whyfooled.errors import first_line
 from whyfooled.types import Images
 
@@ -74,7 +74,7 @@ def quicken(classifier: Classifier, images: Images) -> Quickened:
     if hindrance:
         return Quickened(None, f"On the model as it is: {hindrance}.")
     shape = tuple(images.shape[1:])
-    state = shape, [(id(tensor), tensor._version) for tensor in classifier.state_dict(keep_vars=True).values()]
+    state = shape, [mark_state(tensor) for tensor in classifier.state_dict(keep_vars=True).values()]
     copies = find_sharing().copies
     made_of: Any
     quick: Quickened | None

@@ -153,7 +153,7 @@ def _is_followed() -> bool:
 def _take_stock(module: nn.Module) -> list[tuple[str, str, object]]:
     """List what the parts of a module keep, so that two lists are equal unless a pass in between has written there."""
     return [
-        (name, key, _mark(value))
+        (name, key, mark_state(value))
         for name, part in module.named_modules()
         for key, value in vars(part).items()
         # What is set for a while, by other threads too.
@@ -161,12 +161,12 @@ def _take_stock(module: nn.Module) -> list[tuple[str, str, object]]:
     ]
 
 
-def _mark(value: Any, depth: int = 3) -> object:
+def mark_state(value: Any, depth: int = 3) -> object:
     """Return what is another thing after a value was replaced or written into."""
     if isinstance(value, Tensor):
         return id(value), None if value.is_inference() else value._version
     if isinstance(value, dict) and depth:
-        return id(value), [(key, _mark(one, depth - 1)) for key, one in value.items()]
+        return id(value), [(key, mark_state(one, depth - 1)) for key, one in value.items()]
     if isinstance(value, list | tuple | set) and depth:
-        return id(value), [_mark(one, depth - 1) for one in value]
+        return id(value), [mark_state(one, depth - 1) for one in value]
     return value if isinstance(value, bool | int | float | str) else id(value)
