@@ -59,16 +59,14 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
 def read_form(values: Mapping[str, object]) -> dict[str, object]:
     """Turn what the components hold into what `whyfooled.app.request` takes."""
     kinds = {field.name: field.kind for field in FIELDS}
-    read = {
-        "either": lambda value: {_YES: True, _NO: False}.get(str(value)),
-        # Enter keeps what was typed, though one method alone was left to choose.
-        "names": lambda typed: [_complete(str(text)) for text in typed or ()],
-    }
-    return {name: read.get(kinds[name], _keep)(value) for name, value in values.items()}
+    return {name: _read_value(kinds[name], value) for name, value in values.items()}
 
 
-def _keep(value: object) -> object:
-    return value
+def _read_value(kind: str, value: Any) -> object:
+    if kind == "either":
+        return {_YES: True, _NO: False}.get(str(value))
+    # Enter keeps what was typed, though one method alone was left to choose.
+    return [_complete(str(text)) for text in value or ()] if kind == "names" else value
 
 
 def _complete(text: str) -> str:

@@ -242,6 +242,7 @@ def _spell(name: str, signature: inspect.Signature) -> Any:
 def describe_run(model: ModelOptions) -> dict[str, str]:
     """Return what a report says of how it was made on the command line: the command, and how the model was given."""
     from whyfooled.cli._app import write_command
+    from whyfooled.explanations.report.verdict import MODEL_OPTIONS
 
     given = model.write()
-    return {"command": write_command(), **({"options of the model": given} if given else {})}
+    return {"command": write_command(), **({MODEL_OPTIONS: given} if given else {})}

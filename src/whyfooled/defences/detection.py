@@ -55,10 +55,8 @@ class Detection:
         What it says of the image, of what the attack made of it, and of what `Evading` did.
     epsilon, ball, factor
         The ball that `Evading` was given last, and how many times as large it is as the attack's own.
-    evaded
-        Whether it has the classifier see the same wrong class, and is not flagged.
     fooled
-        Whether it has the classifier see that class.
+        Whether it has the classifier see the same wrong class.
     """
 
     detector: str

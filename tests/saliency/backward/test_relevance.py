@@ -11,6 +11,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from tests.helpers.activations import BOUNDED, SPELLINGS
 from tests.helpers.middles import Middle, maps_of
+from tests.helpers.sums import accumulated, in_slices
 from tests.helpers.untouched import Failing, state
 from whyfooled import LRP, Classifier, ContrastiveLRP
 from whyfooled.errors import ModelError
@@ -56,20 +57,6 @@ OTHER = torch.rand(16, 1, 1, dtype=torch.float64, generator=torch.Generator().ma
 
 def plus(a):
     return a.relu() + a.roll(1, 1)
-
-
-def accumulated(a):
-    total = torch.zeros_like(a)
-    for part in (a.relu(), a.roll(1, 1)):
-        total += part
-    return total
-
-
-def in_slices(a):
-    halves = a.relu()
-    halves[:, :8] += a.roll(1, 1)[:, :8]
-    halves[:, 8:].add_(a.roll(1, 1)[:, 8:])
-    return halves
 
 
 SUMS = {

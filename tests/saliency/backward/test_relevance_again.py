@@ -8,25 +8,12 @@ from torch import nn
 from tests.helpers.finite_differences import random, slope_error
 from tests.helpers.middles import Middle, maps_of
 from tests.helpers.small_transformers import MODELS, classifier_of
+from tests.helpers.sums import accumulated, in_slices
 from whyfooled import LRP, Classifier, ContrastiveLRP, smooth_activations
 from whyfooled.errors import MethodError
 
 SIDE = 8
 CLASSES = torch.tensor([[0, 3], [2, 1]])
-
-
-def accumulated(a):
-    total = torch.zeros_like(a)
-    for part in (a.relu(), a.roll(1, 1)):
-        total += part
-    return total
-
-
-def in_slices(a):
-    halves = a.relu()
-    halves[:, :8] += a.roll(1, 1)[:, :8]
-    halves[:, 8:].add_(a.roll(1, 1)[:, 8:])
-    return halves
 
 
 def in_place(a):
