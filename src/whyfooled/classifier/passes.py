@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,11 @@ class Passes:
 
     forwards: int = 0
     backwards: int = 0
+
+    def add(self, others: Passes) -> None:
+        """Count other passes too."""
+        self.forwards += others.forwards
+        self.backwards += others.backwards
 
 
 # What one block counts may come from several threads at once.
@@ -42,11 +47,11 @@ class _Count(torch.autograd.Function):
 
 
 @contextmanager
-def count_passes(model: nn.Module) -> Iterator[Passes]:
-    """Count the images that pass through a classifier, or any other module, inside the ``with`` block.
+def count_passes(*models: nn.Module) -> Iterator[Passes]:
+    """Count the images that pass through classifiers, or any other modules, inside the ``with`` block, all in one.
 
-    A backward pass is one vector-Jacobian product that reaches the model's input for one image. The counter sits on
-    the model itself (on a `Classifier`, never on the module that it wraps) and is gone when the block ends.
+    A backward pass is one vector-Jacobian product that reaches a model's input for one image. The counter sits on
+    each model itself (on a `Classifier`, never on the module that it wraps) and is gone when the block ends.
 
     Other threads count where they run in the block's context, as those of ``asyncio.to_thread`` do; what any other
     thread sends through the same model in the meantime is its own affair. For a thread pool, hand the context on:
@@ -67,5 +72,7 @@ def count_passes(model: nn.Module) -> Iterator[Passes]:
             passes.forwards += len(images)
         return (_Count.apply(images, passes), *rest), named
 
-    with hooked_before(model, before):
+    with ExitStack() as hooks:
+        for model in models:
+            hooks.enter_context(hooked_before(model, before))
         yield passes

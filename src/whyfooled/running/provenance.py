@@ -5,8 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import astuple
+from contextlib import contextmanager
 from importlib import metadata
 
 from whyfooled.classifier import Classifier
@@ -35,11 +34,10 @@ class Stages:
     def stage(self, name: str) -> Iterator[None]:
         """Time and count what is done inside the block."""
         started = time.perf_counter()
-        with ExitStack() as counting:
-            counted = [counting.enter_context(count_passes(classifier)) for classifier in self.classifiers]
+        with count_passes(*self.classifiers) as passes:
             yield
         self.seconds[name] = time.perf_counter() - started
-        self.passes[name] = Passes(*(sum(counts) for counts in zip(*map(astuple, counted), strict=True)))
+        self.passes[name] = passes
 
     def count_too(self, classifier: Classifier) -> None:
         """Count the passes of another classifier too, in what is done from now on."""

@@ -181,8 +181,7 @@ def check_maps(
                 independent[place][name] = ruler.measure(other)
             else:
                 likeness[place]["cascading"] = ruler.measure(other)
-        whole.forwards += passes.forwards
-        whole.backwards += passes.backwards
+        whole.add(passes)
         progress(step, steps, "map checks")
     return MapChecks(tuple(map(_finish, methods, likeness, independent)), length, whole)
 

@@ -234,8 +234,7 @@ class Fitting:
         turn = done = 0
         total = sum(len(task.places) for task in tasks.values())
         for number, (result, passes) in self.crew.run(tasks):
-            self.passes.forwards += passes.forwards
-            self.passes.backwards += passes.backwards
+            self.passes.add(passes)
             done += len(tasks[number].places)
             self.progress(done, total, doing)
             early[number] = result

@@ -3,17 +3,23 @@
 import json
 
 import pytest
+import torch
 
-from tests.helpers.models import small
+from tests.helpers.models import SmallNet, small
 from tests.helpers.nets import HERE, other
 from tests.helpers.small_studies import write_images
 from whyfooled import FGSM, FMN, Untargeted, run_attack
+from whyfooled.classifier.layers import LAST_STAGE, choose_layers
 from whyfooled.errors import ParameterError
 from whyfooled.saliency import Gradient
 from whyfooled.saliency.recovery import random_maps, recovery_curve
 from whyfooled.sources import open_source
 from whyfooled.studies import CompareModels, run_study
+from whyfooled.studies.parts.held_out import split
 from whyfooled.tensors.measures import cosine
+from whyfooled.tensors.randomness import choose
+from whyfooled.units.masking import mask_units
+from whyfooled.units.sensitivity import unit_sensitivity
 
 OTHER = f"{HERE}:other"
 NAME = "nets.py:other"
@@ -97,3 +103,70 @@ def test_models_must_be_others_that_tell_the_same_classes_apart(images, tmp_path
         CompareModels(models=())
     with pytest.raises(ParameterError, match="`random_orders` must be at least 1"):
         CompareModels(random_orders=0)
+
+
+MASKED = {"models": (OTHER,), "attacks": (FGSM(epsilon=0.05),), "methods": (Gradient(),), "random_orders": 2}
+
+
+def test_masked_units_are_ranked_on_other_images_and_compared_with_random_ones(images, tmp_path):
+    result = run_study(CompareModels(**MASKED, masked=0.3, fit=0.4), images, tmp_path / "out", model=small(), seed=3)
+    rows = result.table.read()
+    learned, measured = split(range(12), 0.4, seed=3)
+    assert sorted(rows["index"].unique()) == measured
+    attack = "fgsm(epsilon=0.05)"
+    facts = rows[rows["method"].isna() & (rows["attack"] == attack) & (rows["outcome"] == "fooled")]
+    assert set(facts["model"]) == {"small", NAME}
+    for row in facts.to_dict("records"):
+        model = small() if row["model"] == "small" else other()
+        (layer,) = choose_layers(model, [LAST_STAGE])
+        count = max(1, round(0.3 * layer.units))
+        pairs = [(clean, attacked) for clean, attacked, fooled in attack_all(model, images, learned) if fooled]
+        sensitivity = unit_sensitivity(model, layer.name, *map(torch.cat, zip(*pairs, strict=True)))
+        moved = sensitivity[layer.name]
+        most = moved.argsort(descending=True, stable=True)[:count].tolist()
+        clean, attacked, _ = next(attack_all(model, images, [row["index"]]))
+        true = small().predict(clean)
+
+        def tell(units, image, model=model, layer=layer, true=true):
+            return float(mask_units(model, {layer.name: units}).predict(image) == true)
+
+        assert (row["masked_clean"], row["masked_right"]) == (tell(most, clean), tell(most, attacked))
+        random = [tell(choose(layer.units, count, 3 + draw), attacked) for draw in range(2)]
+        assert row["masked_random"] == pytest.approx(sum(random) / 2)
+        assert row["masked_more"] == pytest.approx(row["masked_right"] - row["masked_random"])
+    assert "Masked units:" in result.summary
+    assert {path.name for path in (tmp_path / "out").glob("units-*")} == {"units-0.json", "units-1.json"}
+
+
+def attack_all(model, images, numbers):
+    for number in numbers:
+        clean = read_image(images, number)
+        found = run_attack(FGSM(epsilon=0.05), model, clean, Untargeted(small().predict(clean)))
+        right = bool(model.predict(clean) == small().predict(clean))
+        yield clean, found.attempted, right and bool(found.success)
+
+
+def test_without_masks_no_image_is_kept_back_and_a_share_must_be_one(images, result):
+    assert result.table.read()["index"].nunique() == 12
+    assert result.table.read()["masked_right"].isna().all()
+    with pytest.raises(ParameterError, match="`masked` must be above 0 and under 1; got 1"):
+        CompareModels(masked=1.0)
+
+
+def test_every_pass_counts_through_whichever_model(images, tmp_path, monkeypatch):
+    seen, forward = [], SmallNet.forward
+
+    def watch(net, inputs):
+        seen.append(len(inputs))
+        return forward(net, inputs)
+
+    def run(masked):
+        seen.clear()
+        study = CompareModels(**MASKED, masked=masked, fit=0.4)
+        counted = run_study(study, images, tmp_path / str(masked), model=small(), seed=3).about["forwards"]
+        return counted, sum(seen)
+
+    monkeypatch.setattr(SmallNet, "forward", watch)
+    (plain, plain_seen), (masked, masked_seen) = run(0.0), run(0.3)
+    # What finds the layers of the two models is one image through each, and not the study's.
+    assert (masked_seen - masked) - (plain_seen - plain) == 2

@@ -20,8 +20,8 @@ from whyfooled.errors import ImageError, ParameterError
 from whyfooled.sources import open_source
 from whyfooled.studies import NeuronMasking, run_study
 from whyfooled.studies.parts.held_out import split
+from whyfooled.studies.parts.ranked_units import UNITS_FILE
 from whyfooled.studies.units.neuron_masking_account import Point, _verdict
-from whyfooled.studies.units.ranked import UNITS_FILE
 from whyfooled.tensors.randomness import choose
 from whyfooled.tensors.statistics import Interval
 from whyfooled.units.sensitivity import unit_sensitivity

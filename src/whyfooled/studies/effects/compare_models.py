@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -13,8 +12,10 @@ from torch import Tensor
 from whyfooled.attacks import BIM, CarliniWagner
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.classifier import strongest_other
+from whyfooled.classifier.layers import LAST_STAGE
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import MethodError, ParameterError, at_least
+from whyfooled.images import content_digest
 from whyfooled.perturbation import sensitivity
 from whyfooled.registry import Card
 from whyfooled.running.publishing import hide_folders
@@ -22,10 +23,13 @@ from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop
 from whyfooled.saliency.recovery import random_maps, recovery_curve
 from whyfooled.studies.effects import compare_models_account
 from whyfooled.studies.effects.compare_models_account import NOISE
+from whyfooled.studies.effects.masked_models import MaskedModels
 from whyfooled.studies.parts.attacked import ALREADY_WRONG, CLEAN, FAILED, FOOLED, Stage, run_stages
 from whyfooled.studies.parts.fooled import AttackedStudy
+from whyfooled.studies.parts.held_out import check_share, split
 from whyfooled.studies.parts.maps import TitledMaps, compute_maps, make_error_rows, sort_out
 from whyfooled.studies.parts.models import Models, check_same_classes
+from whyfooled.studies.parts.ranked_units import RankedUnits, rank_units
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, check_entries
 from whyfooled.studies.table import Columns
@@ -41,8 +45,10 @@ class CompareModels(AttackedStudy):
 
     Compared are what each gets right, before and after attacks; how large perturbations are that fool it; how much the
     maps of the true class change, under noise that is the same for all, and where an attack fools it; whether removing
-    what the map of the wrong class points at brings the true one back, more than a random order does; and, to first
-    order, what the regions of a perturbation do. All models see the same pixels: another input size is reached inside.
+    what the map of the wrong class points at brings the true one back, more than a random order does; to first order,
+    what the regions of a perturbation do; and, if asked for, whether masking the units that an attack moves most brings
+    the true class back, more than masking random ones does. All models see the same pixels: another input size is
+    reached inside.
 
     Parameters
     ----------
@@ -57,7 +63,16 @@ class CompareModels(AttackedStudy):
         Size of the noise: every value of an image goes up or down by this much, at random (the image stays in [0, 1]).
         [ours]
     random_orders
-        How many random orders recovery is compared with. [ours]
+        How many random orders recovery is compared with, and how many draws of random units masks are. [ours]
+    masked
+        The share of the units of each of `layers` that is masked: those most sensitive to the attack, as in
+        `NeuronMasking`; from 0 to under 1. 0 masks none.
+    layers
+        Names or patterns of layers that all models have, or ``"last-stage"``; see
+        `whyfooled.classifier.layers.choose_layers`. They are masked together.
+    fit
+        The share of the images that sensitivities are measured on, drawn at random, and that nothing else is measured
+        on; above 0 and under 1. Used where units are masked. [ours]
     """
 
     models: tuple[str, ...] = ("lite1",)
@@ -66,6 +81,9 @@ class CompareModels(AttackedStudy):
     methods: tuple[Any, ...] = (Enhanced(), GuidedBackprop(), Gradient(), GradCAM())
     noise: float = 4 / 255
     random_orders: int = 3
+    masked: float = 0.0
+    layers: tuple[str, ...] = (LAST_STAGE,)
+    fit: float = 0.25
 
     card: ClassVar[Card] = Card(
         name="compare-models",
@@ -73,7 +91,8 @@ class CompareModels(AttackedStudy):
         summary="What several classifiers get right, and how their perturbations and maps differ, image by image.",
         source="Gu & Tresp 2019, arXiv 1908.08413; Xu et al. 2019, arXiv 1904.02057",
         cost="for each model the attacks, and for each attack the methods' maps of two classes before and after, 7 "
-        "forwards for each method and random order, and 2 backwards for the regions",
+        "forwards for each method and random order, and 2 backwards for the regions; with masks the attacks "
+        "of the images that units are ranked on, and 2 forwards a mask",
     )
     columns: ClassVar[Columns] = {
         "model": "text",
@@ -81,6 +100,7 @@ class CompareModels(AttackedStudy):
         "outcome": "text",
         "right": "real",
         **dict.fromkeys(compare_models_account.PERTURBATION, "real"),
+        **dict.fromkeys(compare_models_account.MASKS, "real"),
         "method": "text",
         **dict.fromkeys(compare_models_account.MAPS, "real"),
     }
@@ -90,6 +110,10 @@ class CompareModels(AttackedStudy):
         super().__post_init__()
         at_least("noise", self.noise, 0)
         at_least("random_orders", self.random_orders, 1)
+        check_entries("layers", self.layers, once=True)
+        if self.masked:
+            check_share("masked", self.masked)
+        check_share("fit", self.fit)
         # By which they are told apart in tables, wherever their files lie.
         check_entries("models", [hide_folders(name) for name in self.models], once=True)
 
@@ -107,7 +131,22 @@ class CompareModels(AttackedStudy):
             raise ParameterError(
                 "`models` must be other models than the run's own, each once; two have the same weights or name."
             )
-        return Prepared(setting.places, models)
+        if not self.masked:
+            return Prepared(setting.places, _Carried(models, {}))
+        first, others = split(setting.places, self.fit, setting.seed)
+        ranked, passes, notes = {}, Passes(), []
+        for number, (name, model) in enumerate(self._list_models(models, setting.classifier).items()):
+            ranked[name] = rank_units(
+                replace(setting, classifier=model),
+                first,
+                self.layers,
+                self.attacks,
+                self.target,
+                f"units-{number}.json",
+            )
+            passes.add(ranked[name].passes)
+            notes += [f"Masked units of {name}: {note}" for note in ranked[name].notes]
+        return Prepared(others, _Carried(models, ranked), passes, tuple(notes))
 
     def _list_models(self, models: Models, classifier: Classifier) -> dict[str, Classifier]:
         """List all classifiers by the names that tables have, the run's own first."""
@@ -120,16 +159,31 @@ class CompareModels(AttackedStudy):
         # What an image without labels shows is what the run's own model sees in it, for all models.
         labels = tuple(own or (int(now),) for own, now in zip(batch.labels, seen, strict=True))
         whole, rows = Passes(), []
-        for name, model in self._list_models(batch.prepared, classifier).items():
+        for name, model in self._list_models(batch.prepared.models, classifier).items():
+            masked = self._mask(model, batch.prepared.ranked.get(name), batch.seed)
             # The run counts those through its own classifier.
-            with nullcontext(Passes()) if model is classifier else count_passes(model) as passes:
-                measured = self._measure_model(model, replace(batch, labels=labels))
+            counted = [
+                *([] if model is classifier else [model]),
+                *(made for each in masked.values() for made in each.models),
+            ]
+            with count_passes(*counted) as passes:
+                measured = self._measure_model(model, masked, replace(batch, labels=labels))
                 rows += [{**row, "model": name} for row in measured]
-            whole.forwards += passes.forwards
-            whole.backwards += passes.backwards
+            whole.add(passes)
         return Measured(rows, passes=whole)
 
-    def _measure_model(self, model: Classifier, batch: Batch) -> Iterator[dict[str, Any]]:
+    def _mask(self, model: Classifier, ranked: RankedUnits | None, seed: int) -> dict[str, MaskedModels]:
+        """Mask the units most sensitive to each attack."""
+        if ranked is None:
+            return {}
+        return {
+            attack: MaskedModels.of(model, ranked, attack, self.masked, self.random_orders, seed)
+            for attack in ranked.pairs
+        }
+
+    def _measure_model(
+        self, model: Classifier, masked: Mapping[str, MaskedModels], batch: Batch
+    ) -> Iterator[dict[str, Any]]:
         """Measure what a model makes of a batch: before attacks, under noise, and under each attack."""
         stages = run_stages(model, batch, self.attacks, self.target)
         clean = next(stages)
@@ -145,6 +199,8 @@ class CompareModels(AttackedStudy):
             places = [place for place, outcome in enumerate(stage.outcomes) if outcome == FOOLED]
             if places:
                 self._add_regions(model, clean, stage, places, facts)
+                if stage.attack in masked:
+                    self._add_masks(masked[stage.attack], clean, stage, places, facts)
             yield from facts
             if places:
                 yield from self._measure_maps(model, clean, stage, places, batch.seed)
@@ -186,6 +242,21 @@ class CompareModels(AttackedStudy):
         for name, values in numbers.items():
             for place, value in zip(places, values.tolist(), strict=True):
                 facts[place][name] = value
+
+    def _add_masks(
+        self, masked: MaskedModels, clean: Stage, stage: Stage, places: list[int], facts: list[dict[str, Any]]
+    ) -> None:
+        """Add what masked units change of the images that are fooled, to their rows: before the attack, and after."""
+        # Those that units were ranked on may be here again under another name.
+        places = [place for place in places if content_digest(clean.images[place]) not in masked.ranked_on]
+        if not places:
+            return
+        true = stage.true[places]
+        kept, _ = masked.tell(clean.images[places], true)
+        back, by_chance = masked.tell(stage.images[places], true)
+        numbers = zip(places, kept.tolist(), back.tolist(), by_chance.tolist(), strict=True)
+        for place, still, right, random in numbers:
+            facts[place] |= dict(zip(compare_models_account.MASKS, (still, right, random, right - random), strict=True))
 
     def _measure_maps(
         self, model: Classifier, clean: Stage, stage: Stage, places: list[int], seed: int
@@ -232,6 +303,15 @@ class CompareModels(AttackedStudy):
 
     summarise = staticmethod(compare_models_account.summarise)
     draw = staticmethod(compare_models_account.draw)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Carried:
+    """What the batches need: the other models, and the units of every model by its name, where some are masked."""
+
+    models: Models
+    ranked: Mapping[str, RankedUnits]
 
 
 def _list_norms(stage: Stage) -> tuple[list[float | None], list[float | None]]:

@@ -27,6 +27,13 @@ PERTURBATION = {
     "most_share": "share of the regions with 80 % of the effect",
 }
 """What is measured of each perturbation that fools a model, by its column."""
+MASKS = {
+    "masked_clean": "before it, the most sensitive units masked",
+    "masked_right": "the most sensitive units masked",
+    "masked_random": "random units masked",
+    "masked_more": "back more than with random units masked",
+}
+"""What is measured of each image that fools a model, with units masked, by its column."""
 MAPS = {
     "true_cosine": "cosine of the true class's maps",
     "wrong_cosine": "cosine of the wrong class's maps",
@@ -39,6 +46,7 @@ _SHOWN = ("true_cosine", "wrong_cosine", "recovered_random", "recovered_more")
 _TOPICS = {
     "right": "What the models get right: the share of all images.",
     "perturbation": "Perturbations that fool the models: how large they are and, to first order, what regions do.",
+    "masking": "Masked units: the share of the images that fool the models which are given their true class.",
     "stability": "Stability of maps: cosine of a map before and after, of images with noise that the model gets right, "
     "and of attacked images that fool it.",
     "recovery": "Recovery: at which share of the fractions of black pixels, taken in the order of the wrong class's "
@@ -125,15 +133,16 @@ def _compare(rows: pd.DataFrame, seed: int) -> Iterator[_Compared]:
         yield _Compared("right", name, spread(images[images["attack"] == attack], "right"))
     for attack in attacks:
         part = images[(images["attack"] == attack)]
-        for column, title in PERTURBATION.items():
-            if part[column].notna().any():
-                yield _Compared("perturbation", f"{attack}: {title}", spread(part, column))
+        for topic, columns in (("perturbation", PERTURBATION), ("masking", MASKS)):
+            for column, title in columns.items():
+                if part[column].notna().any():
+                    yield _Compared(topic, f"{attack}: {title}", spread(part, column))
     measured = rows[rows["method"].notna()]
-    for topic, columns in (("stability", _SHOWN[:2]), ("recovery", _SHOWN[2:])):
+    for topic, shown in (("stability", _SHOWN[:2]), ("recovery", _SHOWN[2:])):
         for method in measured["method"].unique():
             for attack in [NOISE, *attacks]:
                 part = measured[(measured["method"] == method) & (measured["attack"] == attack)]
-                for column in columns:
+                for column in shown:
                     # The random order is the same whatever the method.
                     is_first = method == measured["method"].iloc[0]
                     if part[column].notna().any() and (column != "recovered_random" or is_first):
@@ -167,6 +176,7 @@ def _say_clear(compared: list[_Compared], sides: Mapping[tuple[str, str], Mappin
 _HEADS = {
     "right": "What the models get right",
     "perturbation": "Perturbations",
+    "masking": "Masked units",
     "stability": "Stability of maps",
     "recovery": "Recovery",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -130,7 +129,7 @@ class SanityChecks(Study):
             rows += carried.others.compare(name, batch.images, maps, explained[0])
         whole = Passes()
         for facts, model in self._forget(classifier, carried, batch.seed):
-            with nullcontext(Passes()) if model is classifier else count_passes(model) as passes:
+            with count_passes(*([] if model is classifier else [model])) as passes:
                 for name, after in compute_maps(self.methods, model, batch.images, *explained):
                     if name not in before:
                         continue
@@ -141,8 +140,7 @@ class SanityChecks(Study):
                     )
                     if isinstance(after, Tensor):
                         kept[f"{facts['randomised']} {facts['step']}/{name}"] = after
-            whole.forwards += passes.forwards
-            whole.backwards += passes.backwards
+            whole.add(passes)
         return Measured(rows, kept, passes=whole)
 
     def _forget(

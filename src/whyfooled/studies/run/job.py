@@ -151,8 +151,7 @@ def _measure(
     try:
         batch = as_batch(job.source, job.class_map, classifier, list(samples.values()), job.seed, job.prepared)
         measured = job.study.measure(classifier, batch)
-        passes.forwards += measured.passes.forwards
-        passes.backwards += measured.passes.backwards
+        passes.add(measured.passes)
         named = _name_rows(measured, samples), _name_maps(measured, samples) if job.keep_maps else {}
     except Exception as error:  # whatever a model or an attack of someone else's stumbles over on one image
         reason = reason_of(error)

@@ -19,13 +19,13 @@ from whyfooled.registry import Card
 from whyfooled.studies.parts.attacked import FOOLED, find_attack, outcomes_of, run_or_load_attacks
 from whyfooled.studies.parts.fooled import AttackedStudy
 from whyfooled.studies.parts.held_out import check_share, split
+from whyfooled.studies.parts.ranked_units import RankedUnits, rank_units
 from whyfooled.studies.parts.right_images import part_of, right_images
 from whyfooled.studies.prepare import Prepared, Setting
 from whyfooled.studies.study import Batch, Measured, check_entries
 from whyfooled.studies.table import Columns
 from whyfooled.studies.units import neuron_masking_account
 from whyfooled.studies.units.neuron_masking_account import LEAST, MOST, NONE, RANDOM
-from whyfooled.studies.units.ranked import RankedUnits, rank_units
 from whyfooled.tensors.randomness import choose
 from whyfooled.units.masking import Mask, without
 
@@ -157,7 +157,7 @@ class NeuronMasking(AttackedStudy):
                 with count_passes(masked) as spent:
                     for facts in _with_mask(masked, right.batch, choice, results):
                         rows += right.rows(facts)
-                passes = Passes(passes.forwards + spent.forwards, passes.backwards + spent.backwards)
+                passes.add(spent)
         return Measured(rows, passes=passes)
 
     def _choose_units(self, layer: Layer, ranked: RankedUnits, seed: int) -> Iterator[_Choice]:

@@ -186,8 +186,7 @@ class UniversalDissimilarity(UniversalStudy):
                 except MethodError as error:
                     yield Fitted(None, {**facts, "error": f"{BORROWED}: {error}"})
                     return
-            fits.passes.forwards += passes.forwards
-            fits.passes.backwards += passes.backwards
+            fits.passes.add(passes)
             delta = (moved - image)[0].cpu()
             yield Fitted(UniversalPerturbation(delta, attack.radius, self.ball), facts)
 

@@ -105,8 +105,7 @@ class Fits:
         if path not in self.known:
             perturbation = self._read(path) or self._fit(path, method, saliency, source, classifier)
             self.known[path] = perturbation
-            self.passes.forwards += perturbation.passes.forwards
-            self.passes.backwards += perturbation.passes.backwards
+            self.passes.add(perturbation.passes)
         return self.known[path]
 
     def _path(self, method: UniversalMethod, saliency: Any, source: Source, classifier: Classifier) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -106,10 +105,9 @@ class UniversalTransfer(UniversalStudy):
         for name in self.models:
             model = batch.prepared[0].get(name, classifier)
             # The run counts those through its own classifier.
-            with nullcontext(Passes()) if model is classifier else count_passes(model) as passes:
+            with count_passes(*([] if model is classifier else [model])) as passes:
                 rows += self._test_on(name, model, batch)
-            whole.forwards += passes.forwards
-            whole.backwards += passes.backwards
+            whole.add(passes)
         return Measured(rows, passes=whole)
 
     def _test_on(self, name: str, model: Classifier, batch: Batch) -> list[dict[str, Any]]:

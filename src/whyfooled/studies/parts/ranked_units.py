@@ -92,9 +92,16 @@ class RankedUnits:
 
 
 def rank_units(
-    setting: Setting, places: Sequence[int], layers: Sequence[str], attacks: Sequence[Any], target: str | None
+    setting: Setting,
+    places: Sequence[int],
+    layers: Sequence[str],
+    attacks: Sequence[Any],
+    target: str | None,
+    file: str = UNITS_FILE,
 ) -> RankedUnits:
     """Measure each unit's sensitivity to each attack, on the images at some places; or read what was measured before.
+
+    That is kept in a file of the run.
 
     The pairs are those in which the classifier gets the clean image right, and is fooled.
 
@@ -105,7 +112,7 @@ def rank_units(
     ImageError
         If no attack fools the classifier on any of the images.
     """
-    path, key = setting.folder / UNITS_FILE, _key(setting, places, layers, attacks, target)
+    path, key = setting.folder / file, _key(setting, places, layers, attacks, target)
     chosen = choose_layers(setting.classifier, layers)
     kept = _read(path, key)
     if kept is None:
