@@ -312,11 +312,11 @@ class Counted:
         return (images + 0.2).clamp(0, 1)
 
 
-def test_a_method_that_does_not_work_on_the_model_ends_the_run_at_the_first_photograph(photographs, tmp_path):
+def test_a_method_that_does_not_work_on_the_model_ends_the_run_before_any_attack(photographs, tmp_path):
     Counted.calls.clear()
     with pytest.raises(MethodError, match="This method needs a network with"):
         explain_files(linear(), [photographs], tmp_path / "out", attack=Counted(), methods=[GuidedBackprop()])
-    assert Counted.calls == [1]
+    assert Counted.calls == []
 
 
 def test_a_class_that_does_not_exist_is_said_before_anything_is_written(photographs, tmp_path):

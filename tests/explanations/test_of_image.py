@@ -32,10 +32,12 @@ from whyfooled import (
 )
 from whyfooled.cli import app
 from whyfooled.errors import ImageError, MethodError, ModelError, OutputError, ParameterError
-from whyfooled.explanations import of_image
-from whyfooled.explanations.of_image import DEFAULT_METHODS
+from whyfooled.explanations import shown_maps
+from whyfooled.explanations.shown_maps import DEFAULT_METHODS, check_methods
 from whyfooled.images import to_picture
 from whyfooled.registry import make_every, title
+from whyfooled.running.provenance import Stages
+from whyfooled.types import silent
 
 NAMES = ["ash, ash tree", "birch", "cedar", "elm", "<oak & co>"]
 
@@ -245,7 +247,7 @@ def test_where_places_cannot_be_told_grad_cam_is_left_out_and_it_is_said(image):
 
 def test_of_all_methods_those_that_do_not_hold_are_left_out_and_it_is_said(image, monkeypatch):
     assert {Gradient(), Deconvnet(), GradCAM()} <= set(make_every("saliency"))
-    monkeypatch.setattr(of_image, "make_every", lambda kind: [Gradient(), Deconvnet(), GradCAM()])
+    monkeypatch.setattr(shown_maps, "make_every", lambda kind: [Gradient(), Deconvnet(), GradCAM()])
     found = explain(named(Tokens(heads=True)), image, attack=FGSM(epsilon=0.3), methods=["all"])
     assert {one.method for one in found.evidence} == {"gradient"}
     for name in ("Deconvnet", "Grad-CAM"):
@@ -254,7 +256,22 @@ def test_of_all_methods_those_that_do_not_hold_are_left_out_and_it_is_said(image
 
 def test_a_method_that_was_asked_for_and_does_not_hold_is_an_error(image):
     with pytest.raises(MethodError, match=r"does not work on this model\. .*Softplus"):
-        explain(named(Smooth()), image, attack=FGSM(epsilon=0.3), methods=["gradient", GuidedBackprop()])
+        explain(named(Smooth()), image, attack=never, methods=["gradient", GuidedBackprop()])
+
+
+def never(classifier, images, goal):
+    pytest.fail("It was attacked before it was found that a method does not work.")
+
+
+def test_whether_methods_work_is_told_by_one_pass_of_each(image, monkeypatch):
+    forward, seen = SmallNet.forward, []
+    monkeypatch.setattr(SmallNet, "forward", lambda net, images: seen.append(len(images)) or forward(net, images))
+    stages = Stages(named(), silent)
+    check_methods(stages.classifiers[0], image, [Enhanced(), "smoothgrad(samples=50)", LIME(samples=500)], 0, stages)
+    passes = stages.passes["methods"]
+    # What is seen, one of guided backpropagation, and eight that SmoothGrad and LIME each send at once.
+    assert seen == [1, 1, 8, 8]
+    assert (passes.forwards, passes.backwards) == (18, 9)
 
 
 def test_a_file_of_another_photograph_is_refused_and_one_that_is_changed_much_is_not(image, tmp_path):

@@ -65,6 +65,24 @@ def test_passes_of_the_attack_are_counted(switched):
     assert switched.passes["attack"].backwards >= 10
 
 
+@pytest.mark.parametrize("ask", [False, True])
+def test_passes_through_the_whole_model_count_whether_it_was_asked_before_or_not(ask, monkeypatch):
+    forward, seen = Shifted.forward, []
+    monkeypatch.setattr(Shifted, "forward", lambda net, images: seen.append(len(images)) or forward(net, images))
+    model = several(2.0, 0.5, -1.0, -3.0)
+    found = explain_perturbation(model.ask("dog") if ask else model, IMAGE, (IMAGE + 0.02).clamp(0, 1))
+    assert sum(passes.forwards for passes in found.passes.values()) == sum(seen)
+    assert found.passes["labels"].forwards == 1
+
+
+def test_a_failed_attack_on_two_classes_names_the_other():
+    stubborn = Classifier(SmallNet(2), size=(16, 16), class_names=["cat", "dog"])
+    seen = int(stubborn.predict(IMAGE))
+    said = explain(stubborn, IMAGE, attack="fgsm(epsilon=1e-6)", methods=["gradient"]).notes[0]
+    names = stubborn.class_names
+    assert f"The attack failed: the image was to be taken for {names[1 - seen]} and is taken for {names[seen]}." in said
+
+
 def test_maps_are_those_of_the_two_classes(switched):
     gradient = next(evidence for evidence in switched.evidence if evidence.method == "gradient")
     assert torch.allclose(gradient.maps[:, 0], -gradient.maps[:, 1])

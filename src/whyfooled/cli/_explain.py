@@ -174,7 +174,7 @@ def explain(
     from whyfooled.classifier.borrowing import one_thread
     from whyfooled.classifier.zoo import RANDOM
     from whyfooled.explanations.of_image import explain as explain_image
-    from whyfooled.explanations.of_image import make_methods
+    from whyfooled.explanations.shown_maps import make_methods
     from whyfooled.images import (
         example_photograph,
         is_folder,

@@ -20,7 +20,7 @@ from whyfooled.classifier.goals import Goal, Targeted, Untargeted
 from whyfooled.classifier.inputs import describe_input
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, bad_parameter, hearing
-from whyfooled.explanations.question import Question, find_question
+from whyfooled.explanations.question import Question
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
 from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
@@ -230,7 +230,7 @@ def make_case(
     mask
         (1,1,h,w) Which pixels the attack may change; all if None.
     question
-        Of a model with several labels, the one that `classifier` tells; an attack is to leave the others as they are.
+        Of a model with several labels, the one that `classifier` tells.
     seed
         Seed of the attack.
     progress
@@ -267,10 +267,9 @@ def make_case(
         if with_next_seed(chosen) != chosen:
             rerun = partial(_run, with_next_seed(chosen), classifier, clean, goal, mask, question)
     case = replace(_build_case(classifier, result, true, aim, given, question), rerun=rerun)
-    told = question or find_question(classifier, clean)
-    if told is None:
+    if question is None:
         return case
-    return replace(case, notes=(*case.notes, *told.write_notes(told.classifier.logits(case.adversarial))))
+    return replace(case, notes=(*case.notes, *question.write_notes(question.classifier.logits(case.adversarial))))
 
 
 def _run(
@@ -283,7 +282,7 @@ def _run(
     progress: Progress = silent,
 ) -> AttackResult:
     """Run an attack; of several labels, it switches the one that is asked about, and leaves the others."""
-    if question is None:
+    if question is None or not question.others_stay:
         return run_attack(attack, classifier, clean, goal, mask=mask, progress=progress)
     switched = run_attack(attack, question.classifier, clean, question.goal, mask=mask, progress=progress)
     return question.narrow(switched, goal)
@@ -338,11 +337,13 @@ def _write_notes(
     elif seen != true:
         yield f"The model already takes the clean image for {name(seen)} instead of {name(true)}."
     if outcome == "failed":
-        wanted = name(aim) if aim is not None else f"any class other than {name(true)}"
+        wanted = f"any class other than {name(true)}"
+        if aim is not None or result.logits.shape[1] == 2:
+            wanted = name(1 - true if aim is None else aim)
         if made_elsewhere:
             instead = "still" if aim is None else f"and not for {wanted}"
             yield f"The adversarial image does not fool the model: it is taken for {name(now)} {instead}."
-        elif question is not None:
+        elif question is not None and question.others_stay:
             yield f"The attack failed: {question.aim}. What it tried last is explained."
         else:
             yield (

@@ -19,10 +19,11 @@ from whyfooled.defences import Calibration
 from whyfooled.errors import ImageError, MethodError, OutputError, WhyfooledError, bad_parameter
 from whyfooled.explanations.case import choose_attack
 from whyfooled.explanations.explanation import Explanation
-from whyfooled.explanations.of_image import explain, make_methods, open_universal
+from whyfooled.explanations.of_image import explain, open_universal
 from whyfooled.explanations.question import check_no_target
 from whyfooled.explanations.report.folder import write_files
 from whyfooled.explanations.report.index import COLUMNS, IndexEntry, make_entry, make_failed_entry, write_index
+from whyfooled.explanations.shown_maps import make_methods
 from whyfooled.images import common_folder, output_folder, photographs_in, write_whole
 from whyfooled.images.seals import digest_content, digest_file
 from whyfooled.registry import describe_value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,15 @@ from whyfooled.explanations.case import (
 from whyfooled.explanations.explanation import Explanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.explanations.question import choose_question
+from whyfooled.explanations.shown_maps import check_methods, compute_evidence
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
 from whyfooled.perturbation.sensitivity import choose_batch_size
-from whyfooled.registry import EVERY, describe, make_every, parse, title, with_seed
+from whyfooled.registry import describe
 from whyfooled.running.provenance import Stages
-from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 from whyfooled.saliency.differentiable import check_differentiable
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.map_checks import MAPS_CHECKED, MapChecks, check_maps
-from whyfooled.saliency.pairs import pair_maps
 from whyfooled.saliency.recovery import (
     BATCH_SIZE,
     RANDOM,
@@ -175,14 +174,15 @@ def explain(
         else:
             photograph = image
         clean = read_clean_image(classifier, photograph, adversarial)
-        whole, question = classifier, choose_question(classifier, clean, label, target)
-        if question is not None:
-            classifier, label = question.asked, None
         stages = Stages(classifier, progress)
-        if question is not None:
-            stages.count_too(whole)
+        question = choose_question(classifier, clean, label, target, stages)
+        if question is not None and question.others_stay:
+            classifier, label = question.asked, None
+            stages.count_too(classifier)
         places = None if regions is None else read_named_regions(classifier, photograph, clean, regions, names)
         within = None if attack_in is None or places is None else places.find(attack_in, "attack_in")
+        if methods is not None:
+            check_methods(classifier, clean, methods, seed, stages)
         quick = _quicken(classifier, clean, stages)
         with stages.stage("attack"):
             case = make_case(
@@ -200,7 +200,7 @@ def explain(
         if isinstance(adversarial, (str, Path)):
             check_same_photograph(case, adversarial)
         by_chance = fool_by_chance(classifier, case, stages, seed)
-        shown, remarks = _compute_evidence(classifier, case, methods, seed, stages)
+        shown, remarks = compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
         effect = _find_effect(classifier, case, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
@@ -251,73 +251,6 @@ def explain(
         units=changes,
         checks=checked,
     )
-
-
-DEFAULT_METHODS = (GuidedBackprop(), Gradient(), InputXGradient(), GradCAM())
-"""What is shown beside enhanced guided backpropagation unless told otherwise."""
-
-
-def _compute_evidence(
-    classifier: Classifier, case: Case, methods: Sequence[Any] | None, seed: int, stages: Stages
-) -> tuple[list[tuple[Any, Evidence]], list[str]]:
-    """Compute the maps of every method, the headline's first; methods with the same base share its passes."""
-    chosen = make_methods(methods or DEFAULT_METHODS, seed)
-    must_work = methods is not None and EVERY not in methods
-    first = next((m for m in chosen if isinstance(m, Enhanced)), Enhanced())
-    others = [m for m in chosen if m != first]
-    images = torch.cat([case.clean, case.adversarial])
-    wrong, true = (torch.tensor([index] * 2, device=images.device) for index in (case.wrong, case.true))
-    evidence: list[tuple[Any, Evidence]] = []
-    notes: list[str] = []
-
-    def maps_of(chosen: Sequence[Any]) -> Iterator[tuple[Any, Tensor | MethodError]]:
-        return pair_maps(chosen, classifier, images, wrong, true, both=True)
-
-    with stages.stage("saliency"):
-        for done, (method, maps) in enumerate(maps_of([first, *others])):
-            stages.progress(done, len(others) + 1, "saliency maps")
-            if isinstance(maps, MethodError):
-                if must_work and method in chosen:
-                    raise MethodError(f"{title(method)} does not work on this model. {maps}") from maps
-                notes.append(_say_why_skipped(method, maps, first))
-                if method != first:
-                    continue
-                method, maps = next(maps_of([Enhanced(base=Gradient())]))
-                if isinstance(maps, MethodError):
-                    raise maps
-            notes += _note_leak(classifier, case, method, maps)
-            texts = (describe(method), title(method), method.card.summary)
-            evidence.append((method, Evidence(*texts, isinstance(method, Enhanced), maps.cpu())))
-        stages.progress(1, 1, "saliency maps")
-    return evidence, notes
-
-
-def make_methods(methods: Sequence[Any], seed: int) -> list[Any]:
-    """Make the methods that are meant, each once, with the seed where their own was left at the default."""
-    made = dict.fromkeys(made for method in methods for made in _make_named(method))
-    return [with_seed(method, seed) for method in made]
-
-
-def _make_named(method: Any) -> list[Any]:
-    if method == EVERY:
-        return make_every("saliency")
-    return [parse("saliency", method) if isinstance(method, str) else method]
-
-
-def _note_leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) -> Iterator[str]:
-    """Say how much of the wrong class's logit its map on the adversarial image has, if it is meant to have all."""
-    share = float(maps[1, 0].double().sum() / case.logits[case.wrong])
-    if method.card.conserves and abs(share - 1) > 0.01:
-        yield (
-            f"{title(method)}: the map of {classifier.class_name(case.wrong)} adds up to {share:.0%} of its logit. The "
-            "rest went to biases, or to a class token and positions, so the map shows proportions, not amounts."
-        )
-
-
-def _say_why_skipped(method: Any, error: MethodError, first: Any) -> str:
-    if method != first:
-        return f"{title(method)} is not shown. {error}"
-    return f"Enhanced guided backpropagation does not work on this model, so the gradient is enhanced instead. {error}"
 
 
 def _quicken(classifier: Classifier, clean: Images, stages: Stages) -> Quickened:

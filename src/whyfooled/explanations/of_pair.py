@@ -209,10 +209,11 @@ def _open_case(
 ) -> tuple[Classifier, Stages, Case]:
     """Read both images, and see what is predicted; of several labels, by a classifier for the one that is meant."""
     before = read_clean_image(classifier, clean, adversarial)
-    question = choose_question(classifier, before, label, target)
-    if question is not None:
-        classifier, label = question.asked, None
     stages = Stages(classifier, progress)
+    question = choose_question(classifier, before, label, target, stages)
+    if question is not None and question.others_stay:
+        classifier, label = question.asked, None
+        stages.count_too(classifier)
     with stages.stage("predictions"):
         case = make_case(
             classifier,

@@ -14,6 +14,7 @@ from whyfooled.classifier import Classifier, Goal, Switched
 from whyfooled.classifier.outputs import to_two_logits
 from whyfooled.drawing.words import percent
 from whyfooled.errors import bad_parameter
+from whyfooled.running.provenance import Stages
 from whyfooled.types import Images
 
 _MOST = 5
@@ -33,11 +34,14 @@ class Question:
         The label that is asked about.
     logits
         (1,m) The logits of all labels for the clean image.
+    others_stay
+        Whether an attack is to leave the other labels as they are, and not only to switch this one.
     """
 
     classifier: Classifier
     label: int
     logits: Tensor
+    others_stay: bool
 
     @property
     def asked(self) -> Classifier:
@@ -90,30 +94,29 @@ def _list_some(names: list[str]) -> str:
 
 
 def choose_question(
-    classifier: Classifier, clean: Images, label: str | int | None, target: str | int | None
+    classifier: Classifier, clean: Images, label: str | int | None, target: str | int | None, stages: Stages
 ) -> Question | None:
     """Choose the label that an explanation is about: the one that is named, or the strongest; None without labels.
+
+    A classifier that `Classifier.ask` made to tell one of several is about that one, whatever happens to the others.
 
     Raises
     ------
     ParameterError
-        If there is no such label, or a target is given.
+        If there is no such label, or a target is given where a label is to be switched.
     """
-    if not classifier.several_labels:
+    whole = classifier.whole
+    if not whole.several_labels:
         return None
     check_no_target(classifier, target)
-    logits = classifier.logits(clean)
+    stages.count_too(whole)
+    with stages.stage("labels"):
+        logits = whole.logits(clean)
+    if classifier.label is not None:
+        return Question(whole, classifier.label, logits, others_stay=False)
     strongest = int(logits.argmax())
     chosen = strongest if label is None else classifier.class_index(label, logits.shape[1], "label")
-    return Question(classifier, chosen, logits)
-
-
-def find_question(classifier: Classifier, clean: Images) -> Question | None:
-    """Return the label of several that a classifier was made to tell by `Classifier.ask`; None for any other one."""
-    if classifier.label is None:
-        return None
-    whole = classifier.whole
-    return Question(whole, classifier.label, whole.logits(clean))
+    return Question(whole, chosen, logits, others_stay=True)
 
 
 def check_no_target(classifier: Classifier, target: str | int | None) -> None:
