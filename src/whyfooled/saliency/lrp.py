@@ -15,7 +15,8 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import MethodError, bad_parameter, one_of, warn
 from whyfooled.registry import Card
 from whyfooled.saliency.backward.gradients import check_pairs
-from whyfooled.saliency.backward.relevance import Attending, Rules, Trace, trace
+from whyfooled.saliency.backward.relevance import Trace, trace
+from whyfooled.saliency.backward.relevance_calls import Attending, Rules
 from whyfooled.saliency.backward.shares import FirstRule, alpha_beta_rule, box_rule, epsilon_rule, flat_rule
 from whyfooled.types import Images, Logits, ManyClasses, ManyMaps, ManyNumbers, Maps
 

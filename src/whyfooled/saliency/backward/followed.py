@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -343,24 +343,20 @@ def _can_be_written(written: Tensor | None, inputs: Tensor) -> bool:
 class RectifierCalls(TorchFunctionMode, ABC):
     """While active, rectifiers are made by `rectify`, and everything else as it is.
 
-    Other activations that have a gate are made by `activate`, if `gates` says that they are looked for.
+    Other activations that have a gate are looked for, and made by `activate`, if there is such a function.
 
     Those that are read off their name, wherever they run; those that are not, in a forward pass of which
     `report_images` tells the beginning. `followed` is what is known of that pass.
     """
 
-    def __init__(self, gates: bool = False) -> None:
+    def __init__(self, activate: Callable[[GatedCall], Tensor] | None = None) -> None:
         super().__init__()
-        self.gates = gates
+        self.activate = activate
         self.followed: Followed | None = None
 
     @abstractmethod
     def rectify(self, rectifier: Rectifier) -> Tensor:
         """Make a rectifier."""
-
-    def activate(self, gated: GatedCall) -> Tensor:
-        """Make another activation with a gate."""
-        raise NotImplementedError
 
     def other(self, call: Call) -> Any:
         """Make a call that is no rectifier."""
@@ -372,10 +368,10 @@ class RectifierCalls(TorchFunctionMode, ABC):
         call = Call(func, args, kwargs or {})
         if func is report_images:
             (images,) = args
-            self.followed = Followed(images, self.gates)
+            self.followed = Followed(images, gates=self.activate is not None)
             return call()
         if self.followed is None:
-            return self._make(call, as_relu(call), as_gated(call) if self.gates else None)
+            return self._make(call, as_relu(call), as_gated(call) if self.activate else None)
         step = self.followed.before(call)
         outputs = self._make(call, step.rectifier, step.gated)
         self.followed.after(step, outputs)
@@ -384,4 +380,4 @@ class RectifierCalls(TorchFunctionMode, ABC):
     def _make(self, call: Call, rectifier: Rectifier | None, gated: GatedCall | None) -> Any:
         if rectifier is not None:
             return self.rectify(rectifier)
-        return self.other(call) if gated is None else self.activate(gated)
+        return self.activate(gated) if self.activate and gated is not None else self.other(call)

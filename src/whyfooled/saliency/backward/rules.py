@@ -204,7 +204,7 @@ class RuledCalls(RectifierCalls):
     """While active, every activation that the rule is for is made with it; `met` counts them."""
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__(rule.gates)
+        super().__init__(self._activate if rule.gates else None)
         self.rule = rule
         self.met = 0
 
@@ -215,8 +215,7 @@ class RuledCalls(RectifierCalls):
         output = rectifier.compute(lambda inputs, upper, inplace: ruled_relu(inputs, rule, upper, inplace))
         return _checked(output)
 
-    def activate(self, gated: GatedCall) -> Tensor:
-        """Make another activation with the rule."""
+    def _activate(self, gated: GatedCall) -> Tensor:
         self.met += 1
         return _checked(
             gated.compute(
@@ -249,7 +248,7 @@ def check_rule_held(module: nn.Module, logits: Tensor, images: Tensor, calls: Ru
     """
     check_activations(module, logits, images, calls)
     if not calls.met:
-        which = "activations" if calls.gates else "ReLUs"
+        which = "activations" if calls.activate else "ReLUs"
         raise MethodError(f"This method needs a network with {which}, and none ran between the images and the logits.")
 
 
@@ -260,7 +259,7 @@ def check_activations(module: nn.Module, logits: Tensor, images: Tensor, calls: 
     steps = steps_between(logits, images, calls.followed or Followed(images))
     if steps.unknown:
         names = ", ".join(sorted(steps.unknown))
-        raise MethodError((_NO_GATE if calls.gates else _NO_RECTIFIER).format(names))
+        raise MethodError((_NO_GATE if calls.activate else _NO_RECTIFIER).format(names))
     if steps.unseen:
         raise _unseen(", ".join(sorted(steps.unseen)))
 
