@@ -107,6 +107,14 @@ def test_images_that_the_classifier_gets_wrong_do_not_count(tmp_path):
     )
 
 
+def test_nothing_that_is_written_names_the_folders_of_this_machine(images, tmp_path):
+    found = study(images, tmp_path / "out", replace(STUDY, fit=str(write_images(tmp_path / "f.npz", count=3, seed=5))))
+    assert set(found.table.read()["fit"].dropna()) == {"f.npz"}
+    assert "other images that the classifier gets right, from f.npz;" in found.summary
+    for name in ("summary.md", "summary.tex", "study.json", "table.parquet"):
+        assert str(tmp_path).encode() not in (tmp_path / "out" / name).read_bytes()
+
+
 def test_a_stopped_run_keeps_its_fits_and_ends_in_the_same_table(images, tmp_path, monkeypatch):
     whole = study(images, tmp_path / "whole").table.path.read_bytes()
     fit, done = _universal.Fits._fit, []

@@ -15,7 +15,6 @@ from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.classifier.randomised import PARTS, Part, list_parts, randomise_in_turn
 from whyfooled.errors import MethodError, ParameterError, at_least, bad_parameter
 from whyfooled.registry import Card
-from whyfooled.running.publishing import hide_folders
 from whyfooled.saliency.alikeness import ALIKENESS
 from whyfooled.studies.maps import sanity_checks_account
 from whyfooled.studies.maps.sanity_checks_account import CASCADING, LABELS, OTHERS
@@ -152,7 +151,7 @@ class SanityChecks(Study):
             yield facts, model.classifier
         if carried.models is not None:
             other = carried.models.get(self.randomised_labels, classifier)
-            yield {"randomised": LABELS, "step": 1, "layers": hide_folders(self.randomised_labels)}, other
+            yield {"randomised": LABELS, "step": 1, "layers": self.randomised_labels}, other
 
     @classmethod
     def headline_values(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:

@@ -14,7 +14,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import WhyfooledError, first_line, hearing
 from whyfooled.running.kept import FileKind, encode_tensors, is_text, storable_text
-from whyfooled.running.publishing import hide_folders
+from whyfooled.running.publishing import hide_all_folders, hide_folders
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.studies.study import Batch, Measured, Study
 from whyfooled.studies.table import encode
@@ -169,7 +169,9 @@ def _measure(
 def _name_rows(measured: Measured, samples: Mapping[int, Sample]) -> list[dict[str, Any]]:
     """Give each row its image's number and name in place of its place in the batch."""
     named = [{"index": index, "image": sample.name} for index, sample in samples.items()]
-    return [named[row["place"]] | {key: value for key, value in row.items() if key != "place"} for row in measured.rows]
+    # What a row says of files is for others to read, as all that is written from it.
+    rows = [(row["place"], {key: value for key, value in row.items() if key != "place"}) for row in measured.rows]
+    return [named[place] | hide_all_folders(facts) for place, facts in rows]
 
 
 def _name_maps(measured: Measured, samples: Mapping[int, Sample]) -> dict[str, Tensor]:

@@ -115,7 +115,7 @@ class UniversalTransfer(UniversalStudy):
         right = right_images(model, batch)
         perturbed = self.perturb(right.batch.images, batch.prepared[1], self.epsilon, batch.seed)
         rows = [*right.wrong_rows(), *self.measure_changes(self.saliency, model, right, perturbed)]
-        shared = {"tested_on": hide_folders(name), **self.ball_facts(self.epsilon)}
+        shared = {"tested_on": name, **self.ball_facts(self.epsilon)}
         chance = {"method": named(self.method), "fitted_on": CHANCE}
         return [{**shared, **row, **(chance if row.get("method") == CHANCE else {})} for row in rows]
 
@@ -130,7 +130,7 @@ class UniversalTransfer(UniversalStudy):
 
 def _on_model(name: str, fitted: Fitted) -> Fitted:
     """Let the rows of a perturbation say which model it was fitted on."""
-    facts = {**fitted.facts, "fitted_on": hide_folders(name)}
+    facts = {**fitted.facts, "fitted_on": name}
     if "error" in facts:
-        facts |= {"fit_images": None, "error": f"{hide_folders(name)}: {facts['error']}"}
+        facts |= {"fit_images": None, "error": f"{name}: {facts['error']}"}
     return replace(fitted, facts=facts)
