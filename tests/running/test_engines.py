@@ -45,6 +45,7 @@ class FakeRay:
     places: int
     fates: dict[int, list[type[Exception]]] = field(default_factory=dict)
     workers: list[FakeWorker] = field(default_factory=list)
+    heard: tuple[str, ...] = ()
     exceptions = SimpleNamespace(RayActorError=ActorDied, ObjectLostError=ObjectLost, RayTaskError=TaskFailed)
 
     def cluster_resources(self):
@@ -84,7 +85,7 @@ class FakeRay:
                 # The machine is gone, and with it the place.
                 worker.alive, self.places = False, self.places - 1
             raise fate
-        return Finished(shard[0], {}, b"", None)
+        return Finished(shard[0], {}, b"", None), self.heard
 
     def kill(self, worker):
         worker.alive = False
