@@ -16,7 +16,7 @@ import signal
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -35,6 +35,7 @@ from whyfooled.errors import ParameterError, WhyfooledError, at_least, first_lin
 
 Task = TypeVar("Task", contravariant=True)
 Result = TypeVar("Result", covariant=True)
+Finding = TypeVar("Finding")
 
 ENGINES = ("local", "ray")
 MOST_DEATHS = 3
@@ -74,6 +75,17 @@ class Engine(Protocol):
         self, work: Work[Task, Result], model: ModelRecipe, most: int
     ) -> AbstractContextManager[Crew[Task, Result]]:
         """Start at most so many workers; they are gone when the ``with`` block ends."""
+
+
+def in_order(results: Iterable[tuple[int, Finding]], numbers: Iterable[int]) -> Iterator[tuple[int, Finding]]:
+    """Yield results in the order of these numbers, whichever is finished first, each as soon as it is its turn."""
+    early: dict[int, Finding] = {}
+    left = deque(numbers)
+    for number, result in results:
+        early[number] = result
+        while left and left[0] in early:
+            turn = left.popleft()
+            yield turn, early.pop(turn)
 
 
 @final
