@@ -13,6 +13,12 @@ from ray.cluster_utils import Cluster
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def lose_a_machine(cluster: Cluster) -> None:
+    """Kill the machine that is not the first, with everything that runs there."""
+    second = next(node for node in cluster.worker_nodes if node is not cluster.head_node)
+    cluster.remove_node(second, allow_graceful=False)
+
+
 @contextmanager
 def two_machines() -> Iterator[Cluster]:
     """Start two machines of one core each, and connect to them for as long as the block lasts."""
