@@ -98,10 +98,11 @@ def test_an_attack_that_was_begun_here_ends_there_in_the_same_files(world, clust
     # Neither a picture, nor the folder that it is in, as seen from a worker's own.
     (tmp_path / "photographs" / "07.png").write_bytes(b"no picture")
     monkeypatch.chdir(tmp_path)
-    more = {"batch_size": 2, "model": ModelRecipe(options["model"])}
+    recipe = ModelRecipe(options["model"])
 
     def attack(folder, **where):
-        return attack_files(small(), ["photographs"], FMN(steps=5), folder, **more, **where)
+        loaded = recipe.load("cpu")
+        return attack_files(loaded, ["photographs"], FMN(steps=5), folder, batch_size=2, model=recipe, **where)
 
     attack("here")
     stopping, _ = once(stop, lambda standing: standing.finished >= 4)
@@ -125,10 +126,12 @@ def test_a_dissection_that_was_begun_here_ends_there_in_the_same_files(memory, w
     monkeypatch.setattr(passes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     for module, name, value in ((passes, "_MOST_IMAGES", 2), (unfinished, "SECONDS", 0), (unfinished, "_SHARE", 0)):
         monkeypatch.setattr(module, name, value)
-    more = {"top": 0.05, "permutations": 2, "batch_size": 2, "memory": memory, "model": ModelRecipe(options["model"])}
+    recipe = ModelRecipe(options["model"])
+    more = {"top": 0.05, "permutations": 2, "batch_size": 2, "memory": memory, "model": recipe}
 
     def run(folder, **where):
-        found = dissect(small(), ["first", "second"], open_concepts(masks), **more, unfinished=folder, **where)
+        loaded, concepts = recipe.load("cpu"), open_concepts(masks)
+        found = dissect(loaded, ["first", "second"], concepts, **more, unfinished=folder, **where)
         return found.save(folder)
 
     run(tmp_path / "here")

@@ -131,7 +131,7 @@ def attack_files(
     address
         The Ray cluster's address; one of this machine alone if None.
     model
-        How the machines of a cluster load the classifier; sent to them as it is if None.
+        How the machines of a cluster load the classifier, as it was loaded here; sent to them as it is if None.
     about
         What else makes a run another run, such as the model's name and weights.
     report

@@ -106,7 +106,7 @@ def dissect(
     address
         The Ray cluster's address; one of this machine alone if None.
     model
-        How the machines of a cluster load the classifier; sent to them as it is if None.
+        How the machines of a cluster load the classifier, as it was loaded here; sent to them as it is if None.
     unfinished
         A folder for what is found so far: called again with the same arguments after an interruption, it goes on from
         there. It is written every half minute or so; `Dissection.save` to the same folder deletes it. Nothing is
