@@ -150,6 +150,23 @@ def studies(
 
 
 @app.command()
+def costs(
+    data: Annotated[str, typer.Option(help="A source of images, as for whyfooled study.")],
+    study: Annotated[str, typer.Option(help="The study.")] = "attack-outcome",
+    model: Annotated[str, typer.Option(help="As for whyfooled study.")] = "lite0",
+    weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    sample: Annotated[int, typer.Option(help="Images that the cost model is made of.")] = 16,
+    check: Annotated[str, typer.Option(help="Numbers of images to check it at, separated by commas.")] = "",
+    images: Annotated[int, typer.Option(help="Images to predict for.")] = 50_000,
+    machines: Annotated[str, typer.Option(help="Numbers of machines to predict for.")] = "1,8,64",
+    cores: Annotated[int, typer.Option(help="Cores of each machine.")] = 16,
+) -> None:
+    """Predict how long a study takes on many images and machines, from a few images; check it at other numbers."""
+    counts, of_machines = ([int(part) for part in text.split(",") if part] for text in (check, machines))
+    import_module("benchmarks.costs").run(study, data, model, weights, sample, counts, images, of_machines, cores)
+
+
+@app.command()
 def regions(
     repeats: Annotated[int, typer.Option(help="Timed pairs of runs; the median counts.")] = 5,
     cell: Annotated[int, typer.Option(help="Side of a region, in pixels.")] = 32,

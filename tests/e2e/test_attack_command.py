@@ -128,6 +128,11 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
         ),
         (["photographs", "--target", "lynx"], "`--target` must be"),
         (["photographs", "--batch-size", "0"], "`--batch-size` must be at least 1"),
+        (["photographs", "--engine", "spark"], "`--engine` must be one of local, ray; got spark."),
+        (
+            ["photographs", "--engine", "ray", "--address", "127.0.0.1:9"],
+            "`--address` must be that of a running Ray cluster; got 127.0.0.1:9",
+        ),
         (["photographs", "-o", ""], "Error: `--output` must be a path; got ''."),
         (["photographs", "-o", "a" * 300], "cannot be used: File name too long."),
         (["photographs", "-o", "nets.py"], "The output folder nets.py cannot be used: it is a file."),

@@ -150,7 +150,8 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         folder, started.exists, signal.SIGINT, "dissect", "--concepts", MASKS, "--mean", "0", "--model", "slow.py:Mark"
     )
     assert code == 130, err
-    assert without_progress(err) == "Stopped. Nothing was written.\n"
+    said = "Stopped. What was done up to half a minute ago is kept: the same command goes on from there.\n"
+    assert without_progress(err) == said
     assert {path.name for path in folder.iterdir()} - before <= {"started", "__pycache__"}
 
 
@@ -168,6 +169,9 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         (["--cutoff", "1"], "`--cutoff` must be at least 0 and below 1; got 1.0."),
         (["--permutations", "-1"], "`--permutations` must be at least 0; got -1."),
         (["--batch-size", "0"], "`--batch-size` must be at least 1; got 0."),
+        (["--memory", "-1"], "`--memory` must be at least 0; got -1.0."),
+        (["--memory", "nan"], "`--memory` must be at least 0; got nan."),
+        (["--engine", "spark"], "`--engine` must be one of local, ray; got spark."),
         (["--seed", "-1"], "`--seed` must be a whole number from 0 to 2^63 − 1; got -1."),
         (["-o", "nets.py"], "The output path nets.py is a file; give a folder."),
     ],

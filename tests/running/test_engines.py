@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.small_studies import Brightness
-from whyfooled.errors import WhyfooledError
-from whyfooled.running.engines import ModelRecipe, _connected, _Crew
+from whyfooled.errors import WhyfooledError, WhyfooledWarning
+from whyfooled.running.engines import ModelRecipe, _connected, _Crew, in_order
 from whyfooled.sources import Source
 from whyfooled.studies.run.job import Finished, Job
 
@@ -45,6 +45,7 @@ class FakeRay:
     places: int
     fates: dict[int, list[type[Exception]]] = field(default_factory=dict)
     workers: list[FakeWorker] = field(default_factory=list)
+    heard: tuple[str, ...] = ()
     exceptions = SimpleNamespace(RayActorError=ActorDied, ObjectLostError=ObjectLost, RayTaskError=TaskFailed)
 
     def cluster_resources(self):
@@ -84,7 +85,7 @@ class FakeRay:
                 # The machine is gone, and with it the place.
                 worker.alive, self.places = False, self.places - 1
             raise fate
-        return Finished(shard[0], {}, b"", None)
+        return Finished(shard[0], {}, b"", None), self.heard
 
     def kill(self, worker):
         worker.alive = False
@@ -147,6 +148,24 @@ def test_a_run_that_is_given_up_frees_the_cluster():
         next(crew.run({shard: shard for shard in range(4)}))
     assert ray.workers
     assert not any(worker.alive for worker in ray.workers)
+
+
+def test_what_a_worker_is_warned_of_is_said_here():
+    ray = FakeRay(places=2, heard=("A worker sees something that its user should know.",))
+    with pytest.warns(WhyfooledWarning, match="A worker sees something that its user should know"):
+        assert measured(ray, range(4)) == ([0, 1, 2, 3], 4)
+
+
+def test_what_finishes_early_waits_for_its_turn():
+    arrived = []
+
+    def finish():
+        for number in (2, 0, 3, 1):
+            arrived.append(number)
+            yield number, f"result {number}"
+
+    given = [(number, result, len(arrived)) for number, result in in_order(finish(), range(4))]
+    assert given == [(0, "result 0", 2), (1, "result 1", 4), (2, "result 2", 4), (3, "result 3", 4)]
 
 
 def test_what_happens_on_sigterm_stays_what_it_was():

@@ -201,6 +201,11 @@ def read_left_out(folder: Path, name: str, photograph: str, run: str) -> str | N
     return str(record["reason"]) if (record["photograph"], record.get("run")) == (photograph, run) else None
 
 
+def has_result(folder: Path, name: str) -> bool:
+    """Tell whether there is anything of a photograph in a folder: its adversarial image, or why it was left out."""
+    return is_file(adversary_file(folder, name)) or is_file(folder / f"{name}{LEFT_OUT}")
+
+
 def is_finished(folder: Path, name: str, photograph: str, run: str) -> bool:
     """Tell whether a photograph's adversarial image is there, undamaged, of a run, and of the photograph as it is now.
 

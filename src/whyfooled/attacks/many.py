@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from whyfooled._version import __version__
-from whyfooled.attacks import AttackResult, run_attack
+from whyfooled.attacks import AttackResult
 from whyfooled.attacks._attack import ClassKeeper, Norm, find_norm
+from whyfooled.attacks._batches import AttackedBatch, AttackWork, Truth, say_nothing
 from whyfooled.attacks.adversaries import (
     LEFT_OUT,
     RUN,
@@ -24,6 +22,7 @@ from whyfooled.attacks.adversaries import (
     Adversaries,
     adversary_file,
     find_name_fault,
+    has_result,
     is_finished,
     list_runs,
     read_adversary,
@@ -31,19 +30,18 @@ from whyfooled.attacks.adversaries import (
     write_adversary,
     write_left_out,
 )
-from whyfooled.attacks.targets import TARGET_CHOICES, choose_targets
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.classifier import check_one_answer
-from whyfooled.classifier.goals import Goal, Targeted, Untargeted
-from whyfooled.errors import ImageError, ParameterError, WhyfooledError, at_least, bad_parameter, warn
-from whyfooled.images import common_folder, compose_accents, photographs_in, read_photograph, write_whole
+from whyfooled.errors import ImageError, at_least, bad_parameter
+from whyfooled.images import common_folder, compose_accents, photographs_in, write_whole
 from whyfooled.images.seals import digest_file
 from whyfooled.registry import describe_value
+from whyfooled.running.engines import Engine, Local, ModelRecipe, choose_engine
 from whyfooled.running.kept import storable_text
-from whyfooled.running.publishing import hide_all_folders, hide_folders
+from whyfooled.running.publishing import hide_all_folders
 from whyfooled.running.runs import claim, digest_run
-from whyfooled.types import Classes
+from whyfooled.types import Progress
 
 TABLE_FILE = "table.csv"
 
@@ -91,6 +89,10 @@ def attack_files(
     target: str | int | None = None,
     seed: int = 0,
     batch_size: int = 8,
+    workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    model: ModelRecipe | None = None,
     about: Mapping[str, Any] | None = None,
     report: Callable[[Standing], None] = lambda standing: None,
 ) -> tuple[Adversaries, dict[str, str]]:
@@ -120,6 +122,16 @@ def attack_files(
         Seed of the random choice of targets.
     batch_size
         Photographs in a batch.
+    workers
+        Over how many cores the work is shared out; if None, as many as the threads that PyTorch is set to, and with Ray
+        all of the cluster's. The results do not depend on it.
+    engine
+        ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, a batch at a time on each core or
+        GPU; they need the photographs under the same paths.
+    address
+        The Ray cluster's address; one of this machine alone if None.
+    model
+        How the machines of a cluster load the classifier, as it was loaded here; sent to them as it is if None.
     about
         What else makes a run another run, such as the model's name and weights.
     report
@@ -134,12 +146,16 @@ def attack_files(
 
     Raises
     ------
+    ParameterError
+        If an argument has a value that it must not have, or Ray cannot be reached.
     ImageError
         If there is no photograph, or none could be attacked.
     OutputError
         If the folder holds another run, or cannot be written.
     """
     at_least("batch_size", batch_size, 1)
+    # Large images of a batch are shared out by the attack.
+    chosen_engine = choose_engine(engine, address, classifier, workers, one_by_one=True)
     check_one_answer(classifier)
     if target is not None and isinstance(attack, ClassKeeper):
         raise bad_parameter("target", "is for an attack that changes the class", target, "Leave it out.")
@@ -160,23 +176,65 @@ def attack_files(
             "images": list(files),
         }
     )
-    truth = _Truth(classifier, _respell(files, labels) if isinstance(labels, Mapping) else labels, target, seed)
-    truth.check_names(files)
+    truth = Truth(_respell(files, labels) if isinstance(labels, Mapping) else labels, target, seed)
+    truth.check_names(classifier, files)
     with claim(folder / RUN_FILE, RUN, run, results=lambda: list_runs(folder), partial=_PARTIAL):
         tally = _Tally(len(files), report, find_norm(attack))
         place = _Place(folder, digest_run(run))
-        errors = {name: fault for name in files if (fault := find_name_fault(folder, name))}
-        if errors:
-            tally.add(len(errors), ())
-        for names in _split_into_batches([name for name in files if name not in errors], batch_size):
-            errors |= _finish_batch(classifier, attack, truth, {name: files[name] for name in names}, place, tally)
+        faults = {name: fault for name in files if (fault := find_name_fault(folder, name))}
+        if faults:
+            tally.add(faults, {})
+        names = [name for name in files if name not in faults]
+        batches = {
+            number: {name: files[name] for name in some}
+            for number, some in enumerate(_split_into_batches(names, batch_size))
+        }
+        left_out = _attack_all(batches, attack, truth, place, tally, chosen_engine, model or ModelRecipe(classifier))
+        errors = faults | {name: left_out[name] for name in names if name in left_out}
         if len(errors) == len(files):
             name, reason = next(iter(errors.items()))
             raise ImageError(f"None of the {len(files)} photographs could be attacked. {name}: {reason}")
         done = Adversaries(folder, tuple(name for name in files if name not in errors), run)
-        table = _make_table(classifier, done.names, tally.rows, errors).to_csv(index=False)
-        write_whole(folder / TABLE_FILE, table.encode())
+        table = _make_table(classifier, done.names, [tally.rows[name] for name in done.names], errors)
+        write_whole(folder / TABLE_FILE, table.to_csv(index=False).encode())
     return done, errors
+
+
+def _attack_all(
+    batches: Mapping[int, Mapping[str, Path]],
+    attack: Any,
+    truth: Truth,
+    place: _Place,
+    tally: _Tally,
+    engine: Engine,
+    model: ModelRecipe,
+) -> dict[str, str]:
+    """Attack the batches that are not finished yet, write each as soon as it is; return the reasons of those left out.
+
+    They finish in any order.
+    """
+    left_out: dict[str, str] = {}
+
+    def take(batch: Mapping[str, Path], reasons: Mapping[str, str]) -> None:
+        left_out.update(reasons)
+        kept = (name for name in batch if name not in reasons)
+        tally.add(batch, {name: read_adversary(adversary_file(place.folder, name)) for name in kept})
+
+    waiting = {}
+    for number, batch in batches.items():
+        reasons = _is_finished(place, batch)
+        if reasons is None:
+            waiting[number] = batch
+        else:
+            take(batch, reasons)
+    if waiting:
+        # Only what is done in this process can say how far a batch is.
+        within = tally.within if isinstance(engine, Local) else say_nothing
+        with engine.start(AttackWork(attack, truth, within), model, len(waiting)) as crew:
+            for number, attacked in crew.run(waiting):
+                _write_batch(place, attacked)
+                take(batches[number], attacked.errors)
+    return left_out
 
 
 _PARTIAL = tuple(f"{name}.partial" for name in (RUN_FILE, TABLE_FILE, f"**/*{SUFFIX}", f"**/*{LEFT_OUT}"))
@@ -190,39 +248,31 @@ class _Place:
     run: str
 
 
-def _finish_batch(
-    classifier: Classifier, attack: Any, truth: _Truth, batch: Mapping[str, Path], place: _Place, tally: _Tally
-) -> dict[str, str]:
-    """Attack a batch, unless all of it is finished; return the reasons of those left out."""
+def _is_finished(place: _Place, batch: Mapping[str, Path]) -> dict[str, str] | None:
+    """Tell whether all of a batch is finished: return the reasons of those left out, or None if it is not."""
     folder, run = place.folder, place.run
-    contents = {name: digest_file(path) for name, path in batch.items()}
-    errors = {name: why for name in batch if (why := read_left_out(folder, name, contents[name], run)) is not None}
-    if not all(name in errors or is_finished(folder, name, contents[name], run) for name in batch):
-        photographs, errors = _read_photographs(classifier, batch)
-        if photographs:
-            results, failed = _attack_batch(attack, truth, photographs, tally.within(len(batch)))
-            errors |= failed
-            for name, (result, true) in results.items():
-                write_adversary(folder, name, result, true, contents[name], run)
-        for name, reason in errors.items():
-            write_left_out(folder, name, reason, contents[name], run)
-    tally.add(len(batch), (read_adversary(adversary_file(folder, name)) for name in batch if name not in errors))
-    return errors
+    reasons: dict[str, str] = {}
+    for name, path in batch.items():
+        if not has_result(folder, name):
+            return None
+        photograph = digest_file(path)
+        reason = read_left_out(folder, name, photograph, run)
+        if reason is not None:
+            reasons[name] = reason
+        elif not is_finished(folder, name, photograph, run):
+            return None
+    return reasons
+
+
+def _write_batch(place: _Place, attacked: AttackedBatch) -> None:
+    for name, (result, true) in attacked.results.items():
+        write_adversary(place.folder, name, result, true, attacked.photographs[name], place.run)
+    for name, reason in attacked.errors.items():
+        write_left_out(place.folder, name, reason, attacked.photographs[name], place.run)
 
 
 def _split_into_batches(names: list[str], size: int) -> Iterator[list[str]]:
     return (names[start : start + size] for start in range(0, len(names), size))
-
-
-def _read_photographs(classifier: Classifier, files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    read: dict[str, Tensor] = {}
-    unreadable: dict[str, str] = {}
-    for name, path in files.items():
-        try:
-            read[name] = classifier.prepare(read_photograph(path))
-        except ImageError as error:
-            unreadable[name] = hide_folders(str(error))
-    return read, unreadable
 
 
 def _respell(files: Mapping[str, Path], labels: Mapping[str, str | int]) -> dict[str, str | int]:
@@ -234,97 +284,6 @@ def _respell(files: Mapping[str, Path], labels: Mapping[str, str | int]) -> dict
     }
 
 
-@dataclass(frozen=True)
-class _Truth:
-    """What each photograph shows, and what it is to be taken for."""
-
-    classifier: Classifier
-    labels: str | int | Mapping[str, str | int] | None
-    target: str | int | None
-    seed: int
-
-    def check_names(self, files: Mapping[str, Path]) -> None:
-        """Raise `ParameterError` for a class that does not exist, and warn of labels of no photograph, beforehand."""
-        if isinstance(self.labels, Mapping):
-            unused = sorted(set(self.labels) - set(files) - {path.name for path in files.values()})
-            if unused:
-                warn(
-                    f"{len(unused)} of the {len(self.labels)} labels belong to no photograph, such as {unused[0]}. "
-                    "Give paths below the photographs' common folder, or bare file names.",
-                    stacklevel=3,
-                )
-        labels = self.labels.values() if isinstance(self.labels, Mapping) else [self.labels]
-        for label in labels:
-            if label is not None:
-                self.classifier.class_index(label, argument="label")
-        if self.target is not None and self.target not in TARGET_CHOICES:
-            meant = get_close_matches(str(self.target), TARGET_CHOICES, n=1)
-            try:
-                self.classifier.class_index(self.target, argument="target")
-            except ParameterError:
-                if not meant:
-                    raise
-                rule = f"must be a class, or one of {', '.join(TARGET_CHOICES)}"
-                raise bad_parameter("target", rule, repr(self.target), f"Did you mean {meant[0]}?") from None
-
-    def find_classes(self, names: Sequence[str], images: Tensor) -> Classes:
-        """Return (n,) what each photograph shows."""
-        true = self.classifier.predict(images).clone()
-        for number, name in enumerate(names):
-            label = self._find_label(name)
-            if label is not None:
-                true[number] = self.classifier.class_index(label, argument="label")
-        return true
-
-    def make_goal(self, images: Tensor, true: Classes) -> Goal:
-        """Return what is to be reached, given what the images show."""
-        if self.target is None:
-            return Untargeted(true)
-        if self.target in TARGET_CHOICES:
-            return choose_targets(self.classifier, images, str(self.target), labels=true, seed=self.seed)
-        aim = self.classifier.class_index(self.target, argument="target")
-        if (true == aim).any():
-            raise ImageError("The target must be another class than the true one.")
-        return Targeted(torch.full_like(true, aim))
-
-    def _find_label(self, name: str) -> str | int | None:
-        if not isinstance(self.labels, Mapping):
-            return self.labels
-        label = self.labels.get(name, self.labels.get(Path(name).name))
-        if label is None:
-            raise ImageError("The labels do not say what it shows.")
-        return label
-
-
-def _attack_batch(
-    attack: Any, truth: _Truth, photographs: Mapping[str, Tensor], progress: Callable[[int, int, str], None]
-) -> tuple[dict[str, tuple[AttackResult, int]], dict[str, str]]:
-    """Attack a batch; if one of it cannot be attacked, each on its own, so that the others are not lost.
-
-    Returns the results, each with what the photograph shows, and the reasons of those that failed.
-    """
-    names = list(photographs)
-    images = torch.cat(list(photographs.values()))
-    try:
-        true = truth.find_classes(names, images)
-        if isinstance(attack, ClassKeeper):
-            result = attack.run_keeping_class(truth.classifier, images, true)
-        else:
-            result = run_attack(attack, truth.classifier, images, truth.make_goal(images, true), progress=progress)
-    except WhyfooledError as error:
-        if len(names) == 1:
-            return {}, {names[0]: str(error)}
-        results: dict[str, tuple[AttackResult, int]] = {}
-        errors: dict[str, str] = {}
-        for name in names:
-            attacked, failed = _attack_batch(attack, truth, {name: photographs[name]}, progress)
-            results |= attacked
-            errors |= failed
-        return results, errors
-    pairs = enumerate(zip(names, true.tolist(), strict=True))
-    return {name: (result.select(torch.tensor([number])), shown) for number, (name, shown) in pairs}, {}
-
-
 class _Tally:
     """Counts what is finished, and says so. Lives inside one run."""
 
@@ -332,20 +291,20 @@ class _Tally:
         self.total, self.progress, self.norm = total, progress, norm
         self.done = self.attacked = 0
         self.sizes: list[float] = []
-        self.rows: list[pd.DataFrame] = []
+        self.rows: dict[str, pd.DataFrame] = {}
 
-    def add(self, count: int, results: Iterable[AttackResult]) -> None:
-        for result in results:
-            self.rows.append(result.to_frame())
+    def add(self, names: Collection[str], results: Mapping[str, AttackResult]) -> None:
+        for name, result in results.items():
+            self.rows[name] = result.to_frame()
             if not bool(result.goal.settled(result.clean_logits)[0]):
                 self.attacked += 1
                 if bool(result.success[0]):
                     # Kept in order: sorting them at each step of a long run would take longer than the step.
                     insort(self.sizes, float(getattr(result, self.norm)[0]))
-        self.done += count
+        self.done += len(names)
         self._say(self.done)
 
-    def within(self, count: int) -> Callable[[int, int, str], None]:
+    def within(self, count: int) -> Progress:
         def say(done: int, total: int, doing: str) -> None:
             # What part of the work a stage is, is not known.
             if doing == "attack":

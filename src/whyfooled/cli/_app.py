@@ -47,6 +47,8 @@ Figures = Annotated[
     str | None,
     typer.Option(help="Write every picture and panel once more, one a file, for a paper: pdf, svg or png."),
 ]
+EngineName = Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")]
+Address = Annotated[str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Over how many cores the work is shared out, all if left out; the results do not depend on it."),

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from whyfooled.cli._app import (
+    Address,
     Device,
+    EngineName,
     Epsilon,
     Quiet,
     Seed,
@@ -59,6 +61,8 @@ def attack(
     epsilon: Epsilon = None,
     steps: Steps = None,
     batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
+    engine: EngineName = "local",
+    address: Address = None,
     device: Device = "cpu",
     seed: Seed = 0,
     workers: Workers = None,
@@ -94,6 +98,10 @@ def attack(
             target=target,
             seed=seed,
             batch_size=batch_size,
+            workers=workers,
+            engine=engine,
+            address=address,
+            model=model.recipe(seed),
             about={"weights": model.weights, **model.recipe(seed).identity()},
             report=progress,
         )

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Quiet, Seed, Workers, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import (
+    Address,
+    EngineName,
+    Quiet,
+    Seed,
+    Workers,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+)
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_stages
 from whyfooled.errors import bad_parameter
@@ -18,7 +28,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if t
 
 @app.command()
 @takes_model
-@interruptible("Stopped. Nothing was written.")
+@interruptible("Stopped. What was done up to half a minute ago is kept: the same command goes on from there.")
 def dissect(
     concepts: Annotated[
         str | None,
@@ -51,6 +61,15 @@ def dissect(
         int | None,
         typer.Option(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
+    memory: Annotated[
+        float,
+        typer.Option(
+            help="GiB of activations that may be kept, so that each image goes through the model once; where they take "
+            "more, twice. The result is the same."
+        ),
+    ] = 1.0,
+    engine: EngineName = "local",
+    address: Address = None,
     device: Device = "auto",
     seed: Seed = 0,
     workers: Workers = None,
@@ -72,6 +91,7 @@ def dissect(
     from whyfooled.units import dissect as dissect_units
     from whyfooled.units import dissection_summary, open_concepts
     from whyfooled.units.dissection.page import write_files, write_summary
+    from whyfooled.units.dissection.unfinished import discard_unfinished
 
     with output_folder(output) as staging, plain_warnings(), one_thread(workers):
         annotated = open_concepts(concepts, colours)
@@ -89,12 +109,19 @@ def dissect(
                 cutoff=cutoff,
                 permutations=permutations,
                 batch_size=batch_size,
+                memory=memory,
                 seed=seed,
+                workers=workers,
+                engine=engine,
+                address=address,
+                model=model.recipe(seed),
+                unfinished=output,
                 progress=progress,
             )
             progress(0, 1, "page")
             write_files(dissection, staging)
             progress(1, 1, "page")
+    discard_unfinished(output)
     if not quiet:
         print(write_summary(dissection, dissection_summary(dissection)))
         print(

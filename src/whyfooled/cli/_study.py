@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from whyfooled.cli._app import (
+    Address,
+    EngineName,
     Quiet,
     Seed,
     Workers,
@@ -52,10 +54,8 @@ def study(
     model: ModelOptions = LITE0,
     count: Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Keep the saliency maps too, in maps/.")] = False,
-    engine: Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")
-    ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
     batch_size: Annotated[
         int | None,
         typer.Option(help="Images measured together; as many as fit into memory if left out, one large one on a CPU."),

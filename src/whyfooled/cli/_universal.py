@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from whyfooled.cli._app import Quiet, Seed, Workers, app, interruptible, output_option, plain_warnings
+from whyfooled.cli._app import (
+    Address,
+    EngineName,
+    Quiet,
+    Seed,
+    Workers,
+    app,
+    interruptible,
+    output_option,
+    plain_warnings,
+)
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_fit
@@ -64,10 +74,8 @@ def fit(
     labels: Labels = None,
     model: ModelOptions = LITE0,
     count: Count = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: the machines of a Ray cluster.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")
-    ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
     device: Device = "auto",

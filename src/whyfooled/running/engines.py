@@ -1,6 +1,8 @@
 """Where the work on many images is done: in this process, or on the machines of a Ray cluster.
 
-Work comes in shards: a study measures each once; a fit goes over all of them in every step, and adds up what they give.
+Work comes in shards: a study measures each once, and an attack makes the files of each; a fit goes over all of them in
+every step, and a dissection once or twice, and they put together what the shards give. Which shards there are depends
+neither on the engine nor on the number of workers, so neither does the result.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import signal
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -29,10 +31,11 @@ from whyfooled.classifier.extras import advise_extra
 from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
 from whyfooled.classifier.workers import share_out
 from whyfooled.classifier.zoo import find_device, load_classifier
-from whyfooled.errors import ParameterError, WhyfooledError, at_least, first_line, one_of
+from whyfooled.errors import ParameterError, WhyfooledError, at_least, first_line, hearing, one_of, warn
 
 Task = TypeVar("Task", contravariant=True)
 Result = TypeVar("Result", covariant=True)
+Finding = TypeVar("Finding")
 
 ENGINES = ("local", "ray")
 MOST_DEATHS = 3
@@ -72,6 +75,17 @@ class Engine(Protocol):
         self, work: Work[Task, Result], model: ModelRecipe, most: int
     ) -> AbstractContextManager[Crew[Task, Result]]:
         """Start at most so many workers; they are gone when the ``with`` block ends."""
+
+
+def in_order(results: Iterable[tuple[int, Finding]], numbers: Iterable[int]) -> Iterator[tuple[int, Finding]]:
+    """Yield results in the order of these numbers, whichever is finished first, each as soon as it is its turn."""
+    early: dict[int, Finding] = {}
+    left = deque(numbers)
+    for number, result in results:
+        early[number] = result
+        while left and left[0] in early:
+            turn = left.popleft()
+            yield turn, early.pop(turn)
 
 
 @final
@@ -132,12 +146,17 @@ class ModelRecipe:
         return filtered if side is None else replace(filtered, shorter_side=side, squash=False, squashed=None)
 
 
-def choose_engine(name: str, address: str | None, classifier: Classifier, workers: int | None) -> Engine:
-    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for no worker."""
+def choose_engine(
+    name: str, address: str | None, classifier: Classifier, workers: int | None, *, one_by_one: bool = False
+) -> Engine:
+    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for no worker.
+
+    `one_by_one` is for work that shares out the images of a shard by itself, see `Local`.
+    """
     one_of("engine", name, ENGINES)
     if workers is not None:
         at_least("workers", workers, 1)
-    return Local(classifier, workers) if name == "local" else Ray(address, workers)
+    return Local(classifier, workers, one_by_one) if name == "local" else Ray(address, workers)
 
 
 @final
@@ -151,22 +170,26 @@ class Local:
         The classifier, loaded.
     workers
         How many there are at most; as many as the threads that PyTorch is set to if None.
+    one_by_one
+        Whether one shard is worked on at a time, by all workers: the work shares out its images by itself.
     """
 
     classifier: Classifier
     workers: int | None
+    one_by_one: bool = False
 
     @contextlib.contextmanager
     def start(self, work: Work[Task, Result], model: ModelRecipe, most: int) -> Iterator[Crew[Task, Result]]:
         """Yield the threads of this process."""
         with one_thread(self.workers):
-            yield _Threads(work, self.classifier)
+            yield _Threads(work, self.classifier, self.one_by_one)
 
 
 @dataclass(frozen=True)
 class _Threads(Generic[Task, Result]):
     work: Work[Task, Result]
     classifier: Classifier
+    one_by_one: bool
 
     def run(
         self, tasks: Mapping[int, Task], tick: Callable[[int], None] = lambda images: None
@@ -180,7 +203,7 @@ class _Threads(Generic[Task, Result]):
         def do(shard: int) -> tuple[int, Result]:
             return shard, self.work(self.classifier, tasks[shard], tell)
 
-        yield from share_out(self.classifier, do, list(tasks))
+        yield from map(do, list(tasks)) if self.one_by_one else share_out(self.classifier, do, list(tasks))
 
 
 @final
@@ -277,19 +300,24 @@ def _knock(address: str | None) -> None:
 
 
 class _Worker:
-    """Lives on the cluster: loads the model once, works on shards."""
+    """Lives on the cluster: loads the model once, works on shards.
 
-    def __init__(self, work: Work[Any, Any], model: ModelRecipe, gpu: bool) -> None:
+    It works in the folder that the run was started in, if there is one of that path: paths may start there.
+    """
+
+    def __init__(self, work: Work[Any, Any], model: ModelRecipe, gpu: bool, folder: str) -> None:
         self.work, self.model, self.device = work, model, "cuda" if gpu else "cpu"
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
 
     def load(self) -> None:
         """Load the model. Not in the constructor, whose errors Ray reports as a death without a reason."""
         self.classifier = self.model.load(self.device)
 
-    def do(self, task: Any) -> Any:
-        """Work on a shard."""
-        with one_thread(1):
-            return self.work(self.classifier, task, lambda images: None)
+    def do(self, task: Any) -> tuple[Any, list[str]]:
+        """Work on a shard; return what it gave, and what was warned of, which nobody would see here."""
+        with one_thread(1), hearing() as heard:
+            return self.work(self.classifier, task, lambda images: None), heard
 
 
 class _Crew(Generic[Task, Result]):
@@ -300,7 +328,7 @@ class _Crew(Generic[Task, Result]):
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_Worker)
-        self.worker, self.arguments = remote, (ray.put(work), ray.put(model), bool(gpus))
+        self.worker, self.arguments = remote, (ray.put(work), ray.put(model), bool(gpus), str(Path.cwd()))
         self.workers: list[Any] = []
         self.idle: list[Any] = []
         # What each pending answer is about: its worker, and the shard (None: whether the model is loaded). A worker
@@ -328,7 +356,7 @@ class _Crew(Generic[Task, Result]):
                 self.pending[free.do.remote(tasks[following])] = (free, following)
             worker, shard, done = self._next()
             try:
-                result = self.ray.get(done)
+                answer = self.ray.get(done)
             except lost as error:
                 # With its machine, before its answer was fetched, or while it worked.
                 self.ray.kill(worker)
@@ -341,7 +369,10 @@ class _Crew(Generic[Task, Result]):
             else:
                 self.idle.append(worker)
                 if shard is not None:
+                    result, heard = answer
                     left -= 1
+                    for sentence in heard:
+                        warn(sentence, stacklevel=3)
                     tick(self.work.count(tasks[shard]))
                     yield shard, result
 

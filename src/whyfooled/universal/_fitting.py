@@ -14,7 +14,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import ImageError, MethodError
 from whyfooled.images import content_digest, perceptual_hash
-from whyfooled.running.engines import Crew, Engine, ModelRecipe
+from whyfooled.running.engines import Crew, Engine, ModelRecipe, in_order
 from whyfooled.saliency.differentiable import DifferentiableMethod
 from whyfooled.sources import Sample, Source, mapped
 from whyfooled.tensors.randomness import image_generators
@@ -230,17 +230,16 @@ class Fitting:
 
     def _in_order(self, tasks: Mapping[int, _Shard], doing: str) -> Iterator[Any]:
         """Yield the results in the order of the tasks, whichever is finished first, as soon as it is their turn."""
-        early: dict[int, Any] = {}
-        turn = done = 0
-        total = sum(len(task.places) for task in tasks.values())
+        for _, result in in_order(self._as_they_finish(tasks, doing), tasks):
+            yield result
+
+    def _as_they_finish(self, tasks: Mapping[int, _Shard], doing: str) -> Iterator[tuple[int, Any]]:
+        done, total = 0, sum(len(task.places) for task in tasks.values())
         for number, (result, passes) in self.crew.run(tasks):
             self.passes.add(passes)
             done += len(tasks[number].places)
             self.progress(done, total, doing)
-            early[number] = result
-            while turn in early:
-                yield early.pop(turn)
-                turn += 1
+            yield number, result
 
 
 @contextmanager

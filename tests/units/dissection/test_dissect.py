@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import operator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +19,10 @@ from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.units.concepts import NOTHING
 from whyfooled.units.dissection import dissect, dissection_summary
+from whyfooled.units.dissection import passes as _passes
 from whyfooled.units.dissection import tally as _tally
 from whyfooled.units.dissection import thresholds as _thresholds
+from whyfooled.units.dissection import unfinished as _unfinished
 
 
 def enlarge(map_, height, width):
@@ -133,14 +138,15 @@ def test_combinations_of_labels_are_told_apart_in_either_way(few, monkeypatch):
 
 
 def test_counts_stay_exact_where_single_precision_is_not():
-    tally = _tally.Tally(1, (0,), 1, torch.device("cpu"))
+    tally = _tally.Tally.of_nothing(1, 1, 1)
     labels = _tally.encode_labels(torch.zeros(1, 1, 1, dtype=torch.int64), (), (0,))
     tally.both += 2**24
     tally.active += 2**25
     one = torch.zeros(1, dtype=torch.int32)
-    tally.add(_tally.count_codes(one, one, labels, 1), labels)
+    counts = _tally.count_codes(one, one, labels, 1)
+    tally.add(_tally.Overlap(labels.summed(counts), counts.sum(1)), labels)
     assert int(tally.both) == 2**24 + 1
-    assert int(tally.union(torch.tensor([2**26 + 1]))) == 2**25 + 1 + 2**26 + 1 - (2**24 + 1)
+    assert int(tally.union(torch.tensor([2**26 + 1]), (0,))) == 2**25 + 1 + 2**26 + 1 - (2**24 + 1)
     assert int(labels.summed(torch.tensor([[2**53 - 1]]))) == 2**53 - 1
 
 
@@ -251,29 +257,171 @@ def test_neither_batches_nor_layers_nor_order_change_a_count(seed, batch_size):
     assert torch.equal(reverse["layer"].union, whole.union)
 
 
-def test_two_passes_an_image_and_more_only_where_memory_is_short(monkeypatch):
+def same(first, second):
+    """Compare everything that two dissections found, to the bit."""
+    for one, other in zip(first.layers, second.layers, strict=True):
+        for name, value in vars(one).items():
+            compare = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+            assert compare(value, vars(other)[name]), name
+    assert torch.equal(first.area, second.area)
+    assert (first.notes, first.parameters, first.images) == (second.notes, second.parameters, second.images)
+    return True
+
+
+def needed(values, *more):
+    """Return how many GiB the activations take, of 4 bytes each."""
+    return sum(one.size for one in (values, *more)) * 4 / 2**30
+
+
+def test_one_pass_an_image_where_activations_fit_and_two_otherwise():
     values, annotated, _ = random_case(0)
     classifier = planted(first=torch.tensor(values), second=torch.tensor(values[:, :, :2]))
+    fitting = needed(values, values[:, :, :2])
     with count_passes(classifier) as passes:
-        found = dissect(classifier, ["first", "second"], annotated, top=0.05)
+        once = dissect(classifier, ["first", "second"], annotated, top=0.05, batch_size=2, memory=fitting)
     # One pass more is a black image that tells the layers' sizes.
-    assert passes.forwards == 2 * 7 + 1 + 2
+    assert passes.forwards == 7 + 1
     assert passes.backwards == 0
+    assert once.passes.forwards == 7
+    with count_passes(classifier) as passes:
+        twice = dissect(classifier, ["first", "second"], annotated, top=0.05, batch_size=2, memory=fitting * 0.999)
+    assert passes.forwards == 2 * 7 + 1
+    assert twice.passes.forwards == 2 * 7
+    assert same(once, twice)
+
+
+def test_more_passes_only_where_memory_is_short(monkeypatch):
+    values, annotated, _ = random_case(0)
+    classifier = planted(first=torch.tensor(values), second=torch.tensor(values[:, :, :2]))
+    found = dissect(classifier, ["first", "second"], annotated, top=0.05, memory=0)
     assert found.passes.forwards == 2 * 7
     monkeypatch.setattr(_thresholds, "BUDGET", 30)
     short = dissect(classifier, ["first", "second"], annotated, top=0.05)
     assert short.passes.forwards > 4 * 7
-    for name in ("first", "second"):
-        assert torch.equal(short[name].threshold, found[name].threshold)
-        assert torch.equal(short[name].above, found[name].above)
-        assert torch.equal(short[name].both, found[name].both)
-        assert torch.equal(short[name].top_images, found[name].top_images)
-        assert torch.allclose(short[name].mean, found[name].mean)
+    assert same(found, short)
     # So short that a pass has room for no unit, and takes one all the same.
     monkeypatch.setattr(_thresholds, "BUDGET", 1)
     shortest = dissect(classifier, "first", annotated, top=0.05, permutations=0)
     assert shortest.passes.forwards == (5 + 1) * 7
     assert torch.equal(shortest["first"].threshold, found["first"].threshold)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), most=st.integers(1, 5), batch_size=st.integers(1, 3))
+def test_how_the_images_are_divided_into_shards_changes_nothing(seed, most, batch_size):
+    # What a shard leaves out, because it can make no difference any more, does make none.
+    values, annotated, _ = random_case(seed, images=14, whole_numbers=bool(seed % 2))
+    classifier = planted(layer=torch.tensor(values))
+    more = {"top": 0.05, "top_images": 3, "batch_size": batch_size, "permutations": 2, "seed": seed}
+    whole = dissect(classifier, "layer", annotated, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_passes, "_MOST_IMAGES", most)
+        assert same(dissect(classifier, "layer", annotated, **more), whole)
+
+
+class _Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("memory", [0, 1], ids=["two passes", "one pass"])
+def test_an_interrupted_dissection_goes_on_from_its_finished_shards(memory, tmp_path, monkeypatch):
+    values, annotated, _ = random_case(3, images=12)
+    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
+    (tmp_path / "list").touch()
+    classifier = planted(first=torch.tensor(values), second=torch.tensor(values[:, :, :2]))
+    more = {"top": 0.05, "permutations": 2, "batch_size": 2, "memory": memory, "top_images": 2}
+    for name, value in (("_passes._MOST_IMAGES", 2), ("_unfinished.SECONDS", 0), ("_unfinished._SHARE", 0)):
+        module, _, attribute = name.partition(".")
+        monkeypatch.setattr(globals()[module], attribute, value)
+    whole = dissect(classifier, ["first", "second"], annotated, **more)
+    work = _passes.Going._results
+    spent = 0
+
+    def stop_after(count):
+        def results(self, *given):
+            nonlocal spent
+            for number, result in enumerate(work(self, *given)):
+                if number == count:
+                    raise _Stopped
+                spent += 1
+                yield result
+
+        return results
+
+    stops = 0
+    while True:
+        # Two shards further each time, then it is stopped before it has put together the third.
+        monkeypatch.setattr(_passes.Going, "_results", stop_after(2))
+        try:
+            found = dissect(classifier, ["first", "second"], annotated, **more, unfinished=tmp_path / "out")
+            break
+        except _Stopped:
+            stops += 1
+    assert stops > 3
+    assert same(found, whole)
+    assert found.passes == whole.passes
+    # Nothing that was kept was done twice: four groups of three images, in batches of two and one, and the groups.
+    assert spent == 4 * 2 + 4
+    assert list(found.seconds) == ["thresholds", "overlaps"]
+    (place,) = (tmp_path / "out").iterdir()
+    found.save(tmp_path / "out")
+    assert not place.exists()
+
+
+def test_what_is_unfinished_and_damaged_or_of_another_run_is_begun_anew(tmp_path, monkeypatch):
+    values, annotated, _ = random_case(3, images=12)
+    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
+    (tmp_path / "list").touch()
+    classifier = planted(layer=torch.tensor(values))
+    monkeypatch.setattr(_passes, "_MOST_IMAGES", 2)
+    monkeypatch.setattr(_unfinished, "SECONDS", 0)
+    monkeypatch.setattr(_unfinished, "_SHARE", 0)
+
+    def run(**more):
+        return dissect(
+            classifier, "layer", annotated, **{"top": 0.05, "batch_size": 2, **more}, unfinished=tmp_path / "out"
+        )
+
+    whole = run()
+    (place,) = (tmp_path / "out").iterdir()
+    # The same again finds everything there; other batches have other digits.
+    with count_passes(classifier) as passes:
+        assert same(run(), whole)
+    assert passes.forwards == 1
+    with count_passes(classifier) as passes:
+        run(batch_size=3)
+    assert passes.forwards == 12 + 1
+    run()
+    assert run(top=0.1).parameters["top"] == 0.1
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    for path in [path for path in place.rglob("*") if path.is_file()]:
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with count_passes(classifier) as passes:
+            assert same(run(), whole)
+        assert passes.forwards == 12 + 1
+        break
+    (tmp_path / "list").write_text("changed")
+    with count_passes(classifier) as passes:
+        run()
+    assert passes.forwards == 12 + 1
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Reads what is in a list, whose content stands for that of a file."""
+
+    annotated: tuple[object, ...]
+    file: Path
+
+    def read(self, index):
+        return self.annotated[index]
+
+    def picture(self, index):
+        return self.annotated[index].image
+
+    def files(self):
+        return (self.file,)
 
 
 def test_a_unit_that_rests_on_one_image_is_told_from_one_that_does_not():

@@ -57,11 +57,15 @@ class Annotated:
             (c,h,w) The picture, values in [0, 1]; and (m,rows,columns) the part of the label maps that the classifier
             sees, rounded to whole pixels.
         """
+        return to_tensor(fit(self.image), channels), self.cut(fit)
+
+    def cut(self, fit: Fit) -> Int[Tensor, "m rows columns"]:
+        """Return the part of the label maps that the classifier sees, rounded to whole pixels."""
         left, top, right, bottom = fit.seen(self.image.size)
         height, width = self.maps.shape[1:]
         rows = slice(*_span(top, bottom, height))
         columns = slice(*_span(left, right, width))
-        return to_tensor(fit(self.image), channels), self.maps[:, rows, columns]
+        return self.maps[:, rows, columns]
 
 
 def _span(start: float, end: float, length: int) -> tuple[int, int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
+from whyfooled._version import __version__
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier
@@ -13,14 +15,17 @@ from whyfooled.classifier.layers import Layer, choose_layers
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, at_least, bad_parameter, check_seed
-from whyfooled.running.provenance import Stages, versions
+from whyfooled.running.engines import ModelRecipe, choose_engine
+from whyfooled.running.provenance import versions
 from whyfooled.running.publishing import hide_all_folders
 from whyfooled.types import Progress, silent
 from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.dissection import Dissection
-from whyfooled.units.dissection.passes import AnnotatedRun, Counts, Survey, count, make_permutation_groups, survey
+from whyfooled.units.dissection.passes import Counts, Going, Plan, Standing, Survey
 from whyfooled.units.dissection.results import CUTOFF, DissectedLayer
+from whyfooled.units.dissection.shards import DissectionWork
 from whyfooled.units.dissection.summary import list_names
+from whyfooled.units.dissection.unfinished import Unfinished
 
 TOP = 0.005
 """The share of a unit's activations above its threshold (Bau et al. 2017, sec. 2.2)."""
@@ -28,6 +33,8 @@ PERMUTATIONS = 20
 """How often the annotations are permuted among the images, to see what chance gives. [ours]"""
 TOP_IMAGES = 8
 """How many of the images in which a unit is most active are kept. [ours]"""
+MEMORY = 1.0
+"""GiB of activations that are kept from the first pass over the images, if that makes a second one needless. [ours]"""
 
 
 @one_thread()
@@ -41,7 +48,13 @@ def dissect(
     permutations: int = PERMUTATIONS,
     top_images: int = TOP_IMAGES,
     batch_size: int | None = None,
+    memory: float = MEMORY,
     seed: int = 0,
+    workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    model: ModelRecipe | None = None,
+    unfinished: str | Path | None = None,
     progress: Progress = silent,
 ) -> Dissection:
     """Find out which concept each unit of some layers detects (network dissection, Bau et al. 2017, sec. 2).
@@ -57,9 +70,10 @@ def dissect(
     unit reaches then, it reaches by firing where in a picture such things are, not by seeing them.
 
     The classifier sees the pictures as it always does, mostly a cut-out; label maps are cut in the same way. (Published
-    dissections squash the whole picture instead: ``Fit(squash=True)``.) It takes two forward passes an image, whatever
-    the number of layers; more only where the activations above the thresholds would take over 1 GiB. Memory does not
-    grow with the number of images beyond that, and nothing is written to disk.
+    dissections squash the whole picture instead: ``Fit(squash=True)``.) It takes one forward pass an image where all
+    that the layers give fits into `memory`, and two otherwise, whatever the number of layers; more only where the
+    activations above the thresholds would take over 1 GiB. Memory does not grow with the number of images beyond that.
+    The result is the same to the bit in one pass or two, on any number of cores or machines, and after interruptions.
 
     Parameters
     ----------
@@ -79,8 +93,24 @@ def dissect(
         How many of the images in which a unit is most active are kept, with its maps there.
     batch_size
         Images worked on together; as many as fit if None.
+    memory
+        GiB of activations that may be kept, so that images go through the classifier once; 0 for two passes.
     seed
         Seed of the groups.
+    workers
+        Over how many cores the work is shared out; if None, as many as the threads that PyTorch is set to, and with Ray
+        all of the cluster's.
+    engine
+        ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, which need the annotated images under
+        the same paths.
+    address
+        The Ray cluster's address; one of this machine alone if None.
+    model
+        How the machines of a cluster load the classifier, as it was loaded here; sent to them as it is if None.
+    unfinished
+        A folder for what is found so far: called again with the same arguments after an interruption, it goes on from
+        there. It is written every half minute or so; `Dissection.save` to the same folder deletes it. Nothing is
+        written if None.
     progress
         Called with the images done, the images in all, and what is being done.
 
@@ -91,11 +121,14 @@ def dissect(
     Raises
     ------
     ParameterError
-        If there is no such layer, it has no units with places, or `top` leaves no activation above a threshold.
+        If there is no such layer, it has no units with places, `top` leaves no activation above a threshold, or Ray
+        cannot be reached.
     ImageError
         If an image or its annotation cannot be read, or no pixel that the classifier sees shows any concept.
     ModelError
         If an activation is NaN or infinite.
+    OutputError
+        If what is unfinished cannot be written.
     """
     check_classifier(classifier, several_labels=True)
     if not isinstance(concepts, Concepts):
@@ -109,22 +142,53 @@ def dissect(
     at_least("permutations", permutations, 0)
     at_least("top_images", top_images, 1)
     at_least("batch_size", 1 if batch_size is None else batch_size, 1)
+    at_least("memory", memory, 0)
+    # A shard shares out its own images, so that one group's annotations are in memory at a time.
+    chosen_engine = choose_engine(engine, address, classifier, workers, one_by_one=True)
     chosen = choose_layers(classifier, layers)
-    size = batch_size_for(classifier) if batch_size is None else batch_size
-    groups = make_permutation_groups(len(concepts), permutations, size, seed)
-    stages = Stages(classifier, progress)
-    images = AnnotatedRun(classifier, chosen, concepts, size, stages.progress)
-    with stages.stage("thresholds"):
-        surveys = survey(images, top, min(top_images, len(concepts)))
-    with stages.stage("overlaps"):
-        counts = count(images, groups, permutations, surveys)
+    said = {
+        "model": classifier.name,
+        "device": str(classifier.device),
+        "input_size": list(classifier.size),
+        "squash": classifier.fit.squash,
+        "concepts": concepts.title,
+        "top": top,
+        "permutations": min(permutations, len(concepts) - 1),
+    }
+    kept = None
+    if unfinished is not None:
+        run = {**said, "layers": [layer.name for layer in chosen], "top_images": top_images, "memory": memory}
+        kept = Unfinished.of(Path(unfinished), {**run, "seed": seed, **_identify(classifier, concepts)})
+        batch_size = batch_size or kept.batch_size
+    size = batch_size or batch_size_for(classifier)
+    plan = Plan.of(
+        chosen,
+        concepts,
+        permutations=permutations,
+        top=top,
+        most=top_images,
+        batch_size=size,
+        memory=memory,
+        seed=seed,
+    )
+    standing = Standing() if kept is None else kept.load(plan, size)
+
+    def save(now: Standing) -> None:
+        if kept is not None:
+            kept.save(plan, now, size)
+
+    most = max(len(plan.groups), len(plan.survey_shards()))
+    with chosen_engine.start(DissectionWork(concepts, chosen), model or ModelRecipe(classifier), most) as crew:
+        going = Going(plan, crew, standing, progress, save)
+        surveys = going.survey()
+        counts = going.count(surveys)
     if not counts.area.any():
         raise ImageError(
             f"No pixel of the {len(concepts)} images of {concepts.title} shows any of its {len(concepts.names)} "
             "concepts, in the part of the images that the classifier sees."
         )
     return Dissection(
-        layers=tuple(_make_layer(layer, surveys[layer.name], counts) for layer in chosen),
+        layers=tuple(_make_layer(layer, surveys[layer.name], counts, concepts.category_of) for layer in chosen),
         concepts=concepts.names,
         category_of=concepts.category_of,
         categories=concepts.categories,
@@ -132,45 +196,43 @@ def dissect(
         images=concepts.images,
         cutoff=cutoff,
         model_digest=classifier.digest(),
-        parameters=hide_all_folders(
-            {
-                "model": classifier.name,
-                "device": str(classifier.device),
-                "input_size": list(classifier.size),
-                "squash": classifier.fit.squash,
-                "concepts": concepts.title,
-                "top": top,
-                "permutations": min(permutations, len(concepts) - 1),
-                "batch_size": size,
-                "seed": seed,
-                "versions": versions(),
-            }
-        ),
+        parameters=hide_all_folders({**said, "batch_size": size, "seed": seed, "versions": versions()}),
         notes=tuple(_write_notes(concepts, surveys, counts, permutations)),
-        seconds=stages.seconds,
-        passes=Passes(sum(one.forwards for one in stages.passes.values())),
+        seconds=standing.seconds,
+        passes=Passes(standing.forwards),
         source=concepts,
         fit=classifier.fit,
         channels=classifier.channels,
     )
 
 
-def _make_layer(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLayer:
-    tally = counts.tallies[layer.name]
-    null = [permuted.iou(counts.area).amax(1) for permuted in counts.permuted[layer.name]]
+def _identify(classifier: Classifier, concepts: Concepts) -> dict[str, str]:
+    """Return what makes a run another one, beside what was asked for."""
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "model_digest": classifier.digest(),
+        "fit": str(classifier.fit),
+        "concepts_digest": concepts.digest(),
+    }
+
+
+def _make_layer(layer: Layer, surveyed: Survey, counts: Counts, category_of: Sequence[int]) -> DissectedLayer:
+    tally, *permuted = counts.tallies[layer.name]
+    null = [one.iou(counts.area, category_of).amax(1) for one in permuted]
     return DissectedLayer(
         layer=layer,
         positions=surveyed.positions,
-        threshold=surveyed.threshold.cpu(),
-        above=surveyed.above.cpu(),
-        dead=surveyed.moments.constant.cpu(),
-        mean=surveyed.moments.mean.cpu(),
-        std=surveyed.moments.std.cpu(),
-        both=tally.both.cpu(),
-        union=tally.union(counts.area).cpu(),
-        active_images=counts.spread[layer.name].images.cpu(),
-        most=counts.spread[layer.name].most.cpu(),
-        null_iou=torch.stack(null).cpu() if null else torch.zeros(0, layer.units, dtype=torch.float64),
+        threshold=surveyed.threshold,
+        above=surveyed.above,
+        dead=surveyed.moments.constant,
+        mean=surveyed.moments.mean,
+        std=surveyed.moments.std,
+        both=tally.both,
+        union=tally.union(counts.area, category_of),
+        active_images=counts.spreads[layer.name].images,
+        most=counts.spreads[layer.name].most,
+        null_iou=torch.stack(null) if null else torch.zeros(0, layer.units, dtype=torch.float64),
         top_images=surveyed.tops.images,
         top_values=surveyed.tops.values,
         top_maps=surveyed.tops.maps,
@@ -178,14 +240,15 @@ def _make_layer(layer: Layer, surveyed: Survey, counts: Counts) -> DissectedLaye
 
 
 def _write_notes(concepts: Concepts, surveys: Mapping[str, Survey], counts: Counts, permutations: int) -> Iterator[str]:
-    if counts.seen < 0.995:
+    seen = counts.seen / counts.whole
+    if seen < 0.995:
         yield (
-            f"The classifier sees {counts.seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "
+            f"The classifier sees {seen:.0%} of the annotated pixels; the rest is cut off. Squashed into the "
             "input (--squash), pictures are seen whole."
         )
     hidden = [name for name, area in zip(concepts.names, counts.area.tolist(), strict=True) if not area]
     if hidden:
-        where = ", in the part that the classifier sees" if counts.seen < 1 else ""
+        where = ", in the part that the classifier sees" if seen < 1 else ""
         yield f"Of the listed concepts, no image shows {list_names(hidden)}{where}."
     for name, surveyed in surveys.items():
         seldom = int(((surveyed.threshold == surveyed.moments.smallest) & (surveyed.above > 0)).sum())

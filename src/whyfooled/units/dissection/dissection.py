@@ -9,6 +9,7 @@ from typing import final
 from whyfooled.images import output_folder
 from whyfooled.units.dissection.results import DissectionRecord
 from whyfooled.units.dissection.saved import read_dissection
+from whyfooled.units.dissection.unfinished import discard_unfinished
 
 
 @final
@@ -33,6 +34,7 @@ class Dissection(DissectionRecord):
 
         with output_folder(folder) as staging:
             write_files(self, staging)
+        discard_unfinished(Path(folder))
         return Path(folder)
 
 

@@ -146,40 +146,66 @@ def count_codes(unit: Int[Tensor, " e"], pixel: Int[Tensor, " e"], labels: Label
     return torch.bincount(here, minlength=units * codes).view(units, codes)
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """What u units share with the annotations of one image.
+
+    Parameters
+    ----------
+    shared
+        (u,c) Pixels where a unit is active and each of the c concepts is shown that the annotations show.
+    active
+        (u,) Pixels where a unit is active.
+    """
+
+    shared: Int[Tensor, "u c"]
+    active: Int[Tensor, " u"]
+
+
 class Tally:
     """Counts over images of u units, c concepts and k categories; all int64.
 
     Parameters
     ----------
-    units
-        How many units.
-    category_of
-        For each concept its category.
-    categories
-        How many categories.
-    device
-        Where to count.
+    both
+        (u,c) Pixels where a unit is active and a concept shown.
+    active
+        (u,k) Pixels where a unit is active, in the images in which a category is annotated.
     """
 
-    def __init__(self, units: int, category_of: Sequence[int], categories: int, device: torch.device) -> None:
-        self.category_of = torch.tensor(category_of, device=device)
-        self.both = torch.zeros(units, len(category_of), dtype=torch.int64, device=device)
-        self.active = torch.zeros(units, categories, dtype=torch.int64, device=device)
+    def __init__(self, both: Int[Tensor, "u c"], active: Int[Tensor, "u k"]) -> None:
+        self.both, self.active = both, active
 
-    def add(self, counts: Int[Tensor, "u k"], labels: Labels) -> Int[Tensor, "u c"]:
-        """Add what `count_codes` found in an image; return the pixels that units share with the image's concepts."""
-        shared = labels.summed(counts)
-        self.both[:, labels.concepts] += shared
-        self.active[:, list(labels.categories)] += counts.sum(1, keepdim=True)
-        return shared
+    @staticmethod
+    def of_nothing(units: int, concepts: int, categories: int, device: torch.device | str = "cpu") -> Tally:
+        """Return what is counted before the first image."""
+        return Tally(
+            torch.zeros(units, concepts, dtype=torch.int64, device=device),
+            torch.zeros(units, categories, dtype=torch.int64, device=device),
+        )
 
-    def union(self, area: Int[Tensor, " c"]) -> Int[Tensor, "u c"]:
+    def add(self, overlap: Overlap, labels: Labels) -> None:
+        """Add an image with these annotations."""
+        self.both[:, labels.concepts] += overlap.shared
+        self.active[:, list(labels.categories)] += overlap.active.unsqueeze(1)
+
+    def take(self, other: Tally, concepts: Int[Tensor, " c"]) -> None:
+        """Add what was counted over other images, in which these concepts are shown and no others."""
+        self.both[:, concepts] += other.both
+        self.active += other.active
+
+    def to(self, device: str) -> Tally:
+        """Return it on a device."""
+        return Tally(self.both.to(device), self.active.to(device))
+
+    def union(self, area: Int[Tensor, " c"], category_of: Sequence[int]) -> Int[Tensor, "u c"]:
         """Count pixels where a unit is active or a concept shown, where the concept's category is annotated."""
-        return self.active[:, self.category_of] + area - self.both
+        return self.active[:, list(category_of)] + area - self.both
 
-    def iou(self, area: Int[Tensor, " c"]) -> Float[Tensor, "u c"]:
+    def iou(self, area: Int[Tensor, " c"], category_of: Sequence[int]) -> Float[Tensor, "u c"]:
         """Return intersection over union, float64; 0 where neither is ever there."""
-        return self.both.double() / self.union(area).clamp(min=1)
+        return self.both.double() / self.union(area, category_of).clamp(min=1)
 
 
 class Spread:
@@ -187,17 +213,33 @@ class Spread:
 
     Parameters
     ----------
-    units, concepts
-        How many.
-    device
-        Where to count.
+    images
+        (u,) In how many images a unit is active.
+    most
+        (u,c) The most pixels of one image that a unit shares with a concept.
     """
 
-    def __init__(self, units: int, concepts: int, device: torch.device) -> None:
-        self.images = torch.zeros(units, dtype=torch.int64, device=device)
-        self.most = torch.zeros(units, concepts, dtype=torch.int64, device=device)
+    def __init__(self, images: Int[Tensor, " u"], most: Int[Tensor, "u c"]) -> None:
+        self.images, self.most = images, most
 
-    def add(self, active: Bool[Tensor, " u"], shared: Int[Tensor, "u c"], labels: Labels) -> None:
-        """Add an image: whether a unit is active there, and what `Tally.add` returned."""
-        self.images += active
-        self.most[:, labels.concepts] = torch.maximum(self.most[:, labels.concepts], shared)
+    @staticmethod
+    def of_nothing(units: int, concepts: int, device: torch.device | str = "cpu") -> Spread:
+        """Return what there is before the first image."""
+        return Spread(
+            torch.zeros(units, dtype=torch.int64, device=device),
+            torch.zeros(units, concepts, dtype=torch.int64, device=device),
+        )
+
+    def add(self, overlap: Overlap, labels: Labels) -> None:
+        """Add an image with these annotations."""
+        self.images += overlap.active > 0
+        self.most[:, labels.concepts] = torch.maximum(self.most[:, labels.concepts], overlap.shared)
+
+    def take(self, other: Spread, concepts: Int[Tensor, " c"]) -> None:
+        """Add other images, in which these concepts are shown and no others."""
+        self.images += other.images
+        self.most[:, concepts] = torch.maximum(self.most[:, concepts], other.most)
+
+    def to(self, device: str) -> Spread:
+        """Return it on a device."""
+        return Spread(self.images.to(device), self.most.to(device))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -35,68 +37,125 @@ class Largest:
     ----------
     keep
         How many of each unit are kept; at most twice as many are held at any time, and what is added at once.
+    floor
+        (u,) For each unit a value of which so many larger or equal ones are known elsewhere: what is not above it makes
+        no difference. None if there is none.
     """
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, floor: Float[Tensor, " u"] | None = None) -> None:
         self.keep = keep
+        self.floor = floor
         self._held: list[Tensor] = []
 
     def add(self, values: Float[Tensor, "u m"]) -> None:
         """Add values of every unit."""
-        self._held.append(values)
+        self._held.append(values if self.floor is None else _leave_out(values, self.floor.to(values.device)))
         if sum(part.shape[1] for part in self._held) >= 2 * self.keep:
-            self._held = [self._kept()]
+            self._held = [self.kept()]
+            least = self._held[0].amin(1)
+            self.floor = least if self.floor is None else torch.maximum(least, self.floor.to(least.device))
 
     def threshold(self) -> tuple[Float[Tensor, " u"], Int[Tensor, " u"]]:
         """Return the smallest of the values that are kept of each unit, and how many are above it."""
-        kept = self._kept()
+        kept = self.kept()
         smallest = kept.amin(1)
         return smallest, (kept > smallest.unsqueeze(1)).sum(1)
 
-    def _kept(self) -> Tensor:
+    def kept(self) -> Float[Tensor, "u k"]:
+        """Return the largest values of each unit, in no order: fewer than are to be kept if no more were added."""
         held = torch.cat(self._held, 1)
         return held.topk(min(self.keep, held.shape[1]), dim=1, sorted=False).values
 
 
-class Moments:
-    """Mean, standard deviation and range of each of u units over everything that was added."""
+def _leave_out(values: Float[Tensor, "u m"], floor: Float[Tensor, " u"]) -> Float[Tensor, "u k"]:
+    """Return as many of the largest values of each unit as any unit has above its floor."""
+    most = int((values > floor.unsqueeze(1)).sum(1).max())
+    return values.topk(most, dim=1, sorted=False).values
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum = self._square = torch.zeros(())
-        self._low = self._high = torch.zeros(())
 
-    def add(self, values: Float[Tensor, "u m"]) -> None:
-        """Add values of every unit."""
+@final
+@dataclass(frozen=True, eq=False)
+class BatchMoments:
+    """Sums and range of each of u units over one batch: m values of each; on the CPU."""
+
+    count: int
+    total: Float[Tensor, " u"]
+    square: Float[Tensor, " u"]
+    low: Float[Tensor, " u"]
+    high: Float[Tensor, " u"]
+
+    @staticmethod
+    def of(values: Float[Tensor, "u m"]) -> BatchMoments:
+        """Sum up in double precision."""
         exact = values.double()
         low, high = values.aminmax(dim=1)
-        if self.count:
-            low, high = torch.minimum(low, self._low), torch.maximum(high, self._high)
-        self._low, self._high = low, high
-        self._sum = self._sum.to(values.device) + exact.sum(1)
-        self._square = self._square.to(values.device) + exact.square().sum(1)
-        self.count += values.shape[1]
+        sums = (exact.sum(1), exact.square().sum(1), low, high)
+        return BatchMoments(values.shape[1], *(part.cpu() for part in sums))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean, standard deviation and range of each of u units over all batches that were added, one after the other."""
+
+    sums: BatchMoments
+
+    def after(self, batch: BatchMoments) -> Moments:
+        """Return what they are with another batch."""
+        sums = self.sums
+        return Moments(
+            BatchMoments(
+                sums.count + batch.count,
+                sums.total + batch.total,
+                sums.square + batch.square,
+                torch.minimum(sums.low, batch.low),
+                torch.maximum(sums.high, batch.high),
+            )
+        )
 
     @property
     def mean(self) -> Float[Tensor, " u"]:
         """The mean."""
-        return self._sum / self.count
+        return self.sums.total / self.sums.count
 
     @property
     def std(self) -> Float[Tensor, " u"]:
         """The (population) standard deviation; exactly 0 where all values are equal."""
-        varies = (self._square / self.count - self.mean.square()).clamp(min=0).sqrt()
+        varies = (self.sums.square / self.sums.count - self.mean.square()).clamp(min=0).sqrt()
         return varies.masked_fill(self.constant, 0)
 
     @property
     def smallest(self) -> Float[Tensor, " u"]:
         """The smallest value."""
-        return self._low
+        return self.sums.low
 
     @property
     def constant(self) -> Tensor:
         """(u,) Whether all values of a unit are equal."""
-        return self._low == self._high
+        return self.sums.low == self.sums.high
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tops:
+    """Images in which some units are most active: k each, largest first; on the CPU.
+
+    Parameters
+    ----------
+    units
+        (r,) Which units.
+    images
+        (r,k) The images, by their places in the list; −1 for none.
+    values
+        (r,k) The units' largest activations there.
+    maps
+        (r,k,h,w) The units' maps there.
+    """
+
+    units: Int[Tensor, " r"]
+    images: Int[Tensor, "r k"]
+    values: Float[Tensor, "r k"]
+    maps: Float[Tensor, "r k h w"]
 
 
 class TopImages:
@@ -106,26 +165,49 @@ class TopImages:
     ----------
     most
         How many of each unit.
+    least
+        (u,) How large an activation of each unit an image needs to be of interest; any if None.
     """
 
-    def __init__(self, layer: Layer, most: int) -> None:
+    def __init__(self, layer: Layer, most: int, least: Float[Tensor, " u"] | None = None) -> None:
         units, (height, width) = layer.units, layer.map_size
+        self.least = torch.full((units,), float("-inf")) if least is None else least
         self.images = torch.full((units, most), -1)
         self.values = torch.full((units, most), float("-inf"))
         self.maps = torch.zeros(units, most, height, width)
 
+    @property
+    def floor(self) -> Float[Tensor, " u"]:
+        """How large an activation of each unit an image needs to be among them."""
+        return torch.maximum(self.values[:, -1], self.least)
+
     def add(self, images: Sequence[int], maps: Float[Tensor, "n u h w"]) -> None:
         """Add images, by their places in the list."""
         unit_maps = maps.transpose(0, 1).cpu()
-        places = torch.tensor(images).expand(len(unit_maps), -1)
-        numbers, values = torch.cat([self.images, places], 1), torch.cat([self.values, unit_maps.amax((2, 3))], 1)
+        values = unit_maps.amax((2, 3))
+        units = (values.amax(1) >= self.floor).nonzero()[:, 0]
+        self.take(Tops(units, torch.tensor(images).expand(len(units), -1), values[units], unit_maps[units]))
+
+    def take(self, tops: Tops) -> None:
+        """Add the images that were chosen among others."""
+        units = tops.units
+        if not len(units):
+            return
+        numbers = torch.cat([self.images[units], tops.images], 1)
+        values = torch.cat([self.values[units], tops.values], 1)
         # By image first: a stable sort by value leaves equal ones in that order. What is not there yet comes last.
         first = numbers.where(numbers >= 0, numbers.max() + 1).argsort(1)
         chosen = first.gather(1, values.gather(1, first).argsort(dim=1, descending=True, stable=True))
         chosen = chosen[:, : self.images.shape[1]]
-        self.images, self.values = numbers.gather(1, chosen), values.gather(1, chosen)
-        rows = torch.arange(len(unit_maps)).unsqueeze(1)
-        self.maps = torch.cat([self.maps, unit_maps], 1)[rows, chosen]
+        rows = torch.arange(len(units)).unsqueeze(1)
+        self.images[units], self.values[units] = numbers.gather(1, chosen), values.gather(1, chosen)
+        self.maps[units] = torch.cat([self.maps[units], tops.maps], 1)[rows, chosen]
+
+    def of_interest(self) -> Tops:
+        """Return the units that have images of interest, and as many images of each as any of them has."""
+        high = (self.values >= self.least.unsqueeze(1)) & (self.images >= 0)
+        units, most = high.any(1).nonzero()[:, 0], int(high.sum(1).max())
+        return Tops(units, *(part[units, :most].clone() for part in (self.images, self.values, self.maps)))
 
 
 def share_units_out(layers: Sequence[Layer], keep: Mapping[str, int]) -> Iterator[dict[str, slice]]:
