@@ -190,6 +190,8 @@ def train(
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * progress)) / 2
         optimiser.zero_grad()
         torch.autograd.backward(find_loss(classifier, way, seen.images[chosen], seen.labels[chosen], recipe, draw))
+        # A penalty on gradients can be large at first, and would throw a trained network off.
+        nn.utils.clip_grad_norm_(classifier.module.parameters(), 1.0)
         optimiser.step()
         batches += 1
     classifier.module.eval().requires_grad_(False)
