@@ -347,7 +347,9 @@ def summarise(runs: list[dict[str, Any]], measure: str, plain: list[dict[str, An
     if len(of_seeds) < 2:
         return over_images
     reach = student_quantile(len(of_seeds) - 1) * float(of_seeds.std()) / math.sqrt(len(of_seeds))
-    return over_images.widen(reach)
+    wide = over_images.widen(reach)
+    # Everything that is measured lies between 0 and 1.
+    return replace(wide, low=max(wide.low, 0.0 if plain is None else -1.0), high=min(wide.high, 1.0))
 
 
 def gather(runs: list[dict[str, Any]], measure: str) -> Tensor:

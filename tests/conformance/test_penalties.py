@@ -14,7 +14,7 @@ from tests.helpers.untouched import state
 from whyfooled import Classifier
 from whyfooled.defences import PENALTIES, DiscriminativePenalty, InputGradientPenalty, Penalty
 from whyfooled.errors import ImageError, MethodError, ModelError, ParameterError
-from whyfooled.registry import describe, parameter_texts, parameters
+from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 
 EVERY = [DiscriminativePenalty(), DiscriminativePenalty("concentration"), InputGradientPenalty()]
 PENALTY = pytest.mark.parametrize("penalty", EVERY, ids=describe)
@@ -56,6 +56,7 @@ def slopes(loss, network):
 def test_every_penalty_of_the_package_is_in_the_list():
     public = {v for v in vars(whyfooled.defences).values() if isinstance(v, type) and issubclass(v, Penalty)}
     assert public - {Penalty} == set(PENALTIES) == {type(penalty) for penalty in EVERY}
+    assert set(PENALTIES) <= set(available("penalties").values())
 
 
 @PENALTY
@@ -65,6 +66,7 @@ def test_it_is_a_frozen_dataclass_that_describes_itself(penalty):
     card = type(penalty).card
     assert all([card.name, card.title, card.summary.endswith("."), card.source, card.cost])
     assert list(parameter_texts(type(penalty))) == list(parameters(type(penalty)))
+    assert parse("penalties", describe(penalty)) == penalty
 
 
 @PENALTY

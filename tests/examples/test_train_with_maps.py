@@ -215,18 +215,19 @@ def fake(way, seed, values, budget="epochs"):
 
 def test_an_interval_knows_of_images_and_of_seeds():
     draw = np.random.default_rng(0)
-    images = draw.normal(0, 1, 200)
+    images = draw.uniform(0.4, 0.6, 200)
     same = [fake("plain", seed, images.tolist()) for seed in range(3)]
     alone = summarise(same, "norm")
     assert alone.mean == pytest.approx(images.mean())
-    assert alone.high - alone.low == pytest.approx(2 * 1.96 / math.sqrt(200), rel=0.15)
-    apart = [fake("plain", seed, (images + seed).tolist()) for seed in range(3)]
+    assert alone.high - alone.low == pytest.approx(2 * 1.96 * images.std() / math.sqrt(200), rel=0.15)
+    apart = [fake("plain", seed, (images + seed / 50).tolist()) for seed in range(3)]
     interval = summarise(apart, "norm")
-    # Three seeds at 0, 1, 2: Student's quantile for two degrees of freedom, 4.303, times 1/√3.
-    reach = math.hypot(4.3027 / math.sqrt(3), alone.high - alone.mean)
+    # Three seeds, a fiftieth apart: Student's quantile for two degrees of freedom, 4.303, times a fiftieth, over √3.
+    reach = math.hypot(4.3027 / 50 / math.sqrt(3), alone.high - alone.mean)
     assert interval.high - interval.mean == pytest.approx(reach, rel=1e-3)
-    difference = summarise([fake("stability", seed, (images + 1).tolist()) for seed in range(3)], "norm", same)
-    assert (difference.low, difference.high) == pytest.approx((1, 1))
+    difference = summarise([fake("stability", seed, (images - 0.3).tolist()) for seed in range(3)], "norm", same)
+    assert (difference.low, difference.high) == pytest.approx((-0.3, -0.3))
+    assert summarise([fake("plain", seed, [float(seed > 0)] * 20) for seed in range(3)], "norm").high == 1
 
 
 def test_the_tables_say_the_checks_beside_the_numbers():

@@ -19,7 +19,7 @@ DETECTORS = (LargestSoftmax, TwoSidedMargin, BitDepth, MedianFilter, UnderNoise,
 """Every detector of this package. The command line, the study and the conformance tests take them from here."""
 
 PENALTIES = (DiscriminativePenalty, InputGradientPenalty)
-"""Every penalty of this package. The conformance tests take them from here."""
+"""Every penalty of this package. The lists and the conformance tests take them from here."""
 
 __all__ = [
     "DETECTORS",
