@@ -436,6 +436,7 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")],
     images: Annotated[str | None, typer.Option(help="Images to train on, such as FILE.npz:PREFIX.")] = None,
     held_out: Annotated[str | None, typer.Option(help="Images to judge with.")] = None,
+    train_count: Annotated[int | None, typer.Option(help="Train on so many, the first ones; all if left out.")] = None,
     model: Annotated[str | None, typer.Option(help="A trained classifier to fine-tune.")] = None,
     weights: Annotated[str | None, typer.Option(help="Its weights.")] = None,
     ways: Annotated[str, typer.Option(help="Ways to train, separated by commas.")] = ",".join(WAYS),
@@ -462,6 +463,7 @@ def compare(
     """Train a network in several ways, with the same epochs and the same time, and judge what comes of it."""
     for name, value in {"epochs": epochs, "seeds": seeds, "batch_size": batch_size, "count": count}.items():
         at_least(name, value, 1)
+    at_least("train_count", 1 if train_count is None else train_count, 1)
     at_least("seconds", seconds, 0)
     positive("learning_rate", learning_rate)
     for way in ways.split(","):
@@ -477,6 +479,7 @@ def compare(
     judging = Judging(count, aware_count, (small, large), length, fmn_steps, *auto, pgd_steps, aware_steps)
     given = None if model is None else load_classifier(model, weights=weights)
     seen, unseen = read_both(images, held_out, given)
+    seen = seen if train_count is None else seen.first(train_count)
 
     def make(seed: int) -> Classifier:
         """Make the network that training begins with."""

@@ -49,6 +49,7 @@ def run(folder, output="runs", **more):
     given = {
         "images": source,
         "held_out": source,
+        "train_count": 4,
         "model": None,
         "weights": None,
         "ways": "plain,stability",
