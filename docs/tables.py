@@ -189,6 +189,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "universal parameters": lambda: parameter_table("universal"),
     "detectors": lambda: method_table("detectors"),
     "detector parameters": lambda: parameter_table("detectors"),
+    "penalties": lambda: method_table("penalties"),
+    "penalty parameters": lambda: parameter_table("penalties"),
     "studies": lambda: method_table("studies"),
     "study parameters": lambda: parameter_table("studies"),
     "sources": lambda: place_table(SOURCES.values()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import jaxtyping
 import pytest
@@ -13,12 +13,12 @@ import pytest
 import whyfooled
 from whyfooled import registry
 from whyfooled.attacks import ATTACKS, BIM, FGSM, PGD, CarliniWagner, Refined
-from whyfooled.defences import DETECTORS
+from whyfooled.defences import DETECTORS, PENALTIES
 from whyfooled.errors import ParameterError
 from whyfooled.registry import Card, available, build, describe, number, parameters, parse, refused, split_list
 from whyfooled.saliency import LRP, METHODS, Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
 
-LISTS = {"attacks": ATTACKS, "saliency": METHODS, "detectors": DETECTORS}
+LISTS = {"attacks": ATTACKS, "saliency": METHODS, "detectors": DETECTORS, "penalties": PENALTIES}
 EVERY = [(kind, method) for kind, methods in LISTS.items() for method in methods]
 
 
@@ -57,6 +57,7 @@ OTHER = {
     "gamma_final": 0.01,
     "group_size": 8,
     "jitter": 0.1,
+    "form": "concentration",
     "keep": 0.2,
     "kernel_width": 0.5,
     "l1": 0.3,
@@ -64,6 +65,7 @@ OTHER = {
     "learning_rate": 0.02,
     "loss": "dlr",
     "margin": 1.5,
+    "method": Enhanced(norm="max"),
     "methods": (GradCAM("features.3"), Gradient()),
     "momentum": 0.5,
     "noise": 0.3,
@@ -432,7 +434,7 @@ def test_a_parameter_of_other_methods_is_said_to_be_theirs():
         parse("attacks", "cw(epsilon=4/255)")
 
 
-@pytest.mark.parametrize("kind", ["attacks", "interpretations", "saliency", "universal", "detectors", "studies"])
+@pytest.mark.parametrize("kind", get_args(registry.Kind))
 def test_every_parameter_is_explained(kind):
     for method in registry.available(kind).values():
         texts = registry.parameter_texts(method)

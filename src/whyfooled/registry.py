@@ -1,10 +1,11 @@
 """What attacks, saliency methods and studies say of themselves, and how a name on the command line becomes one of them.
 
 Each is a frozen dataclass with a ``card``; its fields are its parameters. `whyfooled.attacks.ATTACKS`,
-`whyfooled.saliency.METHODS`, `whyfooled.universal.UNIVERSAL`, `whyfooled.defences.DETECTORS` and
-`whyfooled.studies.STUDIES` list ours; other packages add theirs through the entry points ``whyfooled.attacks``,
-``whyfooled.saliency``, ``whyfooled.universal``, ``whyfooled.detectors`` and ``whyfooled.studies``. Everything that
-offers a choice (command line, report, tests) takes it from here.
+`whyfooled.saliency.METHODS`, `whyfooled.universal.UNIVERSAL`, `whyfooled.defences.DETECTORS`,
+`whyfooled.defences.PENALTIES` and `whyfooled.studies.STUDIES` list ours; other packages add theirs through the entry
+points ``whyfooled.attacks``, ``whyfooled.saliency``, ``whyfooled.universal``, ``whyfooled.detectors``,
+``whyfooled.penalties`` and ``whyfooled.studies``. Everything that offers a choice (command line, report, tests) takes
+it from here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from whyfooled.errors import bad_parameter, did_you_mean, warn
 
-Kind = Literal["attacks", "interpretations", "saliency", "universal", "detectors", "studies"]
+Kind = Literal["attacks", "interpretations", "saliency", "universal", "detectors", "penalties", "studies"]
 EVERY = "all"
 """In a list of attacks or saliency methods: all there are, with their defaults."""
 
@@ -85,6 +86,7 @@ _LISTS: dict[Kind, tuple[str, str]] = {
     "saliency": ("whyfooled.saliency", "METHODS"),
     "universal": ("whyfooled.universal", "UNIVERSAL"),
     "detectors": ("whyfooled.defences", "DETECTORS"),
+    "penalties": ("whyfooled.defences", "PENALTIES"),
     "studies": ("whyfooled.studies", "STUDIES"),
 }
 
@@ -197,8 +199,8 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
     Parameters
     ----------
     kind
-        ``"attacks"``, ``"interpretations"`` (attacks on these), ``"saliency"``, ``"universal"``, ``"detectors"`` or
-        ``"studies"``.
+        ``"attacks"``, ``"interpretations"`` (attacks on these), ``"saliency"``, ``"universal"``, ``"detectors"``,
+        ``"penalties"`` or ``"studies"``.
     text
         For example ``"cw"``, ``"bim(steps=20, epsilon=4/255)"``, ``"enhanced(base=gradient, norm=max)"`` or
         ``"recovery(methods=[guided, enhanced], fills=[zero])"``.
@@ -281,6 +283,7 @@ _ARGUMENT: dict[Kind, str] = {
     "saliency": "methods",
     "universal": "method",
     "detectors": "detector",
+    "penalties": "penalty",
     "studies": "study",
 }
 _NOUN: dict[Kind, str] = {
@@ -289,6 +292,7 @@ _NOUN: dict[Kind, str] = {
     "saliency": "saliency method",
     "universal": "universal perturbation",
     "detectors": "detector",
+    "penalties": "penalty",
     "studies": "study",
 }
 

@@ -15,11 +15,12 @@ def methods(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="The attack, saliency method, universal perturbation or study to describe; all if left out."
+            help="The attack, saliency method, universal perturbation, detector, penalty or study to describe; all if "
+            "left out."
         ),
     ] = None,
 ) -> None:
-    """List attacks, saliency methods, universal perturbations and detectors: parameters, costs and sources."""
+    """List attacks, saliency methods, universal perturbations, detectors, penalties: parameters, costs, sources."""
     if name is not None:
         _describe_named(name)
         return
@@ -28,6 +29,7 @@ def methods(
     describe_all("saliency")
     describe_all("universal")
     describe_all("detectors")
+    describe_all("penalties")
 
 
 def _describe_named(name: str) -> None:
@@ -58,6 +60,7 @@ _HEADINGS = {
     "saliency": "Saliency methods",
     "universal": "Universal perturbations",
     "detectors": "Detectors",
+    "penalties": "Penalties for training",
     "studies": "Studies",
 }
 
