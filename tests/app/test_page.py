@@ -337,6 +337,7 @@ def test_no_other_file_is_served(server, made_run, path):
 
 def test_a_job_can_be_stopped_and_another_waits(chromium, slow_server):
     with visit(chromium, slow_server, width=390) as first, visit(chromium, slow_server) as second:
+        first.choose("attack", "cw(steps=7)")
         first.explain()
         second.explain()
         second.page.get_by_text("1 other comes first").wait_for()
@@ -344,13 +345,20 @@ def test_a_job_can_be_stopped_and_another_waits(chromium, slow_server):
         second.page.get_by_text("Nothing was written.").wait_for()
         first.page.locator(".wf-stage").first.wait_for(timeout=60_000)
         assert first.runs_off_by() == 0
-        # Loaded anew a tab has its own job again, and another tab of the same browser does not.
+        # Loaded anew a tab has its own job and settings again, and another tab of the same browser does not.
         other = first.page.context.new_page()
         other.goto(slow_server.address)
         other.locator(".wf-welcome").wait_for()
         first.page.reload()
         first.page.locator(".wf-stage").first.wait_for()
         assert other.locator(".wf-stage").count() == 0
+        set_attacks = [tab.locator("#wf-attack input").input_value() for tab in (first.page, other)]
+        assert set_attacks == ["cw(steps=7)", "The usual: Carlini-Wagner"]
+        # What is set wrongly is said beside the job that runs, until the next try.
+        first.choose("model", "nonsense")
+        first.explain_button.click()
+        assert "“Model” must be one of" in first.wait_for_sentence()
+        first.page.locator(".wf-now").wait_for()
         first.page.get_by_role("button", name="Stop").click()
         first.page.get_by_text("Nothing was written.").wait_for(timeout=30_000)
     assert list(slow_server.runs.iterdir()) == []

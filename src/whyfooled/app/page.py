@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -35,8 +36,14 @@ _SHOW_FOUND_OUT_OF_SIGHT = f"""() => {{
   if (top < 0 || top > innerHeight / 2) ({_SHOW_FOUND})();
 }}"""
 # The tab itself holds which job is its own, and finds it again when it is loaded anew.
-_KEEP_IN_TAB = "(job) => { sessionStorage.setItem('whyfooled-job', job || ''); }"
-_FIND_IN_TAB = "() => [sessionStorage.getItem('whyfooled-job') || '']"
+_KEEP_JOB = "(job) => { sessionStorage.setItem('whyfooled-job', job || ''); }"
+_FIND_JOB = "() => [sessionStorage.getItem('whyfooled-job') || '']"
+# So with what is set in the form, as long as it is the same form: a file has to be dropped again.
+_KEEP_SETTINGS = "(...settings) => { sessionStorage.setItem('whyfooled-settings', JSON.stringify([FORM, settings])); }"
+_FIND_SETTINGS = """(...settings) => {
+  const [form, kept] = JSON.parse(sessionStorage.getItem("whyfooled-settings") || "[]");
+  return form === FORM ? kept : settings;
+}"""
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
@@ -84,7 +91,8 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
 
 def _draw_found() -> dict[str, Any]:
     """Draw what the form leads to: a job, and then its report."""
-    components: dict[str, Any] = {"status": gr.HTML(views.show_welcome(), elem_id="wf-status")}
+    components: dict[str, Any] = {"mistake": gr.HTML(elem_id="wf-mistake")}
+    components["status"] = gr.HTML(views.show_welcome(), elem_id="wf-status")
     components["stop"] = gr.Button("Stop", visible=False, elem_id="wf-stop")
     with gr.Column(visible=False) as components["result"]:
         components["heading"] = gr.HTML()
@@ -108,8 +116,10 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         try:
             job = desk.take(read_form(dict(zip(fields, values, strict=True))))
         except WhyfooledError as error:
-            return {components["status"]: views.show_mistake(str(error))}
+            return {components["mistake"]: views.show_mistake(str(error))}
         return {
+            components["mistake"]: "",
+            components["past"]: views.show_runs(list_runs(desk.output), desk.output),
             components["job"]: job.identity,
             components["result"]: gr.Column(visible=False),
             **_show_standing(desk, components, job.identity),
@@ -140,18 +150,21 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         _forget_visit(page, visit)
         give_back_freed_memory()
 
+    # What was said of the last try is gone at once, whatever becomes of this one.
+    go.click(None, None, components["mistake"], js="() => ''")
     go.click(begin, list(fields.values()), everything, **_PRIVATE)
     go.click(None, js=_SHOW_FOUND_OUT_OF_SIGHT)
     components["timer"].tick(look, components["job"], everything, **_PRIVATE)
     components["stop"].click(stop, components["job"], everything, **_PRIVATE)
     components["past"].click(open_run, None, everything, **_PRIVATE)
     components["past"].click(None, js=_SHOW_FOUND)
-    components["job"].change(None, components["job"], js=_KEEP_IN_TAB)
-    page.load(open_page, components["job"], everything, js=_FIND_IN_TAB, **_PRIVATE)
+    components["job"].change(None, components["job"], js=_KEEP_JOB)
+    page.load(open_page, components["job"], everything, js=_FIND_JOB, **_PRIVATE)
     page.unload(close_page)
     for field in FIELDS:
         if field.kind == "file":
             _hold(desk, fields[field.name], field.name)
+    _keep_settings(page, desk.started.model, fields)
     # One photograph is decoded at a time: they may be large.
     fields["images"].change(
         lambda file: views.show_photograph(*look_at(file)),
@@ -159,6 +172,20 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         preview,
         **_PRIVATE | {"concurrency_limit": 1},
     )
+
+
+def _keep_settings(page: gr.Blocks, model: str, fields: Mapping[str, Any]) -> None:
+    """Let a tab hold what is set in its form, for when it is loaded anew."""
+    settable = {field.name: fields[field.name] for field in FIELDS if field.kind != "file"}
+    form = json.dumps(json.dumps([model, *settable]))
+    everything = list(settable.values())
+    gr.on(
+        [setting.input for setting in everything],
+        None,
+        everything,
+        js=_KEEP_SETTINGS.replace("FORM", form),
+    )
+    page.load(None, everything, everything, js=_FIND_SETTINGS.replace("FORM", form))
 
 
 def _forget_visit(page: gr.Blocks, visit: str) -> None:
@@ -194,6 +221,7 @@ def _show_run(desk: Desk, components: dict[str, Any], name: str) -> dict[Any, An
     """Show a run's report in place of whatever was shown."""
     run = find_run(desk.output, name)
     shown = {
+        components["mistake"]: "",
         components["past"]: views.show_runs(list_runs(desk.output), desk.output, name),
         components["timer"]: gr.Timer(active=False),
         components["stop"]: gr.Button(visible=False),
