@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,9 +41,13 @@ def runs(monkeypatch, tmp_path):
     keeper.close()
 
 
+def count_open_files():
+    return len(list(Path("/dev/fd").iterdir()))
+
+
 def test_jobs_run_one_after_another_and_none_is_lost(runs, tmp_path):
     jobs, run = runs
-    log = tmp_path / "log"
+    log, opened = tmp_path / "log", count_open_files()
     script = f"import time\nfor sign in '[]':\n open({str(log)!r}, 'a').write(sign)\n time.sleep(.02)"
     started = [run(script) for _ in range(20)]
     assert jobs.count_before(started[-1]) in (19, 20)
@@ -50,7 +55,10 @@ def test_jobs_run_one_after_another_and_none_is_lost(runs, tmp_path):
     assert {job.state for job in started} == {"done"}
     assert log.read_text() == "[]" * 20
     assert len({job.run for job in started}) == 20
-    assert not any(job.inputs.exists() for job in started)
+    wait_for(lambda: not any(job.inputs.exists() for job in started))
+    # They are remembered, and what they wrote to is closed.
+    assert [jobs.find(job.identity) for job in started] == started
+    assert count_open_files() == opened
 
 
 def test_what_a_command_says_is_heard(tmp_path):

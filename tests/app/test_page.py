@@ -1,10 +1,12 @@
 """The page in a real browser: from a drop to a report, what goes wrong, and what is left behind."""
 
+import gc
 import http.client
 import io
 import json
 import os
 import signal
+import threading
 import zipfile
 
 import numpy as np
@@ -13,7 +15,13 @@ from PIL import Image
 
 from tests.helpers.page_checks import list_errors, list_live_barriers, needs_axe, needs_checker
 from tests.helpers.page_server import PageServer, browser, needs_page, visit, wait_for
+from whyfooled.app.desk import Desk
+from whyfooled.app.jobs import Jobs
+from whyfooled.app.keeper import Keeper
 from whyfooled.app.page import read_asset
+from whyfooled.app.request import FIELDS, Started
+from whyfooled.app.server import NO_RECORD, make_application
+from whyfooled.app.uploads import Uploads
 
 pytestmark = needs_page
 
@@ -234,6 +242,44 @@ def test_a_bad_file_is_a_sentence(chromium, server, photograph, tmp_path, name, 
     assert sorted(server.runs.iterdir()) == before
 
 
+@pytest.fixture
+def served_here(tmp_path, monkeypatch):
+    """Serve the page from a thread of this process, whose objects can be counted."""
+    import uvicorn
+
+    uploads = tmp_path / "uploads"
+    for name, value in {**NO_RECORD, "GRADIO_TEMP_DIR": str(uploads / "dropped")}.items():
+        monkeypatch.setenv(name, value)
+    keeper = Keeper(uploads, tmp_path)
+    desk = Desk(tmp_path / "runs", Started(), Jobs(tmp_path / "runs", keeper), Uploads(uploads))
+    application = make_application(desk, {field.name: field.label for field in FIELDS}, "127.0.0.1")
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", timeout_graceful_shutdown=1))
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    wait_for(lambda: server.started)
+    server.address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    yield server
+    server.should_exit = True
+    serving.join()
+    keeper.close()
+
+
+def count_visits():
+    from gradio.state_holder import SessionState
+
+    gc.collect()
+    return sum(isinstance(held, SessionState) for held in gc.get_objects())
+
+
+def test_nothing_is_held_of_a_visit_that_is_over(chromium, served_here, photograph):
+    for _ in range(2):
+        with visit(chromium, served_here) as visitor:
+            visitor.drop("images", photograph)
+            visitor.page.locator(".wf-photograph img").wait_for()
+            assert count_visits() == 1
+        wait_for(lambda: count_visits() == 0)
+
+
 def ask(server, path):
     """Ask the server for a path as it is; return the status, the content policy and the content."""
     connection = http.client.HTTPConnection(server.address.split("/")[2], timeout=30)
@@ -291,6 +337,7 @@ def test_no_other_file_is_served(server, made_run, path):
 
 def test_a_job_can_be_stopped_and_another_waits(chromium, slow_server):
     with visit(chromium, slow_server, width=390) as first, visit(chromium, slow_server) as second:
+        first.choose("attack", "cw(steps=7)")
         first.explain()
         second.explain()
         second.page.get_by_text("1 other comes first").wait_for()
@@ -298,13 +345,20 @@ def test_a_job_can_be_stopped_and_another_waits(chromium, slow_server):
         second.page.get_by_text("Nothing was written.").wait_for()
         first.page.locator(".wf-stage").first.wait_for(timeout=60_000)
         assert first.runs_off_by() == 0
-        # Loaded anew a tab has its own job again, and another tab of the same browser does not.
+        # Loaded anew a tab has its own job and settings again, and another tab of the same browser does not.
         other = first.page.context.new_page()
         other.goto(slow_server.address)
         other.locator(".wf-welcome").wait_for()
         first.page.reload()
         first.page.locator(".wf-stage").first.wait_for()
         assert other.locator(".wf-stage").count() == 0
+        set_attacks = [tab.locator("#wf-attack input").input_value() for tab in (first.page, other)]
+        assert set_attacks == ["cw(steps=7)", "The usual: Carlini-Wagner"]
+        # What is set wrongly is said beside the job that runs, until the next try.
+        first.choose("model", "nonsense")
+        first.explain_button.click()
+        assert "“Model” must be one of" in first.wait_for_sentence()
+        first.page.locator(".wf-now").wait_for()
         first.page.get_by_role("button", name="Stop").click()
         first.page.get_by_text("Nothing was written.").wait_for(timeout=30_000)
     assert list(slow_server.runs.iterdir()) == []

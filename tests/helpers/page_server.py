@@ -123,7 +123,7 @@ class Visitor:
 
     def explain(self) -> None:
         self.explain_button.click()
-        self.page.locator("#wf-status .wf-box").wait_for()
+        self.page.locator("#wf-found .wf-box").wait_for()
 
     def wait_for_report(self) -> None:
         self.page.locator(".wf-heading").wait_for(timeout=90_000)

@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from whyfooled.app.request import FIELDS, Field, Started
+from whyfooled.app import views
+from whyfooled.app.request import FIELDS, Field, Started, name_by_labels
 from whyfooled.images.reading import TENSOR_SUFFIXES
 from whyfooled.registry import EVERY, Kind, available, parameters
 
@@ -39,7 +40,7 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
 
     def draw(*names: str) -> None:
         for name in names:
-            drawn[name] = _draw_field(fields[name], started, fields[name].about or words[name])
+            drawn[name] = _draw_field(fields[name], started, fields[name].about or name_by_labels(words[name]))
 
     draw("images")
     preview = gr.HTML(elem_id="wf-photograph")
@@ -52,7 +53,11 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
         )
         draw("adversarial")
     with gr.Accordion("More settings", open=False):
-        draw(*(name for name in fields if name not in drawn))
+        for name in [name for name in fields if name not in drawn]:
+            draw(name)
+            if fields[name].kind == "file":
+                # A place for files has no line of its own that could say what goes there.
+                gr.HTML(views.show_about(fields[name].about or name_by_labels(words[name])))
     return {name: drawn[name] for name in fields}, preview, button
 
 

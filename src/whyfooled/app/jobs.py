@@ -239,12 +239,15 @@ class Jobs:
             if job._stopping:
                 ask_to_end(process.pid)
         try:
-            for line in process.stdout or ():
-                job.hear(line.rstrip("\n"))
+            # Closes what it writes to in the end: a job is remembered for long, and would keep a file open as long.
+            with process:
+                for line in process.stdout or ():
+                    job.hear(line.rstrip("\n"))
         finally:
-            code = process.wait()
+            with self._changed:
+                job._process = None
             self._keeper.ended(process.pid)
-        job.conclude(code)
+        job.conclude(process.returncode)
 
 
 def _insist(process: subprocess.Popen[str]) -> None:

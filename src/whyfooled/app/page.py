@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -11,6 +12,7 @@ import gradio as gr
 from whyfooled.app import views
 from whyfooled.app.desk import Desk, look_at
 from whyfooled.app.form import draw_form, read_form
+from whyfooled.app.memory import give_back_freed_memory
 from whyfooled.app.parts import PARTS
 from whyfooled.app.request import FIELDS
 from whyfooled.app.runs import find_run, list_runs
@@ -33,9 +35,15 @@ _SHOW_FOUND_OUT_OF_SIGHT = f"""() => {{
   const top = document.getElementById("wf-found").getBoundingClientRect().top;
   if (top < 0 || top > innerHeight / 2) ({_SHOW_FOUND})();
 }}"""
-# Each tab finds its own job again when it is loaded anew.
-_KEEP_IN_TAB = "(job) => { sessionStorage.setItem('whyfooled-job', job || ''); }"
-_FIND_IN_TAB = "() => [sessionStorage.getItem('whyfooled-job') || '']"
+# The tab itself holds which job is its own, and finds it again when it is loaded anew.
+_KEEP_JOB = "(job) => { sessionStorage.setItem('whyfooled-job', job || ''); }"
+_FIND_JOB = "() => [sessionStorage.getItem('whyfooled-job') || '']"
+# So with what is set in the form, as long as it is the same form: a file has to be dropped again.
+_KEEP_SETTINGS = "(...settings) => { sessionStorage.setItem('whyfooled-settings', JSON.stringify([FORM, settings])); }"
+_FIND_SETTINGS = """(...settings) => {
+  const [form, kept] = JSON.parse(sessionStorage.getItem("whyfooled-settings") || "[]");
+  return form === FORM ? kept : settings;
+}"""
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
@@ -74,8 +82,7 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
         past = gr.HTML(js_on_load=_CLICKED, elem_id="wf-past")
         components |= {
             "past": past,
-            "job": gr.State(),
-            "kept": gr.Textbox(visible=False),
+            "job": gr.Textbox(visible=False),
             "timer": gr.Timer(_OFTEN, active=False),
         }
         _connect(page, desk, fields, preview, go, components)
@@ -84,7 +91,8 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
 
 def _draw_found() -> dict[str, Any]:
     """Draw what the form leads to: a job, and then its report."""
-    components: dict[str, Any] = {"status": gr.HTML(views.show_welcome(), elem_id="wf-status")}
+    components: dict[str, Any] = {"mistake": gr.HTML(elem_id="wf-mistake")}
+    components["status"] = gr.HTML(views.show_welcome(), elem_id="wf-status")
     components["stop"] = gr.Button("Stop", visible=False, elem_id="wf-stop")
     with gr.Column(visible=False) as components["result"]:
         components["heading"] = gr.HTML()
@@ -108,10 +116,11 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         try:
             job = desk.take(read_form(dict(zip(fields, values, strict=True))))
         except WhyfooledError as error:
-            return {components["status"]: views.show_mistake(str(error))}
+            return {components["mistake"]: views.show_mistake(str(error))}
         return {
+            components["mistake"]: "",
+            components["past"]: views.show_runs(list_runs(desk.output), desk.output),
             components["job"]: job.identity,
-            components["kept"]: job.identity,
             components["result"]: gr.Column(visible=False),
             **_show_standing(desk, components, job.identity),
         }
@@ -123,33 +132,39 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         desk.jobs.stop(job)
         return _show_standing(desk, components, job)
 
-    def open_page(kept: str, request: gr.Request) -> dict[Any, Any]:
+    def open_page(job: str, request: gr.Request) -> dict[Any, Any]:
         named = request.query_params.get("run")
         if named is not None:
             return _show_run(desk, components, named)
         past = {components["past"]: views.show_runs(list_runs(desk.output), desk.output)}
-        if desk.jobs.find(kept) is None:
+        if desk.jobs.find(job) is None:
             return past
-        return {**past, components["job"]: kept, **_show_standing(desk, components, kept)}
+        return {**past, components["job"]: job, **_show_standing(desk, components, job)}
 
     def open_run(event: gr.EventData) -> dict[Any, Any]:
         return _show_run(desk, components, str(event.run))
 
     def close_page(request: gr.Request) -> None:
-        desk.uploads.leave(str(request.session_hash))
+        visit = str(request.session_hash)
+        desk.uploads.leave(visit)
+        _forget_visit(page, visit)
+        give_back_freed_memory()
 
+    # What was said of the last try is gone at once, whatever becomes of this one.
+    go.click(None, None, components["mistake"], js="() => ''")
     go.click(begin, list(fields.values()), everything, **_PRIVATE)
     go.click(None, js=_SHOW_FOUND_OUT_OF_SIGHT)
     components["timer"].tick(look, components["job"], everything, **_PRIVATE)
     components["stop"].click(stop, components["job"], everything, **_PRIVATE)
     components["past"].click(open_run, None, everything, **_PRIVATE)
     components["past"].click(None, js=_SHOW_FOUND)
-    components["kept"].change(None, components["kept"], js=_KEEP_IN_TAB)
-    page.load(open_page, components["kept"], everything, js=_FIND_IN_TAB, **_PRIVATE)
+    components["job"].change(None, components["job"], js=_KEEP_JOB)
+    page.load(open_page, components["job"], everything, js=_FIND_JOB, **_PRIVATE)
     page.unload(close_page)
     for field in FIELDS:
         if field.kind == "file":
             _hold(desk, fields[field.name], field.name)
+    _keep_settings(page, desk.started.model, fields)
     # One photograph is decoded at a time: they may be large.
     fields["images"].change(
         lambda file: views.show_photograph(*look_at(file)),
@@ -157,6 +172,26 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         preview,
         **_PRIVATE | {"concurrency_limit": 1},
     )
+
+
+def _keep_settings(page: gr.Blocks, model: str, fields: Mapping[str, Any]) -> None:
+    """Let a tab hold what is set in its form, for when it is loaded anew."""
+    settable = {field.name: fields[field.name] for field in FIELDS if field.kind != "file"}
+    form = json.dumps(json.dumps([model, *settable]))
+    everything = list(settable.values())
+    gr.on(
+        [setting.input for setting in everything],
+        None,
+        everything,
+        js=_KEEP_SETTINGS.replace("FORM", form),
+    )
+    page.load(None, everything, everything, js=_FIND_SETTINGS.replace("FORM", form))
+
+
+def _forget_visit(page: gr.Blocks, visit: str) -> None:
+    """Drop what Gradio holds of a visit: all that it was shown, else kept for as long as the server runs."""
+    page.state_holder.session_data.pop(visit, None)
+    page.state_holder.time_last_used.pop(visit, None)
 
 
 def _hold(desk: Desk, component: Any, name: str) -> None:
@@ -186,11 +221,11 @@ def _show_run(desk: Desk, components: dict[str, Any], name: str) -> dict[Any, An
     """Show a run's report in place of whatever was shown."""
     run = find_run(desk.output, name)
     shown = {
+        components["mistake"]: "",
         components["past"]: views.show_runs(list_runs(desk.output), desk.output, name),
         components["timer"]: gr.Timer(active=False),
         components["stop"]: gr.Button(visible=False),
-        components["job"]: None,
-        components["kept"]: "",
+        components["job"]: "",
     }
     if run is None:
         return {

@@ -6,6 +6,7 @@ option of a model can be. The command line's own words describe them.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,14 +57,20 @@ FIELDS = (
     Field("label", "True class", "text"),
     Field("epsilon", "Radius of the attack", "text"),
     Field("steps", "Steps of the attack", "text"),
-    Field("checks", "Check whether the maps are stable", "either"),
+    Field(
+        "checks",
+        "Check whether the maps are stable",
+        "either",
+        "See what each map stands (noise, other seeds) and depends on (the weights). Left as it is, this is done where "
+        "it takes at most a fifth of the other work; “yes” does it always, and runs an attack with a seed once more.",
+    ),
     Field("forge", "Try to forge the explanation", "switch"),
     Field("regions", "Label map", "file"),
     Field("names", "Names of its labels", "file"),
     Field("attack_in", "Attack in this region alone", "text"),
     Field("trust", "Universal perturbation", "file"),
     Field("resize", "Bring it to the model's size", "switch"),
-    Field("weights", "Weights of the model", "file"),
+    Field("weights", "Weights of the model", "file", "A file with the model's state dict: .safetensors or .pt."),
     Field("class_names", "Names of the classes", "file"),
     Field("figures", "Figures for a paper", "text"),
     Field("seed", "Seed", "text"),
@@ -101,6 +108,16 @@ class Started:
     model_arguments: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+
+
+_OPTION = re.compile(r"whyfooled \w+(?: --[\w-]+ \S+)*|([`']?)--([a-z][a-z-]*)\1")
+"""A command with its options, which stays as it is, or an option, perhaps in quotation marks."""
+
+
+def name_by_labels(text: str) -> str:
+    """Say in the page's words what the command line says of its options: “Seed” for ``--seed``."""
+    labels = {field.name.replace("_", "-"): f"“{field.label}”" for field in FIELDS}
+    return _OPTION.sub(lambda found: labels.get(found[2], found[0]), text)
 
 
 def write_arguments(values: Mapping[str, object], started: Started) -> list[str]:

@@ -31,6 +31,8 @@ class Run:
         The folder's.
     title
         What was found, in some words.
+    attack, model
+        How the image was attacked, and the model that was fooled; "" if it does not say.
     command
         The command line that wrote it; "" if it does not say.
     pictures
@@ -41,6 +43,8 @@ class Run:
 
     name: str
     title: str
+    attack: str
+    model: str
     command: str
     pictures: tuple[str, ...]
     written: float
@@ -74,8 +78,17 @@ def find_run(output: Path, name: str | None) -> Run | None:
 def _read_run(folder: Path, written: int) -> Run:
     account = _read_account(folder)
     pictures = sorted(path.name for path in folder.glob("pictures/*.png"))
-    command = account.get("parameters", {}).get("command", "")
-    return Run(folder.name, _write_title(account, folder.name), str(command), tuple(pictures), written / 1e9)
+    said = account.get("parameters", {})
+    attack = "made elsewhere" if "adversarial" in said else said.get("attack") or ""
+    return Run(
+        folder.name,
+        _write_title(account, folder.name),
+        str(attack),
+        str(said.get("model") or ""),
+        str(said.get("command") or ""),
+        tuple(pictures),
+        written / 1e9,
+    )
 
 
 def _read_account(folder: Path) -> dict[str, Any]:

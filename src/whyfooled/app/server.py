@@ -32,6 +32,14 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 MOST_BYTES = 3 * 2 * MOST_PIXELS
 """Bytes that one file may have: the largest photograph that is read, in three channels of 16 bits, uncompressed."""
 
+NO_RECORD = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    # What each event took: 10 000 are held, and a table of all is made at each.
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**62),
+}
+"""Gradio sends nothing to anyone, and keeps no record of what was done on the page."""
+
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
@@ -81,7 +89,7 @@ def serve(
     keeper = Keeper(uploads, output)
     try:
         # Before Gradio is imported, which reads them then.
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads / "dropped")}
+        os.environ |= {**NO_RECORD, "GRADIO_TEMP_DIR": str(uploads / "dropped")}
         tempfile.tempdir = str(uploads)
         import_extra("gradio", "app", "The page")
         desk = Desk(output, started, Jobs(output, keeper), Uploads(uploads))

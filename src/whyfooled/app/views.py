@@ -12,6 +12,7 @@ import jinja2
 
 from whyfooled.app.jobs import Job
 from whyfooled.app.parts import PARTS, VERDICT, find_parts
+from whyfooled.app.request import name_by_labels
 from whyfooled.app.runs import PAGE, Run, find_file
 from whyfooled.drawing.html import load_template
 
@@ -35,12 +36,18 @@ def show_header(output: Path) -> str:
 
 def show_job(job: Job, before: int) -> str:
     """Write how a job stands, `before` others of which come first."""
-    return _render("job", job=job, before=before)
+    said = {"error": name_by_labels(job.error), "warnings": [name_by_labels(warning) for warning in job.warnings]}
+    return _render("job", job=job, before=before, **said)
 
 
 def show_mistake(sentence: str) -> str:
     """Write why nothing was begun."""
-    return _render("mistake", sentence=sentence)
+    return _render("mistake", sentence=name_by_labels(sentence))
+
+
+def show_about(sentence: str) -> str:
+    """Write what goes into a field that cannot say it itself."""
+    return _render("about", sentence=sentence)
 
 
 def show_welcome() -> str:
