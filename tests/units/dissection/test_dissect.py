@@ -388,6 +388,10 @@ def test_what_is_unfinished_and_damaged_or_of_another_run_is_begun_anew(tmp_path
     with count_passes(classifier) as passes:
         assert same(run(), whole)
     assert passes.forwards == 1
+    # Where nobody says how large batches are, they are as they were.
+    with count_passes(classifier) as passes:
+        assert same(run(batch_size=None), whole)
+    assert passes.forwards == 1
     with count_passes(classifier) as passes:
         run(batch_size=3)
     assert passes.forwards == 12 + 1

@@ -131,14 +131,9 @@ def dissect(
         If what is unfinished cannot be written.
     """
     check_classifier(classifier, several_labels=True)
-    if not isinstance(concepts, Concepts):
-        fix = "Open them: open_concepts('masks:IMAGES,LABELS,NAMES')."
-        raise bad_parameter("concepts", "must be annotated images", type(concepts).__name__, fix)
+    _check_concepts(concepts)
     check_seed(seed)
-    if not 0 < top < 1:
-        raise bad_parameter("top", "must be between 0 and 1", top)
-    if not 0 <= cutoff < 1:
-        raise bad_parameter("cutoff", "must be at least 0 and below 1", cutoff)
+    _check_numbers(top=top, cutoff=cutoff)
     at_least("permutations", permutations, 0)
     at_least("top_images", top_images, 1)
     at_least("batch_size", 1 if batch_size is None else batch_size, 1)
@@ -177,8 +172,8 @@ def dissect(
         if kept is not None:
             kept.save(plan, now, size)
 
-    most = max(len(plan.groups), len(plan.survey_shards()))
-    with chosen_engine.start(DissectionWork(concepts, chosen), model or ModelRecipe(classifier), most) as crew:
+    work, recipe = DissectionWork(concepts, chosen), model or ModelRecipe(classifier)
+    with chosen_engine.start(work, recipe, max(len(plan.groups), len(plan.survey_shards()))) as crew:
         going = Going(plan, crew, standing, progress, save)
         surveys = going.survey()
         counts = going.count(surveys)
@@ -204,6 +199,19 @@ def dissect(
         fit=classifier.fit,
         channels=classifier.channels,
     )
+
+
+def _check_concepts(concepts: object) -> None:
+    if not isinstance(concepts, Concepts):
+        fix = "Open them: open_concepts('masks:IMAGES,LABELS,NAMES')."
+        raise bad_parameter("concepts", "must be annotated images", type(concepts).__name__, fix)
+
+
+def _check_numbers(top: float, cutoff: float) -> None:
+    if not 0 < top < 1:
+        raise bad_parameter("top", "must be between 0 and 1", top)
+    if not 0 <= cutoff < 1:
+        raise bad_parameter("cutoff", "must be at least 0 and below 1", cutoff)
 
 
 def _identify(classifier: Classifier, concepts: Concepts) -> dict[str, str]:
