@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.models import small
 from tests.helpers.small_studies import write_images
-from whyfooled import FGSM, FMN
+from whyfooled import FGSM, FMN, AutoAttack, ExplanationAware
 from whyfooled.attacks import PGD
 from whyfooled.defences import Detector, EvadableDetector, LargestSoftmax, MedianFilter
 from whyfooled.errors import ImageError, MethodError, ParameterError
@@ -187,3 +187,13 @@ def test_bad_parameters_are_refused(parameters, sentence):
     with pytest.raises(ParameterError) as caught:
         DetectorsUnderAttack(attacks=(PGD(),), **parameters)
     assert str(caught.value) == sentence
+
+
+def test_an_attack_that_knows_the_map_and_one_of_several_stages_have_their_rows(tmp_path, images):
+    attacks = (ExplanationAware(epsilon=0.1, steps=3), AutoAttack(epsilon=0.1, steps=3, targets=1, queries=5))
+    study = DetectorsUnderAttack(attacks=attacks, detectors=(LargestSoftmax(),), epsilon=0.1, steps=5)
+    summary = run_study(study, images, tmp_path / "out", model=small(), batch_size=11).summary
+    names = ["aware(epsilon=0.1, steps=3)", "auto(epsilon=0.1, steps=3, targets=1, queries=5)"]
+    assert f"| detector | {' | '.join(names)} | evading |" in summary
+    for name in names:
+        assert f"| Largest softmax | {name} | 0." in summary
