@@ -166,6 +166,7 @@ _COMMANDS = (
     "explain",
     "app",
     "perturbation",
+    "classes",
     "dissect",
     "layers",
     "units explain",

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from whyfooled.app.classes import Classes
 from whyfooled.app.desk import Desk, look_at
 from whyfooled.app.jobs import Job
 from whyfooled.app.request import Started
@@ -27,7 +28,7 @@ def desk(uploads, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Jobs, "submit", lambda self, arguments, photograph, inputs: Job(tuple(arguments), "run", inputs)
     )
-    return Desk(tmp_path / "runs", Started(), Jobs(), uploads)
+    return Desk(tmp_path / "runs", Started(), Jobs(), uploads, Classes(Started(), None))
 
 
 def make_tensor_file(uploads, **tensors):

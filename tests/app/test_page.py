@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.helpers.page_checks import list_errors, list_live_barriers, needs_axe, needs_checker
 from tests.helpers.page_server import PageServer, browser, needs_page, visit, wait_for
+from whyfooled.app.classes import Classes
 from whyfooled.app.desk import Desk
 from whyfooled.app.jobs import Jobs
 from whyfooled.app.keeper import Keeper
@@ -25,6 +26,7 @@ from whyfooled.app.uploads import Uploads
 
 pytestmark = needs_page
 
+NAMES = ["cat", "dog", "red fox", "owl & <b>"]
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
 
 
@@ -36,7 +38,9 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = PageServer(tmp_path_factory.mktemp("page"), "--model", "models.py:Tiny")
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "names.txt").write_text("\n".join(NAMES))
+    server = PageServer(folder, "--model", "models.py:Tiny", "--class-names", "names.txt")
     yield server
     assert server.end() == 143
     assert server.left_behind() == []
@@ -44,7 +48,9 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slow_server(tmp_path_factory):
-    return PageServer(tmp_path_factory.mktemp("slow"), "--model", "models.py:Slow")
+    server = PageServer(tmp_path_factory.mktemp("slow"), "--model", "models.py:Slow")
+    yield server
+    server.end()
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,10 @@ def test_a_photograph_becomes_a_report_by_parts(chromium, server, photograph, tm
         visitor.drop("images", photograph)
         visitor.page.locator(".wf-photograph img").wait_for()
         visitor.choose("attack", "bim(steps=2, epsilon=0.9)")
+        # The model names its classes while one is typed.
+        target = visitor.page.locator("#wf-target input")
+        target.focus()
+        wait_for(lambda: target.evaluate("input => [...input.list.options].map(one => one.value)") == NAMES)
         visitor.explain()
         visitor.wait_for_report()
         page = visitor.page
@@ -251,7 +261,8 @@ def served_here(tmp_path, monkeypatch):
     for name, value in {**NO_RECORD, "GRADIO_TEMP_DIR": str(uploads / "dropped")}.items():
         monkeypatch.setenv(name, value)
     keeper = Keeper(uploads, tmp_path)
-    desk = Desk(tmp_path / "runs", Started(), Jobs(tmp_path / "runs", keeper), Uploads(uploads))
+    jobs, classes = Jobs(tmp_path / "runs", keeper), Classes(Started(), keeper)
+    desk = Desk(tmp_path / "runs", Started(), jobs, Uploads(uploads), classes)
     application = make_application(desk, {field.name: field.label for field in FIELDS}, "127.0.0.1")
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", timeout_graceful_shutdown=1))
     serving = threading.Thread(target=server.run)

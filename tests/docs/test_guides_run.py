@@ -16,7 +16,7 @@ GUIDES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.
 """Results has commands for data sets that nobody gets without asking for them."""
 COMMANDS = sorted({shlex.join(words) for page in GUIDES for words in own_commands(page)})
 OUTPUT = re.compile(r"(?:-o|--output) (\S+)")
-QUICK = ("detect", "dissect", "layers", "methods", "units")
+QUICK = ("classes", "detect", "dissect", "layers", "methods", "units")
 
 
 def is_quick(line):

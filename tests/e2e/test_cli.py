@@ -85,6 +85,20 @@ def test_methods_shows_one_by_its_name_whatever_its_kind(folder):
     assert "`NAME` must be the name of a known method; got 'eadd'. Did you mean ead" in error
 
 
+def test_classes_are_listed_by_their_names(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert command(monkeypatch, "classes") == 0
+    names = capsys.readouterr().out.splitlines()
+    assert (len(names), names[504]) == (1000, "coffee mug")
+    (folder / "four.txt").write_text("a\nb\nc\nd e\n")
+    assert command(monkeypatch, "classes", "--model", "nets.py:Tiny", "--class-names", "four.txt") == 0
+    assert capsys.readouterr() == ("a\nb\nc\nd e\n", "")
+    assert command(monkeypatch, "classes", "--model", "nets.py:Tiny") == 0
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert said.startswith("nets.py:Tiny does not say what its classes are called")
+
+
 def test_it_writes_the_report_and_prints_the_account(folder, explained, tmp_path):
     place, out, _ = explained
     assert "The model saw class " in out

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from whyfooled.app.classes import Classes
 from whyfooled.app.jobs import Job, Jobs
 from whyfooled.app.request import FIELDS, Started, write_arguments
 from whyfooled.app.uploads import Uploads
@@ -34,12 +35,15 @@ class Desk:
         The line of jobs.
     uploads
         The files that were dropped.
+    classes
+        What the classes of models are called.
     """
 
     output: Path
     started: Started
     jobs: Jobs
     uploads: Uploads
+    classes: Classes
 
     def take(self, values: Mapping[str, object]) -> Job:
         """Put into the line what a visitor set in `FIELDS`.

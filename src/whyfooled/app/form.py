@@ -84,7 +84,7 @@ def _complete(text: str) -> str:
 def _draw_field(field: Field, started: Started, about: str) -> Any:
     choices = _list_choices(field.name, started)
     if field.kind == "file":
-        return gr.File(label=field.label, height=130, elem_id=f"wf-{field.name}")
+        return gr.File(label=field.label, height=110, elem_id=f"wf-{field.name}")
     if field.kind == "switch":
         return gr.Checkbox(label=field.label, info=about, elem_id=f"wf-{field.name}")
     if choices:

@@ -82,6 +82,7 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
         past = gr.HTML(js_on_load=_CLICKED, elem_id="wf-past")
         components |= {
             "past": past,
+            "classes": gr.HTML(views.show_classes(()), elem_id="wf-classes-held"),
             "job": gr.Textbox(visible=False),
             "timer": gr.Timer(_OFTEN, active=False),
         }
@@ -164,6 +165,13 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
     for field in FIELDS:
         if field.kind == "file":
             _hold(desk, fields[field.name], field.name)
+    gr.on(
+        [fields["target"].focus, fields["label"].focus],
+        lambda model: views.show_classes(desk.classes.find(str(model or desk.started.model).strip())),
+        fields["model"],
+        components["classes"],
+        **_PRIVATE,
+    )
     _keep_settings(page, desk.started.model, fields)
     # One photograph is decoded at a time: they may be large.
     fields["images"].change(

@@ -68,7 +68,12 @@ FIELDS = (
     Field("regions", "Label map", "file"),
     Field("names", "Names of its labels", "file"),
     Field("attack_in", "Attack in this region alone", "text"),
-    Field("trust", "Universal perturbation", "file"),
+    Field(
+        "trust",
+        "Universal perturbation",
+        "file",
+        "A file that whyfooled universal fit wrote: see how much it changes the photograph's maps.",
+    ),
     Field("resize", "Bring it to the model's size", "switch"),
     Field("weights", "Weights of the model", "file", "A file with the model's state dict: .safetensors or .pt."),
     Field("class_names", "Names of the classes", "file"),
@@ -97,17 +102,20 @@ class Started:
     model
         The model that is explained if no other is chosen.
     model_arguments
-        The options that belong to this model, as its input's mean or a dissection.
+        The options that say what this model is, as its input's mean.
     arguments
         The options of every job, such as the device.
     models
         The models that may be chosen by name alone.
+    dissection
+        The options of every job with this model, as its dissection.
     """
 
     model: str = USUAL_MODEL
     model_arguments: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    dissection: tuple[str, ...] = ()
 
 
 _OPTION = re.compile(r"whyfooled \w+(?: --[\w-]+ \S+)*|([`']?)--([a-z][a-z-]*)\1")
@@ -140,7 +148,8 @@ def write_arguments(values: Mapping[str, object], started: Started) -> list[str]
     arguments: list[str] = []
     for field, value in given.items():
         if field.name == "model":
-            arguments += _write_model(field, str(value or started.model).strip(), started)
+            model = str(value or started.model).strip()
+            arguments += [*write_model(model, started), *(started.dissection if model == started.model else ())]
         else:
             arguments += _write_argument(field, value)
     return [*arguments, *started.arguments]
@@ -160,18 +169,20 @@ def _write_argument(field: Field, value: object) -> list[str]:
     return [field.option, text] if text else []
 
 
-def _write_model(field: Field, model: str, started: Started) -> list[str]:
-    check_text(field.option, model)
+def write_model(model: str, started: Started) -> list[str]:
+    """Write the options that say which model it is; raise `ParameterError` if a visitor may not choose it."""
+    option = "--model"
+    check_text(option, model)
     if model == started.model:
-        return [*([field.option, model] if model != USUAL_MODEL else []), *started.model_arguments]
+        return [*([option, model] if model != USUAL_MODEL else []), *started.model_arguments]
     if model not in started.models and not model.startswith(LIBRARIES):
         raise bad_parameter(
-            field.option,
+            option,
             f"must be one of {', '.join(started.models)}, torchvision:NAME or timm:NAME on this page",
             repr(model),
             "A model in a file or a folder is named when the page is started: whyfooled app --model FILE.py:NAME",
         )
-    return [field.option, model]
+    return [option, model]
 
 
 def check_text(option: str, text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from whyfooled.app.classes import Classes
 from whyfooled.app.desk import Desk
 from whyfooled.app.jobs import Jobs
 from whyfooled.app.keeper import Keeper
@@ -92,7 +93,7 @@ def serve(
         os.environ |= {**NO_RECORD, "GRADIO_TEMP_DIR": str(uploads / "dropped")}
         tempfile.tempdir = str(uploads)
         import_extra("gradio", "app", "The page")
-        desk = Desk(output, started, Jobs(output, keeper), Uploads(uploads))
+        desk = Desk(output, started, Jobs(output, keeper), Uploads(uploads), Classes(started, keeper))
         uvicorn = import_extra("uvicorn", "app", "The page")
         # Of an open page something is always asked, so that waiting for the last answer would never end.
         config = uvicorn.Config(

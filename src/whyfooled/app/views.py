@@ -50,6 +50,11 @@ def show_about(sentence: str) -> str:
     return _render("about", sentence=sentence)
 
 
+def show_classes(names: Sequence[str]) -> str:
+    """Write the names that are suggested where a class is asked for."""
+    return _render("classes", names=names)
+
+
 def show_welcome() -> str:
     """Write what stands where a report will be."""
     return _render("welcome")

@@ -4,6 +4,7 @@ import sys
 
 from whyfooled.cli import (
     _attack,
+    _classes,
     _detect,
     _dissect,
     _explain,
@@ -21,7 +22,7 @@ from whyfooled.errors import WhyfooledError
 __all__ = ["main"]
 
 # Importing a command adds it to the application; in the order of the help.
-_COMMANDS = (_explain, _page, _perturbation, _dissect, _units, _attack, _detect, _universal, _study, _methods)
+_COMMANDS = (_explain, _page, _perturbation, _classes, _dissect, _units, _attack, _detect, _universal, _study, _methods)
 
 
 def main() -> None:

@@ -55,7 +55,8 @@ def open_page(
 
     started = Started(
         model=model.model,
-        model_arguments=(*_write_options(model), *(("--units", str(units)) if units is not None else ())),
+        model_arguments=tuple(_write_options(model)),
+        dissection=("--units", str(units)) if units is not None else (),
         arguments=(
             *(("--device", device) if device != "cpu" else ()),
             *(("--workers", str(workers)) if workers is not None else ()),

@@ -1,3 +1,7 @@
+// Where a class is asked for, its name is completed.
+addEventListener("focusin", ({ target }) => {
+  if (target.matches("#wf-target input, #wf-label input")) target.setAttribute("list", "wf-classes");
+});
 // A report in a frame says how high it is, and gets the room.
 addEventListener("message", (event) => {
   const height = event.data && event.data.whyfooledHeight;
