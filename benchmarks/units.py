@@ -90,7 +90,7 @@ class _Recorded(nn.Module):
         low, high = (x[:, :2, 0, 0] * 255).round().long().unbind(1)
         maps = self.get_buffer("features")[low + 256 * high]
         # Nothing is added from the image but where it is: what has no place in it has no units with places.
-        features: Tensor = self.layer(maps + 0 * F.adaptive_avg_pool2d(x[:, :1], maps.shape[-2:]))
+        features: Tensor = self.layer(maps + 0 * F.adaptive_avg_pool2d(x[:, :1], (maps.shape[2], maps.shape[3])))
         return features.mean((2, 3)) - 1
 
 
