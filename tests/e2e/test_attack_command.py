@@ -109,6 +109,14 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
     assert "step_size=None Length of a step; a quarter of epsilon if None." in listed
 
 
+def test_a_cluster_that_is_not_there_is_one_sentence(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    given = ["photographs", "--engine", "ray", "--address", "127.0.0.1:9"]
+    assert command(monkeypatch, "attack", "--model", "nets.py:Net", *given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: `--address` must be that of a running Ray cluster; got 127.0.0.1:9")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -129,10 +137,6 @@ def test_the_list_describes_every_attack_and_parameter(capsys, monkeypatch):
         (["photographs", "--target", "lynx"], "`--target` must be"),
         (["photographs", "--batch-size", "0"], "`--batch-size` must be at least 1"),
         (["photographs", "--engine", "spark"], "`--engine` must be one of local, ray; got spark."),
-        (
-            ["photographs", "--engine", "ray", "--address", "127.0.0.1:9"],
-            "`--address` must be that of a running Ray cluster; got 127.0.0.1:9",
-        ),
         (["photographs", "-o", ""], "Error: `--output` must be a path; got ''."),
         (["photographs", "-o", "a" * 300], "cannot be used: File name too long."),
         (["photographs", "-o", "nets.py"], "The output folder nets.py cannot be used: it is a file."),

@@ -228,8 +228,8 @@ class Counts:
         self.area[counted.concepts] += counted.area
         self.seen, self.whole = self.seen + counted.seen, self.whole + counted.whole
         for name, tallies in counted.tallies.items():
-            for own, other in zip(self.tallies[name], tallies, strict=True):
-                own.take(other, counted.concepts)
+            for total, tally in zip(self.tallies[name], tallies, strict=True):
+                total.take(tally, counted.concepts)
             self.spreads[name].take(counted.spreads[name], counted.concepts)
 
 
@@ -302,8 +302,8 @@ class Going:
         kept = {number: maps for batches in standing.kept.values() for number, maps in batches.items()}
 
         def make(batches: Mapping[int, Sequence[int]]) -> CountShard:
-            own = {number: kept[number] for number in batches} if kept else {}
-            return CountShard(batches, thresholds, plan.permutations, own)
+            known_maps = {number: kept[number] for number in batches} if kept else {}
+            return CountShard(batches, thresholds, plan.permutations, known_maps)
 
         for _, counted in self._results(plan.groups, make, "overlaps"):
             counts.take(counted)

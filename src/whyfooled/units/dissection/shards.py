@@ -253,10 +253,10 @@ class CountShard:
 
         for places, counted in share_out(at.classifier, count_batch, self._list_batches()):
             for name, overlaps in counted.items():
-                for place, own in zip(places, overlaps, strict=True):
-                    for tally, overlap, given in zip(tallies[name], own, self._give(group, place), strict=True):
+                for place, of_image in zip(places, overlaps, strict=True):
+                    for tally, overlap, given in zip(tallies[name], of_image, self._give(group, place), strict=True):
                         tally.add(overlap, given)
-                    spreads[name].add(own[0], group.labels[place])
+                    spreads[name].add(of_image[0], group.labels[place])
             at.tick(len(places))
         return Counted(
             group.shown.cpu(),
@@ -286,12 +286,12 @@ class CountShard:
             cut = annotated.cut(at.classifier.fit).to(at.classifier.device)
             labels.append(encode_labels(cut, annotated.whole, annotated.categories))
             whole += annotated.maps.shape[1] * annotated.maps.shape[2]
-        shown = torch.unique(torch.cat([own.concepts for own in labels]))
-        here = [replace(own, concepts=torch.searchsorted(shown, own.concepts)) for own in labels]
+        shown = torch.unique(torch.cat([one.concepts for one in labels]))
+        labels = [replace(one, concepts=torch.searchsorted(shown, one.concepts)) for one in labels]
         area = torch.zeros(len(shown), dtype=torch.int64, device=shown.device)
-        for own in here:
-            area[own.concepts] += own.area()
-        return _Group(images, here, shown, area, sum(own.codes.numel() for own in here), whole)
+        for annotation in labels:
+            area[annotation.concepts] += annotation.area()
+        return _Group(images, labels, shown, area, sum(one.codes.numel() for one in labels), whole)
 
     def _give(self, group: _Group, place: int) -> list[Labels]:
         """Give an image its own annotation first, then those that permutations give it."""
@@ -325,7 +325,7 @@ def _count_overlaps(excess: Float[Tensor, "u h w"], labels: Sequence[Labels]) ->
     counts = [torch.zeros(len(excess), len(own.shown), dtype=torch.int64, device=excess.device) for own in labels]
     for size in {own.codes.shape for own in labels}:
         for unit, pixel in find_active_pixels(excess, (size[0], size[1])):
-            for own, annotation in zip(counts, labels, strict=True):
+            for count, annotation in zip(counts, labels, strict=True):
                 if annotation.codes.shape == size:
-                    own += count_codes(unit, pixel, annotation, len(excess))
-    return [Overlap(annotation.summed(own), own.sum(1)) for own, annotation in zip(counts, labels, strict=True)]
+                    count += count_codes(unit, pixel, annotation, len(excess))
+    return [Overlap(annotation.summed(count), count.sum(1)) for count, annotation in zip(counts, labels, strict=True)]

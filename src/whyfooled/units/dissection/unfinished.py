@@ -166,11 +166,11 @@ class Unfinished:
             standing.counts = Counts(area, record["seen"], record["whole"], tallies, spreads)
         for shard in record["kept"]:
             _, tensors = self._read_own(self._kept_file(shard), _MAPS)
-            own: dict[int, dict[str, Tensor]] = {}
+            batches: dict[int, dict[str, Tensor]] = {}
             for name, maps in tensors.items():
                 number, _, layer_name = name.partition(" ")
-                own.setdefault(int(number), {})[layer_name] = maps
-            standing.kept[shard] = own
+                batches.setdefault(int(number), {})[layer_name] = maps
+            standing.kept[shard] = batches
         return standing
 
     def _read_own(self, path: Path, kind: FileKind) -> tuple[dict[str, Any], dict[str, Tensor]]:
