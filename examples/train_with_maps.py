@@ -332,6 +332,7 @@ HEADS = {
     "map, step": "map under a step",
     "forged": "class and map fooled",
 }
+DIGITS = {"norm": 4}
 
 
 def summarise(runs: list[dict[str, Any]], measure: str, plain: list[dict[str, Any]] | None = None) -> Interval:
@@ -362,9 +363,12 @@ def write_tables(runs: list[dict[str, Any]], judging: Judging) -> str:
     groups = group_runs(runs)
     small, large = map(describe_value, judging.radii)
     heads = [head.format(small=small, large=large) for head in HEADS.values()]
-    numbers = [[name, cost(some), *(str(summarise(some, m)) for m in HEADS)] for name, some in groups.items()]
+    numbers = [
+        [name, cost(some), *(summarise(some, m).format(DIGITS.get(m, 3)) for m in HEADS)]
+        for name, some in groups.items()
+    ]
     differences = [
-        [name, *(summarise(some, m, groups[plain]).format(sign=True) for m in HEADS)]
+        [name, *(summarise(some, m, groups[plain]).format(DIGITS.get(m, 3), sign=True) for m in HEADS)]
         for name, some in groups.items()
         if (plain := f"plain, equal {some[0]['budget']}") in groups and name != plain
     ]

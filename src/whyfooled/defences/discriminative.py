@@ -110,8 +110,8 @@ def step_to_rival(classifier: Classifier, images: Images, labels: Classes, rival
     with torch.enable_grad():
         inputs = images.detach().clone().requires_grad_()
         logits = ruled_logits(classifier, inputs, None)
-        own, other = (logits.gather(1, classes.long().unsqueeze(1)) for classes in (labels, rival))
-        slope = differentiate((own - other).sum(), inputs)
+        leading, following = (logits.gather(1, classes.long().unsqueeze(1)) for classes in (labels, rival))
+        slope = differentiate((leading - following).sum(), inputs)
     return (images - epsilon * slope.sign()).clamp(0, 1)
 
 
