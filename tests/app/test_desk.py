@@ -23,12 +23,13 @@ def uploads(tmp_path):
 def desk(uploads, tmp_path, monkeypatch):
     from whyfooled.app.jobs import Jobs
 
-    # No job is run: only what it would be is looked at.
+    # No job is run and no model is asked: only what it would be is looked at.
+    monkeypatch.setattr(Classes, "__init__", lambda self: None)
     monkeypatch.setattr(Jobs, "__init__", lambda self: None)
     monkeypatch.setattr(
         Jobs, "submit", lambda self, arguments, photograph, inputs: Job(tuple(arguments), "run", inputs)
     )
-    return Desk(tmp_path / "runs", Started(), Jobs(), uploads, Classes(Started(), None))
+    return Desk(tmp_path / "runs", Started(), Jobs(), uploads, Classes())
 
 
 def make_tensor_file(uploads, **tensors):

@@ -170,6 +170,8 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
         lambda model: views.show_classes(desk.classes.find(str(model or desk.started.model).strip())),
         fields["model"],
         components["classes"],
+        # Another model may have been chosen while the first was asked.
+        trigger_mode="always_last",
         **_PRIVATE,
     )
     _keep_settings(page, desk.started.model, fields)
