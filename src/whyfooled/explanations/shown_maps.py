@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import hooked_before
+from whyfooled.classifier.dependence import check_recording
 from whyfooled.classifier.passes import count_passes
 from whyfooled.errors import MethodError
 from whyfooled.explanations.case import Case
@@ -33,6 +34,8 @@ def check_methods(classifier: Classifier, clean: Images, methods: Sequence[Any],
     """
     if EVERY in methods:
         return
+    # That no gradient can be taken at all is no fault of a method.
+    check_recording(classifier.module)
     with stages.stage("methods"):
         with count_passes(classifier) as passes:
             seen = classifier.predict(clean)
