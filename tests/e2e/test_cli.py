@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.command_line import MODELS, command, killed_when, run, without_progress
 from tests.helpers.forked import CommandProcess
+from whyfooled.cli._app import terminable
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +284,18 @@ def test_an_interruption_leaves_nothing_behind(folder, tmp_path, how, exit_code)
     assert "Stopped. Nothing was written." in errors
     assert "Traceback" not in errors
     assert not any(tmp_path.iterdir())
+
+
+def test_a_request_to_end_is_not_forgotten_where_an_object_is_being_deleted():
+    class Slow:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def work():
+        Slow()
+        for _ in range(100):
+            time.sleep(0.05)
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        work()

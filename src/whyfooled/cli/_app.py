@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -105,7 +108,11 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _terminate(number: int, frame: object) -> None:
+def _terminate(number: int, frame: FrameType | None) -> None:
+    if any(one.f_code.co_name == "__del__" for one, _ in traceback.walk_stack(frame)):
+        # Python forgets what is raised while an object is deleted, and would go on as if nothing had been asked.
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        return
     raise _Terminated
 
 
