@@ -34,6 +34,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_killed_twice_ends_in_the_same_files(folder):
     code, out, err = run(folder, *SLOW, "-o", "whole")
     assert (code, without_progress(err)) == (0, "")

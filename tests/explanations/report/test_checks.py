@@ -61,7 +61,12 @@ GOOD = {"noise": 0.9, "method seed": 0.8, "cascading": 0.05, "independent": 0.5}
         (
             GOOD | {"cascading": float("nan")},
             "cannot tell",
-            "The map is empty, here or with other weights, so nothing can be said.",
+            "With random weights the map is empty, so what it depends on cannot be said.",
+        ),
+        (
+            dict.fromkeys(GOOD, float("nan")),
+            "cannot tell",
+            "The map is empty, so nothing can be said.",
         ),
     ],
 )

@@ -86,7 +86,12 @@ def write_check_sentence(numbers: Mapping[str, Any]) -> str:
     """Say in a sentence what changes a method's map, and what it depends on."""
     likeness, verdict = numbers["likeness"], numbers["verdict"]
     if verdict == "cannot tell":
-        return "The map is empty, here or with other weights, so nothing can be said."
+        under_same_weights = [
+            one["value"] for kind, one in likeness.items() if kind not in ("cascading", "independent")
+        ]
+        if under_same_weights and None not in under_same_weights:
+            return "With random weights the map is empty, so what it depends on cannot be said."
+        return "The map is empty, so nothing can be said."
     breaking = [f"{_BREAKS[kind]} ({likeness[kind]['value']:.2f})" for kind in _list_breaking(numbers)]
     broken = f"{listed(breaking)} alone change{'s' if len(breaking) == 1 else ''} it" if breaking else ""
     if verdict == "blind":

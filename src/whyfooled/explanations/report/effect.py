@@ -30,7 +30,12 @@ MOSTLY_HALF = 2 / 3
 """The same for half of the image. [ours]"""
 
 
-KIND_WORDS = {"suppression": "holds down", "promotion": "lifts", "balanced": "does both", "inert": "neither"}
+KIND_WORDS = {
+    "suppression": "mostly holds down",
+    "promotion": "mostly lifts",
+    "balanced": "does both",
+    "inert": "neither",
+}
 """What a report calls the papers' kinds of regions; it gives the papers' words once, where it explains these."""
 
 
