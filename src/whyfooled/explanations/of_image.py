@@ -410,8 +410,7 @@ def _check_maps(
             if checks:
                 raise
             return None, [f"Whether the maps are stable, and depend on the model, is not shown. {error}"]
-    stages.passes["map checks"].forwards += checked.passes.forwards
-    stages.passes["map checks"].backwards += checked.passes.backwards
+    stages.passes["map checks"].add(checked.passes)
     return checked, []
 
 

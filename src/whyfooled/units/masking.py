@@ -114,7 +114,12 @@ def _as_mask(units: Sequence[int] | Tensor, count: int, layer: str) -> Mask:
     if int(chosen.min()) < 0 or int(chosen.max()) >= count:
         rule = f"must be from 0 to {count - 1} for {layer!r}"
         raise bad_parameter("units", rule, int(chosen.min()) if int(chosen.min()) < 0 else int(chosen.max()))
-    return torch.zeros(count, dtype=torch.bool).index_fill(0, chosen.long(), True)
+    return mark_units(count, chosen.long())
+
+
+def mark_units(count: int, units: Tensor) -> Mask:
+    """Return (count,) which of a layer's units are meant by their numbers, on the CPU."""
+    return torch.zeros(count, dtype=torch.bool).index_fill(0, units, True)
 
 
 def _shorten(units: Sequence[int] | Tensor) -> str:

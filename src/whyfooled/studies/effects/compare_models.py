@@ -92,7 +92,7 @@ class CompareModels(AttackedStudy):
         source="Gu & Tresp 2019, arXiv 1908.08413; Xu et al. 2019, arXiv 1904.02057",
         cost="for each model the attacks, and for each attack the methods' maps of two classes before and after, 7 "
         "forwards for each method and random order, and 2 backwards for the regions; with masks the attacks "
-        "of the images that units are ranked on, and 2 forwards a mask",
+        "of the images that units are ranked on, 2 forwards for the most sensitive units and 1 for each random draw",
     )
     columns: ClassVar[Columns] = {
         "model": "text",
@@ -252,7 +252,7 @@ class CompareModels(AttackedStudy):
         if not places:
             return
         true = stage.true[places]
-        kept, _ = masked.tell(clean.images[places], true)
+        kept = (masked.most.predict(clean.images[places]) == true).double()
         back, by_chance = masked.tell(stage.images[places], true)
         numbers = zip(places, kept.tolist(), back.tolist(), by_chance.tolist(), strict=True)
         for place, still, right, random in numbers:

@@ -9,11 +9,10 @@ from typing import final
 import torch
 
 from whyfooled.classifier import Classifier
-from whyfooled.classifier.layers import Layer
 from whyfooled.studies.parts.ranked_units import RankedUnits
 from whyfooled.tensors.randomness import choose
 from whyfooled.types import Classes, Images, PerImage
-from whyfooled.units.masking import Mask, without
+from whyfooled.units.masking import mark_units, without
 
 
 @final
@@ -57,9 +56,14 @@ class MaskedModels:
             Seed of the draws.
         """
         sizes = {layer: min(layer.units - 1, max(1, round(share * layer.units))) for layer in ranked.layers}
-        most = {layer: _mask(layer, ranked.order(attack, layer.name)[:size].tolist()) for layer, size in sizes.items()}
+        most = {
+            layer: mark_units(layer.units, ranked.order(attack, layer.name)[:size]) for layer, size in sizes.items()
+        }
         drawn = [
-            {layer: _mask(layer, choose(layer.units, size, seed + draw)) for layer, size in sizes.items()}
+            {
+                layer: mark_units(layer.units, torch.tensor(choose(layer.units, size, seed + draw)))
+                for layer, size in sizes.items()
+            }
             for draw in range(draws)
         ]
         return cls(without(model, most), [without(model, masks) for masks in drawn], ranked.digests)
@@ -76,7 +80,3 @@ class MaskedModels:
         """
         random = torch.stack([(model.predict(images) == true).double() for model in self.random])
         return (self.most.predict(images) == true).double(), random.mean(0)
-
-
-def _mask(layer: Layer, units: Sequence[int]) -> Mask:
-    return torch.zeros(layer.units, dtype=torch.bool).index_fill(0, torch.tensor(units), True)

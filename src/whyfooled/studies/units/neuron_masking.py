@@ -27,7 +27,7 @@ from whyfooled.studies.table import Columns
 from whyfooled.studies.units import neuron_masking_account
 from whyfooled.studies.units.neuron_masking_account import LEAST, MOST, NONE, RANDOM
 from whyfooled.tensors.randomness import choose
-from whyfooled.units.masking import Mask, without
+from whyfooled.units.masking import Mask, mark_units, without
 
 
 @final
@@ -195,7 +195,7 @@ class _Choice:
 
     @property
     def mask(self) -> Mask:
-        return torch.zeros(self.layer.units, dtype=torch.bool).index_fill(0, self.units, True)
+        return mark_units(self.layer.units, self.units)
 
     def about(self) -> dict[str, Any]:
         where = {"layer": self.layer.name, "layer_units": self.layer.units}
