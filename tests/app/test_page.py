@@ -105,7 +105,7 @@ def test_a_photograph_becomes_a_report_by_parts(chromium, server, photograph, tm
         assert visitor.asked
         assert visitor.elsewhere(server.address) == []
     # The visit is over: nothing that was dropped is kept.
-    wait_for(lambda: not list(server.temporary.rglob("*.png")))
+    wait_for(lambda: not server.uploaded())
     assert server.said == []
 
 
@@ -380,7 +380,7 @@ def test_a_page_that_is_killed_leaves_nothing(chromium, slow_server, photograph)
         visitor.drop("images", photograph)
         visitor.explain()
         wait_for(lambda: list(slow_server.runs.glob(".whyfooled-*")))
-        assert list(slow_server.temporary.rglob("*.png"))
+        assert slow_server.uploaded()
         slow_server.end(signal.SIGKILL)
         wait_for(lambda: slow_server.left_behind() == [], 20)
     assert list(slow_server.runs.iterdir()) == []

@@ -75,10 +75,20 @@ class PageServer:
         self._process.send_signal(how)
         return self._process.wait(30)
 
+    def uploaded(self) -> list[Path]:
+        """List the photographs that it holds."""
+        return [path for path in list_beneath(self.temporary) if path.suffix == ".png"]
+
     def left_behind(self) -> list[str]:
         """List the files of uploads and of unfinished reports."""
-        places = (self.temporary.rglob("whyfooled-page-*"), self.runs.rglob(".whyfooled-*"))
-        return sorted(path.name for listed in places for path in listed)
+        uploads = [path for path in list_beneath(self.temporary) if path.name.startswith("whyfooled-page-")]
+        unfinished = [path for path in list_beneath(self.runs) if path.name.startswith(".whyfooled-")]
+        return sorted(path.name for path in uploads + unfinished)
+
+
+def list_beneath(folder: Path) -> list[Path]:
+    """List all that is in a folder and beneath, even while others delete there, where ``Path.rglob`` fails."""
+    return [Path(place, name) for place, folders, files in os.walk(folder) for name in folders + files]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
