@@ -49,6 +49,13 @@ class TestForwards:
             small()(images)
         assert passes == Passes(0, 0)
 
+    def test_a_model_that_is_counted_elsewhere_does_not_count_twice(self, classifier, images):
+        other = small()
+        with count_passes(classifier, other, besides=classifier) as passes:
+            classifier(images)
+            other(images[:1])
+        assert passes == Passes(1, 0)
+
 
 class TestBackwards:
     def test_a_backward_pass_to_the_images_counts_every_image(self, classifier, images):

@@ -47,8 +47,10 @@ class _Count(torch.autograd.Function):
 
 
 @contextmanager
-def count_passes(*models: nn.Module) -> Iterator[Passes]:
+def count_passes(*models: nn.Module, besides: nn.Module | None = None) -> Iterator[Passes]:
     """Count the images that pass through classifiers, or any other modules, inside the ``with`` block, all in one.
+
+    Those of one model are counted elsewhere already and left out here, if it is given as ``besides``.
 
     A backward pass is one vector-Jacobian product that reaches a model's input for one image. The counter sits on
     each model itself (on a `Classifier`, never on the module that it wraps) and is gone when the block ends.
@@ -74,5 +76,6 @@ def count_passes(*models: nn.Module) -> Iterator[Passes]:
 
     with ExitStack() as hooks:
         for model in models:
-            hooks.enter_context(hooked_before(model, before))
+            if model is not besides:
+                hooks.enter_context(hooked_before(model, before))
         yield passes

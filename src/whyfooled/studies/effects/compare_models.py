@@ -161,12 +161,9 @@ class CompareModels(AttackedStudy):
         whole, rows = Passes(), []
         for name, model in self._list_models(batch.prepared.models, classifier).items():
             masked = self._mask(model, batch.prepared.ranked.get(name), batch.seed)
+            copies = [made for each in masked.values() for made in each.models]
             # The run counts those through its own classifier.
-            counted = [
-                *([] if model is classifier else [model]),
-                *(made for each in masked.values() for made in each.models),
-            ]
-            with count_passes(*counted) as passes:
+            with count_passes(model, *copies, besides=classifier) as passes:
                 measured = self._measure_model(model, masked, replace(batch, labels=labels))
                 rows += [{**row, "model": name} for row in measured]
             whole.add(passes)

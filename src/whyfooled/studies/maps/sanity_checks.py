@@ -128,7 +128,7 @@ class SanityChecks(Study):
             rows += carried.others.compare(name, batch.images, maps, explained[0])
         whole = Passes()
         for facts, model in self._forget(classifier, carried, batch.seed):
-            with count_passes(*([] if model is classifier else [model])) as passes:
+            with count_passes(model, besides=classifier) as passes:
                 for name, after in compute_maps(self.methods, model, batch.images, *explained):
                     if name not in before:
                         continue

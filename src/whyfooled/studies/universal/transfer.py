@@ -105,7 +105,7 @@ class UniversalTransfer(UniversalStudy):
         for name in self.models:
             model = batch.prepared[0].get(name, classifier)
             # The run counts those through its own classifier.
-            with count_passes(*([] if model is classifier else [model])) as passes:
+            with count_passes(model, besides=classifier) as passes:
                 rows += self._test_on(name, model, batch)
             whole.add(passes)
         return Measured(rows, passes=whole)
