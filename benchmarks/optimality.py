@@ -111,8 +111,13 @@ def _contestants(norm: str) -> list[Contestant]:
 
 def _ours(norm: str) -> Iterator[Contestant]:
     if norm == "l1":
+        # How much the squared ℓ2 norm counts beside, which is not asked about here.
         yield Contestant(
-            "whyfooled EAD", {"as it is": lambda budget: EAD(decision="l1", steps=_share(budget - 7, 3), rounds=3)}
+            "whyfooled EAD",
+            _grid(
+                lambda budget, beta: EAD(beta=beta, decision="l1", steps=_share(budget - 7, 3), rounds=3),
+                beta=(0.1, 1.0, 10.0),
+            ),
         )
         return
     yield Contestant(
