@@ -38,6 +38,17 @@ def explain(
 
 
 @app.command()
+def overhead(
+    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = "timm:vit_small_patch16_224",
+    weights: Annotated[str | None, typer.Option(help="As for whyfooled explain.")] = "random",
+    attack: Annotated[str, typer.Option(help="As for whyfooled explain.")] = "cw",
+    repeats: Annotated[int, typer.Option(help="Timed repeats; the median counts.")] = 3,
+) -> None:
+    """Compare the time of an explanation with that of as many plain passes of its model, in batches as large."""
+    import_module("benchmarks.overhead").run(models, weights, attack, repeats)
+
+
+@app.command()
 def page(
     visits: Annotated[int, typer.Option(help="Visits at once.")] = 20,
     model: Annotated[str, typer.Option(help="As for whyfooled app.")] = "lite0",

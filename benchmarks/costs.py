@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._timing import clock, time_passes
 from whyfooled import Classifier, load_classifier
 from whyfooled.classifier.memory import batch_size_for
 from whyfooled.sources import Source, open_source
@@ -77,7 +76,7 @@ def run(
     torch.set_num_threads(1)
     classifier, source = load_classifier(model, weights=weights), open_source(data)
     size = batch_size_for(classifier)
-    forward, backward = _time_passes(classifier, size)
+    forward, backward = (seconds / size for seconds in time_passes(classifier, size))
     print(f"{study} on {classifier.name}, batches of {size}, one thread; seconds of user and system time")
     print(f"a pass of one image: forward {forward:.4g} s, backward {backward:.4g} s more")
     # What is done the first time alone, such as loading libraries, is nobody's.
@@ -108,14 +107,8 @@ def _compare(cost: Cost, runs: Sequence[Spent]) -> None:
     Console().print(table)
 
 
-def _clock() -> float:
-    """Return seconds of user and system time that this process has used: what others do beside it counts little."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 def _spend(study: str, classifier: Classifier, source: Source, count: int) -> Spent:
-    moments = [_clock()]
+    moments = [clock()]
     with tempfile.TemporaryDirectory() as folder:
         result = run_study(
             study,
@@ -126,32 +119,8 @@ def _spend(study: str, classifier: Classifier, source: Source, count: int) -> Sp
             shard_size=SHARD,
             workers=1,
             device="cpu",
-            report=lambda progress: moments.append(_clock()),
+            report=lambda progress: moments.append(clock()),
         )
     shards = moments[-1] - moments[1]
     about = result.about
-    return Spent(count, about["forwards"], about["backwards"], _clock() - moments[0] - shards, shards)
-
-
-def _time_passes(classifier: Classifier, size: int, repeats: int = 15) -> tuple[float, float]:
-    """Time a forward pass of an image in a batch, and how much longer a forward and a backward pass are."""
-    images = torch.rand(size, classifier.channels, *classifier.size).to(classifier.mean)
-
-    def forward() -> None:
-        classifier.logits(images)
-
-    def both() -> None:
-        needed = images.clone().requires_grad_()
-        classifier(needed).amax(1).sum().backward()
-
-    alone, together = (_time(work, repeats) / size for work in (forward, both))
-    return alone, together - alone
-
-
-def _time(work: Callable[[], None], repeats: int) -> float:
-    seconds = []
-    for _ in range(repeats):
-        started = _clock()
-        work()
-        seconds.append(_clock() - started)
-    return statistics.median(seconds)
+    return Spent(count, about["forwards"], about["backwards"], clock() - moments[0] - shards, shards)
