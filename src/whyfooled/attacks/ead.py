@@ -37,6 +37,7 @@ class EAD(Attack):
     ----------
     beta
         The weight β of the ℓ1 norm in the objective. The paper's 0.01 is a threshold at a step of 0.01, a weight of 1.
+        For the smallest ℓ1 norm alone take 1 or more, and ``decision="l1"``.
     decision
         Which of the examples found is the best: ``"en"``, the smallest ``β‖δ‖₁ + ‖δ‖₂²``, or ``"l1"``, the smallest
         ``‖δ‖₁``.
