@@ -289,11 +289,15 @@ def test_a_square_draws_the_saliency_to_it():
     assert float((aware - plain).mean()) > 0.2
 
 
+METHODS = "`methods` must be a tuple of saliency methods, such as (GradCAM(),), not of their names"
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"epsilon": 8}, "`epsilon` must be above 0 and at most 1 (pixel values are scaled to [0, 1]); got 8. Did you"),
-        ({"methods": ()}, "`methods` must be a tuple of saliency methods, one at least; got ()."),
+        ({"methods": ()}, f"{METHODS}; got ()."),
+        ({"methods": ("gradcam",)}, f"{METHODS}; got ('gradcam',)."),
         ({"decoy": "cleen"}, "`decoy` must be clean, square, a map, or a picture that is there; got 'cleen'."),
         ({"decoy": torch.zeros(4, 4)}, "`decoy` must be finite, none negative, none 0 everywhere; got other values."),
         ({"decoy": torch.ones(1, 1, 4, 4)}, "`decoy` must be a map of the shape (h, w) or (n, h, w); got (1, 1, 4, 4)"),

@@ -284,11 +284,19 @@ class TestInputs:
 
     def test_a_model_that_says_it_by_itself_takes_none(self, file):
         with pytest.raises(
-            ParameterError, match=r"`inputs` say what .* got them for lite0\. This one says it by itself"
+            ParameterError,
+            match=r"`inputs` say what .* got scale for lite0\. This one says it by itself: leave that out",
         ):
             load_classifier("lite0", inputs=InputFormat(scale=255))
-        with pytest.raises(ModelError, match="returns a Classifier, which says by itself what it takes"):
-            load_classifier(f"{file}:classifier", inputs=InputFormat(scale=255))
+        for inputs, said in (
+            (InputFormat(size=(32, 32)), "size"),
+            (InputFormat(mean=(0.5,), std=(1.0,)), "mean and std"),
+            (InputFormat(mean=(0.5,), channels="bgr", scale=255), "mean, channels and scale"),
+        ):
+            with pytest.raises(
+                ModelError, match=f"a Classifier, which says by itself what it takes: leave out {said}, or"
+            ):
+                load_classifier(f"{file}:classifier", inputs=inputs)
 
     def test_weights_are_those_of_the_module_and_not_of_what_is_around_it(self, file, tmp_path):
         torch.save(load_classifier(f"{file}:Net").module.state_dict(), tmp_path / "w.pt")

@@ -45,8 +45,8 @@ def test_a_torchvision_of_another_torch_is_said_in_a_sentence(model, monkeypatch
     said = str(refused.value)
     assert said.startswith("torch ")
     assert said.endswith(
-        " do not fit each other (operator torchvision::nms does not exist). Install both in one command: "
-        "pip install torch torchvision"
+        " do not fit each other (operator torchvision::nms does not exist). Install both in one command, "
+        "from one index: pip install --upgrade torch torchvision"
     )
 
 

@@ -100,8 +100,10 @@ class ExplanationAware(Attack):
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon, self.ball)
-        if not isinstance(self.methods, tuple) or not self.methods:
-            raise bad_parameter("methods", "must be a tuple of saliency methods, one at least", repr(self.methods))
+        named = any(isinstance(method, str) for method in self.methods)
+        if not isinstance(self.methods, tuple) or not self.methods or named:
+            rule = "must be a tuple of saliency methods, such as (GradCAM(),), not of their names"
+            raise bad_parameter("methods", rule, repr(self.methods))
         for method in self.methods:
             check_differentiable(method)
         check_decoy(self.decoy)

@@ -50,7 +50,8 @@ def import_library(name: str) -> Any:
         # Compiled for another PyTorch, its operators are not there, or its library is not loaded.
         raise ModelError(
             f"torch {_find_version('torch')} and torchvision {_find_version('torchvision')} do not fit each other "
-            f"({first_line(error)}). Install both in one command: pip install torch torchvision"
+            f"({first_line(error)}). Install both in one command, from one index: "
+            "pip install --upgrade torch torchvision"
         ) from None
 
 

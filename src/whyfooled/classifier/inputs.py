@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, final
 
 from torch import Tensor, nn
@@ -57,6 +57,11 @@ class InputFormat:
                 raise bad_parameter(name, "must be a finite number, or one for each channel", list(values))
         if self.std is not None and min(self.std) <= 0:
             raise bad_parameter("std", "must be positive numbers", list(self.std))
+
+    def list_said(self) -> str:
+        """List the names of the parameters that say something else than nothing, in words."""
+        *others, last = (each.name for each in fields(self) if getattr(self, each.name) != each.default)
+        return f"{', '.join(others)} and {last}" if others else last
 
     def blame(self, name: str, images: Tensor, error: BaseException) -> str:
         """Say of a model that failed what it was given, and which parameters say so.

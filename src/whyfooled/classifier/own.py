@@ -74,8 +74,8 @@ def _make_with(path: Path, call: str, classes: int | None, inputs: InputFormat) 
     if isinstance(made, Classifier):
         if inputs != NOTHING_SAID:
             raise ModelError(
-                f"{path}:{factory} returns a Classifier, which says by itself what it takes: leave out mean, std, "
-                "channels, layout, scale and size, or return the bare module."
+                f"{path}:{factory} returns a Classifier, which says by itself what it takes: leave out "
+                f"{inputs.list_said()}, or return the bare module."
             )
         return made
     if isinstance(made, nn.Module):
