@@ -20,7 +20,7 @@ SHOWN = 0.995
 """Quantile of a row's values that the end of its colour scale stands for; stronger ones look the same. [ours]"""
 
 
-_LIFT = 0.6
+_LIFT = 0.5
 """Exponent that lifts weak values of a map, which would not be told from none."""
 
 
@@ -34,7 +34,7 @@ def _lift_colours(name: str, lowest: float) -> Colormap:
     return ListedColormap(matplotlib.colormaps[name](places), name=f"{name}, lifted")
 
 
-_LIFTED = _lift_colours("inferno", 0.25)
+_LIFTED = _lift_colours("inferno", 0.2)
 
 
 @final
@@ -108,7 +108,8 @@ _NEGATIVE, _POSITIVE = (43, 123, 200), (222, 52, 42)
 def draw_signed_layer(values: Tensor, end: float) -> PILImage.Image:
     """Draw values (h,w) as a layer: red where they are positive, blue where negative, the more opaque the larger.
 
-    On a white page it is what a map from blue over white to red is, and on a dark one it does not glare.
+    On a white page it is what a map from blue over white to red is, and on a dark one, where it is laid on grey, it
+    neither glares nor goes under.
     """
     strength = (values.abs().double() / end).clamp(0, 1).pow(_LIFT)
     signs = (values > 0).unsqueeze(2)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from whyfooled.drawing.style import KIND_COLOURS, PANEL_SIZE, TEXT_SIZE, plain_panel, wrap_text
-from whyfooled.drawing.words import shortened
+from whyfooled.drawing.words import by_number, shortened
 from whyfooled.explanations.report.effect import KIND_WORDS
 from whyfooled.perturbation import KINDS, Sensitivity
 
@@ -37,7 +37,7 @@ def draw_effects(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "bl
     panel.axhline(0, color=ink, linewidth=0.8)
     carriers = int(sensitivity.carriers())
     panel.annotate(
-        f"{carriers} carry 80 %", (carriers + 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+        f"{carriers} {by_number(carriers, 'carries', 'carry')} 80 %", (carriers + 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
         textcoords="offset points", color=ink, fontsize=TEXT_SIZE,
     )  # fmt: skip
     panel.set_ylabel("change of the logit", color=ink)
@@ -61,7 +61,13 @@ def draw_ratios(sensitivity: Sensitivity, ink: str = "black") -> Figure:
         panel.axhline(line, color=ink, linewidth=0.9, linestyle="--")
     panel.set_ylabel("lifts over holds down\n(log2)", color=ink)
     figure.legend(
-        frameon=False, labelcolor=ink, fontsize=TEXT_SIZE, loc="outside lower left", ncols=2, markerscale=1.5, columnspacing=1.0
+        frameon=False,
+        labelcolor=ink,
+        fontsize=TEXT_SIZE,
+        loc="outside lower left",
+        ncols=2,
+        markerscale=1.5,
+        columnspacing=1.0,
     )
     return figure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,13 @@ def _draw_curves(
         if order["title"] == SHIFTED:
             style = {"color": ink, "linestyle": "--"}
         if curve["orders"] > 1:
-            label = f"{order['title']}, {curve['orders']} times"
+            label = f"{order['title']}, {curve['orders']}\u00a0times"
         if order["title"] == RANDOM:
             spread = [0.0, *curve["probability_std"]]
             low = [max(0.0, p - s) for p, s in zip(probability, spread, strict=True)]
             high = [min(1.0, p + s) for p, s in zip(probability, spread, strict=True)]
             panel.fill_between(share, low, high, color=_GREY, alpha=0.25, linewidth=0)
-            label = f"{label} (± 1 σ)"
+            label = f"{label} (±\u00a01\u00a0σ)"
             style = {"color": _GREY, "linestyle": "-"}
         counts = curve["shares_right"]
         label = wrap_text(f"{label}: {write_whole(sum(counts) / len(counts))}", _LEGEND_LETTERS)
@@ -85,12 +85,23 @@ def _draw_curves(
     panel.set_xscale("symlog", linthresh=0.005, linscale=0.4)
     panel.set_xlim(0, max(curves[0][1]["fraction"]) * 1.08)
     ticks = curves[0][1]["fraction"]
-    # A label that would run into the next one is left out.
-    crowded = {tick for tick, following in pairwise(ticks) if following < 2.2 * tick}
-    labels = ["" if tick in crowded else f"{100 * tick:g} %" for tick in ticks]
+    labels = [f"{100 * tick:g} %" if tick in _choose_labelled(ticks) else "" for tick in ticks]
     panel.set_xticks([0, *ticks], ["0", *labels], fontsize=TEXT_SIZE)
     panel.minorticks_off()
     plain_panel(panel, ink)
+
+
+def _choose_labelled(ticks: Sequence[float]) -> list[float]:
+    """Choose the ticks that have a label, the last one first: a label that would run into another is left out."""
+    chosen = [ticks[-1]]
+    for tick in reversed(ticks):
+        if tick * _APART <= chosen[-1]:
+            chosen.append(tick)
+    return chosen
+
+
+_APART = 2.4
+"""By which factor two ticks must differ for the labels of both to have room."""
 
 
 def _draw_differences(curves: list[dict[str, Any]], fill: str, ink: str) -> Figure:

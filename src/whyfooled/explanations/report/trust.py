@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from whyfooled.drawing.pictures import scale_of
-from whyfooled.drawing.words import finite, percent
+from whyfooled.drawing.words import counted, finite, percent
 from whyfooled.universal import Altered
 from whyfooled.universal.evaluation import MEASURES, TOP
 from whyfooled.universal.trust import MapTrust, Trust
@@ -104,7 +104,7 @@ def _write_prediction(numbers: Mapping[str, Any]) -> str:
         )
     return (
         f"Under the universal perturbation (l2 {numbers['perturbation']['l2']:.4g}) {what}; it stays under "
-        f"{random['stay']} of {random['draws']} random directions of the same norm."
+        f"{random['stay']} of {counted(random['draws'], 'random direction')} of the same norm."
     )
 
 
@@ -118,7 +118,7 @@ def _write_altered(altered: Mapping[str, Any] | None) -> str:
     interval = f" ({spread} with 95 % confidence)" if spread else ""
     chance = "" if altered["chance"] is None else f"; one random direction does on {_write_percent(altered['chance'])}"
     return (
-        f"Of {altered['images']} other images it alters {_write_percent(altered['share'])}{interval}: their maps of "
+        f"Of {counted(altered['images'], 'other image')} it alters {_write_percent(altered['share'])}{interval}: their maps of "
         f"{altered['saliency']}, on {altered['model']}, move further than 95 % of random directions would move "
         f"them{chance}."
     )
