@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from whyfooled.drawing.figures.differences import MOST_LINES
 from whyfooled.drawing.style import INK, as_file, as_svg
@@ -55,7 +57,7 @@ def test_there_are_eight_lines_at_most_and_then_differences_from_random_orders()
     assert len(lines) == MOST_LINES
     assert [line.get_label() for line in lines][::7] == [
         "Method 0: 1",
-        "Control: random order, 5 times (± 1 σ): 1",
+        "Control: random order, 5\u00a0times\n(±\u00a01\u00a0σ): 1",
     ]
     figure = draw_recovery(numbers(MOST_LINES), "zero")
     panel = figure.axes[0]
@@ -95,3 +97,37 @@ def test_tiny_probabilities_are_seen():
     assert high == pytest.approx(1.02 * 1.1 * 0.004)
     assert low < 0
     assert draw_recovery(numbers(), "zero").axes[0].get_ylim() == (-0.02, 1.02)
+
+
+PHONE_PIXELS = 290
+"""How wide a figure is in a fold on a phone of 390 pixels."""
+
+
+@pytest.mark.parametrize("methods", [1, MOST_LINES - 1, MOST_LINES])
+def test_on_a_phone_a_figure_s_text_is_read_and_whole(methods):
+    data = numbers(methods)
+    data["true"]["name"] = "a class with a name that is very long"
+    data["recovery"][0]["title"] = "Enhanced guided backpropagation (norm=channel)"
+    figure = draw_recovery(data, "zero")
+    assert_read_on_a_phone(figure)
+
+
+def assert_read_on_a_phone(figure):
+    """Check that no text is smaller than 11 pixels, and none leaves the figure."""
+    FigureCanvasAgg(figure).draw()
+    width, height = figure.bbox.size
+    for text in figure.findobj(lambda one: isinstance(one, Text) and one.get_visible() and one.get_text().strip()):
+        assert text.get_fontsize() * PHONE_PIXELS / (72 * figure.get_figwidth()) >= 11, text.get_text()
+        box = text.get_window_extent()
+        assert -1 <= box.x0 <= box.x1 <= width + 1, text.get_text()
+        assert -1 <= box.y0 <= box.y1 <= height + 1, text.get_text()
+
+
+def test_a_tick_whose_label_would_run_into_another_has_none():
+    data = numbers()
+    for order in data["recovery"]:
+        for one in order["fills"].values():
+            one["fraction"] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3]
+            one["probability"] = one["probability_std"] = [0.1] * 7
+    labels = [label.get_text() for label in draw_recovery(data, "zero").axes[0].get_xticklabels()]
+    assert labels == ["0", "0.5 %", "", "2 %", "", "10 %", "", "30 %"]

@@ -37,8 +37,8 @@ def draw_effects(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "bl
     panel.axhline(0, color=ink, linewidth=0.8)
     carriers = int(sensitivity.carriers())
     panel.annotate(
-        f"{carriers} {by_number(carriers, 'carries', 'carry')} 80 %", (carriers + 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
-        textcoords="offset points", color=ink, fontsize=TEXT_SIZE,
+        f"{carriers} {by_number(carriers, 'carries', 'carry')} 80 %", (carriers + 0.5, 1),
+        xycoords=("data", "axes fraction"), xytext=(4, -10), textcoords="offset points", color=ink, fontsize=TEXT_SIZE,
     )  # fmt: skip
     panel.set_ylabel("change of the logit", color=ink)
     figure.legend(frameon=False, labelcolor=ink, fontsize=TEXT_SIZE, loc="outside lower left")

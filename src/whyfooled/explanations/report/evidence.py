@@ -47,7 +47,10 @@ def write_blindness(facts: Mapping[str, Any]) -> str:
     blind = find_blindness(facts)
     if blind is None:
         return ""
-    return f"Its maps of the two classes are nearly the same (cosine similarity {blind:.2f}), so that the attack hardly changes them says nothing."
+    return (
+        f"Its maps of the two classes are nearly the same (cosine similarity {blind:.2f}), so that the attack hardly "
+        "changes them says nothing."
+    )
 
 
 def write_evidence_sentences(numbers: Mapping[str, Any]) -> list[str]:
@@ -63,7 +66,7 @@ def write_evidence_sentences(numbers: Mapping[str, Any]) -> list[str]:
     cosine = headline["cosine_clean_to_adversarial"]
     likeness = {cls: write_likeness(value) for cls, value in cosine.items()}
     changed = (
-        f"Compared with the clean image's, this evidence is {likeness['wrong']} (cosine similarity {cosine['wrong']:.2f}), and "
-        f"that for {true} against {wrong} is {likeness['true']} ({cosine['true']:.2f})."
+        f"Compared with the clean image's, this evidence is {likeness['wrong']} (cosine similarity "
+        f"{cosine['wrong']:.2f}), and that for {true} against {wrong} is {likeness['true']} ({cosine['true']:.2f})."
     )
     return list(filter(None, [where, changed, write_blindness(headline)]))

@@ -220,4 +220,5 @@ def _write_recovery(row: Mapping[str, Any]) -> str:
     if "standing" not in row:
         return ""
     chance = [write_whole(row[f"shares_right_{control}"]) for control in ("random", "shifted")]
-    return f"{row['shares_right']} of {counted(row['shares'], 'share')}; random pixels {chance[0]}, shifted map {chance[1]}"
+    right = f"{row['shares_right']} of {counted(row['shares'], 'share')}"
+    return f"{right}; random pixels {chance[0]}, shifted map {chance[1]}"

@@ -118,8 +118,8 @@ def _write_altered(altered: Mapping[str, Any] | None) -> str:
     interval = f" ({spread} with 95 % confidence)" if spread else ""
     chance = "" if altered["chance"] is None else f"; one random direction does on {_write_percent(altered['chance'])}"
     return (
-        f"Of {counted(altered['images'], 'other image')} it alters {_write_percent(altered['share'])}{interval}: their maps of "
-        f"{altered['saliency']}, on {altered['model']}, move further than 95 % of random directions would move "
+        f"Of {counted(altered['images'], 'other image')} it alters {_write_percent(altered['share'])}{interval}: their "
+        f"maps of {altered['saliency']}, on {altered['model']}, move further than 95 % of random directions would move "
         f"them{chance}."
     )
 

@@ -150,8 +150,9 @@ def write_recovery_sentence(numbers: Mapping[str, Any], verdict: RecoveryVerdict
     shares = write_shares(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"])
     again = "" if numbers["outcome"] == "already wrong" else " again"
     return (
-        f"With the pixels that its evidence map ranks highest made black ({counted(verdict.points, 'share')} of the image, "
-        f"{shares}), the model sees {numbers['true']['name']}{again} at {verdict.right} of {verdict.points} shares; "
+        f"With the pixels that its evidence map ranks highest made black ({counted(verdict.points, 'share')} of the "
+        f"image, {shares}), the model sees {numbers['true']['name']}{again} at {verdict.right} of "
+        f"{counted(verdict.points, 'share')}; "
         f"with random pixels at {write_counts(verdict.random)}, with the map shifted elsewhere at "
         f"{write_counts(verdict.shifted)}. To be trusted, a map must beat every draw of both."
     )

@@ -47,8 +47,8 @@ _TOPICS = {
     "right": "What the models get right: the share of all images.",
     "perturbation": "Perturbations that fool the models: how large they are and, to first order, what regions do.",
     "masking": "Masked units: the share of the images that fool the models which are given their true class.",
-    "stability": "Stability of maps: cosine similarity of a map before and after, of images with noise that the model gets right, "
-    "and of attacked images that fool it.",
+    "stability": "Stability of maps: cosine similarity of a map before and after, of images with noise that the model "
+    "gets right, and of attacked images that fool it.",
     "recovery": "Recovery: at which share of the fractions of black pixels, taken in the order of the wrong class's "
     "map, the true class is seen again, less that of random orders.",
 }

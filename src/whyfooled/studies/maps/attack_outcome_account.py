@@ -146,7 +146,10 @@ def _say_what_maps_tell(rows: pd.DataFrame) -> Iterator[str]:
         ranked = ", ".join(
             f"{method} {told[method].mean:.2f}" for method in sorted(told, key=lambda method: -told[method].mean)
         )
-        yield f"{attack}: how well the change of a map (by cosine similarity) tells success from failure, AUROC: {ranked}."
+        yield (
+            f"{attack}: how well the change of a map (by cosine similarity) tells success from failure, AUROC: "
+            f"{ranked}."
+        )
 
 
 @final

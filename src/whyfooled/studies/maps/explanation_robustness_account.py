@@ -52,7 +52,7 @@ def summarise(table: Table, seed: int) -> Summary:
 
 
 def draw(table: Table, seed: int) -> Figure:
-    """Draw each method's cosine with the clean map over the radius, where enough images are fooled."""
+    """Draw each method's cosine similarity to the clean map over the radius, where enough images are fooled."""
     rows = _read_measured(table)
     panels: dict[str, Curves] = {
         "forged": _curves(rows, "cosine", seed),

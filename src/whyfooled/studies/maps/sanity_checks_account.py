@@ -146,8 +146,8 @@ def _say_verdicts(compared: _Compared) -> Iterator[str]:
     if _TOO_FEW in named:
         few = max(compared.find_gap(named[_TOO_FEW][0], measure).count for measure in ALIKENESS_TITLES)
         yield (
-            f"Of {few} images nothing can be said about whether the maps of {', '.join(named[_TOO_FEW])} change once all "
-            "weights are random."
+            f"Of {few} images nothing can be said about whether the maps of {', '.join(named[_TOO_FEW])} change once "
+            "all weights are random."
         )
     if "fails" in named or "passes" in named:
         yield (
@@ -207,7 +207,7 @@ def _tabulate_stages(compared: _Compared, measure: str, stages: Sequence[str]) -
         (method, of_method[_CHANCE], *(of_method.get(stage) for stage in stages)) for method, of_method in means.items()
     ]
     caption = (
-        f"Similarity of the maps before and after by {ALIKENESS_TITLES[measure]}, with random weights in all parts down "
-        f"to a number ({CASCADING}) or in that part alone ({INDEPENDENT}; the head alone is {CASCADING} 1)."
+        f"Similarity of the maps before and after by {ALIKENESS_TITLES[measure]}, with random weights in all parts "
+        f"down to a number ({CASCADING}) or in that part alone ({INDEPENDENT}; the head alone is {CASCADING} 1)."
     )
     return SummaryTable(caption, ("method", _CHANCE, *stages), lines)
