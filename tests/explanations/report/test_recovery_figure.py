@@ -4,9 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 
+from tests.helpers.figures import assert_read_on_a_phone
 from whyfooled.drawing.figures.differences import MOST_LINES
 from whyfooled.drawing.style import INK, as_file, as_svg
 from whyfooled.explanations.report.recovery_figure import draw_recovery
@@ -99,10 +98,6 @@ def test_tiny_probabilities_are_seen():
     assert draw_recovery(numbers(), "zero").axes[0].get_ylim() == (-0.02, 1.02)
 
 
-PHONE_PIXELS = 290
-"""How wide a figure is in a fold on a phone of 390 pixels."""
-
-
 @pytest.mark.parametrize("methods", [1, MOST_LINES - 1, MOST_LINES])
 def test_on_a_phone_a_figure_s_text_is_read_and_whole(methods):
     data = numbers(methods)
@@ -110,17 +105,6 @@ def test_on_a_phone_a_figure_s_text_is_read_and_whole(methods):
     data["recovery"][0]["title"] = "Enhanced guided backpropagation (norm=channel)"
     figure = draw_recovery(data, "zero")
     assert_read_on_a_phone(figure)
-
-
-def assert_read_on_a_phone(figure):
-    """Check that no text is smaller than 11 pixels, and none leaves the figure."""
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.bbox.size
-    for text in figure.findobj(lambda one: isinstance(one, Text) and one.get_visible() and one.get_text().strip()):
-        assert text.get_fontsize() * PHONE_PIXELS / (72 * figure.get_figwidth()) >= 11, text.get_text()
-        box = text.get_window_extent()
-        assert -1 <= box.x0 <= box.x1 <= width + 1, text.get_text()
-        assert -1 <= box.y0 <= box.y1 <= height + 1, text.get_text()
 
 
 def test_a_tick_whose_label_would_run_into_another_has_none():

@@ -145,19 +145,19 @@ def write_verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     if not numbers["stays"] and few:
         end = ", but the prediction changes, so this alone says nothing against the map"
     elif not numbers["stays"]:
-        end = ", though the prediction changes: most of what it shows stays"
+        end = ", though the prediction changes: most of what it shows remains"
     elif few and beyond:
         end = ", fewer than under any noise, though the prediction stays: do not read it pixel by pixel"
         end += "; random noise alone breaks it too" if chance["mean"] < FEW else ""
     elif few:
         end = ", within what noise of this size does: any such noise changes it, so do not read it pixel by pixel"
     elif beyond:
-        end = ", fewer than under any noise, but most of what it shows stays"
+        end = ", fewer than under any noise, but most of what it shows remains"
     else:
-        end = ": most of what it shows stays, and the universal perturbation does no more than chance"
+        end = ": most of what it shows remains, and the universal perturbation does no more than chance"
     # What shows the image, whatever the class, is not to be praised for staying.
     blind = (
-        " This method's maps hardly depend on the class, so that they stay says nothing."
+        " This method's maps hardly depend on the class, so that they hardly change says nothing."
         if method["class_blind"] and not few
         else ""
     )
