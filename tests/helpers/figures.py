@@ -10,9 +10,9 @@ PHONE_PIXELS = 290
 def assert_read_on_a_phone(figure):
     """Check that no text is smaller than 11 pixels, and none leaves the figure."""
     FigureCanvasAgg(figure).draw()
-    width, height = figure.bbox.size
     for text in figure.findobj(lambda one: isinstance(one, Text) and one.get_visible() and one.get_text().strip()):
         assert text.get_fontsize() * PHONE_PIXELS / (72 * figure.get_figwidth()) >= 11, text.get_text()
-        box = text.get_window_extent()
-        assert -1 <= box.x0 <= box.x1 <= width + 1, text.get_text()
-        assert -1 <= box.y0 <= box.y1 <= height + 1, text.get_text()
+    drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert -0.01 <= drawn.x0 <= drawn.x1 <= width + 0.01
+    assert -0.01 <= drawn.y0 <= drawn.y1 <= height + 0.01

@@ -100,4 +100,4 @@ def test_the_page_counts_and_names_them():
         "1 of 4 maps passes: Method 0; 2 are fragile: Method 1 and Method 2; 1 cannot be judged: Method 3."
     )
     assert write_check_count(numbers_of(fragile)) == "1 of 1 map is fragile: Method 0."
-    assert write_check_count(numbers_of(*[GOOD] * 5)) == "5 of 5 maps pass: Method 0, Method 1, Method 2 and 2 more."
+    assert write_check_count(numbers_of(*[GOOD] * 5)) == "5 of 5 maps pass: Method 0, Method 1 and 3 more."

@@ -83,7 +83,7 @@ def test_the_legend_says_what_it_counts_beside_what_the_axis_measures():
     figure = draw_recovery(numbers(), "zero")
     assert figure.axes[0].get_ylabel().startswith("probability of oak")
     (legend,) = figure.legends
-    assert legend.get_title().get_text() == "and at how many of 2 shares it is the likeliest class:"
+    assert legend.get_title().get_text() == "and at how many of 2 shares\nit is the likeliest class:"
 
 
 def test_tiny_probabilities_are_seen():

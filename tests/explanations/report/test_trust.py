@@ -84,8 +84,8 @@ def said(*arguments, **more):
         (
             0.8,
             [0.9, 0.7],
-            "80 %, 70 to 90 % from draw to draw): most of what it shows remains, and the universal perturbation does no "
-            "more than chance.",
+            "80 %, 70 to 90 % from draw to draw): most of what it shows remains, and the universal perturbation does "
+            "no more than chance.",
         ),
     ],
 )
@@ -138,7 +138,7 @@ def test_it_says_what_share_of_other_images_the_perturbation_alters():
     )
     single = replace(altered, low=float("nan"), high=float("nan"), chance=float("nan"), images=1)
     found = collect_trust_numbers(replace(trust, perturbation=replace(trust.perturbation, altered=single)), NAMES)
-    assert "Of 1 other images it alters 43 %: their maps" in write_trust_sentences(found)[0]
+    assert "Of 1 other image it alters 43 %: their maps" in write_trust_sentences(found)[0]
     assert "random directions would move them." in write_trust_sentences(found)[0]
 
 

@@ -137,7 +137,7 @@ def test_trust_rests_on_one_number_of_shares(own, random, answer, end):
     assert verdict.sentence == (
         "With the pixels that its evidence map ranks highest made black (3 shares of the image, 10 to 30 %), the model "
         f"sees oak again at {own} of 3 shares; with random pixels at {chance}, with the map shifted elsewhere at 1.5 "
-        f"(1 to 2 in 2 draws). To be trusted, a map must beat every draw of both. {advice}"
+        f"(1 to 2 in 2 draws). A trustworthy map beats every draw of both. {advice}"
     )
 
 

@@ -151,7 +151,7 @@ _MEANS: Mapping[Standing, tuple[str, str]] = {
     ),
 }
 """What each verdict says of one map and of several: in few words, and in whole."""
-_NAMED = 3
+_NAMED = 2
 """How many methods are named where a page has little room."""
 _MOST = 6
 """How many methods a sentence names."""

@@ -73,7 +73,7 @@ def _write_attack(numbers: Mapping[str, Any]) -> str:
 def _name_attack(described: str) -> str:
     """Name an attack as reports do; one of the user's own by what it is called."""
     name = described.split("(")[0]
-    method = available("attack").get(name)
+    method = available("attacks").get(name)
     return name if method is None else str(method.card.title)
 
 
@@ -154,7 +154,7 @@ def write_recovery_sentence(numbers: Mapping[str, Any], verdict: RecoveryVerdict
         f"image, {shares}), the model sees {numbers['true']['name']}{again} at {verdict.right} of "
         f"{counted(verdict.points, 'share')}; "
         f"with random pixels at {write_counts(verdict.random)}, with the map shifted elsewhere at "
-        f"{write_counts(verdict.shifted)}. To be trusted, a map must beat every draw of both."
+        f"{write_counts(verdict.shifted)}. A trustworthy map beats every draw of both."
     )
 
 
