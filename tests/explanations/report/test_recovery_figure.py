@@ -81,7 +81,7 @@ def test_a_file_for_a_paper_is_the_same_each_time(suffix, start):
 
 def test_the_legend_says_what_it_counts_beside_what_the_axis_measures():
     figure = draw_recovery(numbers(), "zero")
-    assert figure.axes[0].get_ylabel().startswith("probability of oak")
+    assert figure.axes[0].get_ylabel().startswith("probability of\noak")
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "and at how many of 2 shares\nit is the likeliest class:"
 
