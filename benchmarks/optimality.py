@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -49,12 +49,16 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack found with a budget: (n,) the smallest norms, infinite where nothing was found."""
+    """What an attack found with a budget: (n,) the smallest norms, infinite where nothing was found.
+
+    Chosen is what was run with the attack's best setting, others were tried for that.
+    """
 
     name: str
     setting: str
     budget: int
     norms: Tensor
+    chosen: bool = True
 
 
 def run(
@@ -248,7 +252,7 @@ def _compete(
     titles = list(contestant.settings)
     tried = [attempt(title, tuned_at) for title in titles] if len(titles) > 1 else []
     setting = min(tried, key=_rank).setting if tried else titles[0]
-    yield from tried
+    yield from (replace(outcome, chosen=outcome.setting == setting) for outcome in tried)
     for budget in budgets:
         if not tried or budget != tuned_at:
             yield attempt(setting, budget)
@@ -303,6 +307,7 @@ def _tabulate(outcomes: list[Outcome], best: Tensor) -> pd.DataFrame:
             "attack": outcome.name,
             "setting": outcome.setting,
             "evaluations": outcome.budget,
+            "chosen": outcome.chosen,
             "optimality": find_optimality(outcome.norms, best),
             "trapezoid": find_trapezoid_optimality(outcome.norms, best),
             "found": int(outcome.norms.isfinite().sum()),
@@ -314,14 +319,8 @@ def _tabulate(outcomes: list[Outcome], best: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _chosen(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep, of each attack, the setting that was run at every budget."""
-    runs = table.groupby(["attack", "setting"])["evaluations"].transform("nunique")
-    return table[runs == runs.groupby(table["attack"]).transform("max")].drop_duplicates(["attack", "evaluations"])
-
-
 def _print(table: pd.DataFrame, title: str) -> None:
-    chosen = _chosen(table)
+    chosen = table[table["chosen"]]
     budgets = sorted(chosen["evaluations"].unique())
     printed = Table("attack", "setting", *(f"at {budget}" for budget in budgets), "trapezoid", "mean norm", title=title)
     for (name, setting), rows in chosen.groupby(["attack", "setting"], sort=False):
@@ -346,7 +345,7 @@ def _draw(table: pd.DataFrame, norm: str, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 4.8), layout="constrained")
     styles = {"whyfooled": "-", "Foolbox": "--", "adv-lib": ":"}
     colours: dict[str, str] = {}
-    for name, rows in _chosen(table).groupby("attack", sort=False):
+    for name, rows in table[table["chosen"]].groupby("attack", sort=False):
         library, _, kind = str(name).partition(" ")
         colour = colours.setdefault(kind, f"C{len(colours)}")
         at = rows.sort_values("evaluations")

@@ -8,7 +8,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 SOURCE = TESTS.parent / "src" / "whyfooled"
-OTHER = {"conformance", "docs", "e2e", "examples", "helpers"}
+OTHER = {"benchmarks", "conformance", "docs", "e2e", "examples", "helpers"}
 """The folders of tests that are no package's."""
 
 
