@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from matplotlib.path import Path
 
-from whyfooled.drawing.shapes import trace_mask, trace_regions, write_path
+from whyfooled.drawing.shapes import place_labels, trace_mask, trace_regions, write_path
 
 
 def fill(loops, shape):
@@ -59,3 +59,18 @@ def test_a_path_goes_along_the_loops(mask):
     # Each corner is reached by one step but the first, where the path begins.
     assert path.count("h") + path.count("v") == corners - len(loops)
     assert Path(loops[0]).vertices.min() >= 0
+
+
+def test_a_number_stands_in_the_middle_of_its_region():
+    labels = np.zeros((6, 9), dtype=np.int64)
+    labels[1:4, 2:5] = 1
+    labels[0:2, 5:9] = 2
+    # The middles of a square of three pixels, and of two rows of four, whose pixels all touch the outline.
+    assert place_labels(labels, [2, 1]) == [(7.0, 1.0), (3.5, 2.5)]
+
+
+@pytest.mark.parametrize("rows", [["###", "#..", "#.."], ["#.#"], ["####", "#..#", "####"]])
+def test_a_number_stands_inside_whatever_a_region_s_shape(rows):
+    mask = np.array([[letter == "#" for letter in row] for row in rows])
+    ((x, y),) = place_labels(np.where(mask, 0, 1), [0])
+    assert mask[int(y), int(x)]

@@ -178,7 +178,7 @@ def test_a_mistake_is_one_sentence(folder, words, sentence):
 def test_a_detector_that_was_never_attacked_is_named(monkeypatch):
     monkeypatch.setattr("whyfooled.defences.evaded.MEASURED", {"median": 0.0123})
     assert say_evaded(["median(size=3)", "other", "median"]) == (
-        "No detector stands against an attacker who knows it: under an attack with the score in its loss the area "
+        "No detector withstands an attacker who knows it: under an attack with the score in its loss the area "
         "under its curve is median 0.01, where 0.5 is chance (measured on a ResNet-20 for CIFAR-10, at 4/255 in "
         "l-infinity). What is left of other was never measured."
     )

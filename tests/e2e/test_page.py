@@ -34,11 +34,11 @@ def folder(tmp_path_factory):
 
 
 def in_frame(folder, width, script):
-    """Lay the page out in a frame of a width, and return what a script finds in it."""
+    """Lay the page out in a frame of a width, and return what a script finds in it, or promises to find."""
     page = html.escape((folder / "report.html").read_text(), quote=True)
     (folder / "frame.html").write_text(
         f'<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{page}"></iframe><pre id="found"></pre>'
-        "<script>f.onload = () => { const d = f.contentDocument; found.textContent = 'found ' + ("
+        "<script>f.onload = async () => { const d = f.contentDocument; found.textContent = 'found ' + await ("
         + script
         + ") }</script>"
     )
@@ -80,7 +80,8 @@ def test_a_report_begins_with_pictures_and_few_words(plain):
 
 
 def test_a_report_with_every_section_is_no_longer(folder):
-    assert len(read_words((folder / "report.html").read_text())[0]) <= 500
+    words = read_words((folder / "report.html").read_text())[0]
+    assert len(words) <= 500, " ".join(words)
 
 
 def test_a_report_of_the_usual_size_is_small_and_shows_each_method_once(plain):
@@ -217,6 +218,48 @@ def test_a_region_tells_its_numbers_to_pointer_finger_and_keys(folder):
     assert strongest.startswith(said)
     assert f"{-table['true_drop']:+.3f}, " in strongest
     assert f"ℓ2 {table['l2']:.3g}, ℓ∞ {255 * table['linf']:.2f}/255" in strongest
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [391, 1281])
+def test_a_table_that_scrolls_says_so_and_one_that_fits_does_not(folder, width):
+    script = """(() => {
+      d.querySelectorAll('details').forEach(one => one.open = true);
+      const style = (one, part) => f.contentWindow.getComputedStyle(one, part);
+      const tables = [...d.querySelectorAll('table')];
+      const alone = tables.filter(one => !one.closest('.wide') && one.scrollWidth > one.parentElement.clientWidth);
+      return new Promise(done => setTimeout(() => done(alone.length + ' ' + [...d.querySelectorAll('.wide')].map(one =>
+        (one.scrollWidth > one.clientWidth) + ':' + style(one, '::before').display + ':'
+        + style(one.querySelector('td')).position + ':' + (one.tabIndex === 0)).join(' ')), 300));
+    })()"""
+    alone, *tables = in_frame(folder, width, script).split()
+    assert alone == "0"
+    assert len(tables) > 5
+    assert set(tables) <= {"true:block:sticky:true", "false:none:sticky:true"}
+    assert any(one.startswith("true") for one in tables) == (width < 400)
+
+
+@needs_chromium
+def test_a_number_of_the_table_is_found_on_the_picture(folder):
+    script = """(() => {
+      d.querySelectorAll('details').forEach(one => one.open = true);
+      const picture = d.querySelector('.regions svg'), buttons = [...d.querySelectorAll('button.find')];
+      const shapes = [...picture.querySelectorAll('.shape')].reverse(), mark = picture.querySelector('.mark');
+      const read = list => [...list].map(one => one.textContent).join(',');
+      const inside = [...picture.querySelectorAll('text')].every((text, rank) => shapes[rank].isPointInFill(
+        new f.contentWindow.DOMPoint(Number(text.getAttribute('x')),
+          Number(text.getAttribute('y')) - 0.36 * Number(text.getAttribute('font-size')))));
+      buttons[2].dispatchEvent(new f.contentWindow.FocusEvent('focus'));
+      const marked = mark.getAttribute('d') === shapes[2].getAttribute('d');
+      return [read(picture.querySelectorAll('text')), read(buttons), inside, marked,
+        read(d.querySelectorAll('tr.chosen button')), d.getElementById('region-numbers').textContent].join('#');
+    })()"""
+    labels, buttons, inside, marked, chosen, said = in_frame(folder, 804, script).split("#")
+    assert labels == buttons
+    assert len(labels.split(",")) == 10
+    assert (inside, marked) == ("true", "true")
+    assert chosen == labels.split(",")[2]
+    assert said.startswith(f"Region {chosen}, number 3 of ")
 
 
 def test_what_the_policy_allows_is_that_script_alone(folder):

@@ -57,7 +57,7 @@ def test_the_report_has_it_everywhere(explained, tmp_path):
     assert "Would it have been flagged? " in explained.summary()
     page = (folder / "report.html").read_text()
     assert page.count("Would it have been flagged?") == 1
-    assert "No detector stands against an attack that has its score in the loss" in page
+    assert "No detector withstands an attack that has its score in the loss" in page
 
 
 def numbers(**given):

@@ -149,7 +149,7 @@ def test_a_report_holds_it_and_changes_nothing_else(image, tmp_path):
 
     folder = found.save(tmp_path / "out")
     page = (folder / "report.html").read_text()
-    assert "Do the maps stay under a universal perturbation?" in page
+    assert "Do the maps change under a universal perturbation?" in page
     assert re.search(r"the map keeps \d+\s% of its top pixels", page)
     assert json.loads((folder / "explanation.json").read_text())["trust"] == numbers["trust"]
     tensors = load_file(folder / "tensors.safetensors")

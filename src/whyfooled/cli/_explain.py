@@ -103,8 +103,8 @@ def explain(
         bool | None,
         typer.Option(
             "--checks/--no-checks",
-            help="See what each map stands (noise, other seeds) and depends on (the weights); --checks runs an attack "
-            "with a seed once more.",
+            help="See whether each map passes sanity checks: it hardly changes under noise and other seeds, and "
+            "depends on the weights. --checks runs an attack with a seed once more.",
             show_default="where it takes little",
         ),
     ] = None,

@@ -23,7 +23,7 @@ def say_evaded(detectors: Sequence[str]) -> str:
     """Say what detectors, as on the command line, are worth against an attacker who knows them."""
     names = [detector.partition("(")[0] for detector in detectors]
     known = [f"{name} {MEASURED[name]:.2f}" for name in dict.fromkeys(names) if name in MEASURED]
-    said = "No detector stands against an attacker who knows it"
+    said = "No detector withstands an attacker who knows it"
     if known:
         said += (
             f": under an attack with the score in its loss the area under its curve is {', '.join(known)}, where 0.5 "

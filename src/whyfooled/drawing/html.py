@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image as PILImage
 
-from whyfooled.drawing.words import percent, tied
+from whyfooled.drawing.words import by_number, counted, percent, tied
 
 
 def load_template(package: str, name: str, *, scripts: Sequence[str] = (), pictures: str = "") -> jinja2.Template:
@@ -40,6 +40,8 @@ def load_template(package: str, name: str, *, scripts: Sequence[str] = (), pictu
     )
     environment.filters["percent"] = percent
     environment.filters["tied"] = tied
+    environment.filters["counted"] = counted
+    environment.filters["by_number"] = by_number
     environment.filters["share"] = lambda value: "–" if value is None else percent(value)
     parts = [loader.get_source(environment, script)[0] for script in scripts]
     script = "\n".join(['"use strict";', *parts])

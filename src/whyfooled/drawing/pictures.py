@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import final
 
 import matplotlib
+import numpy as np
 import torch
+from matplotlib.colors import Colormap, ListedColormap
 from PIL import Image as PILImage
 from torch import Tensor
 
@@ -16,6 +18,23 @@ from whyfooled.types import Image
 
 SHOWN = 0.995
 """Quantile of a row's values that the end of its colour scale stands for; stronger ones look the same. [ours]"""
+
+
+_LIFT = 0.5
+"""Exponent that lifts weak values of a map, which would not be told from none."""
+
+
+def _lift_colours(name: str, lowest: float) -> Colormap:
+    """Make a colour map that begins above its black end, and gives weak values more of its colours.
+
+    Most values of a gradient's map are weak: on colours from black on, such a map is a dark square, on a dark page more
+    than on a white one. The colours still rise in lightness all the way.
+    """
+    places = lowest + (1 - lowest) * np.linspace(0, 1, 256) ** _LIFT
+    return ListedColormap(matplotlib.colormaps[name](places), name=f"{name}, lifted")
+
+
+_LIFTED = _lift_colours("inferno", 0.2)
 
 
 @final
@@ -35,9 +54,9 @@ class Scale:
     signed: bool
 
     @property
-    def colours(self) -> str:
-        """Name of the matplotlib colour map."""
-        return "RdBu_r" if self.signed else "inferno"
+    def colours(self) -> Colormap:
+        """The colours from one end of the scale to the other."""
+        return matplotlib.colormaps["RdBu_r"] if self.signed else _LIFTED
 
 
 def scale_of(maps: Tensor) -> Scale:
@@ -55,7 +74,7 @@ def draw_map(saliency: Image, scale: Scale) -> PILImage.Image:
 def scaled_picture(values: Tensor, scale: Scale) -> PILImage.Image:
     """Draw values (h,w) that are divided by the end of their scale already."""
     place = (values + 1) / 2 if scale.signed else values
-    colours = matplotlib.colormaps[scale.colours](place.clamp(0, 1).numpy(), bytes=True)
+    colours = scale.colours(place.clamp(0, 1).numpy(), bytes=True)
     return PILImage.fromarray(colours[..., :3].copy())
 
 
@@ -85,14 +104,12 @@ def draw_delta(delta: Image, factor: float) -> PILImage.Image:
 
 _NEGATIVE, _POSITIVE = (43, 123, 200), (222, 52, 42)
 
-_LIFT = 0.6
-"""Exponent that lifts weak values of a layer, which thin colour would hide on a dark page."""
-
 
 def draw_signed_layer(values: Tensor, end: float) -> PILImage.Image:
     """Draw values (h,w) as a layer: red where they are positive, blue where negative, the more opaque the larger.
 
-    On a white page it is what a map from blue over white to red is, and on a dark one it does not glare.
+    On a white page it is what a map from blue over white to red is, and on a dark one, where it is laid on grey, it
+    neither glares nor goes under.
     """
     strength = (values.abs().double() / end).clamp(0, 1).pow(_LIFT)
     signs = (values > 0).unsqueeze(2)
@@ -104,13 +121,16 @@ def draw_signed_layer(values: Tensor, end: float) -> PILImage.Image:
 
 
 def draw_heat(sizes: Tensor, end: float, image: Image) -> PILImage.Image:
-    """Draw sizes (h,w), from 0 to an end, as heat over an image (c,h,w) in dark grey."""
+    """Draw sizes (h,w), from 0 to an end, as heat over an image (c,h,w) in dark grey.
+
+    The greatest heat is orange: a perturbation of many pixels in yellow and white would glare, and hide the photograph.
+    """
     strength = (sizes.double() / end).clamp(0, 1)
-    colours = torch.from_numpy(matplotlib.colormaps["inferno"](0.35 + 0.65 * strength.numpy())[..., :3].copy())
+    colours = torch.from_numpy(matplotlib.colormaps["inferno"](0.35 + 0.4 * strength.numpy())[..., :3].copy())
     cover = _COVER * strength.pow(0.8).unsqueeze(2)
     grey = _DIMMED * image.double().mean(0).clamp(0, 1).unsqueeze(2)
     return PILImage.fromarray((255 * ((1 - cover) * grey + cover * colours)).round().to(torch.uint8).numpy())
 
 
-_DIMMED, _COVER = 0.6, 0.85
+_DIMMED, _COVER = 0.6, 0.7
 """How much of a photograph's light is left below heat, and how much of it the greatest heat covers."""

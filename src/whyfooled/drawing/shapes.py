@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.ndimage import find_objects
+from scipy.ndimage import distance_transform_edt, find_objects
 
 Loop = list[tuple[int, int]]
 """The corners (x, y) of a closed line whose sides are horizontal and vertical by turns."""
@@ -25,6 +25,23 @@ def trace_regions(labels: Int[np.ndarray, "h w"], regions: Sequence[int]) -> lis
         rows, columns = box
         traced.append([[(x + columns.start, y + rows.start) for x, y in loop] for loop in loops])
     return traced
+
+
+def place_labels(labels: Int[np.ndarray, "h w"], regions: Sequence[int]) -> list[tuple[float, float]]:
+    """Find where (x, y) a number is best written on each region: inside, as far from its outline as can be."""
+    boxes = find_objects(labels + 1)
+    return [_find_middle(labels[boxes[region]] == region, boxes[region]) for region in regions]
+
+
+def _find_middle(mask: Bool[np.ndarray, "h w"], box: tuple[slice, slice]) -> tuple[float, float]:
+    depths = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    deepest = np.argwhere(depths == depths.max())
+    middle = (deepest.min(0) + deepest.max(0)) / 2
+    # Between the deepest pixels of a region that is bent, or has several parts, there may be others.
+    if not mask[tuple(middle.astype(int))]:
+        middle = deepest[0]
+    rows, columns = box
+    return float(middle[1] + columns.start + 0.5), float(middle[0] + rows.start + 0.5)
 
 
 def trace_mask(mask: Bool[np.ndarray, "h w"]) -> list[Loop]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import textwrap
 from typing import Any
 
 import matplotlib
@@ -18,13 +19,20 @@ COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#ae3ec9", "#e8a600", "#0c8599", "#c
 DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1)))
 
 
-PANEL_SIZE = (4.7, 3.1)
-"""Width and height, in inches, of a panel that stands alone: as wide as a phone, where its text is read too."""
+PANEL_SIZE = (3.6, 2.7)
+"""Width and height, in inches, of a panel that stands alone: in a fold on a phone its text is as large as around it."""
+TEXT_SIZE = 10
+"""Size, in points, of the smallest text of a panel of that width."""
 
 
 def plain_text(name: str) -> str:
     """Keep what stands between two dollar signs from being read as mathematics."""
     return name.replace("$", r"\$")
+
+
+def wrap_text(text: str, longest: int) -> str:
+    """Break a text, or a name of a single word, into lines of so many characters at most, and keep dollar signs."""
+    return plain_text("\n".join(textwrap.wrap(text, longest)))
 
 
 def plain_panel(panel: Axes, ink: str) -> None:

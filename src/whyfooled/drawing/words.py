@@ -26,6 +26,16 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return " and ".join(filter(None, [", ".join(kept[:-1]), *kept[-1:]]))
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Write how many there are of something, by number: "1 map", "2 maps"; any other plural is given."""
+    return f"{count} {by_number(count, noun, plural or f'{noun}s')}"
+
+
+def by_number(count: int, one: str, several: str) -> str:
+    """Choose a word by how many it is about."""
+    return one if count == 1 else several
+
+
 def shortened(name: str, longest: int = 40) -> str:
     """Cut a name that would leave no room for anything else."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"

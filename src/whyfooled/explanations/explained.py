@@ -69,7 +69,7 @@ class Explained(ABC):
     units
         What the attack does to the units of dissected layers.
     checks
-        What each method's maps stand, and depend on.
+        Whether each method's map passes sanity checks: what changes it, and what it depends on.
     """
 
     clean: Image

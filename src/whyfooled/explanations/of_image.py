@@ -126,9 +126,9 @@ def explain(
     attack_in
         The name of the region in which alone the attack may act.
     checks
-        Whether to see what each map stands (noise of the attack's size, another seed) and what it depends on (the
-        weights, at random); if None, where that takes at most a fifth of the other passes, and without another run of
-        the attack. It takes about 10 maps more of every method shown.
+        Whether to see if each map passes sanity checks: it hardly changes under noise of the attack's size and another
+        seed, and depends on the weights, which are drawn at random; if None, where that takes at most a fifth of the
+        other passes, and without another run of the attack. It takes about 10 maps more of every method shown.
     forge
         Whether to try to forge the explanation: an attack that knows the first method has to reach the same class and
         keep that method's map of the clean image, in the attack's own ball (a Euclidean ball as large as the

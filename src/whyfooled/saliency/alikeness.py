@@ -25,5 +25,5 @@ ALIKENESS_TITLES: Mapping[str, str] = {
     "rank_correlation": "rank correlation",
     "size_correlation": "rank correlation without sign",
     "ssim": "SSIM",
-    "cosine": "cosine",
+    "cosine": "cosine similarity",
 }

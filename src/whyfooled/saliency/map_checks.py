@@ -1,4 +1,4 @@
-"""Whether one image's maps stand what they should stand, and depend on what they should depend on, beside chance.
+"""Whether one image's maps hardly change where they should not, and depend on the model's weights, beside chance.
 
 Noise, another seed, or a universal perturbation should leave a map nearly as it is; random weights should leave nothing
 of it (Adebayo et al. 2018, arXiv 1810.03292).
@@ -59,7 +59,7 @@ class Likeness:
 @final
 @dataclass(frozen=True, eq=False)
 class MapCheck:
-    """What one method's maps of an image stand, and depend on.
+    """What changes one method's maps of an image, and what does not.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class MapCheck:
 @final
 @dataclass(frozen=True, eq=False)
 class MapChecks:
-    """What all maps of an image stand, and depend on.
+    """What changes each method's maps of an image, and what does not.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a report says of what maps stand, and depend on, follows from its numbers."""
+"""Whether maps pass sanity checks, and what a report says of it, follows from its numbers."""
 
 import pytest
 
@@ -29,7 +29,7 @@ GOOD = {"noise": 0.9, "method seed": 0.8, "cascading": 0.05, "independent": 0.5}
 @pytest.mark.parametrize(
     ("case", "verdict", "sentence"),
     [
-        (GOOD, "stands", "It depends on the model's weights, and stays under what should not matter."),
+        (GOOD, "passes", "It depends on the model's weights, and hardly changes under what should not matter."),
         (
             GOOD | {"noise": 0.4},
             "fragile",
@@ -43,19 +43,19 @@ GOOD = {"noise": 0.9, "method seed": 0.8, "cascading": 0.05, "independent": 0.5}
         ),
         (
             GOOD | {"cascading": 0.6},
-            "blind",
-            "Much of it stays with all weights random: it shows the image more than the model.",
+            "ignores weights",
+            "Much of it is the same with all weights random: it shows the image more than the model.",
         ),
         # More than by chance, and next to nothing.
         (
             GOOD | {"cascading": 0.15},
-            "stands",
-            "It depends on the model's weights, and stays under what should not matter.",
+            "passes",
+            "It depends on the model's weights, and hardly changes under what should not matter.",
         ),
         (
             GOOD | {"independent": 0.95, "noise": 0.45},
-            "blind",
-            "It stays the same with random weights in fc: it does not show what those have learned; and noise of the "
+            "ignores weights",
+            "It is the same with random weights in fc: it does not show what those have learned; and noise of the "
             "attack's size (0.45) alone changes it.",
         ),
         (
@@ -70,7 +70,7 @@ GOOD = {"noise": 0.9, "method seed": 0.8, "cascading": 0.05, "independent": 0.5}
         ),
     ],
 )
-def test_a_verdict_follows_from_what_the_map_stands_and_depends_on(case, verdict, sentence):
+def test_a_verdict_follows_from_what_changes_the_map_and_what_does_not(case, verdict, sentence):
     method = numbers_of(case)["methods"][0]
     assert (method["verdict"], write_check_sentence(method)) == (verdict, sentence)
 
@@ -78,15 +78,26 @@ def test_a_verdict_follows_from_what_the_map_stands_and_depends_on(case, verdict
 def test_the_account_groups_methods_by_their_verdicts():
     sentences = write_check_sentences(numbers_of(GOOD, GOOD | {"cascading": 0.6}, GOOD))
     assert sentences == [
-        "Maps of Method 0 and Method 2 depend on the weights, and stay under noise and other seeds.",
-        "Maps of Method 1 do not depend on all that the model has learned.",
+        "The maps of Method 0 and Method 2 pass: they depend on the weights, and hardly change under noise and other "
+        "seeds.",
+        "The map of Method 1 ignores weights: it does not depend on all that the model has learned.",
+    ]
+    one_of_each = numbers_of(GOOD, GOOD | {"noise": 0.1}, GOOD | {"noise": float("nan")})
+    assert write_check_sentences(one_of_each) == [
+        "The map of Method 0 passes: it depends on the weights, and hardly changes under noise and other seeds.",
+        "The map of Method 1 is fragile: it changes under what should not matter.",
+        "The map of Method 2 cannot be judged: it is empty, here or with random weights.",
     ]
 
 
-def test_the_page_counts_them():
-    blind, empty = GOOD | {"cascading": 0.6}, GOOD | {"noise": float("nan")}
-    assert write_check_count(numbers_of(GOOD, blind, GOOD)) == "Of 3 maps, 2 pass and 1 ignores some weights."
+def test_the_page_counts_and_names_them():
+    ignoring, empty = GOOD | {"cascading": 0.6}, GOOD | {"noise": float("nan")}
+    assert write_check_count(numbers_of(GOOD, ignoring, GOOD)) == (
+        "2 of 3 maps pass: Method 0 and Method 2; 1 ignores weights: Method 1."
+    )
     fragile = GOOD | {"noise": 0.1}
     assert write_check_count(numbers_of(GOOD, fragile, fragile, empty)) == (
-        "Of 4 maps, 1 passes, 2 are fragile and of 1 nothing can be said."
+        "1 of 4 maps passes: Method 0; 2 are fragile: Method 1 and Method 2; 1 cannot be judged: Method 3."
     )
+    assert write_check_count(numbers_of(fragile)) == "1 of 1 map is fragile: Method 0."
+    assert write_check_count(numbers_of(*[GOOD] * 5)) == "5 of 5 maps pass: Method 0, Method 1 and 3 more."

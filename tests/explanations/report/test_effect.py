@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from tests.helpers.figures import assert_read_on_a_phone
 from tests.helpers.models import linear
 from whyfooled.drawing.pictures import draw_heat
 from whyfooled.drawing.style import INK, as_svg
@@ -198,6 +199,15 @@ def test_the_figures_are_of_one_ink_and_one_panel_each_and_show_the_carriers():
     drawing = as_svg(effects)
     assert drawing.startswith("<svg")
     assert INK not in drawing
+    long = draw_effects(effect.sensitivity, "a class with a name that is very long", "elm")
+    for figure in (effects, ratios, long):
+        assert_read_on_a_phone(figure)
+
+
+def test_one_region_alone_carries_and_several_carry():
+    effect, _ = known([4, 0, 0, 0, 0, 0, 0, 0, 0], [0] * 9)
+    panel = draw_effects(effect.sensitivity, "oak", "elm").axes[0]
+    assert [text.get_text() for text in panel.texts] == ["1 carries 80 %"]
 
 
 def test_regions_are_named_in_words():

@@ -32,15 +32,18 @@ def test_a_method_is_blind_whose_maps_of_two_classes_are_the_same_in_both_images
     assert find_blindness(facts(clean, adversarial)) == blind
     said = write_evidence_sentences(numbers(facts(clean, adversarial)))
     assert ("says nothing" in said[-1]) == (blind is not None)
-    beware = "Its maps of the two classes are nearly the same (cosine 0.95), so that they stay says nothing."
+    beware = (
+        "Its maps of the two classes are nearly the same (cosine similarity 0.95), so that the attack hardly changes "
+        "them says nothing."
+    )
     assert write_blindness(facts(clean, adversarial)) == ("" if blind is None else beware)
 
 
 def test_sentences_compare_each_class_with_itself():
     assert write_evidence_sentences(numbers(facts(0.0, 0.0))) == [
         "Half of the evidence for elm against oak lies on 3.0 % of the pixels (by enhanced guided backpropagation).",
-        "Compared with the clean image's, this evidence is nearly the same (cosine 0.99), and that for oak against elm "
-        "is in other places (0.40).",
+        "Compared with the clean image's, this evidence is nearly the same (cosine similarity 0.99), and that for oak "
+        "against elm is in other places (0.40).",
     ]
     assert len(write_evidence_sentences(numbers(facts(0.0, 0.0), linf=0.0))) == 1
 

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from tests.helpers.figures import assert_read_on_a_phone
 from whyfooled.drawing.figures.differences import MOST_LINES
 from whyfooled.drawing.style import INK, as_file, as_svg
 from whyfooled.explanations.report.recovery_figure import draw_recovery
@@ -55,7 +56,7 @@ def test_there_are_eight_lines_at_most_and_then_differences_from_random_orders()
     assert len(lines) == MOST_LINES
     assert [line.get_label() for line in lines][::7] == [
         "Method 0: 1",
-        "Control: random order, 5 times (± 1 σ): 1",
+        "Control: random order, 5\u00a0times\n(±\u00a01\u00a0σ): 1",
     ]
     figure = draw_recovery(numbers(MOST_LINES), "zero")
     panel = figure.axes[0]
@@ -80,9 +81,9 @@ def test_a_file_for_a_paper_is_the_same_each_time(suffix, start):
 
 def test_the_legend_says_what_it_counts_beside_what_the_axis_measures():
     figure = draw_recovery(numbers(), "zero")
-    assert figure.axes[0].get_ylabel().startswith("probability of oak")
+    assert figure.axes[0].get_ylabel().startswith("probability of\noak")
     (legend,) = figure.legends
-    assert legend.get_title().get_text() == "and at how many of 2 shares it is the likeliest class:"
+    assert legend.get_title().get_text() == "and at how many of 2 shares\nit is the likeliest class:"
 
 
 def test_tiny_probabilities_are_seen():
@@ -95,3 +96,22 @@ def test_tiny_probabilities_are_seen():
     assert high == pytest.approx(1.02 * 1.1 * 0.004)
     assert low < 0
     assert draw_recovery(numbers(), "zero").axes[0].get_ylim() == (-0.02, 1.02)
+
+
+@pytest.mark.parametrize("methods", [1, MOST_LINES - 1, MOST_LINES])
+def test_on_a_phone_a_figure_s_text_is_read_and_whole(methods):
+    data = numbers(methods)
+    data["true"]["name"] = "a class with a name that is very long"
+    data["recovery"][0]["title"] = "Enhanced guided backpropagation (norm=channel)"
+    figure = draw_recovery(data, "zero")
+    assert_read_on_a_phone(figure)
+
+
+def test_a_tick_whose_label_would_run_into_another_has_none():
+    data = numbers()
+    for order in data["recovery"]:
+        for one in order["fills"].values():
+            one["fraction"] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3]
+            one["probability"] = one["probability_std"] = [0.1] * 7
+    labels = [label.get_text() for label in draw_recovery(data, "zero").axes[0].get_xticklabels()]
+    assert labels == ["0", "0.5 %", "", "2 %", "", "10 %", "", "30 %"]

@@ -79,13 +79,13 @@ def said(*arguments, **more):
         (
             0.8,
             [0.9, 0.95],
-            "92 %, 90 to 95 % from draw to draw), fewer than under any noise, but most of what it shows stays.",
+            "92 %, 90 to 95 % from draw to draw), fewer than under any noise, but most of what it shows remains.",
         ),
         (
             0.8,
             [0.9, 0.7],
-            "80 %, 70 to 90 % from draw to draw): most of what it shows stays, and the universal perturbation does no "
-            "more than chance.",
+            "80 %, 70 to 90 % from draw to draw): most of what it shows remains, and the universal perturbation does "
+            "no more than chance.",
         ),
     ],
 )
@@ -96,7 +96,7 @@ def test_the_verdict_follows_what_stays_and_what_chance_leaves(kept, random, end
 
 
 def test_a_method_that_is_blind_to_classes_is_not_praised_for_staying():
-    end = "This method's maps hardly depend on the class, so that they stay says nothing."
+    end = "This method's maps hardly depend on the class, so that they hardly change says nothing."
     for kept, praised in ((0.9, True), (0.2, False)):
         found = collect_trust_numbers(known(kept, [0.95]), NAMES, blind=["gradient"])
         assert write_verdict(found["methods"][0], found).endswith(end) == praised
@@ -109,7 +109,7 @@ def test_a_map_is_not_blamed_where_the_prediction_changes():
     assert said(0.1, [0.9], logits=changed).endswith(
         "but the prediction changes, so this alone says nothing against the map."
     )
-    assert said(0.9, [0.9], logits=changed).endswith("though the prediction changes: most of what it shows stays.")
+    assert said(0.9, [0.9], logits=changed).endswith("though the prediction changes: most of what it shows remains.")
 
 
 def test_an_empty_map_has_no_verdict():
@@ -138,7 +138,7 @@ def test_it_says_what_share_of_other_images_the_perturbation_alters():
     )
     single = replace(altered, low=float("nan"), high=float("nan"), chance=float("nan"), images=1)
     found = collect_trust_numbers(replace(trust, perturbation=replace(trust.perturbation, altered=single)), NAMES)
-    assert "Of 1 other images it alters 43 %: their maps" in write_trust_sentences(found)[0]
+    assert "Of 1 other image it alters 43 %: their maps" in write_trust_sentences(found)[0]
     assert "random directions would move them." in write_trust_sentences(found)[0]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from whyfooled.explanations.report.recovery import judge_recovery
-from whyfooled.explanations.report.verdict import list_next_steps, write_happened, write_trusted
+from whyfooled.explanations.report.verdict import list_next_steps, name_first_class, write_happened, write_trusted
 from whyfooled.saliency.recovery import RANDOM, SHIFTED
 
 
@@ -25,6 +25,7 @@ def numbers(
         "fooled_by_chance": None if chance is None else {"fooled": chance[0], "draws": chance[1]},
         "recovery": [curve("Gradient", own), curve(SHIFTED, *shifted), curve(RANDOM, *random)],
         "effect": None,
+        "perturbation": {"l2": 0.1096, "linf": 0.004903},
     }
 
 
@@ -70,7 +71,28 @@ def numbers(
 )
 def test_what_happened_is_said_with_what_chance_does(given, answer, sentence):
     verdict = write_happened(numbers(**given))
-    assert (verdict.answer, verdict.sentence) == (answer, sentence)
+    assert (verdict.answer, verdict.sentence) == (answer, f"{sentence} Attack: Carlini-Wagner, ℓ2 0.11, ℓ∞ 1.25/255.")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size", "end"),
+    [
+        ({"attack": "bim(epsilon=0.3)"}, {"l2": 2.0, "linf": 0.3}, "fools it. Attack: BIM, ℓ2 2, ℓ∞ 76.50/255."),
+        # One of the user's own has the name of its function.
+        ({"attack": "my_attack"}, {"l2": 2.0, "linf": 0.3}, "fools it. Attack: my_attack, ℓ2 2, ℓ∞ 76.50/255."),
+        ({"adversarial": "a.npy"}, {"l2": 2.0, "linf": 0.3}, "fools it. Made elsewhere, ℓ2 2, ℓ∞ 76.50/255."),
+        ({"attack": None}, {"l2": 0.0, "linf": 0.0}, "fools it."),
+    ],
+)
+def test_the_card_says_who_attacked_and_with_how_much(parameters, size, end):
+    found = {**numbers(), "parameters": parameters, "perturbation": size}
+    assert write_happened(found).sentence.endswith(end)
+
+
+def test_a_class_is_true_only_where_somebody_gave_it():
+    assert name_first_class({**numbers(), "parameters": {"label": "oak"}}) == "true class"
+    for parameters in ({"label": None}, {}):
+        assert name_first_class({**numbers(), "parameters": parameters}) == "class predicted for the clean image"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +126,7 @@ def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing)
             0,
             (0, 1, 2),
             "This image cannot tell.",
-            "1 (0 to 2 in 3 draws)|No order can do worse, and 1 of the 5 that say nothing did as badly.",
+            "1 (0 to 2 in 3 draws)|No order can do worse, and 1 of the 5 draws did as badly.",
         ),
     ],
 )
@@ -115,7 +137,7 @@ def test_trust_rests_on_one_number_of_shares(own, random, answer, end):
     assert verdict.sentence == (
         "With the pixels that its evidence map ranks highest made black (3 shares of the image, 10 to 30 %), the model "
         f"sees oak again at {own} of 3 shares; with random pixels at {chance}, with the map shifted elsewhere at 1.5 "
-        f"(1 to 2 in 2 draws). {advice}"
+        f"(1 to 2 in 2 draws). A trustworthy map beats every draw of both. {advice}"
     )
 
 
@@ -181,6 +203,75 @@ def test_next_steps_leave_out_what_was_done():
     assert any("--epsilon" in step.command for step in list_next_steps(failed))
     # Of an image made elsewhere there is no attack to give more room.
     assert not any("--epsilon" in step.command for step in list_next_steps({**failed, "parameters": {}}))
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "why", "command"),
+    [
+        ({"own": 3}, {}, "The map beats chance here; check that it is stable, and depends on the model:", "--checks"),
+        (
+            {"own": 3},
+            {"checks": {}},
+            "The map beats chance here, on one image; see whether it does on many:",
+            "study recovery",
+        ),
+        (
+            {"own": 1},
+            {},
+            "The map does not beat chance here; see on many photographs whether any method's does:",
+            "study recovery",
+        ),
+        (
+            {"own": 0, "random": (1, 1, 2), "shifted": (1,)},
+            {},
+            "The map does worse than chance here; see on many photographs whether any method's does better:",
+            "study recovery",
+        ),
+        (
+            {"own": 3, "random": (3, 3)},
+            {},
+            "This image cannot tell whether to trust the map; many photographs can:",
+            "study recovery",
+        ),
+        (
+            {"chance": (2, 19)},
+            {},
+            "Random changes of this size fool the model too; measure how weak it is on many photographs:",
+            "attack FOLDER --attack auto",
+        ),
+        (
+            {"outcome": "failed"},
+            {},
+            "The attack failed; before calling the model robust, give it more room:",
+            "--epsilon 8/255",
+        ),
+        (
+            {"outcome": "failed"},
+            {"parameters": {}},
+            "One image that does not fool the model says little; measure robust accuracy on many:",
+            "attack FOLDER --attack auto",
+        ),
+        (
+            {"outcome": "already wrong"},
+            {},
+            "The model is wrong here without any attack; measure how often, attacked or not:",
+            "attack FOLDER --attack auto",
+        ),
+        (
+            {},
+            {"recovery": None},
+            "This report has no maps of what speaks for each class; see them:",
+            "--adversarial tensors.safetensors",
+        ),
+    ],
+)
+def test_the_first_step_is_what_the_findings_make_most_useful(given, more, why, command):
+    first, *others = list_next_steps({**numbers(**given), **more})
+    assert first.why == why
+    assert command in first.command
+    # It does not come a second time, and leaves nothing out.
+    assert first.command not in [step.command for step in others]
+    assert len(others) >= 2
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_an_attack_that_knows_a_score_turns_it_around_and_the_summary_says_so(re
     assert fooled["score"].max() < clean["score"].median()
     assert (fooled["linf"] <= 0.1 + 1e-6).all()
     assert (
-        "for the one that does, which fools the classifier on 100.0% of 22 images: nothing of it stands."
+        "for the one that does, which fools the classifier on 100.0% of 22 images: nothing of it is left."
         in result.summary
     )
 

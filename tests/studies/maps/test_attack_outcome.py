@@ -179,7 +179,9 @@ def test_enhanced_maps_of_fixed_classes_contrast_these_two(fixed, tmp_path):
 def test_attacks_and_methods_are_contrasted_image_by_image(fixed):
     study = json.loads((fixed.folder / "study.json").read_text())
     methods, attacks = study["results"][-2:]
-    assert methods["caption"].startswith("Methods compared image by image: cosine of the maps of the true class")
+    assert methods["caption"].startswith(
+        "Methods compared image by image: cosine similarity of the maps of the true class"
+    )
     fmn = next(row for row in methods["rows"] if row["attack"] == "fmn(steps=30)")
     rows = fixed.table.read(where=[("outcome", "==", "fooled"), ("attack", "==", "fmn(steps=30)")])
     wide = rows.pivot_table(index="index", columns="method", values="cosine_true", observed=True)

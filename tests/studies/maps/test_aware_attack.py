@@ -84,7 +84,8 @@ def test_it_says_which_maps_come_nearer_and_which_do_not():
     assert said == [
         "An attack that knows forged brings nearer to the clean map than the plain attack at the same margin: Forged "
         "0.80 (0.20). Not shown to be nearer: Other 0.30 (0.30).",
-        "In each pair: mean cosine under that attack, and under the plain one. Judged by tests of the paired "
+        "In each pair: mean cosine similarity under that attack, and under the plain one. Judged by tests of the "
+        "paired "
         "differences, corrected (Holm) for 2 comparisons.",
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from whyfooled.drawing.style import plain_panel, plain_text
+from whyfooled.drawing.style import TEXT_SIZE, plain_panel, wrap_text
 from whyfooled.drawing.words import shortened
 
 MOST_LINES = 8
@@ -46,9 +46,14 @@ def draw_differences(
     for (row, column), value in np.ndenumerate(values):
         points = round(100 * value)
         panel.text(
-            column, row, f"{points:+d}" if points else "0", ha="center", va="center", fontsize=8, color=ink
+            column, row, f"{points:+d}" if points else "0", ha="center", va="center", fontsize=TEXT_SIZE, color=ink
         )  # fmt: skip
-    panel.set_yticks(range(len(rows)), [plain_text(shortened(name, 36)) for name in rows], fontsize=8)
-    panel.set_xticks(range(len(columns)), columns, fontsize=8)
+    panel.set_yticks(range(len(rows)), [write_row_title(name) for name in rows], fontsize=TEXT_SIZE)
+    panel.set_xticks(range(len(columns)), columns, fontsize=TEXT_SIZE)
     plain_panel(panel, ink)
     panel.grid(visible=False)
+
+
+def write_row_title(name: str) -> str:
+    """Write a row's name in two lines at most, so that its cells have room."""
+    return wrap_text(shortened(name, 36), 19)

@@ -1,11 +1,11 @@
-"""What a report says of what maps stand, and of what they depend on: numbers, a verdict for each method, sentences."""
+"""What a report says of whether maps pass sanity checks: numbers, a verdict for each method, sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from whyfooled.drawing.words import finite, listed
+from whyfooled.drawing.words import by_number, counted, finite, listed
 from whyfooled.saliency.map_checks import MapCheck, MapChecks
 
 STAYS = 0.5
@@ -15,7 +15,7 @@ SAME = 0.9
 LEFT = 0.2
 """Rank correlation from which, if chance gives less, something of a map is left with random weights. [ours]"""
 
-Standing = Literal["stands", "fragile", "blind", "cannot tell"]
+Standing = Literal["passes", "fragile", "ignores weights", "cannot tell"]
 
 _HEADINGS = {
     "noise": "noise",
@@ -31,7 +31,7 @@ _BREAKS = {
     "attack seed": "another seed of the attack",
     "universal": "the universal perturbation",
 }
-"""What a map should stand, as a sentence names it."""
+"""What should not change a map, as a sentence names it."""
 
 
 def collect_check_numbers(checks: MapChecks) -> dict[str, Any]:
@@ -57,19 +57,19 @@ def _collect_numbers(check: MapCheck) -> dict[str, Any]:
 
 
 def judge_check(numbers: Mapping[str, Any]) -> Standing:
-    """Say in a word how a method's map does: it depends on the model, and stands what it should; or on which it fails.
+    """Say in a word how a method's map does: it passes, or changes where it should not, or ignores random weights.
 
-    That it does not depend on the model weighs more than that it breaks.
+    That it ignores weights weighs more than that it is fragile.
     """
     likeness = numbers["likeness"]
     if any(measured["value"] is None or measured["chance"] is None for measured in likeness.values()):
         return "cannot tell"
-    if _is_blind(numbers):
-        return "blind"
-    return "fragile" if _list_breaking(numbers) else "stands"
+    if _ignores_weights(numbers):
+        return "ignores weights"
+    return "fragile" if _list_breaking(numbers) else "passes"
 
 
-def _is_blind(numbers: Mapping[str, Any]) -> bool:
+def _ignores_weights(numbers: Mapping[str, Any]) -> bool:
     whole, part = numbers["likeness"]["cascading"], numbers["likeness"]["independent"]
     return _is_left(whole) or part["value"] >= SAME
 
@@ -94,60 +94,73 @@ def write_check_sentence(numbers: Mapping[str, Any]) -> str:
         return "The map is empty, so nothing can be said."
     breaking = [f"{_BREAKS[kind]} ({likeness[kind]['value']:.2f})" for kind in _list_breaking(numbers)]
     broken = f"{listed(breaking)} alone change{'s' if len(breaking) == 1 else ''} it" if breaking else ""
-    if verdict == "blind":
+    if verdict == "ignores weights":
         left = (
-            "Much of it stays with all weights random: it shows the image more than the model"
+            "Much of it is the same with all weights random: it shows the image more than the model"
             if _is_left(likeness["cascading"])
-            else f"It stays the same with random weights in {numbers['part']}: it does not show what those have learned"
+            else f"It is the same with random weights in {numbers['part']}: it does not show what those have learned"
         )
         return f"{left}{f'; and {broken}' if broken else ''}."
     if verdict == "fragile":
         return f"{broken[0].upper()}{broken[1:]}: do not read it pixel by pixel."
-    return "It depends on the model's weights, and stays under what should not matter."
+    return "It depends on the model's weights, and hardly changes under what should not matter."
 
 
 def write_check_sentences(numbers: Mapping[str, Any]) -> list[str]:
-    """Say which methods' maps stand, which are fragile, and which are blind to the model."""
+    """Say which methods' maps pass, which are fragile, and which ignore weights."""
     return [
-        f"Maps of {listed([method['title'] for method in methods], _MOST)} {meaning}."
-        for methods, meaning in _group(numbers)
+        f"{by_number(len(methods), 'The map', 'The maps')} of {listed([one['title'] for one in methods], _MOST)} "
+        f"{by_number(len(methods), *_MEANS[verdict])}."
+        for verdict, methods in _group(numbers).items()
     ]
 
 
 def write_check_count(numbers: Mapping[str, Any]) -> str:
-    """Say in few words how many maps pass, and what the others do."""
-    words = {
-        "stands": ("passes", "pass"),
-        "fragile": ("is fragile", "are fragile"),
-        "blind": ("ignores some weights", "ignore some weights"),
-    }
-    verdicts = [method["verdict"] for method in numbers["methods"]]
-    counts = [
-        f"{verdicts.count(verdict)} {words[verdict][verdicts.count(verdict) != 1]}"
-        for verdict in words
-        if verdict in verdicts
-    ]
-    rest = verdicts.count("cannot tell")
-    empty = [f"of {rest} nothing can be said"] if rest else []
-    return f"Of {len(verdicts)} maps, {listed([*counts, *empty], 4)}."
+    """Say in few words which maps pass, and what the others do."""
+    first, *others = (
+        (len(methods), by_number(len(methods), *_SHORT[verdict]), listed([one["title"] for one in methods], _NAMED))
+        for verdict, methods in _group(numbers).items()
+    )
+    count, verb, names = first
+    start = f"{count} of {counted(len(numbers['methods']), 'map')} {verb}: {names}"
+    return "; ".join([start, *(f"{count} {verb}: {names}" for count, verb, names in others)]) + "."
 
 
-_MEANS: Mapping[Standing, str] = {
-    "stands": "depend on the weights, and stay under noise and other seeds",
-    "fragile": "change under what should not matter",
-    "blind": "do not depend on all that the model has learned",
-    "cannot tell": "are empty, here or with random weights",
+_SHORT: Mapping[Standing, tuple[str, str]] = {
+    "passes": ("passes", "pass"),
+    "fragile": ("is fragile", "are fragile"),
+    "ignores weights": ("ignores weights", "ignore weights"),
+    "cannot tell": ("cannot be judged", "cannot be judged"),
 }
+_MEANS: Mapping[Standing, tuple[str, str]] = {
+    "passes": (
+        "passes: it depends on the weights, and hardly changes under noise and other seeds",
+        "pass: they depend on the weights, and hardly change under noise and other seeds",
+    ),
+    "fragile": (
+        "is fragile: it changes under what should not matter",
+        "are fragile: they change under what should not matter",
+    ),
+    "ignores weights": (
+        "ignores weights: it does not depend on all that the model has learned",
+        "ignore weights: they do not depend on all that the model has learned",
+    ),
+    "cannot tell": (
+        "cannot be judged: it is empty, here or with random weights",
+        "cannot be judged: they are empty, here or with random weights",
+    ),
+}
+"""What each verdict says of one map and of several: in few words, and in whole."""
+_NAMED = 2
+"""How many methods are named where a page has little room."""
 _MOST = 6
 """How many methods a sentence names."""
 
 
-def _group(numbers: Mapping[str, Any]) -> Iterator[tuple[list[Mapping[str, Any]], str]]:
-    """Group methods by their verdict, with what that means."""
-    for verdict, meaning in _MEANS.items():
-        methods = [method for method in numbers["methods"] if method["verdict"] == verdict]
-        if methods:
-            yield methods, meaning
+def _group(numbers: Mapping[str, Any]) -> dict[Standing, list[Mapping[str, Any]]]:
+    """Group methods by their verdict, those that pass first."""
+    groups = {verdict: [one for one in numbers["methods"] if one["verdict"] == verdict] for verdict in _SHORT}
+    return {verdict: methods for verdict, methods in groups.items() if methods}
 
 
 def prepare_checks(numbers: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whyfooled.drawing.pictures import scale_of
+from whyfooled.drawing.words import by_number, counted
 from whyfooled.explanations.report.evidence import measure_similarities
 from whyfooled.perturbation import KINDS, Sensitivity, interpretability_curve
 from whyfooled.perturbation.effect import Effect
@@ -171,7 +172,7 @@ def write_place_sentences(numbers: dict[str, Any], true: str, wrong: str) -> lis
     few = regions["carry_80_percent"]
     part = "The effect lies " if _are_opposite(numbers) else f"{100 * how_much:.0f} % of the effect {what}, "
     sentence = (
-        f"{part}{where}; {few} of {regions['count']} regions {'carries' if few == 1 else 'carry'} "
+        f"{part}{where}; {few} of {counted(regions['count'], 'region')} {by_number(few, 'carries', 'carry')} "
         f"{100 * CARRIED:.0f} % of it."
     )
     return [WHAT_EFFECT_IS, sentence, *_write_interaction(numbers)]

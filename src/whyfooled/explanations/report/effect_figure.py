@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from whyfooled.drawing.style import KIND_COLOURS, PANEL_SIZE, plain_panel, plain_text
-from whyfooled.drawing.words import shortened
+from whyfooled.drawing.style import KIND_COLOURS, PANEL_SIZE, TEXT_SIZE, plain_panel, wrap_text
+from whyfooled.drawing.words import by_number, shortened
 from whyfooled.explanations.report.effect import KIND_WORDS
 from whyfooled.perturbation import KINDS, Sensitivity
 
@@ -31,17 +31,17 @@ def draw_effects(sensitivity: Sensitivity, true: str, wrong: str, ink: str = "bl
     figure, panel = _open_panel(sensitivity, ink)
     edges = torch.arange(len(order) + 1) + 0.5
     gain, drop = sensitivity.target_gain[0][order], sensitivity.true_drop[0][order]
-    lifts, holds = (plain_text(text) for text in (f"lifts {shortened(wrong)}", f"holds {shortened(true)} down"))
+    lifts, holds = (wrap_text(text, 36) for text in (f"lifts {shortened(wrong)}", f"holds {shortened(true)} down"))
     panel.stairs(gain, edges, fill=True, color=KIND_COLOURS["promotion"], label=lifts)
     panel.stairs(-drop, edges, fill=True, color=KIND_COLOURS["suppression"], label=holds)
     panel.axhline(0, color=ink, linewidth=0.8)
     carriers = int(sensitivity.carriers())
     panel.annotate(
-        f"{carriers} carry 80 %", (carriers + 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
-        textcoords="offset points", color=ink, fontsize=9,
+        f"{carriers} {by_number(carriers, 'carries', 'carry')} 80 %", (carriers + 0.5, 1),
+        xycoords=("data", "axes fraction"), xytext=(4, -10), textcoords="offset points", color=ink, fontsize=TEXT_SIZE,
     )  # fmt: skip
     panel.set_ylabel("change of the logit", color=ink)
-    figure.legend(frameon=False, labelcolor=ink, fontsize=9, loc="outside lower left")
+    figure.legend(frameon=False, labelcolor=ink, fontsize=TEXT_SIZE, loc="outside lower left")
     return figure
 
 
@@ -59,9 +59,15 @@ def draw_ratios(sensitivity: Sensitivity, ink: str = "black") -> Figure:
             )  # fmt: skip
     for line in (-1, 1):
         panel.axhline(line, color=ink, linewidth=0.9, linestyle="--")
-    panel.set_ylabel("lifts over holds down (log2)", color=ink)
+    panel.set_ylabel("lifts over holds down\n(log2)", color=ink)
     figure.legend(
-        frameon=False, labelcolor=ink, fontsize=9, loc="outside lower left", ncols=4, markerscale=1.5, columnspacing=1.0
+        frameon=False,
+        labelcolor=ink,
+        fontsize=TEXT_SIZE,
+        loc="outside lower left",
+        ncols=2,
+        markerscale=1.5,
+        columnspacing=1.0,
     )
     return figure
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from whyfooled.drawing.html import write_data_uri
 from whyfooled.drawing.pictures import draw_heat
-from whyfooled.drawing.shapes import write_path
+from whyfooled.drawing.shapes import place_labels, write_path
 from whyfooled.drawing.style import INK, as_svg
 from whyfooled.explanations.report.effect import KIND_WORDS, write_overlap_with_maps, write_place_sentences
 from whyfooled.explanations.report.effect_figure import draw_effects, draw_ratios
@@ -32,7 +32,7 @@ from whyfooled.perturbation.effect import Effect
 from whyfooled.types import Image
 
 TABLED = 10
-"""How many of the strongest regions a page lists."""
+"""How many of the strongest regions a page lists, and numbers on the picture."""
 
 
 def prepare_effect(effect: Effect, numbers: dict[str, Any], clean: Image, delta: Image) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def prepare_effect(effect: Effect, numbers: dict[str, Any], clean: Image, delta:
             {"path": write_path(region.loops), "kind": region.kind, "opacity": f"{region.opacity:.2f}", "says": says}
             for region, says in zip(drawn, _describe_regions(drawn, sensitivity, names), strict=True)
         ],
+        "labels": _place_numbers(drawn[:TABLED], sensitivity, clean),
         "outlines": {kind: write_path(loops) for kind, loops in trace_kinds(sensitivity).items()},
         "words": KIND_WORDS,
         "strongest": [
@@ -98,6 +99,25 @@ def _describe_regions(drawn: list[DrawnRegion], sensitivity: Sensitivity, names:
             f"ℓ∞ {255 * facts['linf']:.2f}/255"
         )
     return lines
+
+
+def _place_numbers(drawn: list[DrawnRegion], sensitivity: Sensitivity, clean: Image) -> list[dict[str, Any]]:
+    """Say where the listed regions' numbers stand on the picture, and how large they are written."""
+    regions, longer = [one.region for one in drawn], max(clean.shape[1:])
+    places = place_labels(sensitivity.labels[0].cpu().numpy(), regions)
+    labels = []
+    for one, (x, y) in zip(drawn, places, strict=True):
+        across = [corner[0] for loop in one.loops for corner in loop]
+        fitting = (max(across) - min(across)) / (_DIGIT * len(str(one.region)))
+        size = min(max(fitting, _SMALLEST * longer), _LARGEST * longer)
+        labels.append({"region": one.region, "x": f"{x:.2f}", "y": f"{y + 0.36 * size:.2f}", "size": f"{size:.2f}"})
+    return labels
+
+
+_DIGIT = 0.8
+"""How wide a digit is beside its height, with some room between the numbers of neighbours."""
+_SMALLEST, _LARGEST = 0.028, 0.042
+"""How high a region's number is, of the picture's longer side: what a phone shows in ten pixels, and in fourteen."""
 
 
 def _list_numbers(region: int, sensitivity: Sensitivity) -> dict[str, Any]:

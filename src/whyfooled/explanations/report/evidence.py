@@ -9,10 +9,10 @@ from whyfooled.drawing.words import percent
 from whyfooled.saliency.evidence import Evidence
 
 SAME = 0.9
-"""Cosine from which two maps are called nearly the same. [ours]"""
+"""Cosine similarity from which two maps are called nearly the same. [ours]"""
 
 ELSEWHERE = 0.5
-"""Cosine under which two maps are said to lie elsewhere. [ours]"""
+"""Cosine similarity under which two maps are said to lie elsewhere. [ours]"""
 
 
 def write_likeness(cosine: float) -> str:
@@ -47,7 +47,10 @@ def write_blindness(facts: Mapping[str, Any]) -> str:
     blind = find_blindness(facts)
     if blind is None:
         return ""
-    return f"Its maps of the two classes are nearly the same (cosine {blind:.2f}), so that they stay says nothing."
+    return (
+        f"Its maps of the two classes are nearly the same (cosine similarity {blind:.2f}), so that the attack hardly "
+        "changes them says nothing."
+    )
 
 
 def write_evidence_sentences(numbers: Mapping[str, Any]) -> list[str]:
@@ -63,7 +66,7 @@ def write_evidence_sentences(numbers: Mapping[str, Any]) -> list[str]:
     cosine = headline["cosine_clean_to_adversarial"]
     likeness = {cls: write_likeness(value) for cls, value in cosine.items()}
     changed = (
-        f"Compared with the clean image's, this evidence is {likeness['wrong']} (cosine {cosine['wrong']:.2f}), and "
-        f"that for {true} against {wrong} is {likeness['true']} ({cosine['true']:.2f})."
+        f"Compared with the clean image's, this evidence is {likeness['wrong']} (cosine similarity "
+        f"{cosine['wrong']:.2f}), and that for {true} against {wrong} is {likeness['true']} ({cosine['true']:.2f})."
     )
     return list(filter(None, [where, changed, write_blindness(headline)]))

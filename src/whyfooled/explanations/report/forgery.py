@@ -51,12 +51,12 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
         )
     if numbers["failed"] == "map":
         return (
-            f"No: {write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine of "
-            f"{cosine['forged']:.2f} only with that of the clean image ({beside})."
+            f"No: {write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine "
+            f"similarity of {cosine['forged']:.2f} only with that of the clean image ({beside})."
         )
     return (
         f"Yes: under {write_size(numbers)}, made with the map in view, the model sees {name} and the "
-        f"map has a cosine of {cosine['forged']:.2f} with that of the clean image ({beside})."
+        f"map has a cosine similarity of {cosine['forged']:.2f} with that of the clean image ({beside})."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, final
 from urllib.parse import quote
 
 from whyfooled.drawing.html import load_template, write_data_uri
+from whyfooled.drawing.words import by_number, counted
 from whyfooled.explanations.explained import Explained
 from whyfooled.explanations.report.recovery import Standing, judge_recovery, write_whole
 from whyfooled.explanations.report.verdict import write_happened, write_trusted
@@ -121,7 +122,11 @@ def _write_sentences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     fooled = [row for row in attacked if row["outcome"] == "fooled"]
     if attacked:
         draws, chance = (sum(row.get(key, 0) for row in attacked) for key in _CHANCE)
-        among = f"; of {draws} random changes of the same lengths, {chance or 'none'} would be enough" if draws else ""
+        among = (
+            f"; of {counted(draws, 'random change')} of the same lengths, {chance or 'none'} would be enough"
+            if draws
+            else ""
+        )
         yield f"The model is fooled on {len(fooled)} of {_count(len(attacked))}{among}."
     if fooled:
         l2, linf = (median(row[norm] for row in fooled) for norm in ("l2", "linf"))
@@ -133,8 +138,8 @@ def _write_sentences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         untold = f" ({len(compared) - judged} more cannot)" if judged < len(compared) else ""
         by_chance = sum(1 / (1 + row["random_orders"] + row["shifted_maps"]) for row in compared)
         yield (
-            f"Of {judged} evidence map{'s' if judged != 1 else ''} that can be judged{untold}, {better} "
-            f"{'is' if better == 1 else 'are'} better than chance, {no_better} no better and {worse} worse; maps that "
+            f"Of {counted(judged, 'evidence map')} that can be judged{untold}, {better} "
+            f"{by_number(better, 'is', 'are')} better than chance, {no_better} no better and {worse} worse; maps that "
             f"say nothing would be better {by_chance:.1f} times, and worse as often, at most."
         )
     wrong, failed = len(explained) - len(attacked), len(rows) - len(explained)
@@ -148,7 +153,7 @@ _CHANCE = ("random_changes", "random_changes_fooling")
 
 
 def _count(photographs: int) -> str:
-    return f"{photographs} photograph{'s' if photographs != 1 else ''}"
+    return counted(photographs, "photograph")
 
 
 def write_index(entries: Sequence[IndexEntry], total: int, parameters: Mapping[str, Any]) -> str:
@@ -193,10 +198,15 @@ def _prepare(entry: IndexEntry) -> dict[str, Any]:
         "row": row,
         "entry": entry,
         "link": quote(row["report"]),
-        "chance": f"{row[_CHANCE[1]]} of {row[_CHANCE[0]]} random changes fool it" if _CHANCE[0] in row else "",
+        "chance": _write_chance(row) if _CHANCE[0] in row else "",
         "recovery": _write_recovery(row),
         "trust_rank": _rank(row),
     }
+
+
+def _write_chance(row: Mapping[str, Any]) -> str:
+    draws, fooling = (row[key] for key in _CHANCE)
+    return f"{fooling} of {counted(draws, 'random change')} {by_number(fooling, 'fools', 'fool')} it"
 
 
 def _rank(row: Mapping[str, Any]) -> float | str:
@@ -210,4 +220,5 @@ def _write_recovery(row: Mapping[str, Any]) -> str:
     if "standing" not in row:
         return ""
     chance = [write_whole(row[f"shares_right_{control}"]) for control in ("random", "shifted")]
-    return f"{row['shares_right']} of {row['shares']} shares; random pixels {chance[0]}, shifted map {chance[1]}"
+    right = f"{row['shares_right']} of {counted(row['shares'], 'share')}"
+    return f"{right}; random pixels {chance[0]}, shifted map {chance[1]}"

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 
 from whyfooled.drawing.shapes import trace_regions
-from whyfooled.drawing.style import PANEL_SIZE, plain_text
+from whyfooled.drawing.style import PANEL_SIZE, TEXT_SIZE, wrap_text
 from whyfooled.drawing.words import shortened
 from whyfooled.explanations.report.region_picture import draw_grey, join_loops
 from whyfooled.perturbation.named_effect import NamedEffect
@@ -36,7 +36,7 @@ def draw_named(named: NamedEffect, image: Image, ink: str = "black") -> Figure:
     height, width = image.shape[1:]
     largest = named.area.argsort(descending=True)[:MOST_OUTLINED].tolist()
     side = PANEL_SIZE[0]
-    figure = Figure(figsize=(side, side * height / width + 0.2 * len(largest) + 0.2), layout="constrained")
+    figure = Figure(figsize=(side, side * height / width + 0.38 * len(largest) + 0.2), layout="constrained")
     panel = figure.subplots()
     grey = np.asarray(draw_grey(image))
     panel.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="none")
@@ -48,7 +48,7 @@ def draw_named(named: NamedEffect, image: Image, ink: str = "black") -> Figure:
         panel.add_patch(PathPatch(outline, facecolor=colour, alpha=0.15, linewidth=0))
         panel.add_patch(PathPatch(outline, fill=False, edgecolor=colour, linewidth=1.6))
         share = f"{100 * named.energy[number]:.0f} % of ‖δ‖² on {100 * named.area[number]:.0f} % of the pixels"
-        label = plain_text(f"{shortened(named.names[number], 24)}: {share}")
+        label = f"{wrap_text(shortened(named.names[number], 32), 34)}:\n{share}"
         handles.append(Line2D([], [], color=colour, linewidth=3, label=label))
-    figure.legend(handles=handles, loc="outside lower left", frameon=False, labelcolor=ink, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower left", frameon=False, labelcolor=ink, fontsize=TEXT_SIZE)
     return figure

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+from whyfooled.drawing.words import counted
 from whyfooled.saliency.recovery import RANDOM, SHIFTED, VERDICT_FILL
 
 Standing = Literal["better", "no better", "worse", "cannot tell"]
@@ -64,7 +65,9 @@ def judge_recovery(numbers: Mapping[str, Any]) -> RecoveryVerdict | None:
 
 def write_counts(counts: Sequence[int]) -> str:
     """Write the mean of counts, and the least and the largest."""
-    return f"{write_whole(sum(counts) / len(counts))} ({min(counts)} to {max(counts)} in {len(counts)} draws)"
+    return (
+        f"{write_whole(sum(counts) / len(counts))} ({min(counts)} to {max(counts)} in {counted(len(counts), 'draw')})"
+    )
 
 
 def write_shares(fractions: list[float]) -> str:

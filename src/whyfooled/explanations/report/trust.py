@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from whyfooled.drawing.pictures import scale_of
-from whyfooled.drawing.words import finite, percent
+from whyfooled.drawing.words import counted, finite, percent
 from whyfooled.universal import Altered
 from whyfooled.universal.evaluation import MEASURES, TOP
 from whyfooled.universal.trust import MapTrust, Trust
@@ -104,7 +104,7 @@ def _write_prediction(numbers: Mapping[str, Any]) -> str:
         )
     return (
         f"Under the universal perturbation (l2 {numbers['perturbation']['l2']:.4g}) {what}; it stays under "
-        f"{random['stay']} of {random['draws']} random directions of the same norm."
+        f"{random['stay']} of {counted(random['draws'], 'random direction')} of the same norm."
     )
 
 
@@ -118,8 +118,8 @@ def _write_altered(altered: Mapping[str, Any] | None) -> str:
     interval = f" ({spread} with 95 % confidence)" if spread else ""
     chance = "" if altered["chance"] is None else f"; one random direction does on {_write_percent(altered['chance'])}"
     return (
-        f"Of {altered['images']} other images it alters {_write_percent(altered['share'])}{interval}: their maps of "
-        f"{altered['saliency']}, on {altered['model']}, move further than 95 % of random directions would move "
+        f"Of {counted(altered['images'], 'other image')} it alters {_write_percent(altered['share'])}{interval}: their "
+        f"maps of {altered['saliency']}, on {altered['model']}, move further than 95 % of random directions would move "
         f"them{chance}."
     )
 
@@ -145,19 +145,19 @@ def write_verdict(method: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     if not numbers["stays"] and few:
         end = ", but the prediction changes, so this alone says nothing against the map"
     elif not numbers["stays"]:
-        end = ", though the prediction changes: most of what it shows stays"
+        end = ", though the prediction changes: most of what it shows remains"
     elif few and beyond:
         end = ", fewer than under any noise, though the prediction stays: do not read it pixel by pixel"
         end += "; random noise alone breaks it too" if chance["mean"] < FEW else ""
     elif few:
         end = ", within what noise of this size does: any such noise changes it, so do not read it pixel by pixel"
     elif beyond:
-        end = ", fewer than under any noise, but most of what it shows stays"
+        end = ", fewer than under any noise, but most of what it shows remains"
     else:
-        end = ": most of what it shows stays, and the universal perturbation does no more than chance"
+        end = ": most of what it shows remains, and the universal perturbation does no more than chance"
     # What shows the image, whatever the class, is not to be praised for staying.
     blind = (
-        " This method's maps hardly depend on the class, so that they stay says nothing."
+        " This method's maps hardly depend on the class, so that they hardly change says nothing."
         if method["class_blind"] and not few
         else ""
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from whyfooled.drawing.words import percent
+from whyfooled.drawing.words import by_number, counted, percent
 from whyfooled.explanations.report.effect import find_share_alone, regions_add_up
-from whyfooled.explanations.report.recovery import RecoveryVerdict, judge_recovery, write_counts, write_shares
+from whyfooled.explanations.report.recovery import RecoveryVerdict, Standing, judge_recovery, write_counts, write_shares
+from whyfooled.registry import available
 from whyfooled.saliency.recovery import VERDICT_FILL
 
 UNSURE = 0.1
@@ -56,7 +57,24 @@ def write_happened(numbers: Mapping[str, Any]) -> Verdict:
     """Say what the model saw and sees now, and what random perturbations of the same length do."""
     outcome = numbers["outcome"]
     answer = {"fooled": "Fooled.", "failed": "Not fooled.", "already wrong": "Wrong without any attack."}[outcome]
-    return Verdict("What happened?", answer, f"{_write_predictions(numbers)}{_write_chance(numbers)}.")
+    sentence = f"{_write_predictions(numbers)}{_write_chance(numbers)}.{_write_attack(numbers)}"
+    return Verdict("What happened?", answer, sentence)
+
+
+def _write_attack(numbers: Mapping[str, Any]) -> str:
+    """Say which attack it was, and how large its perturbation is; nothing where there is none."""
+    delta, attack = numbers["perturbation"], numbers["parameters"].get("attack")
+    if not delta["linf"]:
+        return ""
+    name = "Made elsewhere" if attack is None else f"Attack: {_name_attack(attack)}"
+    return f" {name}, ℓ2 {delta['l2']:.3g}, ℓ∞ {255 * delta['linf']:.2f}/255."
+
+
+def _name_attack(described: str) -> str:
+    """Name an attack as reports do; one of the user's own by what it is called."""
+    name = described.split("(")[0]
+    method = available("attacks").get(name)
+    return name if method is None else str(method.card.title)
 
 
 def _write_predictions(numbers: Mapping[str, Any]) -> str:
@@ -82,8 +100,13 @@ def _write_chance(numbers: Mapping[str, Any]) -> str:
         return ""
     draws, count = chance["draws"], chance["fooled"]
     too = "" if numbers["outcome"] == "failed" else " too"
-    fool = f"{count} fool{'s' if count == 1 else ''} it{too}" if count else "none fools it"
-    return f"; of {draws} random changes of the same length, {fool}"
+    fool = f"{count} {by_number(count, 'fools', 'fool')} it{too}" if count else "none fools it"
+    return f"; of {counted(draws, 'random change')} of the same length, {fool}"
+
+
+def name_first_class(numbers: Mapping[str, Any]) -> str:
+    """Say what the class is that the image had: true only where somebody gave it."""
+    return "class predicted for the clean image" if numbers["parameters"].get("label") is None else "true class"
 
 
 def write_trusted(numbers: Mapping[str, Any]) -> Verdict | None:
@@ -104,7 +127,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         sentence = f"The model still sees {true}, so there is nothing to bring back and nothing to judge its map by."
         return Verdict(_MAP, "This image cannot tell.", sentence)
     extreme, so = ("better", "well") if verdict.right else ("worse", "badly")
-    level = f"{verdict.chance.count(verdict.right)} of the {len(verdict.chance)}"
+    level = f"{verdict.chance.count(verdict.right)} of the {counted(len(verdict.chance), 'draw')}"
     answers = {
         "better": "Better than chance.",
         "no better": "No better than chance.",
@@ -115,7 +138,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         "better": "It points at pixels that matter here.",
         "no better": "Do not read the map pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
-        "cannot tell": f"No order can do {extreme}, and {level} that say nothing did as {so}.",
+        "cannot tell": f"No order can do {extreme}, and {level} did as {so}.",
     }
     return Verdict(
         _MAP, answers[verdict.standing], f"{write_recovery_sentence(numbers, verdict)} {ends[verdict.standing]}"
@@ -127,10 +150,11 @@ def write_recovery_sentence(numbers: Mapping[str, Any], verdict: RecoveryVerdict
     shares = write_shares(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"])
     again = "" if numbers["outcome"] == "already wrong" else " again"
     return (
-        f"With the pixels that its evidence map ranks highest made black ({verdict.points} shares of the image, "
-        f"{shares}), the model sees {numbers['true']['name']}{again} at {verdict.right} of {verdict.points} shares; "
+        f"With the pixels that its evidence map ranks highest made black ({counted(verdict.points, 'share')} of the "
+        f"image, {shares}), the model sees {numbers['true']['name']}{again} at {verdict.right} of "
+        f"{counted(verdict.points, 'share')}; "
         f"with random pixels at {write_counts(verdict.random)}, with the map shifted elsewhere at "
-        f"{write_counts(verdict.shifted)}."
+        f"{write_counts(verdict.shifted)}. A trustworthy map beats every draw of both."
     )
 
 
@@ -175,36 +199,61 @@ MODEL_OPTIONS = "options of the model"
 
 
 def list_next_steps(numbers: Mapping[str, Any]) -> list[Step]:
-    """List what to do next, the most useful first, with the same model."""
+    """List what to do next with the same model: first what the findings make most useful, with the reason."""
     parameters = numbers["parameters"]
     model = parameters.get(MODEL_OPTIONS, "" if parameters.get("model", "lite0") == "lite0" else "--model MODEL")
-    return [replace(step, command=f"{step.command} {model}".rstrip()) for step in _find_next_steps(numbers)]
+    steps = dict(_find_next_steps(numbers))
+    first, reason = _choose_first(numbers, steps)
+    chosen = [replace(steps.pop(first), why=reason), *steps.values()]
+    return [replace(step, command=f"{step.command} {model}".rstrip()) for step in chosen]
 
 
-def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[Step]:
+def _choose_first(numbers: Mapping[str, Any], steps: Collection[str]) -> tuple[str, str]:
+    """Choose the step that the findings make most useful, and say why in a line."""
+    if "attack" in steps:
+        return "attack", "The attack failed; before calling the model robust, give it more room:"
+    if numbers["outcome"] == "already wrong":
+        return "accuracy", "The model is wrong here without any attack; measure how often, attacked or not:"
+    if "maps" in steps:
+        return "maps", "This report has no maps of what speaks for each class; see them:"
+    if numbers["outcome"] == "failed":
+        return "accuracy", "One image that does not fool the model says little; measure robust accuracy on many:"
+    chance, verdict = numbers["fooled_by_chance"], judge_recovery(numbers)
+    if chance is not None and chance["fooled"]:
+        return "accuracy", "Random changes of this size fool the model too; measure how weak it is on many photographs:"
+    standing = "cannot tell" if verdict is None else verdict.standing
+    if standing == "better" and "checks" in steps:
+        return "checks", "The map beats chance here; check that it is stable, and depends on the model:"
+    return "study", _WHY_STUDY[standing]
+
+
+_WHY_STUDY: Mapping[Standing, str] = {
+    "better": "The map beats chance here, on one image; see whether it does on many:",
+    "no better": "The map does not beat chance here; see on many photographs whether any method's does:",
+    "worse": "The map does worse than chance here; see on many photographs whether any method's does better:",
+    "cannot tell": "This image cannot tell whether to trust the map; many photographs can:",
+}
+
+
+def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Step]]:
+    """Find what was not done yet, by short names."""
     if numbers["outcome"] == "failed" and numbers["parameters"].get("attack") is not None:
-        yield Step("Give the attack more room:", "whyfooled explain PHOTOGRAPH --attack bim --epsilon 8/255")
+        yield (
+            "attack",
+            Step("Give the attack more room:", "whyfooled explain PHOTOGRAPH --attack bim --epsilon 8/255"),
+        )
     if numbers.get("recovery"):
-        yield Step(
-            "Ask many photographs:",
-            "whyfooled study recovery --images FOLDER --labels FILE",
-        )
+        yield "study", Step("Ask many photographs:", "whyfooled study recovery --images FOLDER --labels FILE")
     else:
-        yield Step(
-            "See the evidence maps of both classes:", "whyfooled explain PHOTOGRAPH --adversarial tensors.safetensors"
-        )
+        command = "whyfooled explain PHOTOGRAPH --adversarial tensors.safetensors"
+        yield "maps", Step("See the evidence maps of both classes:", command)
     if "checks" not in numbers and numbers.get("recovery"):
-        yield Step(
-            "Check whether the maps are stable, and depend on the model:", "whyfooled explain PHOTOGRAPH --checks"
-        )
+        why = "Check whether the maps are stable, and depend on the model:"
+        yield "checks", Step(why, "whyfooled explain PHOTOGRAPH --checks")
     if "trust" not in numbers and numbers.get("recovery"):
-        yield Step(
-            "See how easily the maps are changed (then add --trust delta.safetensors):",
-            "whyfooled universal fit --images FOLDER -o delta.safetensors",
-        )
+        why = "See how easily the maps are changed (then add --trust delta.safetensors):"
+        yield "universal", Step(why, "whyfooled universal fit --images FOLDER -o delta.safetensors")
     if "units" not in numbers:
-        yield Step(
-            "See which hidden units carry the change (then add --units dissection/):",
-            "whyfooled dissect --concepts MASKS -o dissection/",
-        )
-    yield Step("Measure robust accuracy:", "whyfooled attack FOLDER --attack auto --labels FILE")
+        why = "See which hidden units carry the change (then add --units dissection/):"
+        yield "units", Step(why, "whyfooled dissect --concepts MASKS -o dissection/")
+    yield "accuracy", Step("Measure robust accuracy:", "whyfooled attack FOLDER --attack auto --labels FILE")

@@ -171,7 +171,7 @@ def _say_what_is_left(rows: pd.DataFrame, results: Results) -> Iterator[str]:
     evading = rows[(rows["attack"] == EVADING) & (rows["outcome"] != ALREADY_WRONG)]
     for detector, of in results.items():
         attacked, area = evading[evading["detector"] == detector], of[EVADING].from_clean
-        left = "nothing of it stands" if area.mean <= STANDS else "this attack leaves something of it, another may not"
+        left = "nothing of it is left" if area.mean <= STANDS else "this attack leaves something of it, another may not"
         others = [told.from_clean.mean for attack, told in of.items() if attack != EVADING]
         known = f"{min(others):.3f} to {max(others):.3f} for attacks that do not know it, " if others else ""
         yield (

@@ -82,9 +82,9 @@ def _tabulate_changes(rows: pd.DataFrame, seed: int) -> SummaryTable:
     size = float(rows["quantile"].iloc[0])
     caption = (
         "How the maps of the true and of the promoted class change from the clean to the adversarial image: relative "
-        "change of the mean positive part, from −1 (gone) to 1 (new); cosine; and overlap of the discriminative "
-        f"regions, intersection over union. Two independent regions of {100 * size:g} % of the pixels overlap by about "
-        f"{size / (2 - size):.2f}."
+        "change of the mean positive part, from −1 (gone) to 1 (new); cosine similarity; and overlap of the "
+        f"discriminative regions, intersection over union. Two independent regions of {100 * size:g} % of the pixels "
+        f"overlap by about {size / (2 - size):.2f}."
     )
     return _tabulate(caption, rows, CHANGES, seed)
 

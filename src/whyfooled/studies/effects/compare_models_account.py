@@ -35,8 +35,8 @@ MASKS = {
 }
 """What is measured of each image that fools a model, with units masked, by its column."""
 MAPS = {
-    "true_cosine": "cosine of the true class's maps",
-    "wrong_cosine": "cosine of the wrong class's maps",
+    "true_cosine": "cosine similarity of the true class's maps",
+    "wrong_cosine": "cosine similarity of the wrong class's maps",
     "recovered": "recovered",
     "recovered_random": "recovered, random order",
     "recovered_more": "recovered more than by a random order",
@@ -47,8 +47,8 @@ _TOPICS = {
     "right": "What the models get right: the share of all images.",
     "perturbation": "Perturbations that fool the models: how large they are and, to first order, what regions do.",
     "masking": "Masked units: the share of the images that fool the models which are given their true class.",
-    "stability": "Stability of maps: cosine of a map before and after, of images with noise that the model gets right, "
-    "and of attacked images that fool it.",
+    "stability": "Stability of maps: cosine similarity of a map before and after, of images with noise that the model "
+    "gets right, and of attacked images that fool it.",
     "recovery": "Recovery: at which share of the fractions of black pixels, taken in the order of the wrong class's "
     "map, the true class is seen again, less that of random orders.",
 }
@@ -112,7 +112,7 @@ def draw(table: Table, seed: int) -> Figure:
         panels[f"under {attack}"] = {method: dict.fromkeys(models, nothing) for method in methods}
         for (method,), part in group_rows(group, "method"):
             panels[f"under {attack}"][method] |= Spread.of(part, "model", _DRAWN, seed).means
-    return intervals_figure(panels, x="cosine of the true class's maps before and after")
+    return intervals_figure(panels, x="cosine similarity of the true class's maps before and after")
 
 
 _DRAWN = "true_cosine"

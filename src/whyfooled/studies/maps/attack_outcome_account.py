@@ -21,7 +21,7 @@ from whyfooled.tensors.statistics import FEWEST, Interval, auroc, bootstrap_diff
 
 NOISE = "noise"
 MEASURES = {
-    "cosine": "cosine",
+    "cosine": "cosine similarity",
     "rank_correlation": "rank correlation",
     "top_overlap": "overlap of the top 5 %",
     "ssim": "SSIM",
@@ -146,7 +146,10 @@ def _say_what_maps_tell(rows: pd.DataFrame) -> Iterator[str]:
         ranked = ", ".join(
             f"{method} {told[method].mean:.2f}" for method in sorted(told, key=lambda method: -told[method].mean)
         )
-        yield f"{attack}: how well the change of a map (by cosine) tells success from failure, AUROC: {ranked}."
+        yield (
+            f"{attack}: how well the change of a map (by cosine similarity) tells success from failure, AUROC: "
+            f"{ranked}."
+        )
 
 
 @final
@@ -214,7 +217,7 @@ class _Contrasts:
 
     def tabulate(self) -> Iterator[SummaryTable]:
         """List all contrasts."""
-        what = "cosine of the maps of the true class before and after"
+        what = "cosine similarity of the maps of the true class before and after"
         if self.methods:
             caption = f"Methods compared image by image: {what}, where the attack fools, less that of {self.first}."
             yield _list_contrasts(caption, "attack", self.methods)

@@ -19,7 +19,7 @@ from whyfooled.tensors.statistics import FEWEST, Interval, Side, bootstrap_means
 PLAIN, _MATCHED = "plain attack", "plain attack, with the margin of: "
 ALL, ANOTHER = "all at once", "another clean image of the class"
 _NOTHING = Interval(math.nan, math.nan, math.nan, 0)
-_MEASURES = {"cosine": "cosine", "top_overlap": "overlap of the top 5 %"}
+_MEASURES = {"cosine": "cosine similarity", "top_overlap": "overlap of the top 5 %"}
 
 
 def match_name(aware: str) -> str:
@@ -119,7 +119,8 @@ def _say_what_is_forged(rows: pd.DataFrame, seed: int) -> Iterator[str]:
         kept = "; ".join(f"{method} {_write(by_method[method], attack)}" for method in rest)
         text += f" brings nearer to the clean map than the plain attack at the same margin: {names or 'none'}"
         yield f"{text}. Not shown to be nearer: {kept}." if kept else f"{text}."
-    yield f"In each pair: mean cosine under that attack, and under the plain one. Judged by {say_family(sides)}."
+    judged = say_family(sides)
+    yield f"In each pair: mean cosine similarity under that attack, and under the plain one. Judged by {judged}."
 
 
 def _side(sides: dict[str, dict[str, Side]], method: str, attack: str) -> Side:

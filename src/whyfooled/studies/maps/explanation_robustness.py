@@ -45,9 +45,9 @@ class ExplanationRobustness(Study):
 
     Images that the classifier gets right are attacked by the explanation-aware attack. A map is forged where the
     classifier is fooled and at least half of what a plain attack of the same margin leaves open is gained, between its
-    cosine with the clean map and 1: so that a method is not called weak because all its maps are alike. Beside it stand
-    the smallest radius that fools the classifier without a view to the map, which a robust network makes larger for
-    every method, and what chance gives: the cosine of the clean maps of different images.
+    cosine similarity to the clean map and 1: so that a method is not called weak because all its maps are alike.
+    Beside it stand the smallest radius that fools the classifier without a view to the map, which a robust network
+    makes larger for every method, and what chance gives: the cosine similarity of the clean maps of different images.
 
     Parameters
     ----------

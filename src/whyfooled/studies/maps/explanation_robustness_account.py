@@ -19,7 +19,7 @@ from whyfooled.studies.table import Table
 from whyfooled.tensors.statistics import FEWEST
 
 NUMBERS = {
-    "cosine": "cosine with the clean map",
+    "cosine": "cosine similarity to the clean map",
     "matched": "plain attack of the same margin",
     "chance": "clean maps of other images",
     "gain": "share of what the plain attack leaves open that is gained",
@@ -40,7 +40,7 @@ def summarise(table: Table, seed: int) -> Summary:
     sentences = [
         f"{outcomes['index'].nunique()} images, {wrong} of them misclassified before any attack and left out. A map is "
         "forged where the classifier is fooled and half of what a plain attack of the same margin leaves open, between "
-        "its cosine with the clean map and 1, is gained.",
+        "its cosine similarity to the clean map and 1, is gained.",
         f"Without a view to the map the classifier is fooled at {_write_median(_list_fooled(rows))}.",
         *_say_where_too_few_are_fooled(rows),
         "From the hardest to forge to the easiest, by the median of the smallest radius: "
@@ -52,14 +52,14 @@ def summarise(table: Table, seed: int) -> Summary:
 
 
 def draw(table: Table, seed: int) -> Figure:
-    """Draw each method's cosine with the clean map over the radius, where enough images are fooled."""
+    """Draw each method's cosine similarity to the clean map over the radius, where enough images are fooled."""
     rows = _read_measured(table)
     panels: dict[str, Curves] = {
         "forged": _curves(rows, "cosine", seed),
         "plain attack of the same margin": _curves(rows, "matched", seed),
         "clean maps of other images (chance)": _curves(rows, "chance", seed),
     }
-    return curves_figure(panels, x="radius (255ths)", y="cosine with the clean map")
+    return curves_figure(panels, x="radius (255ths)", y="cosine similarity to the clean map")
 
 
 def _read_measured(table: Table) -> pd.DataFrame:

@@ -37,7 +37,7 @@ class SanityChecks(Study):
     Weights are randomised from the head down, all down to a part (cascading), and one part alone (independent); labels
     by another model, which was trained on shuffled ones. A map explains the class that the model itself sees in the
     image, whatever the other one makes of it; enhanced methods contrast it with the strongest other. Chance is the
-    likeness to maps of other images, by the same method.
+    similarity to maps of other images, by the same method.
 
     Parameters
     ----------

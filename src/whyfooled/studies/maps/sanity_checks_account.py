@@ -27,13 +27,13 @@ _DRAWN = ("rank_correlation", "ssim")
 
 
 def summarise(table: Table, seed: int) -> Summary:
-    """Likeness of the maps before and after, for every part and method, beside chance; and which methods pass."""
+    """Similarity of the maps before and after, for every part and method, beside chance; and which methods pass."""
     check_some_method(table)
     rows = _read(table)
     compared = _compare(rows, seed)
     sentences = [
         f"{rows['index'].nunique()} images. Maps are of the class that the model sees in an image; chance is the "
-        "likeness of its map to maps of other images by the same method.",
+        "similarity of its map to maps of other images by the same method.",
         f"Weights are those of one random draw, from the head down: {'; '.join(_name_parts(rows))}.",
         *_say_verdicts(compared),
         *_say_empty(rows),
@@ -45,7 +45,7 @@ def summarise(table: Table, seed: int) -> Summary:
 
 
 def draw(table: Table, seed: int) -> Figure:
-    """Draw each method's likeness after each step, less chance; a panel for each measure and order."""
+    """Draw each method's similarity after each step, less chance; a panel for each measure and order."""
     rows = _read(table)
     compared = _compare(rows, seed)
     panels: dict[str, dict[str, dict[str, Interval]]] = {}
@@ -56,7 +56,7 @@ def draw(table: Table, seed: int) -> Figure:
             panels[f"{order}, {ALIKENESS_TITLES[measure]}"] = {
                 method: compared.spreads[method, measure].gaps(pairs).means for method in compared.methods
             }
-    return intervals_figure(panels, x="likeness of the maps before and after, less chance", line=0.0)
+    return intervals_figure(panels, x="similarity of the maps before and after, less chance", line=0.0)
 
 
 def _read(table: Table) -> pd.DataFrame:
@@ -83,16 +83,16 @@ def _name_parts(rows: pd.DataFrame) -> Iterator[str]:
 @final
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """Each method's likeness under every stage, and how it compares with chance once all weights are random.
+    """Each method's similarity under every stage, and how it compares with chance once all weights are random.
 
     Parameters
     ----------
     last
         The stage in which they are.
     spreads
-        For each method and measure, the likeness of each image's maps under every stage.
+        For each method and measure, the similarity of each image's maps under every stage.
     gaps
-        The likeness in the last stage less chance.
+        The similarity in the last stage less chance.
     sides
         On which side of chance that is.
     """
@@ -117,7 +117,7 @@ class _Compared:
         return self.gaps[method, measure].means[self.last]
 
     def describe(self, method: str) -> str:
-        """Give a method with its likeness and chance, by the measure that is farthest above it."""
+        """Give a method with its similarity and chance, by the measure that is farthest above it."""
         measure = max(ALIKENESS_TITLES, key=lambda measure: _known(self.find_gap(method, measure)))
         means = self.spreads[method, measure].means
         numbers = f"{means[self.last].mean:.2f}, by chance {means[_CHANCE].mean:.2f}"
@@ -146,8 +146,8 @@ def _say_verdicts(compared: _Compared) -> Iterator[str]:
     if _TOO_FEW in named:
         few = max(compared.find_gap(named[_TOO_FEW][0], measure).count for measure in ALIKENESS_TITLES)
         yield (
-            f"Of {few} images nothing can be said about whether the maps of {', '.join(named[_TOO_FEW])} stay once all "
-            "weights are random."
+            f"Of {few} images nothing can be said about whether the maps of {', '.join(named[_TOO_FEW])} change once "
+            "all weights are random."
         )
     if "fails" in named or "passes" in named:
         yield (
@@ -185,7 +185,7 @@ def _say_labels(compared: _Compared) -> str:
             "randomised_labels=MODEL names."
         )
     by = ALIKENESS_TITLES[measure]
-    return f"Likeness to maps of the model that was trained on shuffled labels, by {by}: {', '.join(texts)}."
+    return f"Similarity to maps of the model that was trained on shuffled labels, by {by}: {', '.join(texts)}."
 
 
 def _tabulate_verdicts(compared: _Compared) -> SummaryTable:
@@ -207,7 +207,7 @@ def _tabulate_stages(compared: _Compared, measure: str, stages: Sequence[str]) -
         (method, of_method[_CHANCE], *(of_method.get(stage) for stage in stages)) for method, of_method in means.items()
     ]
     caption = (
-        f"Likeness of the maps before and after by {ALIKENESS_TITLES[measure]}, with random weights in all parts down "
-        f"to a number ({CASCADING}) or in that part alone ({INDEPENDENT}; the head alone is {CASCADING} 1)."
+        f"Similarity of the maps before and after by {ALIKENESS_TITLES[measure]}, with random weights in all parts "
+        f"down to a number ({CASCADING}) or in that part alone ({INDEPENDENT}; the head alone is {CASCADING} 1)."
     )
     return SummaryTable(caption, ("method", _CHANCE, *stages), lines)

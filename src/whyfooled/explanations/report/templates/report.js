@@ -33,12 +33,21 @@ const maps = [...document.querySelectorAll(".regions svg")];
 if (maps.length) {
   const shapes = maps.map((map) => [...map.querySelectorAll(".shape")].reverse());
   const numbers = document.getElementById("region-numbers");
+  const finders = [...document.querySelectorAll("button.find")];
   let chosen = -1;
   const choose = (index) => {
     chosen = index;
     numbers.textContent = shapes[0][index].dataset.says;
     maps.forEach((map, place) => map.querySelector(".mark").setAttribute("d", shapes[place][index].getAttribute("d")));
+    for (const finder of finders) finder.closest("tr").classList.toggle("chosen", Number(finder.dataset.rank) === index);
   };
+  // And from the table to the picture: rows are numbered from the strongest as the shapes are.
+  for (const finder of finders) {
+    const index = Number(finder.dataset.rank);
+    finder.closest("tr").addEventListener("pointerenter", () => choose(index));
+    finder.addEventListener("focus", () => choose(index));
+    finder.addEventListener("click", () => { choose(index); maps[0].scrollIntoView({ block: "nearest" }); });
+  }
   maps.forEach((map, place) => {
     const find = (event) => {
       const index = shapes[place].indexOf(event.target);
