@@ -116,8 +116,8 @@ def _place_numbers(drawn: list[DrawnRegion], sensitivity: Sensitivity, clean: Im
 
 _DIGIT = 0.8
 """How wide a digit is beside its height, with some room between the numbers of neighbours."""
-_SMALLEST, _LARGEST = 0.028, 0.042
-"""How high a region's number is, of the picture's longer side: what a phone shows in ten pixels, and in fourteen."""
+_SMALLEST, _LARGEST = 0.025, 0.042
+"""How high a region's number is, of the picture's longer side: what a phone shows in nine pixels, and in fourteen."""
 
 
 def _list_numbers(region: int, sensitivity: Sensitivity) -> dict[str, Any]:
