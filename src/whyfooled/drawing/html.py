@@ -26,7 +26,7 @@ def load_template(package: str, name: str, *, scripts: Sequence[str] = (), pictu
     package, name
         The package, and the template's name in it.
     scripts
-        The names of the page's scripts, which lie beside the template.
+        The names of the page's scripts, which lie beside the template; they run after the one that all pages share.
     pictures
         From where else it may load pictures: sources of a content policy.
     """
@@ -43,7 +43,7 @@ def load_template(package: str, name: str, *, scripts: Sequence[str] = (), pictu
     environment.filters["counted"] = counted
     environment.filters["by_number"] = by_number
     environment.filters["share"] = lambda value: "–" if value is None else percent(value)
-    parts = [loader.get_source(environment, script)[0] for script in scripts]
+    parts = [loader.get_source(environment, script)[0] for script in ("wide.js", *scripts)]
     script = "\n".join(['"use strict";', *parts])
     policy = _write_policy(script, pictures)
     return environment.get_template(name, globals={"script": Markup(script), "policy": policy})

@@ -31,9 +31,9 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {by_number(count, noun, plural or f'{noun}s')}"
 
 
-def by_number(count: int, one: str, several: str) -> str:
+def by_number(count: int, singular: str, plural: str) -> str:
     """Choose a word by how many it is about."""
-    return one if count == 1 else several
+    return singular if count == 1 else plural
 
 
 def shortened(name: str, longest: int = 40) -> str:

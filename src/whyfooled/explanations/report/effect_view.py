@@ -103,14 +103,14 @@ def _describe_regions(drawn: list[DrawnRegion], sensitivity: Sensitivity, names:
 
 def _place_numbers(drawn: list[DrawnRegion], sensitivity: Sensitivity, clean: Image) -> list[dict[str, Any]]:
     """Say where the listed regions' numbers stand on the picture, and how large they are written."""
-    regions, longer = [one.region for one in drawn], max(clean.shape[1:])
+    regions, longer = [region.region for region in drawn], max(clean.shape[1:])
     places = place_labels(sensitivity.labels[0].cpu().numpy(), regions)
     labels = []
-    for one, (x, y) in zip(drawn, places, strict=True):
-        across = [corner[0] for loop in one.loops for corner in loop]
-        fitting = (max(across) - min(across)) / (_DIGIT * len(str(one.region)))
+    for region, (x, y) in zip(drawn, places, strict=True):
+        across = [corner[0] for loop in region.loops for corner in loop]
+        fitting = (max(across) - min(across)) / (_DIGIT * len(str(region.region)))
         size = min(max(fitting, _SMALLEST * longer), _LARGEST * longer)
-        labels.append({"region": one.region, "x": f"{x:.2f}", "y": f"{y + 0.36 * size:.2f}", "size": f"{size:.2f}"})
+        labels.append({"region": region.region, "x": f"{x:.2f}", "y": f"{y + 0.36 * size:.2f}", "size": f"{size:.2f}"})
     return labels
 
 
