@@ -285,7 +285,7 @@ class TestInputs:
     def test_a_model_that_says_it_by_itself_takes_none(self, file):
         with pytest.raises(
             ParameterError,
-            match=r"`inputs` say what .* got scale for lite0\. This one says it by itself: leave that out",
+            match=r"`inputs` say what .* got them for lite0\. This one says it by itself",
         ):
             load_classifier("lite0", inputs=InputFormat(scale=255))
         for inputs, said in (

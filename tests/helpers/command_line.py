@@ -92,9 +92,9 @@ def killed_when(folder: Path, condition: Callable[[], object], how: signal.Signa
     return code, err
 
 
-_PROGRESS = re.compile(r".+: \d+\.\d s|\d+ of \d+.*")
+_PROGRESS = re.compile(r".+: \d+\.\d s|.+: about .+ left|\d+ of \d+.*")
 
 
 def without_progress(err: str) -> str:
-    """Return what a command said on stderr beside a line for each of its stages."""
+    """Return what a command said on stderr beside a line for each of its stages, and how long a slow one takes."""
     return "".join(line for line in err.splitlines(keepends=True) if not _PROGRESS.fullmatch(line.rstrip("\n")))

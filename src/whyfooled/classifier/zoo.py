@@ -232,9 +232,7 @@ def _choose_module_maker(
         raise bad_parameter("model", _MODEL_RULE, repr(model), suggest_model(model, BUNDLED))
     if not from_file and inputs != NOTHING_SAID:
         rule = "say what a model of one's own takes (mean, std, channels, layout, scale, size)"
-        raise bad_parameter(
-            "inputs", rule, f"{inputs.list_said()} for {model}", "This one says it by itself: leave that out."
-        )
+        raise bad_parameter("inputs", rule, f"them for {model}", "This one says it by itself: leave them out.")
     if model in BUNDLED:
         return lambda classes: _make_bundled(model, weights is None, classes)
     if not from_file:

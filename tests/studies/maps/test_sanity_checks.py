@@ -82,7 +82,7 @@ def test_a_map_of_the_image_alone_stays_and_fails_and_one_of_the_weights_alone_p
         row["method"]: row for row in json.loads((result.folder / "study.json").read_text())["results"][0]["rows"]
     }
     assert [verdicts[name]["verdict"] for name in ("Of the image", "Of the weights")] == ["fails", "passes"]
-    assert verdicts["Of the image"]["cosine, less chance"]["mean"] == pytest.approx(1, abs=0.1)
+    assert verdicts["Of the image"]["cosine similarity, less chance"]["mean"] == pytest.approx(1, abs=0.1)
     assert "Failing: Of the image (" in result.summary
     assert "Passing: Of the weights (" in result.summary
 
