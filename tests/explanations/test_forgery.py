@@ -80,14 +80,14 @@ def numbers(failed="", factor=1, ball="linf", epsilon=4 / 255):
         (
             {},
             "Yes: under a perturbation as large as this one (ℓ∞ 4/255), made with the map in view, the model sees cat "
-            "and the map has a cosine similarity of 0.84 with that of the clean image (under this attack 0.20, a "
-            "plain one of its margin 0.13, by chance 0.15).",
+            "and the map has a cosine similarity of 0.84 with that of the clean image, each of the class seen "
+            "there (under this attack 0.20, under a plain one of the same margin 0.13, by chance 0.15).",
         ),
         (
             {"failed": "map", "factor": 4, "ball": "l2", "epsilon": 1.25},
             "No: a perturbation 4 times as large as this one (ℓ2 1.25) made to keep the map has the model see cat, but "
-            "its map has a cosine similarity of 0.84 only with that of the clean image (under this attack 0.20, a "
-            "plain one of its margin 0.13, by chance 0.15).",
+            "its map has a cosine similarity of 0.84 only with that of the clean image, each of the class seen "
+            "there (under this attack 0.20, under a plain one of the same margin 0.13, by chance 0.15).",
         ),
         (
             {"failed": "class", "factor": 4},

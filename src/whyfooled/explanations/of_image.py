@@ -307,7 +307,7 @@ def _find_forgery(
             method,
             size,
             seed=seed,
-            progress=stages.progress,
+            progress=stages.progress_of("forgery"),
         )
 
 
@@ -319,7 +319,9 @@ def _find_detection(calibration: Calibration, case: Case, attack: Any, seed: int
         return None
     size = find_size(_choose_sized(case, attack, seed), case.adversarial - case.clean)
     with stages.stage("detector"):
-        return find_detection(calibration, case.clean, case.adversarial, case.wrong, size, progress=stages.progress)
+        return find_detection(
+            calibration, case.clean, case.adversarial, case.wrong, size, progress=stages.progress_of("detector")
+        )
 
 
 def _find_hindrance(case: Case) -> str:

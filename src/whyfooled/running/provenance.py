@@ -39,6 +39,10 @@ class Stages:
         self.seconds[name] = time.perf_counter() - started
         self.passes[name] = passes
 
+    def progress_of(self, name: str) -> Progress:
+        """Report progress as that of a stage, whatever is done in it."""
+        return lambda done, total, doing: self.progress(done, total, name)
+
     def count_too(self, classifier: Classifier) -> None:
         """Count the passes of another classifier too, in what is done from now on."""
         if classifier not in self.classifiers:

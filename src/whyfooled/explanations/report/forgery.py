@@ -42,7 +42,7 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
     """Say whether the explanation was forged, with its number, what a plain attack has of itself, and chance."""
     cosine, name = numbers["cosine"], numbers["prediction"]["name"]
     beside = (
-        f"under this attack {cosine['honest']:.2f}, a plain one of its margin {cosine['matched']:.2f}, "
+        f"under this attack {cosine['honest']:.2f}, under a plain one of the same margin {cosine['matched']:.2f}, "
         f"by chance {cosine['chance']:.2f}"
     )
     if numbers["failed"] == "class":
@@ -52,11 +52,13 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
     if numbers["failed"] == "map":
         return (
             f"No: {write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine "
-            f"similarity of {cosine['forged']:.2f} only with that of the clean image ({beside})."
+            f"similarity of {cosine['forged']:.2f} only with that of the clean image, each of the class seen there "
+            f"({beside})."
         )
     return (
         f"Yes: under {write_size(numbers)}, made with the map in view, the model sees {name} and the "
-        f"map has a cosine similarity of {cosine['forged']:.2f} with that of the clean image ({beside})."
+        f"map has a cosine similarity of {cosine['forged']:.2f} with that of the clean image, each of the class seen "
+        f"there ({beside})."
     )
 
 
