@@ -39,10 +39,20 @@ def test_runs_are_listed_newest_first_whatever_state_they_are_in(output):
     assert list_runs(output / "nowhere") == []
 
 
-def test_a_run_that_was_not_fooled_says_so(output):
-    account = {"outcome": "failed", "true": {"name": "cat"}, "wrong": {"name": "dog"}, "parameters": {}}
+@pytest.mark.parametrize(
+    ("seen", "title"),
+    [("cat", "cat: not fooled"), ("cow", "cat, taken for cow, not for dog"), ("dog", "cat: not fooled")],
+)
+def test_a_run_whose_goal_was_not_reached_says_what_became_of_it(output, seen, title):
+    account = {
+        "outcome": "failed",
+        "true": {"name": "cat"},
+        "wrong": {"name": "dog"},
+        "predictions": {"adversarial": [{"name": seen}]},
+        "parameters": {},
+    }
     (output / "odd" / "explanation.json").write_text(json.dumps(account))
-    assert find_run(output, "odd").title == "cat: not fooled"
+    assert find_run(output, "odd").title == title
 
 
 @pytest.mark.parametrize(

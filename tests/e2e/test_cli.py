@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -286,16 +287,34 @@ def test_an_interruption_leaves_nothing_behind(folder, tmp_path, how, exit_code)
     assert not any(tmp_path.iterdir())
 
 
-def test_a_request_to_end_is_not_forgotten_where_an_object_is_being_deleted():
-    class Slow:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
+class Deleted:
+    """Calls a function while it is deleted, or by a weak reference to it afterwards."""
+
+    def __init__(self, call, by_reference):
+        self.call = None if by_reference else call
+        self.reference = weakref.ref(self, lambda _: call()) if by_reference else None
+
+    def __del__(self):
+        if self.call:
+            self.call()
+
+
+@pytest.mark.parametrize("by_reference", [False, True])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_end_is_not_forgotten_where_python_forgets_what_is_raised(how, by_reference):
+    def ask():
+        os.kill(os.getpid(), how)
+        time.sleep(0.01)
 
     def work():
-        Slow()
+        held = [Deleted(ask, by_reference)]
+        reference = held[0].reference
+        held.clear()
         for _ in range(100):
             time.sleep(0.05)
+        return reference
 
+    usual = sys.unraisablehook
     with pytest.raises(KeyboardInterrupt), terminable():
         work()
+    assert sys.unraisablehook is usual

@@ -58,16 +58,16 @@ def test_an_attack_says_a_line_for_each_batch_and_each_stage_of_it(capsys):
         for robust in (2, 2, 1):
             show(Standing(2, 4, 2, 1, 0.5, 2, f"APGD-T, {robust} robust"))
     assert lines(capsys) == [
-        "2 of 4, 50% fooled, median l2 0.5",
-        "2 of 4, 50% fooled, median l2 0.5; in work: APGD-T, 2 robust",
-        "2 of 4, 50% fooled, median l2 0.5; in work: APGD-T, 1 robust",
+        "2 of 4, 50% reached the goal, median l2 0.5",
+        "2 of 4, 50% reached the goal, median l2 0.5; in work: APGD-T, 2 robust",
+        "2 of 4, 50% reached the goal, median l2 0.5; in work: APGD-T, 1 robust",
     ]
 
 
 def test_the_median_is_of_the_attacks_own_norm(capsys):
     with show_attack(quiet=False) as show:
         show(Standing(2, 4, 2, 1, 12.0, 2, norm="l0"))
-    assert lines(capsys) == ["2 of 4, 50% fooled, median l0 12"]
+    assert lines(capsys) == ["2 of 4, 50% reached the goal, median l0 12"]
 
 
 def test_a_study_says_a_line_for_each_shard_and_for_what_is_done_before(capsys):

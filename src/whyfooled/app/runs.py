@@ -105,9 +105,12 @@ def _read_account(folder: Path) -> dict[str, Any]:
 def _write_title(account: dict[str, Any], name: str) -> str:
     try:
         true, wrong = account["true"]["name"], account["wrong"]["name"]
-    except (KeyError, TypeError):
+        if account.get("outcome") != "failed":
+            return f"{true}, taken for {wrong}"
+        seen = account["predictions"]["adversarial"][0]["name"]
+    except (KeyError, TypeError, IndexError):
         return name
-    return f"{true}: not fooled" if account.get("outcome") == "failed" else f"{true}, taken for {wrong}"
+    return f"{true}: not fooled" if seen in (true, wrong) else f"{true}, taken for {seen}, not for {wrong}"
 
 
 def find_file(output: Path, run: str, name: str) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whyfooled.attacks._problem import Problem
 from whyfooled.attacks._shown import Shown
-from whyfooled.errors import bad_parameter
+from whyfooled.errors import bad_parameter, did_you_mean
 from whyfooled.images import read_photograph, to_tensor
 from whyfooled.saliency.interpretations import interpretation
 
@@ -31,7 +31,7 @@ def check_decoy(decoy: Decoy) -> None:
             raise bad_parameter("decoy", "must be finite, none negative, none 0 everywhere", "other values")
     elif decoy not in (CLEAN, SQUARE) and not Path(decoy).is_file():
         rule = f"must be {CLEAN}, {SQUARE}, a map, or a picture that is there"
-        raise bad_parameter("decoy", rule, repr(decoy))
+        raise bad_parameter("decoy", rule, repr(decoy), did_you_mean(str(decoy), (CLEAN, SQUARE)))
 
 
 def draw_decoy(decoy: Decoy, problem: Problem) -> Shown:

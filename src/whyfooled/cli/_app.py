@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,23 +96,38 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Make of SIGTERM an interruption like Ctrl-C, unless something else was to happen with it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    """Make of SIGTERM an interruption like Ctrl-C, unless something else was to happen with it, and forget neither."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGTERM, _terminate)
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda forgotten: _ask_again(forgotten.exc_value) or usual(forgotten)
+    ours = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook = usual
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    if any(one.f_code.co_name == "__del__" for one, _ in traceback.walk_stack(frame)):
-        # Python forgets what is raised while an object is deleted, and would go on as if nothing had been asked.
-        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-        return
     raise _Terminated
+
+
+def _ask_again(forgotten: BaseException | None) -> bool:
+    """Ask anew to end, if that was asked where Python forgets what is raised; tell whether it was.
+
+    It does so while an object is deleted, or something is told that it was, and goes on as if nothing had been asked.
+    """
+    if not isinstance(forgotten, KeyboardInterrupt):
+        return False
+    number = signal.SIGTERM if isinstance(forgotten, _Terminated) else signal.SIGINT
+    # Not at once: what is raised in here is forgotten too.
+    threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+    return True
 
 
 @contextmanager

@@ -131,8 +131,9 @@ def _write_account(path: Path, tells_accuracy: bool, stages: Sequence[str]) -> s
     table = everything[everything["outcome"].notna()]
     attacked = table[table["outcome"] != "already wrong"]
     fooled = attacked[attacked["outcome"] == "fooled"]
+    keeps = bool((table["goal"] == "kept").all())
     lines = [f"{len(fooled)} of {len(attacked)} photographs reached the goal."]
-    if (table["goal"] == "kept").all():
+    if keeps:
         lines.append(
             "The goal: the class stays, and its map changes more than random perturbations as large change it."
         )
@@ -149,7 +150,7 @@ def _write_account(path: Path, tells_accuracy: bool, stages: Sequence[str]) -> s
         lines.append(f"Not fooled after each stage, of {len(attacked)}: {listed}.")
     if len(table) > len(attacked):
         lines.append(f"Taken for a wrong class already, and not attacked: {len(table) - len(attacked)}.")
-    if tells_accuracy and len(table):
+    if tells_accuracy and len(table) and not keeps:
         robust, right = (len(attacked) - len(fooled)) / len(table), len(attacked) / len(table)
         lines.append(f"Accuracy {right:.1%}, robust accuracy {robust:.1%}, of {len(table)} photographs.")
     if len(everything) > len(table):

@@ -156,7 +156,7 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
             nonlocal finished
             text = f"{int(standing.done)} of {standing.total}"
             if standing.attacked:
-                text += f", {standing.fooled / standing.attacked:.0%} fooled"
+                text += f", {standing.fooled / standing.attacked:.0%} reached the goal"
             if standing.median_norm is not None:
                 text += f", median {standing.norm} {standing.median_norm:.3g}"
             if standing.doing:

@@ -52,9 +52,9 @@ def numbers(
         ),
         (
             {"outcome": "failed", "chance": (0, 3), "aim": 2},
-            "Not fooled.",
-            "The model saw oak (90.0 %) and still does not see what it was to see, but elm (60.0 %); of 3 random "
-            "changes of the same length, none fools it.",
+            "Fooled, but not into ash.",
+            "The model saw oak (90.0 %) and was to see ash, but now sees elm (60.0 %); of 3 random changes of the same "
+            "length, none fools it.",
         ),
         (
             {"outcome": "failed", "chance": (0, 3)},
@@ -238,6 +238,18 @@ def test_next_steps_leave_out_what_was_done():
             {},
             "Random changes of this size fool the model too; measure how weak it is on many photographs:",
             "attack FOLDER --attack auto",
+        ),
+        (
+            {"outcome": "failed", "aim": 2},
+            {},
+            "The model sees another class, if not the one asked for; measure on many how often any will do:",
+            "attack FOLDER --attack auto",
+        ),
+        (
+            {},
+            {"parameters": {"attack": "aware(steps=20)"}},
+            "The attack was to keep its map; see how well it did, beside a plain one and chance:",
+            "explain PHOTOGRAPH --forge",
         ),
         (
             {"outcome": "failed"},

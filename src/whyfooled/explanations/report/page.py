@@ -21,7 +21,13 @@ from whyfooled.explanations.report.recovery_view import prepare_recovery
 from whyfooled.explanations.report.trust_view import prepare_trust
 from whyfooled.explanations.report.units_account import write_unit_sentences
 from whyfooled.explanations.report.units_view import prepare_units
-from whyfooled.explanations.report.verdict import list_next_steps, name_first_class, write_happened, write_trusted
+from whyfooled.explanations.report.verdict import (
+    is_off_target,
+    list_next_steps,
+    name_first_class,
+    write_happened,
+    write_trusted,
+)
 from whyfooled.images import to_picture
 from whyfooled.perturbation.named_effect import NamedEffect
 
@@ -39,6 +45,7 @@ def write_page(explained: Explained, numbers: dict[str, Any]) -> str:
         numbers=numbers,
         small=min(explained.clean.shape[1:]) < SMALL,
         verdicts=[verdict for verdict in (write_happened(numbers), write_trusted(numbers)) if verdict is not None],
+        off_target=is_off_target(numbers),
         steps=list_next_steps(numbers),
         first_class=name_first_class(numbers),
         added=write_perturbation(numbers),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+from whyfooled.attacks import ExplanationAware
 from whyfooled.drawing.words import by_number, counted, percent
 from whyfooled.explanations.report.effect import find_share_alone, regions_add_up
 from whyfooled.explanations.report.recovery import RecoveryVerdict, Standing, judge_recovery, write_counts, write_shares
@@ -57,8 +58,16 @@ def write_happened(numbers: Mapping[str, Any]) -> Verdict:
     """Say what the model saw and sees now, and what random perturbations of the same length do."""
     outcome = numbers["outcome"]
     answer = {"fooled": "Fooled.", "failed": "Not fooled.", "already wrong": "Wrong without any attack."}[outcome]
+    if is_off_target(numbers):
+        answer = f"Fooled, but not into {numbers['wrong']['name']}."
     sentence = f"{_write_predictions(numbers)}{_write_chance(numbers)}.{_write_attack(numbers)}"
     return Verdict("What happened?", answer, sentence)
+
+
+def is_off_target(numbers: Mapping[str, Any]) -> bool:
+    """Tell whether the model now sees another class than before, but not the one that it was to see."""
+    before, after = (numbers["predictions"][image][0]["index"] for image in ("clean", "adversarial"))
+    return numbers["outcome"] == "failed" and after not in (before, numbers["wrong"]["index"])
 
 
 def _write_attack(numbers: Mapping[str, Any]) -> str:
@@ -68,6 +77,11 @@ def _write_attack(numbers: Mapping[str, Any]) -> str:
         return ""
     name = "Made elsewhere" if attack is None else f"Attack: {_name_attack(attack)}"
     return f" {name}, ℓ2 {delta['l2']:.3g}, ℓ∞ {255 * delta['linf']:.2f}/255."
+
+
+def _knows_maps(numbers: Mapping[str, Any]) -> bool:
+    """Tell whether the attack was made with the map in view."""
+    return str(numbers["parameters"].get("attack")).split("(")[0] == ExplanationAware.card.name
 
 
 def _name_attack(described: str) -> str:
@@ -89,8 +103,8 @@ def _write_predictions(numbers: Mapping[str, Any]) -> str:
     if numbers["outcome"] == "failed" and after["index"] == numbers["wrong"]["index"]:
         # Of one answer, that would be a success.
         return f"The model saw {was} and now sees {now}, but the attack was to leave the other labels as they were"
-    if numbers["outcome"] == "failed":
-        return f"The model saw {was} and still does not see what it was to see, but {now}{unsure}"
+    if is_off_target(numbers):
+        return f"The model saw {was} and was to see {numbers['wrong']['name']}, but now sees {now}{unsure}"
     return f"The model saw {was} and now sees {now}{unsure}"
 
 
@@ -210,6 +224,11 @@ def list_next_steps(numbers: Mapping[str, Any]) -> list[Step]:
 
 def _choose_first(numbers: Mapping[str, Any], steps: Collection[str]) -> tuple[str, str]:
     """Choose the step that the findings make most useful, and say why in a line."""
+    if is_off_target(numbers):
+        return (
+            "accuracy",
+            "The model sees another class, if not the one asked for; measure on many how often any will do:",
+        )
     if "attack" in steps:
         return "attack", "The attack failed; before calling the model robust, give it more room:"
     if numbers["outcome"] == "already wrong":
@@ -221,6 +240,8 @@ def _choose_first(numbers: Mapping[str, Any], steps: Collection[str]) -> tuple[s
     chance, verdict = numbers["fooled_by_chance"], judge_recovery(numbers)
     if chance is not None and chance["fooled"]:
         return "accuracy", "Random changes of this size fool the model too; measure how weak it is on many photographs:"
+    if "forge" in steps and _knows_maps(numbers):
+        return "forge", "The attack was to keep its map; see how well it did, beside a plain one and chance:"
     standing = "cannot tell" if verdict is None else verdict.standing
     if standing == "better" and "checks" in steps:
         return "checks", "The map beats chance here; check that it is stable, and depends on the model:"
@@ -250,6 +271,8 @@ def _find_next_steps(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Step]]:
     if "checks" not in numbers and numbers.get("recovery"):
         why = "Check whether the maps are stable, and depend on the model:"
         yield "checks", Step(why, "whyfooled explain PHOTOGRAPH --checks")
+    if "forgery" not in numbers and numbers["outcome"] == "fooled" and numbers.get("recovery"):
+        yield "forge", Step("See whether this explanation could be forged:", "whyfooled explain PHOTOGRAPH --forge")
     if "trust" not in numbers and numbers.get("recovery"):
         why = "See how easily the maps are changed (then add --trust delta.safetensors):"
         yield "universal", Step(why, "whyfooled universal fit --images FOLDER -o delta.safetensors")
