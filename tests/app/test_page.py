@@ -385,3 +385,19 @@ def test_a_page_that_is_killed_leaves_nothing(chromium, slow_server, photograph)
         wait_for(lambda: slow_server.left_behind() == [], 20)
     assert list(slow_server.runs.iterdir()) == []
     assert not [line for line in os.popen("ps -eo args") if str(slow_server.temporary) in line]
+
+
+def test_what_is_set_in_one_go_is_kept_when_the_page_is_loaded_anew(chromium, server):
+    with visit(chromium, server) as visitor:
+        target = visitor.page.locator("#wf-target :is(input, textarea)")
+        for text in ("cat", "dog"):
+            # All at once, as when it is pasted.
+            target.fill(text)
+            target.press("Tab")
+            visitor.page.wait_for_timeout(300)
+            visitor.page.reload()
+            expect_value(target, text)
+
+
+def expect_value(field, value):
+    wait_for(lambda: field.input_value() == value, 5)

@@ -28,7 +28,7 @@ SEARCHES = [
     StrAttack(group_size=4, stride=3, tau=0.1, refine=False),
 ]
 SEARCH = pytest.mark.parametrize("attack", SEARCHES, ids=describe)
-FACTOR = pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e3, 1e6])
+FACTOR = pytest.mark.parametrize("factor", [1e-6, 1e6])
 NORMS = ("l1", "l2", "linf")
 
 
@@ -120,7 +120,7 @@ def test_l1_is_the_margin_by_the_largest_weight_at_every_scale(factor):
 
 
 @pytest.mark.parametrize("attack", [BIM(epsilon=0.05), PGD(epsilon=0.05, restarts=2)], ids=describe)
-@pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e3, 1e6])
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_what_fits_in_a_ball_is_found_at_every_scale(attack, factor):
     # Of a linear classifier with two classes the loss has one direction, whatever the scale.
     classifier, images, labels, _ = linear_case(6, seed=5, classes=2)

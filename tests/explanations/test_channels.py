@@ -17,7 +17,7 @@ def classifier_of(channels):
     return Classifier(module, mean=[0.5] * channels, std=[0.25] * channels, size=(12, 12))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 16])
+@pytest.mark.parametrize("channels", [1, 2, 16])
 def test_every_page_is_written_whatever_the_channels(channels, tmp_path):
     classifier = classifier_of(channels)
     image = torch.rand(1, channels, 12, 12, generator=torch.Generator().manual_seed(1))

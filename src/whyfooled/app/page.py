@@ -189,8 +189,9 @@ def _keep_settings(page: gr.Blocks, model: str, fields: Mapping[str, Any]) -> No
     settable = {field.name: fields[field.name] for field in FIELDS if field.kind != "file"}
     form = json.dumps(json.dumps([model, *settable]))
     everything = list(settable.values())
+    # What is pasted is heard of before it is the field's value, so what changed is kept too.
     gr.on(
-        [setting.input for setting in everything],
+        [event for setting in everything for event in (setting.input, setting.change)],
         None,
         everything,
         js=_KEEP_SETTINGS.replace("FORM", form),

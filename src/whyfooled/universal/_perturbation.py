@@ -28,6 +28,7 @@ from whyfooled.running.kept import (
     record_of,
     write_kept_tensors,
 )
+from whyfooled.running.publishing import hide_folders
 from whyfooled.tensors.balls import BALLS, Ball, length
 from whyfooled.types import Image, Images
 
@@ -205,7 +206,7 @@ class UniversalPerturbation:
         if self.model_digest in ("", classifier.digest()):
             return ""
         other = f"on another model, {self.model}"
-        if self.model == classifier.name:
+        if self.model == hide_folders(classifier.name):
             other = f"on a {self.model} with other weights"
         return f"The universal perturbation was made {other}: what it does here is transfer."
 

@@ -18,6 +18,7 @@ from whyfooled.drawing.summary import SummaryTable
 from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed, warn
 from whyfooled.images import content_digest, looks_like, perceptual_hash
 from whyfooled.registry import describe_value
+from whyfooled.running.publishing import hide_folders
 from whyfooled.saliency.interpretations import Interpretations
 from whyfooled.sources import Source, class_map, mapped
 from whyfooled.tensors.balls import length
@@ -324,7 +325,7 @@ def evaluate(
         table=table,
         perturbation=perturbation,
         saliency=describe_value(saliency),
-        model=classifier.name,
+        model=hide_folders(classifier.name),
         wrong=len(readable) - evaluated,
         unreadable=unreadable,
     )

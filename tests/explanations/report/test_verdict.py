@@ -120,8 +120,13 @@ def test_an_order_stands_to_all_that_say_nothing(own, random, shifted, standing)
     ("own", "random", "answer", "end"),
     [
         (3, (0, 1, 2), "Better than chance.", "1 (0 to 2 in 3 draws)|It points at pixels that matter here."),
-        (1, (0, 1, 1), "No better than chance.", "0.7 (0 to 1 in 3 draws)|Do not read the map pixel by pixel."),
-        (0, (1, 1, 1), "Worse than chance.", "1 (1 to 1 in 3 draws)|It points away from the pixels that matter."),
+        (
+            1,
+            (0, 1, 1),
+            "No better than chance.",
+            "0.7 (0 to 1 in 3 draws)|4 of the 5 draws did as well: do not read it pixel by pixel.",
+        ),
+        (0, (1, 1, 1), "Worse than chance.", "1 in each of 3 draws|It points away from the pixels that matter."),
         (
             0,
             (0, 1, 2),
@@ -135,9 +140,9 @@ def test_trust_rests_on_one_number_of_shares(own, random, answer, end):
     assert verdict.answer == answer
     chance, advice = end.split("|")
     assert verdict.sentence == (
-        "With the pixels that its evidence map ranks highest made black (3 shares of the image, 10 to 30 %), the model "
+        "With the pixels that its evidence map ranks highest made black (10 to 30 % of all), the model "
         f"sees oak again at {own} of 3 shares; with random pixels at {chance}, with the map shifted elsewhere at 1.5 "
-        f"(1 to 2 in 2 draws). A trustworthy map beats every draw of both. {advice}"
+        f"(1 to 2 in 2 draws). A trustworthy map beats every draw. {advice}"
     )
 
 
@@ -218,13 +223,13 @@ def test_next_steps_leave_out_what_was_done():
         (
             {"own": 1},
             {},
-            "The map does not beat chance here; see on many photographs whether any method's does:",
+            "The map does not beat chance here; test others on many photographs:",
             "study recovery",
         ),
         (
             {"own": 0, "random": (1, 1, 2), "shifted": (1,)},
             {},
-            "The map does worse than chance here; see on many photographs whether any method's does better:",
+            "The map does worse than chance here; test others on many photographs:",
             "study recovery",
         ),
         (
@@ -300,3 +305,12 @@ def test_next_steps_are_for_the_same_model(parameters, ending):
     assert len(commands) > 2
     assert all(command.endswith(ending) for command in commands if "--labels" in command or ending != "--labels FILE")
     assert not any("  " in command or command.endswith(" ") for command in commands)
+
+
+def test_what_is_left_of_the_class_before_is_said_where_it_is_listed():
+    given = numbers()
+    left = {"index": 0, "name": "oak", "probability": 0.39}
+    given["predictions"]["adversarial"].append(left)
+    assert write_happened(given).sentence.startswith(
+        "The model saw oak (90.0 %) and now sees elm (60.0 %), ahead of oak (39.0 %); of 19"
+    )

@@ -64,10 +64,11 @@ def judge_recovery(numbers: Mapping[str, Any]) -> RecoveryVerdict | None:
 
 
 def write_counts(counts: Sequence[int]) -> str:
-    """Write the mean of counts, and the least and the largest."""
-    return (
-        f"{write_whole(sum(counts) / len(counts))} ({min(counts)} to {max(counts)} in {counted(len(counts), 'draw')})"
-    )
+    """Write the mean of counts, and the least and the largest where they differ."""
+    draws = counted(len(counts), "draw")
+    if min(counts) == max(counts):
+        return f"{counts[0]} in {f'each of {draws}' if len(counts) > 1 else draws}"
+    return f"{write_whole(sum(counts) / len(counts))} ({min(counts)} to {max(counts)} in {draws})"
 
 
 def write_shares(fractions: list[float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whyfooled.drawing.style import INK, as_svg
-from whyfooled.explanations.report.recovery import judge_recovery, write_whole
+from whyfooled.explanations.report.recovery import write_whole
 from whyfooled.explanations.report.recovery_figure import FILL_TITLES, draw_recovery
 from whyfooled.saliency.recovery import VERDICT_FILL
 
@@ -20,7 +20,6 @@ def prepare_recovery(numbers: dict[str, Any]) -> dict[str, Any] | None:
         for fill in sorted(fills, key=lambda fill: (fill != VERDICT_FILL, fill))
     ]
     return {
-        "judged": judge_recovery(numbers) is not None,
         "figures": figures,
         "points": len(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"]),
         "rows": _list_rows(numbers),

@@ -105,7 +105,14 @@ def _write_predictions(numbers: Mapping[str, Any]) -> str:
         return f"The model saw {was} and now sees {now}, but the attack was to leave the other labels as they were"
     if is_off_target(numbers):
         return f"The model saw {was} and was to see {numbers['wrong']['name']}, but now sees {now}{unsure}"
-    return f"The model saw {was} and now sees {now}{unsure}"
+    return f"The model saw {was} and now sees {now}{_write_left(numbers)}{unsure}"
+
+
+def _write_left(numbers: Mapping[str, Any]) -> str:
+    """Say how probable the class that the image had still is, where that is listed."""
+    true = numbers["true"]
+    left = [one["probability"] for one in numbers["predictions"]["adversarial"][1:] if one["index"] == true["index"]]
+    return f", ahead of {true['name']} ({percent(left[0])})" if left else ""
 
 
 def _write_chance(numbers: Mapping[str, Any]) -> str:
@@ -141,7 +148,9 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
         sentence = f"The model still sees {true}, so there is nothing to bring back and nothing to judge its map by."
         return Verdict(_MAP, "This image cannot tell.", sentence)
     extreme, so = ("better", "well") if verdict.right else ("worse", "badly")
-    level = f"{verdict.chance.count(verdict.right)} of the {counted(len(verdict.chance), 'draw')}"
+    draws = counted(len(verdict.chance), "draw")
+    level = f"{verdict.chance.count(verdict.right)} of the {draws}"
+    beating = sum(right >= verdict.right for right in verdict.chance)
     answers = {
         "better": "Better than chance.",
         "no better": "No better than chance.",
@@ -150,7 +159,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
     }
     ends = {
         "better": "It points at pixels that matter here.",
-        "no better": "Do not read the map pixel by pixel.",
+        "no better": f"{beating} of the {draws} did as well: do not read it pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
         "cannot tell": f"No order can do {extreme}, and {level} did as {so}.",
     }
@@ -164,11 +173,10 @@ def write_recovery_sentence(numbers: Mapping[str, Any], verdict: RecoveryVerdict
     shares = write_shares(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"])
     again = "" if numbers["outcome"] == "already wrong" else " again"
     return (
-        f"With the pixels that its evidence map ranks highest made black ({counted(verdict.points, 'share')} of the "
-        f"image, {shares}), the model sees {numbers['true']['name']}{again} at {verdict.right} of "
-        f"{counted(verdict.points, 'share')}; "
+        f"With the pixels that its evidence map ranks highest made black ({shares} of all), the model sees "
+        f"{numbers['true']['name']}{again} at {verdict.right} of {counted(verdict.points, 'share')}; "
         f"with random pixels at {write_counts(verdict.random)}, with the map shifted elsewhere at "
-        f"{write_counts(verdict.shifted)}. A trustworthy map beats every draw of both."
+        f"{write_counts(verdict.shifted)}. A trustworthy map beats every draw."
     )
 
 
@@ -250,8 +258,8 @@ def _choose_first(numbers: Mapping[str, Any], steps: Collection[str]) -> tuple[s
 
 _WHY_STUDY: Mapping[Standing, str] = {
     "better": "The map beats chance here, on one image; see whether it does on many:",
-    "no better": "The map does not beat chance here; see on many photographs whether any method's does:",
-    "worse": "The map does worse than chance here; see on many photographs whether any method's does better:",
+    "no better": "The map does not beat chance here; test others on many photographs:",
+    "worse": "The map does worse than chance here; test others on many photographs:",
     "cannot tell": "This image cannot tell whether to trust the map; many photographs can:",
 }
 
