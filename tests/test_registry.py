@@ -290,7 +290,10 @@ class TestRefusals:
         assert fragment in str(caught.value)
 
     def test_an_option_that_the_method_does_not_have_is_refused(self):
-        with pytest.raises(ParameterError, match="`steps` must be a parameter of fgsm"):
+        with pytest.raises(
+            ParameterError,
+            match=r"`steps` must be left out with fgsm, which has no such parameter; got 3\. It is one of bim",
+        ):
             parse("attacks", "fgsm", {"steps": 3})
 
 
@@ -429,9 +432,17 @@ def test_what_other_packages_add_is_looked_for_once(monkeypatch):
         registry._find_entry_points.cache_clear()
 
 
+def test_an_attack_that_keeps_the_class_is_made_before_it_is_explained():
+    with pytest.raises(ParameterError, match=r"that keeps the class: make it first \(whyfooled attack\), then explain"):
+        parse("attacks", "per-image")
+
+
 def test_a_parameter_of_other_methods_is_said_to_be_theirs():
-    with pytest.raises(ParameterError, match=r"must be a parameter of cw; got 'epsilon'\. It is one of fgsm, bim, pgd"):
+    with pytest.raises(ParameterError) as raised:
         parse("attacks", "cw(epsilon=4/255)")
+    assert str(raised.value).startswith(
+        "`epsilon` must be left out with cw, which has no such parameter; got 4/255. It is one of fgsm, bim, pgd"
+    )
 
 
 @pytest.mark.parametrize("kind", get_args(registry.Kind))

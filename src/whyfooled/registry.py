@@ -234,7 +234,13 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
 def _say_other_kind(kind: Kind, name: str) -> str:
     """Say that a name is one of another kind that users call the same; "" if it is none."""
     others: list[Kind] = [one for one in _LISTS if one != kind and _ARGUMENT[one] == _ARGUMENT[kind]]
-    return next((f"It is an {_NOUN[one]}, which has no place here." for one in others if name in available(one)), "")
+    found = next((one for one in others if name in available(one)), None)
+    if found == "interpretations":
+        return (
+            f"It is an {_NOUN[found]}: make it first (whyfooled attack), then explain what it made "
+            "(whyfooled explain --adversarial)."
+        )
+    return "" if found is None else f"It is an {_NOUN[found]}, which has no place here."
 
 
 _LONGEST, _DEEPEST = 20_000, 20
@@ -264,17 +270,21 @@ def build(kind: Kind, method: type[Any], values: Mapping[str, object]) -> Any:
     known = parameters(method)
     name = method.card.name
     for key in values:
-        if key not in known:
-            fix = _say_who_has(kind, key) or did_you_mean(key, known) if known else f"{name} has no parameters."
-            raise bad_parameter(key[:100], f"must be a parameter of {name}", _quote(key), fix)
+        if key in known:
+            continue
+        owners = _list_owners(kind, key) if known else []
+        if owners:
+            rule = f"must be left out with {name}, which has no such parameter"
+            raise bad_parameter(key, rule, values[key], f"It is one of {', '.join(owners)}.")
+        fix = did_you_mean(key, known) if known else f"{name} has no parameters."
+        raise bad_parameter(key[:100], f"must be a parameter of {name}", _quote(key), fix)
     hints = get_type_hints(method)
     return method(**{key: _convert(key, value, known[key], hints[key]) for key, value in values.items()})
 
 
-def _say_who_has(kind: Kind, parameter: str) -> str:
-    """Say which methods of a kind have a parameter; "" if none has it."""
-    names = [name for name, method in available(kind).items() if parameter in parameters(method)]
-    return f"It is one of {', '.join(names)}." if names else ""
+def _list_owners(kind: Kind, parameter: str) -> list[str]:
+    """List the methods of a kind that have a parameter."""
+    return [name for name, method in available(kind).items() if parameter in parameters(method)]
 
 
 _ARGUMENT: dict[Kind, str] = {

@@ -101,6 +101,8 @@ def test_a_photograph_becomes_a_report_by_parts(chromium, server, photograph, tm
         assert (tmp_path / "clean.png").read_bytes() == (run / "pictures" / "clean.png").read_bytes()
         assert page.locator(".wf-pictures a").count() == len(list((run / "pictures").iterdir()))
 
+        # The folder of what was dropped is gone with the visit, and nobody's business.
+        assert json.loads((run / "explanation.json").read_text())["parameters"]["image"] == photograph.name
         assert page.locator(f"[data-run='{run.name}']").count() == 1
         assert visitor.asked
         assert visitor.elsewhere(server.address) == []

@@ -15,7 +15,7 @@ WRONG = {
     "model": ("timm:resnet0", "`--model` must be a timm model"),
     "adversarial": ("words.safetensors", "words.safetensors cannot be read as a tensor"),
     "label": ("-3", "`--label` must be a class index from 0 to 3"),
-    "epsilon": ("4/255", "`--epsilon` must be a parameter of cw"),
+    "epsilon": ("4/255", "`--epsilon` must be left out with cw"),
     "steps": ("3.5", "Invalid value for '--steps'"),
     "regions": ("words.npy", "words.npy cannot be read as a label map: it is no .npy file."),
     "names": ("names.txt", "`--names` is about the regions of --regions"),

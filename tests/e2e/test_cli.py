@@ -186,7 +186,7 @@ MISTAKES = {
     "output below a file": (["explain", "cat.jpg", "-o", "file/out"], "cannot be written"),
     "epsilon of 4": (["explain", "cat.jpg", "--attack", "bim", "--epsilon", "4"], "Did you mean 4/255"),
     "epsilon of no number": (["explain", "cat.jpg", "--attack", "bim", "--epsilon", "4/x"], "fraction such as 4/255"),
-    "epsilon for an attack without": (["explain", "cat.jpg", "--epsilon", "4/255"], "must be a parameter of cw"),
+    "epsilon for an attack without": (["explain", "cat.jpg", "--epsilon", "4/255"], "must be left out with cw"),
     "attack and adversarial": (
         ["explain", "cat.jpg", "--attack", "bim", "--adversarial", "x.npy"],
         "excludes --attack",

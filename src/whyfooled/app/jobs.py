@@ -211,6 +211,8 @@ class Jobs:
                 self._changed.wait_for(lambda: self._line)
                 job = self._line.popleft()
                 job.state = "running"
+                # Until the command says what it does, that it has begun, and how long ago.
+                job.stages.append(Stage("starting", time.monotonic()))
             try:
                 self._run(job)
             except Exception as error:  # whatever it is, the next one's turn comes

@@ -331,6 +331,8 @@ def _calibrate(
 
 
 def _name_given_files(image: Path | None, trust: Path | None) -> dict[str, str]:
-    """Name the files that were given."""
-    named = {"image": "the example photograph" if image is None else str(image)}
-    return named if trust is None else {**named, "trust": str(trust)}
+    """Name the files that were given, without their folders."""
+    from whyfooled.running.publishing import hide_folders
+
+    named = {"image": "the example photograph" if image is None else hide_folders(str(image))}
+    return named if trust is None else {**named, "trust": hide_folders(str(trust))}
