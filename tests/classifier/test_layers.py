@@ -329,6 +329,7 @@ def test_places_are_where_the_image_was_changed(architecture):
 CONVOLUTIONAL = sorted({*RULED, *REFUSED} - {"maxvit_t", "swin_t", "vit_b_16", "wide_resnet50_2", "resnext50_32x4d"})
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_of_torchvisions_convolutional_networks_all_places_are_those_of_the_shape(name):
     side = 96 if name == "inception_v3" else 64

@@ -43,6 +43,7 @@ def kill_after(folder, enough):
     return code
 
 
+@pytest.mark.nightly
 def test_a_study_that_is_killed_twice_ends_in_the_same_table(folder):
     code, out, err = run(folder, *COMMAND, *SMALL[:-1], "whole")
     assert (code, without_progress(err)) == (0, "")

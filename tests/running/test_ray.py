@@ -115,7 +115,9 @@ def test_an_attack_that_was_begun_here_ends_there_in_the_same_files(world, clust
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
-@pytest.mark.parametrize("memory", [1, 0], ids=["one pass", "two passes"])
+@pytest.mark.parametrize(
+    "memory", [pytest.param(1, id="one pass"), pytest.param(0, id="two passes", marks=pytest.mark.nightly)]
+)
 def test_a_dissection_that_was_begun_here_ends_there_in_the_same_files(memory, world, cluster, tmp_path, monkeypatch):
     _, _, options, _ = world
     masks = write_masks(tmp_path)

@@ -10,6 +10,7 @@ from whyfooled import LRP, Classifier, ContrastiveLRP, load_classifier
 from whyfooled.images import example_photograph
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [*RULED, *REFUSED])
 def test_every_torchvision_family_has_finite_relevance(name):
     side = SIDES.get(name, 64)
