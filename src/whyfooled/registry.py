@@ -234,13 +234,13 @@ def parse(kind: Kind, text: str, overrides: Mapping[str, object] | None = None, 
 def _say_other_kind(kind: Kind, name: str) -> str:
     """Say that a name is one of another kind that users call the same; "" if it is none."""
     others: list[Kind] = [one for one in _LISTS if one != kind and _ARGUMENT[one] == _ARGUMENT[kind]]
-    found = next((one for one in others if name in available(one)), None)
-    if found == "interpretations":
+    its_kind = next((one for one in others if name in available(one)), None)
+    if its_kind == "interpretations":
         return (
-            f"It is an {_NOUN[found]}: make it first (whyfooled attack), then explain what it made "
+            f"It is an {_NOUN[its_kind]}: make it first (whyfooled attack), then explain what it made "
             "(whyfooled explain --adversarial)."
         )
-    return "" if found is None else f"It is an {_NOUN[found]}, which has no place here."
+    return "" if its_kind is None else f"It is an {_NOUN[its_kind]}, which has no place here."
 
 
 _LONGEST, _DEEPEST = 20_000, 20

@@ -143,7 +143,7 @@ def test_folders_of_several_attacks_are_compared_on_the_same_photographs(folder,
         (["study", "recovery(random_orders=0)", "--images", "photographs"], "`random_orders` must be at least 1"),
         (
             ["study", "filtering-effect", "--images", "photographs", "--attack", "bim"],
-            "`--attack` must be a parameter",
+            "`--attack` must be left out with",
         ),
         (["study", "recovery", "--images", "imagenet:nowhere"], "There is no folder nowhere."),
         (["study", "recovery", "--images", "photographs", "--labels", "labels.csv"], "`--labels` must say what every"),
