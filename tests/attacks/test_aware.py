@@ -289,6 +289,14 @@ def test_a_square_draws_the_saliency_to_it():
     assert float((aware - plain).mean()) > 0.2
 
 
+def test_what_is_no_tuple_of_methods_is_refused_without_being_gone_through():
+    # Types are checked in these tests, and only here; who is without that check has the sentence.
+    attack = ExplanationAware()
+    object.__setattr__(attack, "methods", GradCAM())
+    with pytest.raises(ParameterError, match=r"must be a tuple of saliency methods, such as \(GradCAM\(\),\)"):
+        attack.__post_init__()
+
+
 METHODS = "`methods` must be a tuple of saliency methods, such as (GradCAM(),), not of their names"
 
 

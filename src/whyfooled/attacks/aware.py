@@ -100,8 +100,8 @@ class ExplanationAware(Attack):
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon, self.ball)
-        named = any(isinstance(method, str) for method in self.methods)
-        if not isinstance(self.methods, tuple) or not self.methods or named:
+        methods = self.methods if isinstance(self.methods, tuple) else ()
+        if not methods or any(isinstance(method, str) for method in methods):
             rule = "must be a tuple of saliency methods, such as (GradCAM(),), not of their names"
             raise bad_parameter("methods", rule, repr(self.methods))
         for method in self.methods:
