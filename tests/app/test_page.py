@@ -389,6 +389,9 @@ def test_a_page_that_is_killed_leaves_nothing(chromium, slow_server, photograph)
     assert not [line for line in os.popen("ps -eo args") if str(slow_server.temporary) in line]
 
 
+KEPT = "sessionStorage.getItem('whyfooled-settings')"
+
+
 def test_what_is_set_in_one_go_is_kept_when_the_page_is_loaded_anew(chromium, server):
     with visit(chromium, server) as visitor:
         target = visitor.page.locator("#wf-target :is(input, textarea)")
@@ -396,7 +399,7 @@ def test_what_is_set_in_one_go_is_kept_when_the_page_is_loaded_anew(chromium, se
             # All at once, as when it is pasted.
             target.fill(text)
             target.press("Tab")
-            visitor.page.wait_for_timeout(300)
+            wait_for(lambda text=text: f'"{text}"' in (visitor.page.evaluate(KEPT) or ""), 5)
             visitor.page.reload()
             expect_value(target, text)
 

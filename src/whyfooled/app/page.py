@@ -189,9 +189,9 @@ def _keep_settings(page: gr.Blocks, model: str, fields: Mapping[str, Any]) -> No
     settable = {field.name: fields[field.name] for field in FIELDS if field.kind != "file"}
     form = json.dumps(json.dumps([model, *settable]))
     everything = list(settable.values())
-    # What is pasted is heard of before it is the field's value, so what changed is kept too.
+    # Not at its input: what is pasted is heard of then before it is the field's value.
     gr.on(
-        [event for setting in everything for event in (setting.input, setting.change)],
+        [setting.change for setting in everything],
         None,
         everything,
         js=_KEEP_SETTINGS.replace("FORM", form),

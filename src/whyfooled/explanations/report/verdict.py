@@ -81,14 +81,19 @@ def _write_attack(numbers: Mapping[str, Any]) -> str:
 
 def _knows_maps(numbers: Mapping[str, Any]) -> bool:
     """Tell whether the attack was made with the map in view."""
-    return str(numbers["parameters"].get("attack")).split("(")[0] == ExplanationAware.card.name
+    return _find_name(numbers["parameters"].get("attack") or "") == ExplanationAware.card.name
 
 
 def _name_attack(described: str) -> str:
     """Name an attack as reports do; one of the user's own by what it is called."""
-    name = described.split("(")[0]
+    name = _find_name(described)
     method = available("attacks").get(name)
     return name if method is None else str(method.card.title)
+
+
+def _find_name(described: str) -> str:
+    """Find the name in a description of a method with its parameters."""
+    return described.split("(")[0]
 
 
 def _write_predictions(numbers: Mapping[str, Any]) -> str:
