@@ -11,7 +11,7 @@ from whyfooled.app.desk import Desk, look_at
 from whyfooled.app.jobs import Job
 from whyfooled.app.request import Started
 from whyfooled.app.uploads import Uploads
-from whyfooled.errors import ParameterError
+from whyfooled.errors import ImageError, ParameterError
 
 
 @pytest.fixture
@@ -57,9 +57,24 @@ def test_an_adversarial_image_alone_asks_for_its_photograph(desk, uploads):
     assert not list((uploads.dropped.parent / "jobs").iterdir())
 
 
+def test_an_adversarial_image_beside_an_attack_says_how_to_choose_none(desk, uploads):
+    image = torch.zeros(3, 8, 8)
+    file = make_tensor_file(uploads, clean=image, adversarial=image + 0.1)
+    with pytest.raises(ParameterError, match="Choose “The usual” under “Attack”"):
+        desk.take({"adversarial": file, "attack": "bim"})
+
+
+def test_what_is_no_photograph_is_refused_before_it_is_a_job(desk, uploads):
+    path = uploads.dropped / "words.jpg"
+    path.write_text("words")
+    with pytest.raises(ImageError, match=r"^words.jpg is not an image of a known format"):
+        desk.take({"images": str(path)})
+    assert not list((uploads.dropped.parent / "jobs").iterdir())
+
+
 def test_a_mistake_leaves_no_copy(desk, uploads):
     path = uploads.dropped / "cat.png"
-    path.touch()
+    Image.new("RGB", (9, 9)).save(path)
     with pytest.raises(ParameterError):
         desk.take({"images": str(path), "target": "two\nlines"})
     assert not list((uploads.dropped.parent / "jobs").iterdir())

@@ -12,7 +12,7 @@ from whyfooled.app.jobs import Job, Jobs
 from whyfooled.app.request import FIELDS, Started, write_arguments
 from whyfooled.app.uploads import Uploads
 from whyfooled.drawing.html import write_data_uri
-from whyfooled.errors import ParameterError, WhyfooledError, hearing
+from whyfooled.errors import ImageError, ParameterError, WhyfooledError, hearing
 from whyfooled.images import is_tensor_file, read_photograph
 from whyfooled.running.publishing import hide_folders
 
@@ -51,11 +51,18 @@ class Desk:
         Raises
         ------
         WhyfooledError
-            If a setting cannot stand on a command line, a file is gone, or the line is full.
+            If a setting cannot stand on a command line, two exclude each other, the photograph cannot be read, a file
+            is gone, or the line is full.
         """
         files = {field.name: str(values[field.name]) for field in FIELDS if _has_file(field.kind, values, field.name)}
+        if "adversarial" in files and values.get("attack"):
+            raise ParameterError(
+                "An adversarial image takes the place of an attack. Choose “The usual” under “Attack”, or take the "
+                "adversarial image out."
+            )
         if "adversarial" in files and "images" not in files:
             files["images"] = _take_as_both(files["adversarial"])
+        _check_photograph(files.get("images"))
         settings = {name: value for name, value in values.items() if name not in files}
         # What cannot be said is found before anything is copied.
         write_arguments(settings, self.started)
@@ -66,6 +73,17 @@ class Desk:
 
 def _has_file(kind: str, values: Mapping[str, object], name: str) -> bool:
     return kind == "file" and bool(values.get(name))
+
+
+def _check_photograph(file: str | None) -> None:
+    """Refuse what is no photograph before anyone waits for it; what is wrong with a tensor, the command line says."""
+    if file is None or is_tensor_file(Path(file)):
+        return
+    try:
+        with hearing():
+            read_photograph(Path(file))
+    except WhyfooledError as error:
+        raise ImageError(hide_folders(str(error))) from None
 
 
 def _take_as_both(adversarial: str) -> str:

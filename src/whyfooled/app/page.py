@@ -104,7 +104,10 @@ def _draw_found() -> dict[str, Any]:
             with gr.Tab("Pictures", render_children=True):
                 components["pictures"] = gr.HTML()
         components["command"] = gr.Textbox(
-            label="The same on the command line", interactive=False, buttons=["copy"], elem_id="wf-command"
+            label="The same on the command line, in the photograph's folder",
+            interactive=False,
+            buttons=["copy"],
+            elem_id="wf-command",
         )
     return components
 

@@ -71,16 +71,19 @@ def numbers(
 )
 def test_what_happened_is_said_with_what_chance_does(given, answer, sentence):
     verdict = write_happened(numbers(**given))
-    assert (verdict.answer, verdict.sentence) == (answer, f"{sentence} Attack: Carlini-Wagner, ℓ2 0.11, ℓ∞ 1.25/255.")
+    assert (verdict.answer, verdict.sentence) == (
+        answer,
+        f"{sentence} Attack: Carlini-Wagner, ℓ2 0.11, ℓ∞ 0.0049 (1.25/255).",
+    )
 
 
 @pytest.mark.parametrize(
     ("parameters", "size", "end"),
     [
-        ({"attack": "bim(epsilon=0.3)"}, {"l2": 2.0, "linf": 0.3}, "fools it. Attack: BIM, ℓ2 2, ℓ∞ 76.50/255."),
+        ({"attack": "bim(epsilon=0.3)"}, {"l2": 2.0, "linf": 0.3}, "fools it. Attack: BIM, ℓ2 2, ℓ∞ 0.3 (76.50/255)."),
         # One of the user's own has the name of its function.
-        ({"attack": "my_attack"}, {"l2": 2.0, "linf": 0.3}, "fools it. Attack: my_attack, ℓ2 2, ℓ∞ 76.50/255."),
-        ({"adversarial": "a.npy"}, {"l2": 2.0, "linf": 0.3}, "fools it. Made elsewhere, ℓ2 2, ℓ∞ 76.50/255."),
+        ({"attack": "my_attack"}, {"l2": 2.0, "linf": 0.3}, "fools it. Attack: my_attack, ℓ2 2, ℓ∞ 0.3 (76.50/255)."),
+        ({"adversarial": "a.npy"}, {"l2": 2.0, "linf": 0.3}, "fools it. Made elsewhere, ℓ2 2, ℓ∞ 0.3 (76.50/255)."),
         ({"attack": None}, {"l2": 0.0, "linf": 0.0}, "fools it."),
     ],
 )

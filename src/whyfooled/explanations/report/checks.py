@@ -169,6 +169,7 @@ def prepare_checks(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "numbers": numbers,
         "count": write_check_count(numbers),
+        "passing": any(method["verdict"] == "passes" for method in numbers["methods"]),
         "headings": [_HEADINGS[kind] for kind in kinds],
         "rows": [
             {

@@ -60,6 +60,7 @@ def collect_effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: i
     energy = torch.stack([squares[sensitivity.on_image(sensitivity.kind) == code].sum() for code in range(len(KINDS))])
     pixels = torch.bincount(sensitivity.on_image(sensitivity.kind).flatten(), minlength=len(KINDS)).double()
     holds = float(sensitivity.suppression_share)
+    place, place_share = _find_place(sensitivity.on_image(_density(sensitivity, holds))[0])
     return {
         "regions": {
             "what": effect.regions,
@@ -70,7 +71,8 @@ def collect_effect_numbers(effect: Effect, delta: Image, logits: Tensor, true: i
         "true_drop": float(sensitivity.true_drop.sum()),
         "target_gain": float(sensitivity.target_gain.sum()),
         "suppression_share": holds if holds == holds else None,
-        "place": _find_place(sensitivity.on_image(_density(sensitivity, holds))[0]),
+        "place": place,
+        "place_share": place_share,
         "logit_change": {
             "true": float(logits[1, true] - logits[0, true]),
             "wrong": float(logits[1, wrong] - logits[0, wrong]),
@@ -128,11 +130,11 @@ def _collect_cam_numbers(cams: Evidence, delta: Image) -> dict[str, Any]:
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 
-def _find_place(density: Tensor) -> str | None:
-    """Say where most of a map (h,w) of values that are at least 0 lies; None where it is spread out, or 0."""
+def _find_place(density: Tensor) -> tuple[str, float] | tuple[None, None]:
+    """Say where most of a map (h,w) of values that are at least 0 lies, and how much; None where it is spread, or 0."""
     total = float(density.sum())
     if total <= 0:
-        return None
+        return None, None
     height, width = density.shape
     rows = torch.arange(height) * 3 // height
     columns = torch.arange(width) * 3 // width
@@ -140,7 +142,8 @@ def _find_place(density: Tensor) -> str | None:
     ninths.scatter_add_(0, (rows.unsqueeze(1) * 3 + columns).flatten(), density.double().flatten())
     if float(ninths.max()) >= MOSTLY * total:
         row, column = divmod(int(ninths.argmax()), 3)
-        return "centre" if (row, column) == (1, 1) else f"{_ROWS[row]} {_COLUMNS[column]}"
+        name = "centre" if (row, column) == (1, 1) else f"{_ROWS[row]} {_COLUMNS[column]}"
+        return name, float(ninths.max()) / total
     halves = {
         "upper half": density[: height // 2],
         "lower half": density[-(height // 2) :],
@@ -148,7 +151,7 @@ def _find_place(density: Tensor) -> str | None:
         "right half": density[:, -(width // 2) :],
     }
     name, share = max(((name, float(half.sum()) / total) for name, half in halves.items()), key=lambda pair: pair[1])
-    return name if share >= MOSTLY_HALF else None
+    return (name, share) if share >= MOSTLY_HALF else (None, None)
 
 
 WHAT_EFFECT_IS = (
@@ -168,7 +171,9 @@ def write_place_sentences(numbers: dict[str, Any], true: str, wrong: str) -> lis
     if share is None:
         return [f"In no region alone does the perturbation hold {true} down or lift {wrong}."]
     what, how_much = (f"holds {true} down", share) if share >= 0.5 else (f"lifts {wrong}", 1 - share)
-    where = f"mostly in the {numbers['place']} of the image" if numbers["place"] else "all over the image"
+    where = "all over the image"
+    if numbers["place"]:
+        where = f"mostly in the {numbers['place']} of the image ({100 * numbers['place_share']:.0f} %)"
     few = regions["carry_80_percent"]
     part = "The effect lies " if _are_opposite(numbers) else f"{100 * how_much:.0f} % of the effect {what}, "
     sentence = (

@@ -21,6 +21,7 @@ def prepare_recovery(numbers: dict[str, Any]) -> dict[str, Any] | None:
     ]
     return {
         "figures": figures,
+        "blurs": "blur" in fills,
         "points": len(numbers["recovery"][0]["fills"][VERDICT_FILL]["fraction"]),
         "rows": _list_rows(numbers),
     }

@@ -76,7 +76,7 @@ def _write_attack(numbers: Mapping[str, Any]) -> str:
     if not delta["linf"]:
         return ""
     name = "Made elsewhere" if attack is None else f"Attack: {_name_attack(attack)}"
-    return f" {name}, ℓ2 {delta['l2']:.3g}, ℓ∞ {255 * delta['linf']:.2f}/255."
+    return f" {name}, ℓ2 {delta['l2']:.3g}, ℓ∞ {delta['linf']:.2g} ({255 * delta['linf']:.2f}/255)."
 
 
 def _knows_maps(numbers: Mapping[str, Any]) -> bool:
