@@ -155,8 +155,7 @@ def _find_place(density: Tensor) -> tuple[str, float] | tuple[None, None]:
 
 
 WHAT_EFFECT_IS = (
-    "A region's effect is how much the scores (logits) of the two classes change when the perturbation is removed "
-    "there alone."
+    "A region's effect: how much the two classes' scores (logits) change when the perturbation is removed there alone."
 )
 
 
