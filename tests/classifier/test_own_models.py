@@ -250,6 +250,12 @@ class TestInputs:
             "otherwise, say so: --mean and --std, in Python inputs=InputFormat(mean=..., std=...).",
         )
         assert [str(warning.message) for warning in warned] == list(classifier.notes)
+        (note,) = load_classifier(f"{file}:Net").notes
+        assert note == (
+            "nets.py:Net does not say how it wants photographs: it is given 224×224 pixels, values from 0 to 1. If it "
+            "was trained otherwise, say so: --size, --mean and --std, in Python inputs=InputFormat(size=..., mean=..., "
+            "std=...)."
+        )
         for said in (InputFormat(mean=(0.0,)), InputFormat(std=(1.0,)), InputFormat(scale=255)):
             assert load_classifier(f"{file}:Net", inputs=said).notes == ()
         assert load_classifier(f"{file}:classifier").notes == ()
