@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from whyfooled.app.classes import Classes
-from whyfooled.app.desk import Desk, look_at
+from whyfooled.app.desk import Desk, Look, look_at
 from whyfooled.app.jobs import Job
 from whyfooled.app.request import Started
 from whyfooled.app.uploads import Uploads
@@ -82,13 +82,14 @@ def test_a_mistake_leaves_no_copy(desk, uploads):
 
 def test_a_photograph_is_shown_small_and_a_bad_file_is_a_sentence(tmp_path):
     Image.fromarray(np.zeros((1000, 2000, 3), np.uint8)).save(tmp_path / "cat.png")
-    uri, said = look_at(str(tmp_path / "cat.png"))
-    assert uri.startswith("data:image/webp;base64,")
-    assert said == ""
+    look = look_at(str(tmp_path / "cat.png"))
+    assert look.uri.startswith("data:image/webp;base64,")
+    assert look.sentence == ""
     (tmp_path / "words.jpg").write_text("words")
-    assert look_at(str(tmp_path / "words.jpg")) == (
-        "",
-        "words.jpg is not an image of a known format (JPEG, PNG, WebP, BMP, TIFF).",
-    )
-    assert look_at(str(tmp_path / "x.pt")) == ("", "x.pt goes into the model as it is.")
-    assert look_at(None) == ("", "")
+    sentence = "words.jpg is not an image of a known format (JPEG, PNG, WebP, BMP, TIFF)."
+    assert look_at(str(tmp_path / "words.jpg")) == Look(sentence=sentence, is_wrong=True)
+    assert look_at(str(tmp_path / "x.pt")) == Look(sentence="x.pt goes into the model as it is.")
+
+
+def test_that_there_is_no_photograph_is_said_before_the_example_is_taken():
+    assert look_at(None) == Look(sentence="Without a photograph, a cup of coffee is explained.")

@@ -404,5 +404,57 @@ def test_what_is_set_in_one_go_is_kept_when_the_page_is_loaded_anew(chromium, se
             expect_value(target, text)
 
 
+FOCUSED = "document.activeElement.closest('[id^=wf-]')?.id"
+
+
+def test_tab_goes_from_field_to_field_and_says_which(chromium, server):
+    with visit(chromium, server) as visitor:
+        page, stops = visitor.page, []
+        page.wait_for_load_state("networkidle")
+        for _ in range(6):
+            page.keyboard.press("Tab")
+            stops.append(page.evaluate(FOCUSED))
+            if stops[-1] == "wf-images":
+                assert page.evaluate("document.activeElement.ariaLabel") == "Photograph: choose or drop a file"
+        # A list of choices that is long is no stop of its own.
+        assert stops == ["wf-images", "wf-go", "wf-attack", "wf-target", "wf-methods", "wf-model"]
+
+
+def test_what_is_refused_takes_the_place_of_what_failed_before(chromium, server, photograph):
+    with visit(chromium, server) as visitor:
+        visitor.drop("images", photograph)
+        visitor.choose("attack", "nosuchattack")
+        visitor.explain()
+        assert "nosuchattack" in visitor.wait_for_sentence()
+        visitor.choose("model", "/etc/passwd")
+        visitor.explain_button.click()
+        visitor.page.get_by_text("A library's is written with its name before it").wait_for()
+        assert visitor.page.locator("#wf-found .wf-box").count() == 1
+
+
+def test_a_report_has_an_address_and_can_be_deleted(chromium, server, photograph):
+    with visit(chromium, server) as visitor:
+        page = visitor.page
+        visitor.drop("images", photograph)
+        visitor.choose("attack", "bim(steps=2, epsilon=0.9)")
+        visitor.explain()
+        visitor.wait_for_report()
+        wait_for(lambda: "?run=" in page.url)
+        name = page.url.partition("?run=")[2]
+        page.reload()
+        visitor.wait_for_report()
+        assert name in page.locator(".wf-heading").inner_text()
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        page.get_by_role("button", name="Delete this run").click()
+        page.wait_for_timeout(500)
+        assert (server.runs / name / "report.html").exists()
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Delete this run").click()
+        page.locator(".wf-welcome").wait_for()
+        wait_for(lambda: not (server.runs / name).exists())
+        assert "?run=" not in page.url
+        assert page.locator(f'[data-run="{name}"]').count() == 0
+
+
 def expect_value(field, value):
     wait_for(lambda: field.input_value() == value, 5)

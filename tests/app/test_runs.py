@@ -6,7 +6,7 @@ import os
 import pytest
 
 from whyfooled.app.parts import PARTS, find_parts, show_part
-from whyfooled.app.runs import find_file, find_run, list_runs, name_run
+from whyfooled.app.runs import delete_run, find_file, find_run, list_runs, name_run
 from whyfooled.errors import ImageError
 
 
@@ -83,6 +83,15 @@ def test_no_file_outside_a_run_is_given(output, run, name):
 
 def test_files_of_a_run_are_given(output):
     assert find_file(output, "old", "pictures/clean.png").samefile(output / "old" / "pictures" / "clean.png")
+
+
+def test_a_run_is_deleted_whole_and_nothing_else(output):
+    (output / "link").symlink_to(output.parent)
+    for name in ("", ".", "..", "link", "no report", "old/..", "../runs"):
+        delete_run(output, name)
+    assert sorted(path.name for path in output.iterdir()) == ["file", "link", "new", "no report", "odd", "old"]
+    delete_run(output, "old")
+    assert sorted(path.name for path in output.iterdir()) == ["file", "link", "new", "no report", "odd"]
 
 
 def test_names_of_runs_are_new_and_plain(output):

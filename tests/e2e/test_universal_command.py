@@ -98,7 +98,7 @@ def test_a_perturbation_is_fitted_tested_and_used(folder, monkeypatch, capsys):
     explained = ["explain", "unseen/5.png", "--attack", "bim(epsilon=0.1)", "--methods", "gradient", *MODEL]
     assert command(monkeypatch, *explained, "--trust", "delta.safetensors", "-o", "out") == 0
     said = capsys.readouterr().out
-    assert "Under the universal perturbation (l2 2) the prediction " in said
+    assert "Under the universal perturbation (ℓ2 2) the prediction " in said
     assert "Of 3 other images it alters " in said
     assert "Gradient: the map keeps " in said
     numbers = json.loads((folder / "out" / "explanation.json").read_text())

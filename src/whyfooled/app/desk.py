@@ -104,17 +104,37 @@ def _take_as_both(adversarial: str) -> str:
     )
 
 
-def look_at(file: str | None) -> tuple[str, str]:
-    """Look at what was dropped as a photograph: a small picture of it, if it is one, and what is to be said of it."""
+@final
+@dataclass(frozen=True)
+class Look:
+    """What is shown of a file that was dropped as a photograph.
+
+    Parameters
+    ----------
+    uri
+        A small picture of it; "" if it is none.
+    sentence
+        What is to be said of it.
+    is_wrong
+        Whether it cannot be explained.
+    """
+
+    uri: str = ""
+    sentence: str = ""
+    is_wrong: bool = False
+
+
+def look_at(file: str | None) -> Look:
+    """Look at what was dropped as a photograph; of a page that is loaded anew, too, it is said that there is none."""
     if file is None:
-        return "", ""
+        return Look(sentence="Without a photograph, a cup of coffee is explained.")
     path = Path(file)
     if is_tensor_file(path):
-        return "", f"{path.name} goes into the model as it is."
+        return Look(sentence=f"{path.name} goes into the model as it is.")
     try:
         with hearing() as heard:
             photograph = read_photograph(path)
     except WhyfooledError as error:
-        return "", hide_folders(str(error))
+        return Look(sentence=hide_folders(str(error)), is_wrong=True)
     photograph.thumbnail((_SIDE, _SIDE))
-    return write_data_uri(photograph, lossless=False), hide_folders(" ".join(heard))
+    return Look(write_data_uri(photograph, lossless=False), hide_folders(" ".join(heard)))

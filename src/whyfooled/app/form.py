@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from whyfooled.app import views
+from whyfooled.app.desk import look_at
 from whyfooled.app.request import FIELDS, Field, Started, name_by_labels
 from whyfooled.images.reading import TENSOR_SUFFIXES
 from whyfooled.registry import EVERY, Kind, available, parameters
@@ -43,7 +44,7 @@ def draw_form(started: Started, words: Mapping[str, str]) -> tuple[dict[str, Any
             drawn[name] = _draw_field(fields[name], started, fields[name].about or name_by_labels(words[name]))
 
     draw("images")
-    preview = gr.HTML(elem_id="wf-photograph")
+    preview = gr.HTML(views.show_photograph(look_at(None)), elem_id="wf-photograph")
     button = gr.Button("Explain", variant="primary", size="lg", elem_id="wf-go")
     draw(*_FIRST[1:])
     with gr.Accordion("An adversarial image made elsewhere", open=False):

@@ -30,6 +30,8 @@ MOST_WAITING = 100
 """Jobs that may wait in the line. [ours]"""
 _KEPT = 200
 """Ended jobs that are remembered, so that a visit can ask what became of its own. [ours]"""
+_TELLING = 0.1
+"""Share of a stage from which it tells how long the rest will take. [ours]"""
 _ERROR, _WARNING = "Error: ", "Warning: "
 
 
@@ -51,6 +53,11 @@ class Stage:
     def seconds(self) -> float:
         """How long it took, or has taken so far."""
         return (self.ended or time.monotonic()) - self.began
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it will take if it goes on so; None as long as that would be a guess, and when it has ended."""
+        return self.seconds * (1 / self.share - 1) if self.ended is None and self.share >= _TELLING else None
 
 
 @final
@@ -77,9 +84,9 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     error: str = ""
     command: str = ""
+    stopping: bool = False
     _said: deque[str] = field(default_factory=lambda: deque(maxlen=20))
     _process: subprocess.Popen[str] | None = None
-    _stopping: bool = False
 
     def __post_init__(self) -> None:
         # While the folders of what was dropped are there: what leaves them out looks for them.
@@ -112,7 +119,7 @@ class Job:
         self._close_stage()
         if code == 0:
             self.state = "done"
-        elif self._stopping:
+        elif self.stopping:
             self.state = "stopped"
         else:
             self.state, self.error = "failed", _say_what_failed(code, list(self._said))
@@ -196,7 +203,7 @@ class Jobs:
             job = self.find(identity)
             if job is None or job.is_over:
                 return
-            job._stopping = True
+            job.stopping = True
             if job in self._line:
                 self._line.remove(job)
                 job.state = "stopped"
@@ -238,7 +245,7 @@ class Jobs:
             )
             job._process = process
             self._keeper.started(process.pid)
-            if job._stopping:
+            if job.stopping:
                 ask_to_end(process.pid)
         try:
             # Closes what it writes to in the end: a job is remembered for long, and would keep a file open as long.

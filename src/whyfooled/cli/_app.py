@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,11 +36,31 @@ def _check_seed(seed: int) -> int:
     return seed
 
 
+def _read_number(kind: type, called: str) -> Callable[[str | float], Any]:
+    def read(text: str | float) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"{called} is needed; got {text!r}.") from None
+
+    return read
+
+
+def whole_number(help: str, **more: Any) -> Any:
+    """Make an option that takes a whole number."""
+    return typer.Option(help=help, parser=_read_number(int, "a whole number"), metavar="<int>", **more)
+
+
+def real_number(help: str, **more: Any) -> Any:
+    """Make an option that takes a number."""
+    return typer.Option(help=help, parser=_read_number(float, "a number"), metavar="<float>", **more)
+
+
 # The options that several commands share.
 Epsilon = Annotated[str | None, typer.Option(help="The attack's radius, for values from 0 to 1: 4/255, 0.5/255.")]
-Steps = Annotated[int | None, typer.Option(help="The attack's steps.")]
+Steps = Annotated[int | None, whole_number(help="The attack's steps.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", callback=_check_seed)]
+Seed = Annotated[int, whole_number(help="Seed of everything random.", callback=_check_seed)]
 RegionNames = Annotated[
     Path | None,
     typer.Option("--names", help="What the labels of --regions are called: a line for each, the first for 0; or CSV."),
@@ -53,7 +73,7 @@ EngineName = Annotated[str, typer.Option(help="local, or ray: the machines of a 
 Address = Annotated[str | None, typer.Option(help="The Ray cluster's address; one of this machine alone if left out.")]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Over how many cores the work is shared out, all if left out; the results do not depend on it."),
+    whole_number(help="Over how many cores the work is shared out, all if left out; the results do not depend on it."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no account, only errors.")]
 

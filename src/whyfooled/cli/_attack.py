@@ -22,6 +22,7 @@ from whyfooled.cli._app import (
     output_option,
     plain_warnings,
     say,
+    whole_number,
 )
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
@@ -60,7 +61,7 @@ def attack(
     model: ModelOptions = LITE0,
     epsilon: Epsilon = None,
     steps: Steps = None,
-    batch_size: Annotated[int, typer.Option(help="Photographs attacked together.")] = 8,
+    batch_size: Annotated[int, whole_number(help="Photographs attacked together.")] = 8,
     engine: EngineName = "local",
     address: Address = None,
     device: Device = "cpu",

@@ -17,7 +17,9 @@ from whyfooled.cli._app import (
     interruptible,
     output_option,
     plain_warnings,
+    real_number,
     say,
+    whole_number,
     write_command,
 )
 from whyfooled.cli._methods import describe_all
@@ -47,11 +49,11 @@ def detect(
             help="A detector, such as median or 'noise(sigma=4/255)', or all; may be repeated.", show_default="median"
         ),
     ] = None,
-    false_positives: Annotated[float, typer.Option(help="The share of clean images that may be flagged.")] = 0.05,
-    count: Annotated[int, typer.Option(help="Clean images to take, drawn at random.")] = 200,
+    false_positives: Annotated[float, real_number(help="The share of clean images that may be flagged.")] = 0.05,
+    count: Annotated[int, whole_number(help="Clean images to take, drawn at random.")] = 200,
     output: Annotated[Path, output_option("The file to write: .csv or .json.")] = Path("detections.csv"),
     model: ModelOptions = LITE0,
-    batch_size: Annotated[int, typer.Option(help="Images judged together.")] = 8,
+    batch_size: Annotated[int, whole_number(help="Images judged together.")] = 8,
     device: Device = "cpu",
     seed: Seed = 0,
     workers: Workers = None,

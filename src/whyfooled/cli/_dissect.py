@@ -18,6 +18,8 @@ from whyfooled.cli._app import (
     interruptible,
     output_option,
     plain_warnings,
+    real_number,
+    whole_number,
 )
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.cli._progress import show_stages
@@ -46,24 +48,24 @@ def dissect(
         bool, typer.Option("--colours", help="Colours of the pixels are concepts too: red, blue, …")
     ] = False,
     count: Annotated[
-        int | None, typer.Option(help="How many annotated images to draw at random; all if left out.")
+        int | None, whole_number(help="How many annotated images to draw at random; all if left out.")
     ] = None,
     top: Annotated[
-        float, typer.Option(help="The share of a unit's activations, at most, that are above its threshold.")
+        float, real_number(help="The share of a unit's activations, at most, that are above its threshold.")
     ] = 0.005,
-    cutoff: Annotated[float, typer.Option(help="The IoU above which a unit detects its best concept.")] = 0.04,
+    cutoff: Annotated[float, real_number(help="The IoU above which a unit detects its best concept.")] = 0.04,
     permutations: Annotated[
-        int, typer.Option(help="How often annotations are permuted among the images, to see what chance gives.")
+        int, whole_number(help="How often annotations are permuted among the images, to see what chance gives.")
     ] = 20,
     model: ModelOptions = LITE0,
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
+        whole_number(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
     memory: Annotated[
         float,
-        typer.Option(
+        real_number(
             help="GiB of activations that may be kept, so that each image goes through the model once; where they take "
             "more, twice. The result is the same."
         ),

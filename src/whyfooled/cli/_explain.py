@@ -26,6 +26,7 @@ from whyfooled.cli._app import (
     output_option,
     plain_warnings,
     say,
+    whole_number,
 )
 from whyfooled.cli._model import LITE0, ModelOptions, describe_run, takes_model
 from whyfooled.cli._progress import show_explained, show_stages
@@ -75,7 +76,7 @@ def explain(
         typer.Option(help="A CSV file with the columns file and label: what each of several photographs shows."),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(help="How many of several photographs to draw at random; all if left out.")
+        int | None, whole_number(help="How many of several photographs to draw at random; all if left out.")
     ] = None,
     model: ModelOptions = LITE0,
     methods: Annotated[
@@ -158,7 +159,7 @@ def explain(
         )
     for option, value in {"--names": names, "--attack-in": attack_in}.items():
         if value is not None and regions is None:
-            raise bad_parameter(option, "is about the regions of --regions", "no --regions")
+            raise bad_parameter(option, "is about the regions of --regions", "no --regions", "Give both, or neither.")
     if attack_in is not None and adversarial is not None:
         raise bad_parameter("--attack-in", "is for an attack that is run here", "--adversarial", "Give one.")
     if label is not None and labels is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from whyfooled.cli._app import whole_number
 from whyfooled.errors import at_least, bad_parameter, one_of
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ _OPTIONS: dict[str, Any] = {
     ],
     "num_classes": Annotated[
         int | None,
-        typer.Option(
+        whole_number(
             help="How many classes there are, where model and weights do not tell; without weights, with an untrained "
             "head."
         ),
@@ -177,7 +178,7 @@ _OPTIONS: dict[str, Any] = {
     ],
     "shorter_side": Annotated[
         int | None,
-        typer.Option(
+        whole_number(
             help="The length of a photograph's shorter side, in pixels, before the centre is cut out; with --squash, "
             "of both sides."
         ),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whyfooled.cli._app import Device, Workers, app, interruptible, output_option, say
+from whyfooled.cli._app import Device, Workers, app, interruptible, output_option, say, whole_number
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
 from whyfooled.errors import bad_parameter
 
@@ -32,7 +32,7 @@ def open_page(
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(
+        whole_number(
             help="The port; 0 for any that is free.", show_default="7860, or the next free", callback=_check_port
         ),
     ] = None,
@@ -51,7 +51,7 @@ def open_page(
     """
     from whyfooled.app.request import Started
     from whyfooled.app.server import serve
-    from whyfooled.classifier.zoo import BUNDLED
+    from whyfooled.classifier.zoo import list_installed
 
     started = Started(
         model=model.model,
@@ -61,7 +61,7 @@ def open_page(
             *(("--device", device) if device != "cpu" else ()),
             *(("--workers", str(workers)) if workers is not None else ()),
         ),
-        models=BUNDLED,
+        models=list_installed(),
     )
 
     def ready(address: str) -> None:

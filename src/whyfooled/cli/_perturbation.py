@@ -18,6 +18,7 @@ from whyfooled.cli._app import (
     interruptible,
     output_option,
     plain_warnings,
+    whole_number,
 )
 from whyfooled.cli._model import LITE0, ModelOptions, describe_run, takes_model
 from whyfooled.cli._pair import Adversarial, Clean, Label, Target, read_pair
@@ -35,10 +36,10 @@ def perturbation(
     target: Target = None,
     cell: Annotated[
         int | None,
-        typer.Option(help="Side of a region, in pixels.", show_default="13 of every 224 pixels of the shorter side"),
+        whole_number(help="Side of a region, in pixels.", show_default="13 of every 224 pixels of the shorter side"),
     ] = None,
     superpixels: Annotated[
-        int | None, typer.Option(help="Take about so many superpixels as regions, in place of a grid.")
+        int | None, whole_number(help="Take about so many superpixels as regions, in place of a grid.")
     ] = None,
     regions: Annotated[
         Path | None,
@@ -67,7 +68,7 @@ def perturbation(
         raise bad_parameter(chosen[1], f"excludes {chosen[0]}", given[chosen[1]], "Give one.")
 
     if names is not None and regions is None:
-        raise bad_parameter("--names", "is about the regions of --regions", "no --regions")
+        raise bad_parameter("--names", "is about the regions of --regions", "no --regions", "Give both, or neither.")
 
     from dataclasses import replace
 

@@ -18,6 +18,7 @@ from whyfooled.cli._app import (
     output_option,
     plain_warnings,
     say,
+    whole_number,
 )
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
@@ -52,15 +53,15 @@ def study(
         str | None, typer.Option(help="The study's saliency methods, separated by commas, or 'all'.")
     ] = None,
     model: ModelOptions = LITE0,
-    count: Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")] = None,
+    count: Annotated[int | None, whole_number(help="How many images to draw at random; all if left out.")] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Keep the saliency maps too, in maps/.")] = False,
     engine: EngineName = "local",
     address: Address = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Images measured together; as many as fit into memory if left out, one large one on a CPU."),
+        whole_number(help="Images measured together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
-    shard_size: Annotated[int, typer.Option(help="Images in a shard, the unit of resuming.")] = 16,
+    shard_size: Annotated[int, whole_number(help="Images in a shard, the unit of resuming.")] = 16,
     workers: Workers = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")] = "auto",
     seed: Seed = 0,

@@ -18,6 +18,7 @@ from whyfooled.cli._app import (
     interruptible,
     output_option,
     plain_warnings,
+    whole_number,
 )
 from whyfooled.cli._methods import describe_all
 from whyfooled.cli._model import LITE0, ModelOptions, takes_model
@@ -41,10 +42,10 @@ Labels = Annotated[
         "left out."
     ),
 ]
-Count = Annotated[int | None, typer.Option(help="How many images to draw at random; all if left out.")]
+Count = Annotated[int | None, whole_number(help="How many images to draw at random; all if left out.")]
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
+    whole_number(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")]
 

@@ -128,7 +128,7 @@ def _note_leak(classifier: Classifier, case: Case, method: Any, maps: Tensor) ->
     if method.card.conserves and abs(share - 1) > 0.01:
         yield (
             f"{title(method)}: the map of {classifier.class_name(case.wrong)} adds up to {share:.0%} of its logit. The "
-            "rest went to biases, or to a class token and positions, so the map shows proportions, not amounts."
+            "rest went to parts that no pixel has, such as biases, so the map shows proportions, not amounts."
         )
 
 

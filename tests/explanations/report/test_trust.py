@@ -120,7 +120,7 @@ def test_an_empty_map_has_no_verdict():
 def test_sentences_name_the_class_its_probabilities_and_the_random_directions():
     first, second = write_trust_sentences(collect_trust_numbers(known(0.3, [0.6]), NAMES))
     assert first == (
-        "Under the universal perturbation (l2 0.6928) the prediction stays oak (86.7 %, then 84.4 %); "
+        "Under the universal perturbation (ℓ2 0.6928) the prediction stays oak (86.7 %, then 84.4 %); "
         "it stays under 2 of 3 random directions of the same norm."
     )
     assert second.startswith("Gradient: the map keeps 30 %")

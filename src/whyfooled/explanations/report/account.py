@@ -56,5 +56,5 @@ def write_perturbation(numbers: dict[str, Any]) -> list[str]:
     changed = percent(delta["l0"] / delta["pixels"])
     return [
         f"{changed} of the pixels changed, none by more than {255 * delta['linf']:.2f}/255 "
-        f"(l2 {delta['l2']:.4g}, linf {delta['linf']:.4g}, l1 {delta['l1']:.4g}, l0 {delta['l0']})."
+        f"(ℓ2 {delta['l2']:.4g}, ℓ∞ {delta['linf']:.4g}, ℓ1 {delta['l1']:.4g}, ℓ0 {delta['l0']})."
     ]

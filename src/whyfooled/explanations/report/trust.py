@@ -103,7 +103,7 @@ def _write_prediction(numbers: Mapping[str, Any]) -> str:
             "the maps may well change too"
         )
     return (
-        f"Under the universal perturbation (l2 {numbers['perturbation']['l2']:.4g}) {what}; it stays under "
+        f"Under the universal perturbation (ℓ2 {numbers['perturbation']['l2']:.4g}) {what}; it stays under "
         f"{random['stay']} of {counted(random['draws'], 'random direction')} of the same norm."
     )
 
