@@ -94,7 +94,7 @@ def test_a_photograph_becomes_a_report_by_parts(chromium, server, photograph, tm
         assert "started with a dissection" in page.locator(".wf-missing:visible").inner_text()
 
         page.get_by_role("tab", name="Pictures").click()
-        saving = page.get_by_role("link", name="Save clean.png")
+        saving = page.get_by_role("link", name="Save: before")
         with page.expect_download() as downloaded:
             saving.click()
         downloaded.value.save_as(tmp_path / "clean.png")
@@ -410,7 +410,7 @@ FOCUSED = "document.activeElement.closest('[id^=wf-]')?.id"
 def test_tab_goes_from_field_to_field_and_says_which(chromium, server):
     with visit(chromium, server) as visitor:
         page, stops = visitor.page, []
-        page.wait_for_load_state("networkidle")
+        page.locator(".wf-past").wait_for()
         for _ in range(6):
             page.keyboard.press("Tab")
             stops.append(page.evaluate(FOCUSED))
@@ -418,6 +418,19 @@ def test_tab_goes_from_field_to_field_and_says_which(chromium, server):
                 assert page.evaluate("document.activeElement.ariaLabel") == "Photograph: choose or drop a file"
         # A list of choices that is long is no stop of its own.
         assert stops == ["wf-images", "wf-go", "wf-attack", "wf-target", "wf-methods", "wf-model"]
+
+
+def test_a_list_of_choices_is_closed_however_quickly_its_field_is_left(chromium, server):
+    for _ in range(3):
+        with visit(chromium, server) as visitor:
+            visitor.page.locator(".wf-past").wait_for()
+            box = visitor.page.locator("#wf-attack input")
+            box.fill("bim")
+            box.press("Enter")
+            box.press("Tab")
+            visitor.page.wait_for_timeout(600)
+            wait_for(lambda page=visitor.page: page.locator(".options").count() == 0, 5)
+            assert box.input_value() == "BIM (bim)"
 
 
 def test_what_is_refused_takes_the_place_of_what_failed_before(chromium, server, photograph):

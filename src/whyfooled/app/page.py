@@ -125,7 +125,7 @@ def _connect(page: Any, desk: Desk, fields: dict[str, Any], preview: Any, go: An
     newest: dict[str, str] = {}
     """The last job of each visit: a look that was asked for before it began is a look at it all the same."""
 
-    def begin(before: str | None, *values: object, request: gr.Request) -> dict[Any, Any]:
+    def begin(request: gr.Request, before: str | None, *values: object) -> dict[Any, Any]:
         try:
             job = desk.take(read_form(dict(zip(fields, values, strict=True))))
         except WhyfooledError as error:

@@ -110,7 +110,10 @@ def write_caption(name: str) -> str:
 
 def show_pictures(run: Run) -> str:
     """Write all pictures of a run, each with a link that saves it."""
-    return _render("pictures", run=run, captions={name: write_caption(name) for name in run.pictures})
+    # Before and after come first, then the perturbation, then maps.
+    first = [f"{stem}.png" for stem in _CAPTIONS]
+    names = sorted(run.pictures, key=lambda name: first.index(name) if name in first else len(first))
+    return _render("pictures", run=run, captions={name: write_caption(name) for name in names})
 
 
 def show_runs(runs: Sequence[Run], output: Path, shown: str | None = None) -> str:

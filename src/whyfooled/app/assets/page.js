@@ -14,6 +14,14 @@ addEventListener("focusin", ({ target }) => {
 addEventListener("keydown", ({ key }) => {
   if (key === "Tab") for (const list of document.querySelectorAll(".options, .options ul")) list.tabIndex = -1;
 }, true);
+// One that opened when its field had been left already, as by quick hands, is closed.
+addEventListener("focusout", ({ target }) => {
+  if (!target.matches("input[role=combobox]")) return;
+  setTimeout(() => {
+    const left = document.activeElement !== target && target.getAttribute("aria-expanded") === "true";
+    if (left) target.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", code: "Escape", bubbles: true }));
+  }, 400);
+});
 // A report in a frame says how high it is, and gets the room.
 addEventListener("message", (event) => {
   const height = event.data && event.data.whyfooledHeight;
