@@ -158,7 +158,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
     beating = sum(right >= verdict.right for right in verdict.chance)
     answers = {
         "better": "Better than chance.",
-        "no better": "No better than chance.",
+        "no better": "Not clearly better than chance.",
         "worse": "Worse than chance.",
         "cannot tell": "This image cannot tell.",
     }
@@ -263,7 +263,7 @@ def _choose_first(numbers: Mapping[str, Any], steps: Collection[str]) -> tuple[s
 
 _WHY_STUDY: Mapping[Standing, str] = {
     "better": "The map beats chance here, on one image; see whether it does on many:",
-    "no better": "The map does not beat chance here; test others on many photographs:",
+    "no better": "The map does not clearly beat chance here; test others on many photographs:",
     "worse": "The map does worse than chance here; test others on many photographs:",
     "cannot tell": "This image cannot tell whether to trust the map; many photographs can:",
 }
