@@ -102,8 +102,8 @@ _MAP = re.compile(r"(.+)-(clean|adversarial|difference)-(true|wrong)")
 def write_caption(name: str) -> str:
     """Say what a picture shows, by the name of its file."""
     stem = name.removesuffix(".png")
-    if found := _MAP.fullmatch(stem):
-        method, image, cls = found.groups()
+    if named := _MAP.fullmatch(stem):
+        method, image, cls = named.groups()
         return f"{method.replace('-', ' ')}, {cls} class, {image}"
     return _CAPTIONS.get(stem, stem.replace("-", " "))
 

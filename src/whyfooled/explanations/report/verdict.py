@@ -164,7 +164,7 @@ def _trust_map(numbers: Mapping[str, Any]) -> Verdict:
     }
     ends = {
         "better": "It points at pixels that matter here.",
-        "no better": f"{beating} of the {draws} did as well: do not read it pixel by pixel.",
+        "no better": f"{beating} of the {draws} did as well or better: do not read it pixel by pixel.",
         "worse": "It points away from the pixels that matter.",
         "cannot tell": f"No order can do {extreme}, and {level} did as {so}.",
     }
