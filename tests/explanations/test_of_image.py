@@ -56,6 +56,21 @@ def fooled(image):
     return explain(named(), image, attack=BIM(epsilon=0.3))
 
 
+@pytest.mark.parametrize(("size", "seen"), [((16, 16), 1.0), ((17, 16), 16 / 17), ((32, 16), 0.5), ((16, 64), 0.25)])
+def test_a_report_says_what_part_of_the_photograph_the_model_sees(image, size, seen, tmp_path):
+    photograph = to_picture(image[0]).resize(size)
+    explained = explain(named(), photograph, attack=FGSM(epsilon=0.3), methods=["gradient"], checks=False)
+    width, height = size
+    assert explained.parameters["photograph"] == {"width": width, "height": height, "seen": round(seen, 4)}
+    page = (explained.save(tmp_path / "out") / "report.html").read_text()
+    sentence = f"the part that the model sees, {100 * seen:.0f} % of the photograph"
+    assert (sentence in page) == (seen < 0.9)
+
+
+def test_pixels_are_no_photograph(fooled):
+    assert "photograph" not in fooled.parameters
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [

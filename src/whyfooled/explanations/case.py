@@ -123,6 +123,15 @@ def collect_fields(
     }
 
 
+def describe_photograph(classifier: Classifier, image: object) -> dict[str, Any]:
+    """Describe a photograph as a parameter of a report: its size, and what share of it the model sees."""
+    if not isinstance(image, PILImage.Image):
+        return {}
+    left, top, right, bottom = classifier.fit.seen(image.size)
+    seen = round((right - left) * (bottom - top), 4)
+    return {"photograph": {"width": image.width, "height": image.height, "seen": seen}}
+
+
 def fool_by_chance(classifier: Classifier, case: Case, stages: Stages, seed: int = 0) -> FooledByChance | None:
     """Add random perturbations as long as the attack's to the clean image, if there is an attack's."""
     if torch.equal(case.clean, case.adversarial):

@@ -25,6 +25,7 @@ from whyfooled.explanations.case import (
     check_same_photograph,
     choose_attack,
     collect_fields,
+    describe_photograph,
     fool_by_chance,
     make_case,
     read_clean_image,
@@ -227,6 +228,7 @@ def explain(
         image=image,
         notes=[*remarks, *doubts, *(note for part in parts for note in part.notes), *heard],
         parameters={
+            **describe_photograph(classifier, photograph),
             **({} if trust is None else {"trust": str(trust)}),
             **({} if units is None else {"units": str(units)}),
             **describe_named(regions, names, attack_in),

@@ -11,7 +11,14 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import bad_parameter, hearing
-from whyfooled.explanations.case import Case, collect_fields, fool_by_chance, make_case, read_clean_image
+from whyfooled.explanations.case import (
+    Case,
+    collect_fields,
+    describe_photograph,
+    fool_by_chance,
+    make_case,
+    read_clean_image,
+)
 from whyfooled.explanations.explanation import PerturbationExplanation, UnitsExplanation
 from whyfooled.explanations.named import describe_named, find_named, read_named_regions
 from whyfooled.explanations.question import choose_question
@@ -112,6 +119,7 @@ def explain_perturbation(
             image=clean,
             notes=[*effect.notes, *heard],
             parameters={
+                **describe_photograph(classifier, photograph),
                 "regions": effect.regions,
                 "seed": seed,
                 **describe_named(None, names),
