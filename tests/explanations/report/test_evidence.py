@@ -31,10 +31,10 @@ def numbers(headline, linf=0.1):
 def test_a_method_is_blind_whose_maps_of_two_classes_are_the_same_in_both_images(clean, adversarial, blind):
     assert find_blindness(facts(clean, adversarial)) == blind
     said = write_evidence_sentences(numbers(facts(clean, adversarial)))
-    assert ("says nothing" in said[-1]) == (blind is not None)
+    assert ("means nothing" in said[-1]) == (blind is not None)
     beware = (
-        "Its maps of the two classes are nearly the same (cosine similarity 0.95), so that the attack hardly changes "
-        "them says nothing."
+        "Its maps of the two classes are nearly the same (cosine similarity 0.95), so it means nothing that the attack "
+        "hardly changes them."
     )
     assert write_blindness(facts(clean, adversarial)) == ("" if blind is None else beware)
 

@@ -226,13 +226,13 @@ def test_next_steps_leave_out_what_was_done():
         (
             {"own": 1},
             {},
-            "The map does not clearly beat chance here; test others on many photographs:",
+            "The map does not clearly beat chance here; test other maps on many photographs:",
             "study recovery",
         ),
         (
             {"own": 0, "random": (1, 1, 2), "shifted": (1,)},
             {},
-            "The map does worse than chance here; test others on many photographs:",
+            "The map does worse than chance here; test other maps on many photographs:",
             "study recovery",
         ),
         (

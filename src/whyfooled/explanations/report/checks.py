@@ -171,6 +171,7 @@ def prepare_checks(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "count": write_check_count(numbers),
         "passing": any(method["verdict"] == "passes" for method in numbers["methods"]),
         "headings": [_HEADINGS[kind] for kind in kinds],
+        "cascading": kinds.index("cascading"),
         "rows": [
             {
                 "facts": method,

@@ -155,7 +155,7 @@ def _find_place(density: Tensor) -> tuple[str, float] | tuple[None, None]:
 
 
 WHAT_EFFECT_IS = (
-    "A region's effect: how much the two classes' scores (logits) change when the perturbation is removed there alone."
+    "A region's effect: how the two classes' scores (logits) differ with the perturbation there and without it."
 )
 
 

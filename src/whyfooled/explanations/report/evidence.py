@@ -48,8 +48,8 @@ def write_blindness(facts: Mapping[str, Any]) -> str:
     if blind is None:
         return ""
     return (
-        f"Its maps of the two classes are nearly the same (cosine similarity {blind:.2f}), so that the attack hardly "
-        "changes them says nothing."
+        f"Its maps of the two classes are nearly the same (cosine similarity {blind:.2f}), so it means nothing that "
+        "the attack hardly changes them."
     )
 
 

@@ -40,7 +40,7 @@ def draw_recovery(numbers: dict[str, Any], fill: str, ink: str = "black") -> Fig
     panel.set_title(f"pixels become {FILL_TITLES.get(fill, fill)}", fontsize=TEXT_SIZE, color=ink)
     # A class may be called anything, dollar signs included.
     panel.set_ylabel(plain_text(f"probability of\n{shortened(numbers['true']['name'], 30)}"), color=ink)
-    panel.set_xlabel("perturbed pixels, the strongest first", color=ink)
+    panel.set_xlabel("pixels replaced, the strongest first", color=ink)
     points = len(curves[0]["fills"][fill]["fraction"])
     heading = f"and at how many of {points} shares\nit is the likeliest class:"
     lines = sum(str(line.get_label()).count("\n") + 1 for line in panel.get_lines())
@@ -116,7 +116,7 @@ def _draw_differences(curves: list[dict[str, Any]], fill: str, ink: str) -> Figu
     panel = figure.subplots()
     shares = [f"{100 * share:g}" for share in random["fraction"]]
     draw_differences(panel, dict(zip(titles, values.tolist(), strict=True)), shares, end=end, ink=ink)
-    panel.set_xlabel("perturbed pixels in %", color=ink)
+    panel.set_xlabel("pixels replaced, in %", color=ink)
     heading = f"pixels become {FILL_TITLES.get(fill, fill)}:\nprobability less that of"
     heading += f"\n{random['orders']} random orders, in percentage points"
     figure.suptitle(heading, x=0.02, ha="left", fontsize=TEXT_SIZE, color=ink)

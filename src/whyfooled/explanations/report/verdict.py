@@ -263,8 +263,8 @@ def _choose_first(numbers: Mapping[str, Any], steps: Collection[str]) -> tuple[s
 
 _WHY_STUDY: Mapping[Standing, str] = {
     "better": "The map beats chance here, on one image; see whether it does on many:",
-    "no better": "The map does not clearly beat chance here; test others on many photographs:",
-    "worse": "The map does worse than chance here; test others on many photographs:",
+    "no better": "The map does not clearly beat chance here; test other maps on many photographs:",
+    "worse": "The map does worse than chance here; test other maps on many photographs:",
     "cannot tell": "This image cannot tell whether to trust the map; many photographs can:",
 }
 
