@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
+
+from PIL import Image as PILImage
 
 from whyfooled.app.classes import Classes
 from whyfooled.app.jobs import Job, Jobs
@@ -16,6 +19,8 @@ from whyfooled.errors import ImageError, ParameterError, WhyfooledError, hearing
 from whyfooled.images import is_tensor_file, read_photograph
 from whyfooled.running.publishing import hide_folders
 
+_READING = threading.Lock()
+"""One photograph is decoded at a time, whoever asks: they may be large."""
 _SIDE = 480
 """Pixels of the longer side of the picture of what was dropped. [ours]"""
 
@@ -77,13 +82,18 @@ def _has_file(kind: str, values: Mapping[str, object], name: str) -> bool:
 
 def _check_photograph(file: str | None) -> None:
     """Refuse what is no photograph before anyone waits for it; what is wrong with a tensor, the command line says."""
-    if file is None or is_tensor_file(Path(file)):
-        return
+    if file is not None and not is_tensor_file(Path(file)):
+        _read(Path(file))
+
+
+def _read(path: Path) -> tuple[PILImage.Image, str]:
+    """Read a photograph, and what is to be said of it; raise `ImageError`, without folders, if it is none."""
     try:
-        with hearing():
-            read_photograph(Path(file))
+        with _READING, hearing() as heard:
+            photograph = read_photograph(path)
     except WhyfooledError as error:
         raise ImageError(hide_folders(str(error))) from None
+    return photograph, hide_folders(" ".join(heard))
 
 
 def _take_as_both(adversarial: str) -> str:
@@ -132,9 +142,8 @@ def look_at(file: str | None) -> Look:
     if is_tensor_file(path):
         return Look(sentence=f"{path.name} goes into the model as it is.")
     try:
-        with hearing() as heard:
-            photograph = read_photograph(path)
-    except WhyfooledError as error:
-        return Look(sentence=hide_folders(str(error)), is_wrong=True)
+        photograph, sentence = _read(path)
+    except ImageError as error:
+        return Look(sentence=str(error), is_wrong=True)
     photograph.thumbnail((_SIDE, _SIDE))
-    return Look(write_data_uri(photograph, lossless=False), hide_folders(" ".join(heard)))
+    return Look(write_data_uri(photograph, lossless=False), sentence)

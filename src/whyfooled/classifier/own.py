@@ -81,13 +81,15 @@ def _make_with(path: Path, call: str, classes: int | None, inputs: InputFormat) 
     if isinstance(made, nn.Module):
         classifier = wrap_module(made, inputs)
         if (inputs.mean, inputs.std, inputs.scale) == (None, None, NOTHING_SAID.scale):
-            classifier.notes += (_say_unsaid(f"{path.name}:{factory}", inputs),)
+            classifier.notes += (_say_unsaid(f"{path.name}:{factory}", inputs, classifier.size),)
         return classifier
     raise ModelError(f"{path}:{factory} must return a Classifier or a torch.nn.Module; got {type(made).__name__}.")
 
 
-def _say_unsaid(name: str, inputs: InputFormat) -> str:
-    pixels, option, parameter = ("224×224 pixels, ", "--size, ", "size=..., ") if inputs.size is None else ("", "", "")
+def _say_unsaid(name: str, inputs: InputFormat, size: tuple[int, int]) -> str:
+    pixels, option, parameter = "", "", ""
+    if inputs.size is None:
+        pixels, option, parameter = f"{size[0]}×{size[1]} pixels, ", "--size, ", "size=..., "
     return (
         f"{name} does not say how it wants photographs: it is given {pixels}values from 0 to 1. If it was trained "
         f"otherwise, say so: {option}--mean and --std, in Python inputs=InputFormat({parameter}mean=..., std=...)."
