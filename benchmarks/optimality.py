@@ -1,7 +1,12 @@
-"""How near minimal-norm attacks come to the smallest perturbations that any of them finds, at equal evaluations."""
+"""How near minimal-norm attacks come to the smallest perturbations that any of them finds, at equal evaluations.
+
+What each attack found is written down at once: the same command goes on where it was stopped, also with more budgets.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +27,7 @@ from torch import Tensor
 from benchmarks._recording import record
 from whyfooled import DDN, EAD, FMN, CarliniWagner, Classifier, DeepFool, Untargeted, load_classifier, run_attack
 from whyfooled.errors import one_of
+from whyfooled.images import write_whole
 from whyfooled.sources import open_source
 
 NORMS = {"l2": 2, "l1": 1}
@@ -29,6 +35,8 @@ BATCH = 50
 console = Console(width=150)
 
 Make = Callable[[int], Any]
+Measure = Callable[[Any, int], Tensor]
+"""Returns (n,) the smallest norms that an attack finds within a number of evaluations."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +83,17 @@ def run(
     torch.set_num_threads(1)
     classifier = load_classifier(model, weights=weights)
     images, labels = _take_correct(classifier, data, count)
+    folder = Path(output)
+    name = Path(classifier.name).name.replace(":", "_")
+    stem = f"optimality_{name}_{norm}"
+    kept = folder / f"{stem}_{_digest(classifier, images, labels)}"
+    measure = partial(_measure, classifier, images, labels, NORMS[norm])
     outcomes: list[Outcome] = []
     for contestant in track(_contestants(norm), "attacks", console=Console(stderr=True)):
-        outcomes += _compete(contestant, classifier, images, labels, NORMS[norm], budgets, tuned_at)
+        outcomes += _compete(contestant, measure, kept, budgets, tuned_at)
         console.print(f"[dim]{contestant.name}: done[/dim]")
     best = torch.stack([outcome.norms for outcome in outcomes]).amin(0)
     table = _tabulate(outcomes, best)
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = Path(classifier.name).name.replace(":", "_")
-    stem = f"optimality_{name}_{norm}"
     table.to_csv(folder / f"{stem}.csv", index=False)
     _print(table, f"{classifier.name}, {norm}, {len(images)} images, mean of the smallest {float(best.mean()):.4g}")
     _draw(table, norm, folder / f"{stem}.png")
@@ -235,19 +244,16 @@ def _grid(make: Callable[..., Any], **choices: tuple[float, ...]) -> dict[str, M
 
 
 def _compete(
-    contestant: Contestant,
-    classifier: Classifier,
-    images: Tensor,
-    labels: Tensor,
-    norm: int,
-    budgets: list[int],
-    tuned_at: int,
+    contestant: Contestant, measure: Measure, kept: Path, budgets: list[int], tuned_at: int
 ) -> Iterator[Outcome]:
     """Choose the setting with the smallest mean norm at one budget, the failures counted last; then run them all."""
 
     def attempt(setting: str, budget: int) -> Outcome:
-        attack = contestant.settings[setting](budget)
-        return Outcome(contestant.name, setting, budget, _measure(attack, classifier, images, labels, norm, budget))
+        path = kept / f"{contestant.name}, {setting}, {budget}.json"
+        if not path.exists():
+            norms = measure(contestant.settings[setting](budget), budget)
+            write_whole(path, json.dumps(norms.tolist()).encode())
+        return Outcome(contestant.name, setting, budget, torch.tensor(json.loads(path.read_text())))
 
     titles = list(contestant.settings)
     tried = [attempt(title, tuned_at) for title in titles] if len(titles) > 1 else []
@@ -258,12 +264,22 @@ def _compete(
             yield attempt(setting, budget)
 
 
+def _digest(classifier: Classifier, images: Tensor, labels: Tensor) -> str:
+    """Return some letters that are others for another model or other images."""
+    digest = hashlib.sha256()
+    for tensor in (*classifier.state_dict().values(), images, labels):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
 def _rank(outcome: Outcome) -> tuple[int, float]:
     found = outcome.norms.isfinite()
     return int((~found).sum()), float(outcome.norms[found].mean())
 
 
-def _measure(attack: Any, classifier: Classifier, images: Tensor, labels: Tensor, norm: int, budget: int) -> Tensor:
+def _measure(
+    classifier: Classifier, images: Tensor, labels: Tensor, norm: int, attack: Any, evaluations: int
+) -> Tensor:
     """Return (n,) the smallest norm among the first evaluations, whatever the attack gives back in the end."""
     found = []
     for start in range(0, len(images), BATCH):
@@ -272,7 +288,7 @@ def _measure(attack: Any, classifier: Classifier, images: Tensor, labels: Tensor
         with record(classifier, images[part], goal, norm) as recording:
             torch.manual_seed(0)
             run_attack(attack, classifier, images[part], goal)
-        found.append(recording.after(budget))
+        found.append(recording.after(evaluations))
     return torch.cat(found)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._eval_images import read_eval_images
-from whyfooled import APGD, PGD, AttackResult, AutoAttack, Untargeted, adapt, load_classifier, run_attack
+from whyfooled import APGD, BIM, PGD, AttackResult, AutoAttack, Untargeted, adapt, load_classifier, run_attack
 from whyfooled.registry import number
 
 BATCH = 50
@@ -63,11 +63,18 @@ def _single_attacks(classifier: Any, epsilon: float, steps: int) -> dict[str, An
     """Make what takes a number of steps; PGD with the step that ours takes by default."""
     step = 2.5 * epsilon / steps
     foolbox = import_module("foolbox").attacks
+    theirs = import_module("torchattacks") if find_spec("torchattacks") else None
     found: dict[str, Any] = {
+        # No random start: what is the same attack must leave the same images.
+        "BIM, whyfooled": BIM(epsilon=epsilon, step_size=step, steps=steps),
+        "BIM, Foolbox": adapt(foolbox.LinfBasicIterativeAttack(abs_stepsize=step, steps=steps), epsilon=epsilon),
+    }
+    if theirs:
+        found["BIM, torchattacks"] = theirs.BIM(classifier, eps=epsilon, alpha=step, steps=steps)
+    found |= {
         "PGD, whyfooled": PGD(epsilon=epsilon, steps=steps),
         "PGD, Foolbox": adapt(foolbox.LinfPGD(abs_stepsize=step, steps=steps), epsilon=epsilon),
     }
-    theirs = import_module("torchattacks") if find_spec("torchattacks") else None
     if theirs:
         found["PGD, torchattacks"] = theirs.PGD(classifier, eps=epsilon, alpha=step, steps=steps)
     for loss in ("ce", "dlr"):
