@@ -23,6 +23,7 @@ from whyfooled.errors import ImageError, bad_parameter, hearing
 from whyfooled.explanations.question import Question
 from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
+from whyfooled.perturbation.saved import SavedCopy, classify_saved_copies
 from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
 from whyfooled.running.provenance import Stages, versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
@@ -65,6 +66,7 @@ class Fields(TypedDict):
     seconds: dict[str, float]
     passes: dict[str, Passes]
     by_chance: FooledByChance | None
+    saved: tuple[SavedCopy, ...]
 
 
 def collect_fields(
@@ -73,6 +75,7 @@ def collect_fields(
     stages: Stages,
     *,
     by_chance: FooledByChance | None,
+    saved: tuple[SavedCopy, ...],
     image: object,
     notes: Iterable[str],
     parameters: Mapping[str, Any],
@@ -87,6 +90,8 @@ def collect_fields(
         What was done for it, all of it.
     by_chance
         What random perturbations of the same length do.
+    saved
+        What is seen in the adversarial image once it was saved as a picture.
     image
         The image as it was given.
     notes
@@ -120,6 +125,7 @@ def collect_fields(
         "seconds": stages.seconds,
         "passes": stages.passes,
         "by_chance": by_chance,
+        "saved": saved,
     }
 
 
@@ -138,6 +144,14 @@ def fool_by_chance(classifier: Classifier, case: Case, stages: Stages, seed: int
         return None
     with stages.stage("random perturbations"):
         return count_fooled_by_chance(classifier, case.clean, case.adversarial, case.true, seed=seed)
+
+
+def classify_saved(classifier: Classifier, case: Case, stages: Stages) -> tuple[SavedCopy, ...]:
+    """Classify copies of an adversarial image that were saved as pictures; none where nothing was fooled."""
+    if case.outcome != "fooled":
+        return ()
+    with stages.stage("saved copies"):
+        return classify_saved_copies(classifier, case.adversarial)
 
 
 def _note_channels(images: Images) -> Iterator[str]:

@@ -15,6 +15,7 @@ from whyfooled.defences.detection import Detection
 from whyfooled.perturbation.by_chance import FooledByChance
 from whyfooled.perturbation.effect import Effect
 from whyfooled.perturbation.named_effect import NamedEffect
+from whyfooled.perturbation.saved import SavedCopy
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.map_checks import MapChecks
 from whyfooled.saliency.recovery import RecoveryCurves
@@ -50,6 +51,9 @@ class Explained(ABC):
         Images sent through the classifier, forwards and backwards, in each stage.
     by_chance
         How many random perturbations of the same length fool the classifier too; None where nothing was changed.
+    saved
+        What the classifier sees in copies of the adversarial image that were saved as pictures; none where it is not
+        fooled.
     headline
         The maps of enhanced guided backpropagation (of the gradient, where its rule cannot hold on the model).
     evidence
@@ -85,6 +89,7 @@ class Explained(ABC):
     seconds: dict[str, float]
     passes: dict[str, Passes]
     by_chance: FooledByChance | None = None
+    saved: tuple[SavedCopy, ...] = ()
     headline: Evidence | None = None
     evidence: tuple[Evidence, ...] = ()
     recovery: tuple[RecoveryCurves, ...] = ()

@@ -24,6 +24,7 @@ from whyfooled.explanations.case import (
     Case,
     check_same_photograph,
     choose_attack,
+    classify_saved,
     collect_fields,
     describe_photograph,
     fool_by_chance,
@@ -201,6 +202,7 @@ def explain(
         if isinstance(adversarial, (str, Path)):
             check_same_photograph(case, adversarial)
         by_chance = fool_by_chance(classifier, case, stages, seed)
+        saved = classify_saved(classifier, case, stages)
         shown, remarks = compute_evidence(classifier, case, methods, seed, stages)
         headline, *evidence = (one for _, one in shown)
         effect = _find_effect(classifier, case, stages)
@@ -225,6 +227,7 @@ def explain(
         case,
         stages,
         by_chance=by_chance,
+        saved=saved,
         image=image,
         notes=[*remarks, *doubts, *(note for part in parts for note in part.notes), *heard],
         parameters={

@@ -13,6 +13,7 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.errors import bad_parameter, hearing
 from whyfooled.explanations.case import (
     Case,
+    classify_saved,
     collect_fields,
     describe_photograph,
     fool_by_chance,
@@ -97,6 +98,7 @@ def explain_perturbation(
             places = read_named_regions(classifier, photograph, case.clean, regions, names)
             regions = places.labels
         by_chance = fool_by_chance(classifier, case, stages, seed)
+        saved = classify_saved(classifier, case, stages)
         named = None if places is None else find_named(classifier, case, places, stages)
         with stages.stage("regions"):
             maps = parse("saliency", cam, argument="cam") if isinstance(cam, str) else cam
@@ -116,6 +118,7 @@ def explain_perturbation(
             case,
             stages,
             by_chance=by_chance,
+            saved=saved,
             image=clean,
             notes=[*effect.notes, *heard],
             parameters={
@@ -181,6 +184,7 @@ def explain_units(
     with hearing() as heard:
         classifier, stages, case = _open_case(classifier, clean, adversarial, label, target, progress)
         by_chance = fool_by_chance(classifier, case, stages, seed)
+        saved = classify_saved(classifier, case, stages)
         with stages.stage("units"):
             changes = find_unit_changes(
                 classifier,
@@ -199,6 +203,7 @@ def explain_units(
             case,
             stages,
             by_chance=by_chance,
+            saved=saved,
             image=clean,
             notes=[*changes.notes, *heard],
             parameters={"dissection": str(dissection), "draws": draws, "seed": seed},

@@ -3,6 +3,7 @@
 import pytest
 
 from whyfooled.explanations.report.recovery import judge_recovery
+from whyfooled.explanations.report.saved import write_saved_sentence
 from whyfooled.explanations.report.verdict import list_next_steps, name_first_class, write_happened, write_trusted
 from whyfooled.saliency.recovery import RANDOM, SHIFTED
 
@@ -22,6 +23,7 @@ def numbers(
         "true": {"name": "oak", "index": 0},
         "wrong": {"name": ("oak", "elm", "ash")[aim], "index": aim},
         "predictions": {"clean": [before], "adversarial": [after]},
+        "saved": [],
         "fooled_by_chance": None if chance is None else {"fooled": chance[0], "draws": chance[1]},
         "recovery": [curve("Gradient", own), curve(SHIFTED, *shifted), curve(RANDOM, *random)],
         "effect": None,
@@ -90,6 +92,33 @@ def test_what_happened_is_said_with_what_chance_does(given, answer, sentence):
 def test_the_card_says_who_attacked_and_with_how_much(parameters, size, end):
     found = {**numbers(), "parameters": parameters, "perturbation": size}
     assert write_happened(found).sentence.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("png", "jpeg", "end"),
+    [
+        (1, 0, "/255)."),
+        (0, 1, "/255). Saved as PNG, it fools no longer."),
+        (2, 0, " Saved as PNG, it is taken for ash."),
+    ],
+)
+def test_the_card_says_what_is_lost_by_rounding_alone(png, jpeg, end):
+    saved = [
+        {
+            "format": name,
+            "quality": quality,
+            "prediction": seen,
+            "name": ("oak", "elm", "ash")[seen],
+            "probability": 0.5,
+        }
+        for name, quality, seen in (("JPEG", 95, jpeg), ("PNG", None, png), ("JPEG", 75, jpeg))
+    ]
+    found = {**numbers(), "saved": saved}
+    assert write_happened(found).sentence.endswith(end)
+    first, second = (("oak", "elm", "ash")[seen] for seen in (jpeg, png))
+    begin = f"Saved and read again, the image is taken as JPEG of quality 95 for {first} (50.0 %), as PNG for {second}"
+    assert write_saved_sentence(found).startswith(begin)
+    assert write_saved_sentence(numbers()) == ""
 
 
 def test_a_class_is_true_only_where_somebody_gave_it():

@@ -12,6 +12,7 @@ from whyfooled.explanations.report.effect import write_effect_sentences
 from whyfooled.explanations.report.evidence import write_evidence_sentences
 from whyfooled.explanations.report.forgery import QUESTION, write_forgery_sentence
 from whyfooled.explanations.report.named import write_named_sentences
+from whyfooled.explanations.report.saved import write_saved_sentence
 from whyfooled.explanations.report.trust import write_trust_sentences
 from whyfooled.explanations.report.units_account import write_unit_sentences
 from whyfooled.explanations.report.verdict import write_happened, write_trusted
@@ -49,12 +50,13 @@ def _write_detection(numbers: dict[str, Any], wrong: str) -> list[str]:
 
 
 def write_perturbation(numbers: dict[str, Any]) -> list[str]:
-    """Say how many pixels changed, and how much."""
+    """Say how many pixels changed, and how much, and what is left of it in a file."""
     delta = numbers["perturbation"]
     if delta["linf"] == 0:
         return []
-    changed = percent(delta["l0"] / delta["pixels"])
+    changed, saved = percent(delta["l0"] / delta["pixels"]), write_saved_sentence(numbers)
     return [
         f"{changed} of the pixels changed, none by more than {255 * delta['linf']:.2f}/255 "
-        f"(ℓ2 {delta['l2']:.4g}, ℓ∞ {delta['linf']:.4g}, ℓ1 {delta['l1']:.4g}, ℓ0 {delta['l0']})."
+        f"(ℓ2 {delta['l2']:.4g}, ℓ∞ {delta['linf']:.4g}, ℓ1 {delta['l1']:.4g}, ℓ0 {delta['l0']}).",
+        *([saved] if saved else []),
     ]

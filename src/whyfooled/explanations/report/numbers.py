@@ -17,6 +17,7 @@ from whyfooled.explanations.report.effect import collect_effect_numbers
 from whyfooled.explanations.report.evidence import find_blindness, measure_similarities
 from whyfooled.explanations.report.forgery import collect_forgery_numbers
 from whyfooled.explanations.report.named import collect_named_numbers
+from whyfooled.explanations.report.saved import collect_saved_numbers
 from whyfooled.explanations.report.trust import collect_trust_numbers
 from whyfooled.explanations.report.units import collect_unit_numbers
 from whyfooled.saliency.evidence import Evidence
@@ -50,6 +51,7 @@ def _collect_sections(explained: Explained) -> dict[str, Any]:
         },
         "perturbation": _measure_perturbation(explained.delta),
         "fooled_by_chance": None if explained.by_chance is None else asdict(explained.by_chance),
+        "saved": collect_saved_numbers(explained.saved, explained.names),
         "effect": None
         if effect is None
         else collect_effect_numbers(effect, explained.delta, logits, explained.true, explained.wrong),
