@@ -7,9 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from tests.helpers.models import linear, small
-from whyfooled import count_passes
+from whyfooled import Classifier, count_passes
+from whyfooled.classifier.borrowing import one_thread
+from whyfooled.classifier.folding import quicken
+from whyfooled.classifier.windows import find_windows
 from whyfooled.errors import ImageError, ParameterError
 from whyfooled.perturbation import KINDS, Grid, Superpixels, region_labels, sensitivity
 
@@ -378,3 +382,24 @@ def test_nothing_about_the_classifier_changes():
     assert classifier.module.training
     assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
     assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+def test_windows_around_regions_change_no_effect():
+    torch.manual_seed(0)
+    body = (nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 5, padding=2), nn.ReLU())
+    module = nn.Sequential(*body, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
+    classifier = Classifier(module, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), size=(100, 96))
+    clean = torch.rand(2, 3, 100, 96)
+    adversarial = (clean + 0.05 * torch.randn(clean.shape)).clamp(0, 1)
+    true, target = torch.tensor([0, 1]), torch.tensor([2, 3])
+    with one_thread():
+        assert find_windows(classifier, quicken(classifier, clean), clean).layers
+        for regions in (Grid(40), Superpixels(20), torch.arange(100 * 96).view(100, 96) % 3):
+            found = sensitivity(classifier, clean, adversarial, true, target, regions)
+            whole = classifier.logits(adversarial)
+            for region in range(found.score.shape[1]):
+                without = torch.where((found.labels == region).unsqueeze(1), clean, adversarial)
+                changes = whole - classifier.logits(without)
+                for classes, change in ((true, found.true_change), (target, found.target_change)):
+                    expected = changes.gather(1, classes.unsqueeze(1))[:, 0]
+                    torch.testing.assert_close(change[:, region], expected, atol=1e-5, rtol=1e-3)

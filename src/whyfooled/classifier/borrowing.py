@@ -193,13 +193,14 @@ class Sharing:
     keeps
         Whether a module was seen to keep something from pass to pass.
     copies
-        What computes a classifier more quickly, which lives no longer than the outermost block.
+        What computes a classifier more quickly, which lives no longer than the outermost block; and what was found out
+        about that.
     """
 
     workers: int
     stop: threading.Event | None = None
     keeps: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
-    copies: WeakKeyDictionary[nn.Module, Any] = field(default_factory=WeakKeyDictionary)
+    copies: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary)
 
 
 _SHARING: ContextVar[Sharing | None] = ContextVar("_SHARING", default=None)

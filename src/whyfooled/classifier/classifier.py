@@ -185,7 +185,7 @@ class Classifier(nn.Module):
         """
         end_if_nobody_waits()
         self._check_given(images)
-        inputs, precision = (images - self.mean) / self.std, find_precision(self.module)
+        inputs, precision = self.normalise(images), find_precision(self.module)
         if self.is_half:
             inputs = inputs.to(precision)
         try:
@@ -202,6 +202,10 @@ class Classifier(nn.Module):
         self._warn_of_sigmoids(through or self.module)
         # In the precision of the images, whatever the model computes in; where these are half, in its own.
         return logits if images.dtype in _HALF else logits.to(images.dtype)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation of each channel, as the module expects."""
+        return (images - self.mean) / self.std
 
     def _check_given(self, images: Tensor) -> None:
         """Raise `ParameterError` or `ImageError` for anything but a batch of floating-point images."""

@@ -49,11 +49,14 @@ class Quickened:
         What was done, or why nothing was, in a sentence.
     forwards
         How many forward passes of one image it took to make sure of it.
+    copyable
+        Whether a copy of the model stands in for it at all.
     """
 
     module: nn.Module | None
     said: str
     forwards: int = 0
+    copyable: bool = True
 
 
 def quicken(classifier: Classifier, images: Images) -> Quickened:
@@ -72,7 +75,7 @@ def quicken(classifier: Classifier, images: Images) -> Quickened:
     """
     hindrance = _find_hindrance(classifier, images)
     if hindrance:
-        return Quickened(None, f"On the model as it is: {hindrance}.")
+        return Quickened(None, f"On the model as it is: {hindrance}.", copyable=False)
     shape = tuple(images.shape[1:])
     state = shape, [mark_state(tensor) for tensor in classifier.state_dict(keep_vars=True).values()]
     copies = find_sharing().copies
@@ -87,6 +90,8 @@ def quicken(classifier: Classifier, images: Images) -> Quickened:
 
 @torch.enable_grad()
 def _make(classifier: Classifier, noise: Images) -> Quickened:
+    if sum(value.numel() for value in classifier.state_dict().values()) > MOST_VALUES:
+        return Quickened(None, "On the model as it is: it is too large to be made sure of in double precision.")
     try:
         # Not counted as a pass of whoever happens to be the first to need the copy.
         logits = classifier.forward(noise.clone().requires_grad_())
@@ -94,13 +99,13 @@ def _make(classifier: Classifier, noise: Images) -> Quickened:
         if not pairs and not _list_pointwise(classifier.module):
             return Quickened(None, "On the model as it is: nothing in it could be computed more quickly.", 1)
         exact, folded = (_compute_in_double(classifier, noise, own) for own in ([], pairs))
-        quick = classifier.with_module(_copy(classifier.module))
+        quick = classifier.with_module(copy_sharing(classifier.module))
         _fold(quick.module, pairs)
         pointwise = _hand_to_onednn(quick.module)
         with torch.no_grad():
             quick_logits = quick(noise)
     except Exception as error:  # whatever a part of someone else's model stumbles over in a copy
-        return Quickened(None, f"On the model as it is: a copy of it fails ({first_line(error)}).", 4)
+        return Quickened(None, f"On the model as it is: a copy of it fails ({first_line(error)}).", 4, copyable=False)
     if not _agree(exact, folded, logits.detach(), quick_logits):
         return Quickened(None, "On the model as it is: a copy with batch norms folded gave other logits.", 4)
     done = [f"{_count(len(pairs), 'batch norm')} folded into convolutions"] if pairs else []
@@ -124,8 +129,6 @@ def _find_hindrance(classifier: Classifier, images: Images) -> str:
         return "it is not in single precision"
     if has_hooks(classifier.module):
         return "parts of it have hooks"
-    if sum(value.numel() for value in classifier.state_dict().values()) > MOST_VALUES:
-        return "it is too large to be made sure of in double precision"
     return ""
 
 
@@ -192,7 +195,7 @@ def _find_rest(norm: nn.Module) -> nn.Module | None:
     return None
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def copy_sharing(module: nn.Module) -> nn.Module:
     """Copy a module's parts, and share its tensors."""
     return copy_at_rest(module, {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]})
 

@@ -37,7 +37,7 @@ from whyfooled.explanations.question import choose_question
 from whyfooled.explanations.shown_maps import check_methods, compute_evidence
 from whyfooled.images import content_digest, is_tensor_file, read_photograph
 from whyfooled.perturbation.effect import Effect, find_effect
-from whyfooled.perturbation.sensitivity import choose_batch_size
+from whyfooled.perturbation.sensitivity import choose_batch_size, describe_evaluations
 from whyfooled.registry import describe
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency.differentiable import check_differentiable
@@ -239,7 +239,8 @@ def explain(
             **({} if detector is None else {"detector": describe(detector.asked)}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
-            "regions and recovery": quick.said,
+            "effect of regions": describe_evaluations(classifier, case.clean),
+            "recovery": quick.said,
             "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
         },
     )

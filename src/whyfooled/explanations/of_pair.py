@@ -26,7 +26,7 @@ from whyfooled.explanations.question import choose_question
 from whyfooled.images import is_tensor_file, read_photograph
 from whyfooled.perturbation import Regions
 from whyfooled.perturbation.effect import find_effect
-from whyfooled.perturbation.sensitivity import choose_batch_size
+from whyfooled.perturbation.sensitivity import choose_batch_size, describe_evaluations
 from whyfooled.registry import parse
 from whyfooled.running.provenance import Stages
 from whyfooled.types import Images, Progress, silent
@@ -124,6 +124,7 @@ def explain_perturbation(
             parameters={
                 **describe_photograph(classifier, photograph),
                 "regions": effect.regions,
+                "effect of regions": describe_evaluations(classifier, case.clean),
                 "seed": seed,
                 **describe_named(None, names),
                 "batch_size": {"regions": choose_batch_size(classifier.device)},

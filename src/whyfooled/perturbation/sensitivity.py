@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal, final
 
 import pandas as pd
@@ -15,6 +17,7 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_classifier, check_images, name_images
 from whyfooled.classifier.folding import quicken
 from whyfooled.classifier.goals import check_class_vector
+from whyfooled.classifier.windows import find_windows
 from whyfooled.classifier.workers import cut_by_image, share_out
 from whyfooled.errors import ImageError, ParameterError, at_least, bad_parameter, one_of
 from whyfooled.perturbation.regions import (
@@ -236,15 +239,15 @@ def sensitivity(
     method
         ``"exact"``: the perturbation is removed from each region in turn, one evaluation for each region that it
         touches (and one for the whole image); of large images, on a CPU, by a quicker copy of the model that computes
-        the same. ``"gradient"``: to first order along the perturbation, at the adversarial
-        image, one forward pass and a backward pass for each of the two classes; then the sum over regions is the
-        gradient times the whole perturbation.
+        the same, of whose early layers only windows around the region. ``"gradient"``: to first order along the
+        perturbation, at the adversarial image, one forward pass and a backward pass for each of the two classes; then
+        the sum over regions is the gradient times the whole perturbation.
     inert
         Share of an image's largest score under which a region counts as inert.
     floor
         Share of an image's largest score that both effects are raised to before their ratio is taken; under `inert`.
     batch_size
-        How many images are evaluated at once, of whichever regions and images; 4 on a CPU, whose caches they should
+        How many images are evaluated at once, of whichever regions and images; 8 on a CPU, whose caches they should
         fit, and 64 elsewhere if None. Memory grows with it, not with the number of regions.
     progress
         Called with the evaluations done, those in all, and what is being done.
@@ -274,14 +277,13 @@ def sensitivity(
         changes = _gradient_changes(classifier, clean, adversarial, pair, labels)
     else:
         size = choose_batch_size(clean.device) if batch_size is None else batch_size
-        quick = quicken(classifier, clean).module
-        changes = _exact_changes(classifier, quick, clean, adversarial, pair, labels, linf > 0, size, progress)
+        changes = _exact_changes(classifier, clean, adversarial, pair, labels, linf > 0, size, progress)
     return Sensitivity(labels, changes[..., 0], changes[..., 1], l2, linf, inert, floor)
 
 
 def choose_batch_size(device: torch.device) -> int:
     """Return how many images are evaluated at once unless told otherwise: so few on a CPU that its caches hold them."""
-    return 4 if device.type == "cpu" else 64
+    return 8 if device.type == "cpu" else 64
 
 
 def check_shares(inert: float, floor: float) -> None:
@@ -324,7 +326,6 @@ def check_pair(classifier: Classifier, clean: Images, adversarial: Images, true:
 @torch.no_grad()
 def _exact_changes(
     classifier: Classifier,
-    quick: nn.Module | None,
     clean: Images,
     adversarial: Images,
     pair: Tensor,
@@ -340,25 +341,46 @@ def _exact_changes(
     places = torch.cat([whole, touched], dim=1).nonzero()
     places[:, 1] -= 1
 
-    def compute_pair_logits(some: Tensor) -> Tensor:
+    def compute_pair_logits(some: Tensor, through: nn.Module | None) -> Tensor:
         image, region = some.unbind(1)
         inside = (labels[image] == region.view(-1, 1, 1)).unsqueeze(1)
-        logits = classifier.logits(torch.where(inside, clean[image], adversarial[image]), quick)
+        logits = classifier.logits(torch.where(inside, clean[image], adversarial[image]), through)
         check_classes(pair, logits)
         return logits.gather(1, pair[image])
 
-    pieces = cut_by_image(places, places[:, 0], batch_size)
-    sizes = [len(some) for some in pieces]
     pair_logits: list[Tensor] = []
-    for done, values in enumerate(share_out(classifier, compute_pair_logits, pieces), 1):
-        pair_logits.append(values)
-        progress(sum(sizes[:done]), len(places), "regions")
+    done = 0
+    for through, pieces in _plan_evaluations(classifier, adversarial, places, batch_size):
+        for values in share_out(classifier, partial(compute_pair_logits, through=through), pieces):
+            pair_logits.append(values)
+            done += len(values)
+            progress(done, len(places), "regions")
     values = torch.cat(pair_logits) if pair_logits else clean.new_zeros(0, 2)
     changes = values.new_zeros(*touched.shape, 2)
     is_whole = places[:, 1] < 0
     image, region = places[~is_whole].unbind(1)
     changes[image, region] = values[is_whole][image] - values[~is_whole]
     return changes.to(clean.dtype)
+
+
+def _plan_evaluations(
+    classifier: Classifier, adversarial: Images, places: Tensor, batch_size: int
+) -> Iterator[tuple[nn.Module | None, list[Tensor]]]:
+    """Give what to evaluate in pieces, and through which module: where it can be, for one image in windows alone."""
+    quick = quicken(classifier, adversarial)
+    windows = find_windows(classifier, quick, adversarial)
+    if not windows.layers:
+        yield quick.module, cut_by_image(places, places[:, 0], batch_size)
+        return
+    for number, image in enumerate(adversarial):
+        own = places[places[:, 0] == number]
+        yield windows.around(classifier.normalise(image.unsqueeze(0))), cut_by_image(own, own[:, 0], batch_size)
+
+
+def describe_evaluations(classifier: Classifier, images: Images) -> str:
+    """Say in sentences what exact sensitivity is computed on."""
+    quick = quicken(classifier, images)
+    return f"{quick.said} {find_windows(classifier, quick, images).said}".rstrip()
 
 
 def _gradient_changes(
