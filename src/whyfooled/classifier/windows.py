@@ -217,9 +217,9 @@ def _change_windows(image: Tensor, other: Tensor) -> Tensor:
     ends = (max(height - _TRIED, 0), max(width - _TRIED, 0))
     places = [(0, 0), ends, (ends[0] // 2, ends[1] // 2)]
     changed = image.repeat(len(places), 1, 1, 1)
-    for own, (top, left) in zip(changed, places, strict=True):
+    for edited, (top, left) in zip(changed, places, strict=True):
         window = (slice(None), slice(top, top + _TRIED), slice(left, left + _TRIED))
-        own[window] = other[window]
+        edited[window] = other[window]
     return changed
 
 
@@ -248,31 +248,31 @@ class Windowed(nn.Module):
     def __init__(self, layers: Sequence[Layer], image: Tensor) -> None:
         super().__init__()
         self.steps = layers
-        self.own = [image]
+        self.common = [image]
         with torch.no_grad():
             for layer in layers:
                 if layer.reach is not None:
                     # A copy, because a layer may write into what it is given.
-                    self.own.append(layer.part(self.own[-1].clone()))
+                    self.common.append(layer.part(self.common[-1].clone()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute what the module gives for images (n,c,h,w)."""
-        patches = _find_patches(images, self.own[0])
+        patches = _find_patches(images, self.common[0])
         done = 0
-        for layer, before, after in zip(self.steps, self.own, self.own[1:], strict=False):
+        for layer, before, after in zip(self.steps, self.common, self.common[1:], strict=False):
             further = _go_through(layer, patches, before, after)
             if further is None:
                 break
             patches, done = further, done + 1
-        maps = _paste(self.own[done].repeat(len(images), 1, 1, 1), patches, [0] * len(images), [0] * len(images))
+        maps = _paste(self.common[done].repeat(len(images), 1, 1, 1), patches, [0] * len(images), [0] * len(images))
         for layer in self.steps[done:]:
             maps = layer.part(maps)
         return maps
 
 
-def _find_patches(images: Tensor, own: Tensor) -> _Patches:
-    """Cut out of images (n,c,h,w) what is different from one (1,c,h,w), in windows of one size."""
-    differs = (images != own).any(1)
+def _find_patches(images: Tensor, common: Tensor) -> _Patches:
+    """Cut out of images (n,c,h,w) what is different from a common one (1,c,h,w), in windows of one size."""
+    differs = (images != common).any(1)
     spans = [[_find_span(row) for row in differs.any(axis)] for axis in (2, 1)]
     (height, width), sides = ([max(end - start for start, end in some) for some in spans], images.shape[-2:])
     tops, lefts = (
