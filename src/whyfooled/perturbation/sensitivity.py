@@ -373,8 +373,9 @@ def _plan_evaluations(
         yield quick.module, cut_by_image(places, places[:, 0], batch_size)
         return
     for number, image in enumerate(adversarial):
-        own = places[places[:, 0] == number]
-        yield windows.around(classifier.normalise(image.unsqueeze(0))), cut_by_image(own, own[:, 0], batch_size)
+        mine = places[places[:, 0] == number]
+        through = windows.around(classifier.normalise(image.unsqueeze(0)))
+        yield through, cut_by_image(mine, mine[:, 0], batch_size)
 
 
 def describe_evaluations(classifier: Classifier, images: Images) -> str:
