@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, cast, final
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx import Node
 
 
@@ -30,12 +32,11 @@ def cut_into_segments(module: nn.Module) -> list[nn.Module]:
     """
     tracer = _Tracer()
     graph = tracer.trace(module)
-    traced = fx.GraphModule(tracer.root, graph)
-    nodes = [node for node in traced.graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
-    (given,) = (node for node in traced.graph.nodes if node.op == "placeholder")
+    nodes = [node for node in graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
+    (given,) = (node for node in graph.nodes if node.op == "placeholder")
     segments: list[nn.Module] = []
     for part in _split(given, nodes):
-        segments.append(_extract(traced, given, part))
+        segments.append(Segment(tracer.root, given, part))
         given = part[-1]
     return segments
 
@@ -68,17 +69,42 @@ def _split(given: Node, nodes: Sequence[Node]) -> Iterator[list[Node]]:
         yield part
 
 
-def _extract(traced: fx.GraphModule, given: Node, nodes: Sequence[Node]) -> fx.GraphModule:
-    """Make a module of some nodes, which takes what one node gives and gives what the last of them does."""
-    graph = fx.Graph()
-    copies = {given: graph.placeholder("given")}
+@final
+class Segment(nn.Module):
+    """Some steps of a module: they take what one step before gives, and give what the last of them does.
 
-    def find(node: Node) -> Node:
-        if node not in copies and node.op == "get_attr":
-            copies[node] = graph.node_copy(node)
-        return copies[node]
+    Parameters
+    ----------
+    parts
+        The module's parts by their names.
+    given
+        The step before.
+    steps
+        The steps, in order.
+    """
 
-    for node in nodes:
-        copies[node] = graph.node_copy(node, find)
-    graph.output(copies[nodes[-1]])
-    return fx.GraphModule(traced, graph)
+    def __init__(self, parts: nn.Module, given: Node, steps: Sequence[Node]) -> None:
+        super().__init__()
+        self._given, self._steps = given, steps
+        names = dict.fromkeys(str(step.target) for step in steps if step.op == "call_module")
+        self._parts = {name: parts.get_submodule(name) for name in names}
+        needed = dict.fromkeys(node for step in steps for node in step.all_input_nodes if node.op == "get_attr")
+        self._tensors = {node: attrgetter(str(node.target))(parts) for node in needed}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Take the steps."""
+        values: dict[Node, Any] = {**self._tensors, self._given: images}
+        for step in self._steps:
+            positional, named = fx.map_arg((step.args, step.kwargs), values.__getitem__)
+            values[step] = self._find(step, positional)(*positional[step.op == "call_method" :], **named)
+        made: Tensor = values[self._steps[-1]]
+        return made
+
+    def _find(self, step: Node, positional: Sequence[Any]) -> Callable[..., Any]:
+        """Return what a step calls."""
+        if step.op == "call_module":
+            return self._parts[str(step.target)]
+        if step.op == "call_method":
+            method: Callable[..., Any] = getattr(positional[0], str(step.target))
+            return method
+        return cast(Callable[..., Any], step.target)

@@ -124,7 +124,9 @@ def explain_perturbation(
             parameters={
                 **describe_photograph(classifier, photograph),
                 "regions": effect.regions,
-                "effect of regions": describe_evaluations(classifier, case.clean),
+                "effect of regions": describe_evaluations(
+                    classifier, case.clean, 1 + int(effect.sensitivity.touched.sum())
+                ),
                 "seed": seed,
                 **describe_named(None, names),
                 "batch_size": {"regions": choose_batch_size(classifier.device)},

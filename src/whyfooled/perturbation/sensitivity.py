@@ -33,6 +33,9 @@ from whyfooled.saliency.backward.gradients import quiet_gradients
 from whyfooled.tensors.measures import rank_correlation
 from whyfooled.types import Classes, Counts, Images, PerImage, Progress, silent
 
+WORTH_A_COPY = 64
+"""Evaluations of an image from which on a quicker copy of the model, and windows, are worth their making. [ours]"""
+
 Method = Literal["exact", "gradient"]
 KINDS = ("inert", "suppression", "promotion", "balanced")
 """The kinds of regions; `Sensitivity.kind` holds their places in this list."""
@@ -348,38 +351,44 @@ def _exact_changes(
         check_classes(pair, logits)
         return logits.gather(1, pair[image])
 
-    pair_logits: list[Tensor] = []
+    values = clean.new_zeros(n, touched.shape[1] + 1, 2)
     done = 0
     for through, pieces in _plan_evaluations(classifier, adversarial, places, batch_size):
-        for values in share_out(classifier, partial(compute_pair_logits, through=through), pieces):
-            pair_logits.append(values)
-            done += len(values)
+        evaluated = share_out(classifier, partial(compute_pair_logits, through=through), pieces)
+        for piece, pair_logits in zip(pieces, evaluated, strict=True):
+            # The image whole comes last, as region -1 does.
+            values[piece[:, 0], piece[:, 1]] = pair_logits.to(values)
+            done += len(piece)
             progress(done, len(places), "regions")
-    values = torch.cat(pair_logits) if pair_logits else clean.new_zeros(0, 2)
-    changes = values.new_zeros(*touched.shape, 2)
-    is_whole = places[:, 1] < 0
-    image, region = places[~is_whole].unbind(1)
-    changes[image, region] = values[is_whole][image] - values[~is_whole]
-    return changes.to(clean.dtype)
+    return torch.where(touched.unsqueeze(2), values[:, -1:] - values[:, :-1], 0.0)
 
 
 def _plan_evaluations(
     classifier: Classifier, adversarial: Images, places: Tensor, batch_size: int
 ) -> Iterator[tuple[nn.Module | None, list[Tensor]]]:
-    """Give what to evaluate in pieces, and through which module: where it can be, for one image in windows alone."""
+    """Give what to evaluate in pieces, and through which module: of an image that is worth it, in windows alone."""
+    counts = torch.bincount(places[:, 0], minlength=len(adversarial))
+    is_worth_it = (counts >= WORTH_A_COPY)[places[:, 0]]
+    few, many = places[~is_worth_it], places[is_worth_it]
+    if len(few):
+        yield None, cut_by_image(few, few[:, 0], batch_size)
+    if not len(many):
+        return
     quick = quicken(classifier, adversarial)
     windows = find_windows(classifier, quick, adversarial)
     if not windows.layers:
-        yield quick.module, cut_by_image(places, places[:, 0], batch_size)
+        yield quick.module, cut_by_image(many, many[:, 0], batch_size)
         return
-    for number, image in enumerate(adversarial):
-        mine = places[places[:, 0] == number]
-        through = windows.around(classifier.normalise(image.unsqueeze(0)))
-        yield through, cut_by_image(mine, mine[:, 0], batch_size)
+    for number in dict.fromkeys(many[:, 0].tolist()):
+        some = many[many[:, 0] == number]
+        through = windows.around(classifier.normalise(adversarial[number, None]))
+        yield through, cut_by_image(some, some[:, 0], batch_size)
 
 
-def describe_evaluations(classifier: Classifier, images: Images) -> str:
-    """Say in sentences what exact sensitivity is computed on."""
+def describe_evaluations(classifier: Classifier, images: Images, count: int) -> str:
+    """Say in sentences what so many evaluations of an image for exact sensitivity are computed on."""
+    if count < WORTH_A_COPY:
+        return "On the model as it is: a copy is not worth it for so few."
     quick = quicken(classifier, images)
     return f"{quick.said} {find_windows(classifier, quick, images).said}".rstrip()
 
