@@ -1,5 +1,7 @@
 """Segments of a module, one after the other, compute what it does, and are as short as they can be."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -87,3 +89,34 @@ def test_code_that_asks_for_values_cannot_be_followed():
 
     with pytest.raises(torch.fx.proxy.TraceError):
         cut_into_segments(Asks())
+
+
+@torch.no_grad()
+def test_what_other_threads_run_meanwhile_is_run_as_ever():
+    module, other = InCode().eval(), nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    given = torch.rand(1, 3, 17, 19)
+    expected = [module(given.clone()), other(given)]
+    stop, wrong, runs = threading.Event(), [], []
+
+    def run_both():
+        while not stop.is_set():
+            try:
+                with torch.no_grad():
+                    made = [module(given.clone()), other(given)]
+                wrong.extend(one for one, right in zip(made, expected, strict=True) if not torch.equal(one, right))
+            except Exception as error:  # whatever breaks in this thread
+                wrong.append(error)
+            runs.append(1)
+
+    threads = [threading.Thread(target=run_both) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        lengths = {len(cut_into_segments(module)) for _ in range(60)}
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    assert runs
+    assert lengths == {10}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, cast, final
@@ -31,7 +32,8 @@ def cut_into_segments(module: nn.Module) -> list[nn.Module]:
         value.
     """
     tracer = _Tracer()
-    graph = tracer.trace(module)
+    with _TRACING:
+        graph = tracer.trace(module)
     nodes = [node for node in graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
     (given,) = (node for node in graph.nodes if node.op == "placeholder")
     segments: list[nn.Module] = []
@@ -41,8 +43,31 @@ def cut_into_segments(module: nn.Module) -> list[nn.Module]:
     return segments
 
 
+_TRACING = threading.Lock()
+"""Held while code is followed: meanwhile PyTorch has its own way of calling modules, which it sets back afterwards."""
+
+
 class _Tracer(fx.Tracer):
-    """Follows code down to the parts that have no parts of their own."""
+    """Follows code down to the parts that have no parts of their own, in its own thread.
+
+    PyTorch hands it what every thread runs in the meantime; what others do is done as ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         made_of_others = next(m.children(), None) is not None

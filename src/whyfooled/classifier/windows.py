@@ -202,13 +202,10 @@ def _find_reach_along(axis: int, step: int, part: nn.Module, given: Tensor) -> R
         before=max(step * own[-1] - place for place, own in seen),
         after=max(place - step * own[0] for place, own in seen),
     )
+    expected = [reach.find_outputs(place, 1, shown.shape[1]) for place, _ in seen]
     # In the second period as in the first, or it is no step.
-    fits = (reach.find_outputs(place, 1, shown.shape[1]) for place, _ in seen)
-    return (
-        reach
-        if all(first <= own[0] and own[-1] < end for (first, end), (_, own) in zip(fits, seen, strict=True))
-        else None
-    )
+    is_step = all(first <= own[0] and own[-1] < end for (first, end), (_, own) in zip(expected, seen, strict=True))
+    return reach if is_step else None
 
 
 def _change_windows(image: Tensor, other: Tensor) -> Tensor:
