@@ -136,7 +136,7 @@ def read_digits() -> tuple[Labelled, Labelled]:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError:
         raise ParameterError(
-            "`images` must be given: the digits come with scikit-learn, which is not installed."
+            "`images` must be given, or scikit-learn installed, which brings the digits: pip install scikit-learn."
         ) from None
     pixels, labels = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
@@ -465,8 +465,22 @@ def compare(
     aware_steps: Annotated[int, typer.Option(help="Steps of the attack on maps.")] = 40,
 ) -> None:
     """Train a network in several ways, with the same epochs and the same time, and judge what comes of it."""
-    for name, value in {"epochs": epochs, "seeds": seeds, "batch_size": batch_size, "count": count}.items():
-        at_least(name, value, 1)
+    counts = {"epochs": epochs, "seeds": seeds, "batch_size": batch_size, "attack_steps": attack_steps, "count": count}
+    counts |= {
+        "aware_count": aware_count,
+        "fmn_steps": fmn_steps,
+        "auto_steps": auto_steps,
+        "auto_targets": auto_targets,
+    }
+    counts |= {"auto_queries": auto_queries, "pgd_steps": pgd_steps, "aware_steps": aware_steps}
+    for name, number_given in counts.items():
+        at_least(name, number_given, 1)
+    for name, weight in {
+        "stability": stability,
+        "concentration": concentration,
+        "input_gradient": input_gradient,
+    }.items():
+        at_least(name, weight, 0)
     at_least("train_count", 1 if train_count is None else train_count, 1)
     at_least("seconds", seconds, 0)
     positive("learning_rate", learning_rate)
@@ -536,9 +550,11 @@ def run_all(comparison: Comparison, ways: list[str], seeds: int) -> list[dict[st
     planned += [(way, budget, seed) for budget in budgets for seed in range(seeds) for way in ways]
     runs: list[dict[str, Any]] = []
     for place, (way, budget, seed) in enumerate(planned, 1):
+        begun = time.perf_counter()
         runs.append(run_one(comparison, way, budget, seed))
-        right = sum(runs[-1]["numbers"]["right"]) / len(comparison.unseen.labels)
-        print(f"{place} of {len(planned)}: {way}, {budget}, seed {seed}: right on {right:.3f}.", flush=True)
+        right, took = sum(runs[-1]["numbers"]["right"]) / len(comparison.unseen.labels), time.perf_counter() - begun
+        said = f"{took:.0f} s" if took > 1 else "was there already"
+        print(f"{place} of {len(planned)}: {way}, {budget}, seed {seed}: right on {right:.3f}; {said}.", flush=True)
         write_whole(comparison.output / "results.json", json.dumps(runs, indent=1).encode())
         write_whole(comparison.output / "results.md", write_tables(runs, comparison.judging).encode())
     return runs
@@ -576,3 +592,6 @@ if __name__ == "__main__":
     except WhyfooledError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.helpers.command_line import MODELS, run, without_progress
-from whyfooled import load_adversaries, load_classifier
+from tests.helpers.models import small
+from whyfooled import Fit, load_adversaries, load_classifier
 from whyfooled.defences import DETECTORS, LargestSoftmax, calibrate, files
 from whyfooled.defences.evaded import say_evaded
+from whyfooled.defences.files import _file_reader
 from whyfooled.images import read_photograph
 
 COMMAND = ["detect", "--model", "nets.py:Net", "--mean", "0", "--clean", "clean"]
@@ -179,7 +182,7 @@ def test_a_detector_that_was_never_attacked_is_named(monkeypatch):
     monkeypatch.setattr("whyfooled.defences.evaded.MEASURED", {"median": 0.0123})
     assert say_evaded(["median(size=3)", "other", "median"]) == (
         "No detector withstands an attacker who knows it: under an attack with the score in its loss the area "
-        "under its curve is median 0.01, where 0.5 is chance (measured on a ResNet-20 for CIFAR-10, at 4/255 in "
+        "under its curve is median 0.012, where 0.5 is chance (measured on a ResNet-20 for CIFAR-10, at 4/255 in "
         "l-infinity). What is left of other was never measured."
     )
     assert files.say_evaded is say_evaded
@@ -228,3 +231,21 @@ def test_a_report_needs_both_a_detector_and_clean_photographs(folder, options, s
     assert (code, out) == (2, "")
     assert sentence in " ".join(err.split())
     assert not (folder / "none").exists()
+
+
+def test_a_picture_of_the_inputs_size_may_be_what_the_model_was_fed(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "seen.png")
+    Image.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(tmp_path / "photograph.png")
+    as_it_is = small(16)
+    cropped = as_it_is.with_module(as_it_is.module, fit=Fit((16, 16), shorter_side=20))
+    for classifier, name, adversarial, warns in (
+        (cropped, "seen", True, True),
+        (cropped, "seen", False, False),
+        (cropped, "photograph", True, False),
+        (as_it_is, "seen", True, False),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _file_reader(tmp_path / f"{name}.png", adversarial)(classifier)
+        assert ["as large as the model's input" in str(one.message) for one in caught] == [True] * warns

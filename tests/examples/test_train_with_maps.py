@@ -120,6 +120,9 @@ def test_a_comparison_that_was_stopped_goes_on_as_if_it_had_not_been(folder, mon
             "`ways` must be one of plain, input-gradient, stability, concentration, adversarial; got magic.",
         ),
         ({"held_out": None}, "`images` and `held_out` must be given together, or neither, for the digits."),
+        ({"attack_steps": 0}, "`attack_steps` must be at least 1; got 0."),
+        ({"pgd_steps": -1}, "`pgd_steps` must be at least 1; got -1."),
+        ({"stability": -1.0}, "`stability` must be at least 0; got -1.0."),
         ({"radii": "8/255,2/255"}, "`radii` must be two, the smaller one first, such as 2/255,8/255; got 8/255,2/255."),
     ],
 )

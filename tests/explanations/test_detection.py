@@ -83,7 +83,7 @@ QUIET = {"score": 0.2, "p_value": 0.3, "flagged": False}
 LOUD = {"score": 0.75, "p_value": 0.024, "flagged": True}
 YES = "Yes: Median filter alone gives it a score of 0.5, above the 0.25 that 5.0 % of clean images may exceed "
 YES += "(p = 0.02, among 40)."
-SIZE = "a perturbation as large as this one (ℓ∞ 4/255)"
+SIZE = "a perturbation of at most ℓ∞ 4/255, like this attack's"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ SIZE = "a perturbation as large as this one (ℓ∞ 4/255)"
             [
                 "No: Median filter alone gives it a score of 0.2, not above the 0.25 that 5.0 % of clean images may "
                 "exceed (p = 0.3, among 40).",
-                "An attack that knows the detector, with a perturbation 4 times as large as this one (ℓ2 0.5), makes "
-                "the model see soup, and is flagged as well (score 0.75).",
+                "An attack that knows the detector, with a perturbation of at most ℓ2 0.5, 4 times this attack's, "
+                "makes the model see soup, and is flagged as well (score 0.75).",
             ],
         ),
         (

@@ -79,20 +79,20 @@ def numbers(failed="", factor=1, ball="linf", epsilon=4 / 255):
     [
         (
             {},
-            "Yes: under a perturbation as large as this one (ℓ∞ 4/255), made with the map in view, the model sees cat "
-            "and the map has a cosine similarity of 0.84 with that of the clean image, each of the class seen "
+            "Yes: under a perturbation of at most ℓ∞ 4/255, like this attack's, made with the map in view, the model "
+            "sees cat and the map has a cosine similarity of 0.84 with that of the clean image, each of the class seen "
             "there (under this attack 0.20, under a plain one of the same margin 0.13, by chance 0.15).",
         ),
         (
             {"failed": "map", "factor": 4, "ball": "l2", "epsilon": 1.25},
-            "No: a perturbation 4 times as large as this one (ℓ2 1.25) made to keep the map has the model see cat, but "
-            "its map has a cosine similarity of 0.84 only with that of the clean image, each of the class seen "
-            "there (under this attack 0.20, under a plain one of the same margin 0.13, by chance 0.15).",
+            "No: a perturbation of at most ℓ2 1.25, 4 times this attack's, made to keep the map has the model see "
+            "cat, but its map has a cosine similarity of 0.84 only with that of the clean image, each of the class "
+            "seen there (under this attack 0.20, under a plain one of the same margin 0.13, by chance 0.15).",
         ),
         (
             {"failed": "class", "factor": 4},
-            "No: a perturbation 4 times as large as this one (ℓ∞ 4/255) that keeps the map does not make the model see "
-            "another class (it sees cat).",
+            "No: a perturbation of at most ℓ∞ 4/255, 4 times this attack's, that keeps the map does not make the "
+            "model see another class (it sees cat).",
         ),
     ],
     ids=["forged", "map", "class"],

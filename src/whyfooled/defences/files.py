@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, final
 
 import pandas as pd
 import torch
+from PIL import Image as PILImage
 
 from whyfooled.attacks.adversaries import adversary_file, is_run, load_adversaries, read_adversary
 from whyfooled.classifier import Classifier
@@ -27,6 +28,7 @@ from whyfooled.images import (
     read_adversarial,
     read_clean,
     read_photograph,
+    to_tensor,
 )
 from whyfooled.registry import describe
 from whyfooled.running.publishing import hide_folders
@@ -218,11 +220,26 @@ def _adversary_reader(path: Path, adversarial: bool) -> Callable[[Classifier], I
 def _file_reader(path: Path, adversarial: bool) -> Callable[[Classifier], Images]:
     def read(classifier: Classifier) -> Images:
         if not is_tensor_file(path):
-            return classifier.prepare(read_photograph(path))
+            photograph = read_photograph(path)
+            prepared = classifier.prepare(photograph)
+            if adversarial:
+                _warn_of_prepared(path, photograph, prepared)
+            return prepared
         shape = (classifier.channels, *classifier.size)
         return read_adversarial(path, shape) if adversarial else read_clean(path, shape)
 
     return read
+
+
+def _warn_of_prepared(path: Path, photograph: PILImage.Image, prepared: Images) -> None:
+    """Warn of a picture that may be what the model was fed, and is resized and cropped once more."""
+    if (photograph.height, photograph.width) != tuple(prepared.shape[-2:]):
+        return
+    if not torch.equal(to_tensor(photograph, prepared.shape[1]), prepared[0].cpu()):
+        warn(
+            f"{path.name} is as large as the model's input, and is resized and cropped like any photograph. If it is "
+            "what the model was fed, give it as a tensor (.npy, .safetensors)."
+        )
 
 
 def _read(

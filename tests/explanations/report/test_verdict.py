@@ -97,12 +97,12 @@ def test_the_card_says_who_attacked_and_with_how_much(parameters, size, end):
 @pytest.mark.parametrize(
     ("png", "jpeg", "end"),
     [
-        (1, 0, "/255)."),
+        (1, 0, "/255). Saved as PNG, it still fools."),
         (0, 1, "/255). Saved as PNG, it fools no longer."),
-        (2, 0, " Saved as PNG, it is taken for ash."),
+        (2, 0, "/255). Saved as PNG, it is ash."),
     ],
 )
-def test_the_card_says_what_is_lost_by_rounding_alone(png, jpeg, end):
+def test_the_card_says_what_rounding_alone_leaves(png, jpeg, end):
     saved = [
         {
             "format": name,
@@ -116,8 +116,8 @@ def test_the_card_says_what_is_lost_by_rounding_alone(png, jpeg, end):
     found = {**numbers(), "saved": saved}
     assert write_happened(found).sentence.endswith(end)
     first, second = (("oak", "elm", "ash")[seen] for seen in (jpeg, png))
-    begin = f"Saved and read again, the image is taken as JPEG of quality 95 for {first} (50.0 %), as PNG for {second}"
-    assert write_saved_sentence(found).startswith(begin)
+    begin = "At the model's input size, saved and read again, it is seen: JPEG of quality 95 as "
+    assert write_saved_sentence(found).startswith(f"{begin}{first} (50.0 %), PNG as {second} (50.0 %) and JPEG")
     assert write_saved_sentence(numbers()) == ""
 
 

@@ -47,11 +47,11 @@ def write_forgery_sentence(numbers: Mapping[str, Any]) -> str:
     )
     if numbers["failed"] == "class":
         return (
-            f"No: {write_size(numbers)} that keeps the map does not make the model see another class (it sees {name})."
+            f"No: {write_size(numbers)}, that keeps the map does not make the model see another class (it sees {name})."
         )
     if numbers["failed"] == "map":
         return (
-            f"No: {write_size(numbers)} made to keep the map has the model see {name}, but its map has a cosine "
+            f"No: {write_size(numbers)}, made to keep the map has the model see {name}, but its map has a cosine "
             f"similarity of {cosine['forged']:.2f} only with that of the clean image, each of the class seen there "
             f"({beside})."
         )
@@ -66,5 +66,5 @@ def write_size(numbers: Mapping[str, Any]) -> str:
     """Write how large the perturbation is, beside the attack's."""
     size = f"ℓ2 {numbers['epsilon']:.3g}" if numbers["ball"] == "l2" else f"ℓ∞ {255 * numbers['epsilon']:.3g}/255"
     if numbers["factor"] == 1:
-        return f"a perturbation as large as this one ({size})"
-    return f"a perturbation {numbers['factor']} times as large as this one ({size})"
+        return f"a perturbation of at most {size}, like this attack's"
+    return f"a perturbation of at most {size}, {numbers['factor']} times this attack's"

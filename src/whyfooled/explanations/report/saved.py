@@ -17,19 +17,19 @@ def collect_saved_numbers(copies: Sequence[SavedCopy], names: Sequence[str]) -> 
 
 def write_saved_sentence(numbers: Mapping[str, Any]) -> str:
     """Say what is seen in every copy; "" where there is none."""
-    seen = [f"{_name_copy(copy)} for {copy['name']} ({percent(copy['probability'])})" for copy in numbers["saved"]]
-    return f"Saved and read again, the image is taken {listed(seen)}." if seen else ""
+    seen = [f"{_name_copy(copy)} as {copy['name']} ({percent(copy['probability'])})" for copy in numbers["saved"]]
+    return f"At the model's input size, saved and read again, it is seen: {listed(seen)}." if seen else ""
 
 
-def write_lost(numbers: Mapping[str, Any]) -> str:
-    """Say what a copy is taken for that lost nothing but digits, if that is another class; "" if it is not."""
+def write_kept(numbers: Mapping[str, Any]) -> str:
+    """Say what a copy is taken for that lost nothing but digits; "" where there is none."""
     after = numbers["predictions"]["adversarial"][0]
     for copy in numbers["saved"]:
-        if copy["quality"] is None and copy["prediction"] != after["index"]:
-            again = copy["prediction"] == numbers["true"]["index"]
-            return f" Saved as PNG, it {'fools no longer' if again else 'is taken for ' + copy['name']}."
+        if copy["quality"] is None:
+            kept = {numbers["true"]["index"]: "fools no longer", after["index"]: "still fools"}
+            return f" Saved as PNG, it {kept.get(copy['prediction'], 'is ' + copy['name'])}."
     return ""
 
 
 def _name_copy(copy: Mapping[str, Any]) -> str:
-    return "as PNG" if copy["quality"] is None else f"as JPEG of quality {copy['quality']}"
+    return "PNG" if copy["quality"] is None else f"JPEG of quality {copy['quality']}"

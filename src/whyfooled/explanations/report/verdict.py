@@ -10,7 +10,7 @@ from whyfooled.attacks import ExplanationAware
 from whyfooled.drawing.words import by_number, counted, percent
 from whyfooled.explanations.report.effect import find_share_alone, regions_add_up
 from whyfooled.explanations.report.recovery import RecoveryVerdict, Standing, judge_recovery, write_counts, write_shares
-from whyfooled.explanations.report.saved import write_lost
+from whyfooled.explanations.report.saved import write_kept
 from whyfooled.registry import available
 from whyfooled.saliency.recovery import VERDICT_FILL
 
@@ -61,7 +61,7 @@ def write_happened(numbers: Mapping[str, Any]) -> Verdict:
     answer = {"fooled": "Fooled.", "failed": "Not fooled.", "already wrong": "Wrong without any attack."}[outcome]
     if is_off_target(numbers):
         answer = f"Fooled, but not into {numbers['wrong']['name']}."
-    sentence = f"{_write_predictions(numbers)}{_write_chance(numbers)}.{_write_attack(numbers)}{write_lost(numbers)}"
+    sentence = f"{_write_predictions(numbers)}{_write_chance(numbers)}.{_write_attack(numbers)}{write_kept(numbers)}"
     return Verdict("What happened?", answer, sentence)
 
 
