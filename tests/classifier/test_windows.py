@@ -176,6 +176,21 @@ class Asks(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class AsksForNumber(nn.Module):
+    """Decides by a number that it takes out of what it sees."""
+
+    def forward(self, x):
+        return x if x.max().item() > 0.5 else -x
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_looking_at_values_is_seen_in_inference_mode_too(inference):
+    classifier = make(AsksForNumber, lambda: Residual(6))
+    with torch.inference_mode(inference):
+        windows = windows_of(classifier)
+    assert [layer.reach is not None for layer in windows.layers] == [True, False]
+
+
 class Holds(nn.Module):
     """Decides by what it sees, among its parts."""
 

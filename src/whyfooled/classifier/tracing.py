@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, final
 
 import torch
@@ -47,6 +47,16 @@ class Moment:
         return self.tensor.detach() if self.copy is None else self.copy
 
 
+@contextmanager
+def without_inference_mode() -> Iterator[None]:
+    """Leave inference mode: in it, PyTorch takes operations for one that are several otherwise. There is no graph."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(mode=False), torch.no_grad():
+        yield
+
+
 @final
 class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, follows where values come from, from the images through all that is computed of them.
@@ -77,10 +87,7 @@ class PassTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._note_origin(images, Origin(rows, columns))
 
     def __enter__(self) -> PassTrace:
-        if torch.is_inference_mode_enabled():
-            # In it, PyTorch takes operations for one that are several otherwise; leaving it would record a graph.
-            self._left.enter_context(torch.inference_mode(mode=False))
-            self._left.enter_context(torch.no_grad())
+        self._left.enter_context(without_inference_mode())
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 

@@ -20,6 +20,7 @@ from whyfooled.classifier.borrowing import find_sharing
 from whyfooled.classifier.classifier import Classifier
 from whyfooled.classifier.folding import Quickened, copy_sharing
 from whyfooled.classifier.segments import cut_into_segments
+from whyfooled.classifier.tracing import without_inference_mode
 from whyfooled.errors import first_line
 from whyfooled.types import Images
 
@@ -85,12 +86,9 @@ class Windows:
     layers: tuple[Layer, ...]
     said: str
 
-    def around(self, image: Tensor) -> Windowed | None:
-        """Make what computes the module for images that differ in windows from one (1,c,h,w), as the module takes it.
-
-        None where it has to be computed whole.
-        """
-        return Windowed(self.layers, image) if self.layers else None
+    def around(self, image: Tensor) -> Windowed:
+        """Make what computes the module for images that differ in windows from one (1,c,h,w), as it takes it."""
+        return Windowed(self.layers, image)
 
 
 def find_windows(classifier: Classifier, quick: Quickened, images: Images) -> Windows:
@@ -118,6 +116,7 @@ def find_windows(classifier: Classifier, quick: Quickened, images: Images) -> Wi
     return kept[1]
 
 
+@without_inference_mode()
 @torch.no_grad()
 def _find(module: nn.Module, shape: torch.Size) -> Windows:
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
