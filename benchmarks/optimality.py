@@ -1,11 +1,11 @@
 """How near minimal-norm attacks come to the smallest perturbations that any of them finds, at equal evaluations.
 
 What each attack found is written down at once: the same command goes on where it was stopped, also with more budgets.
+After a change of an attack, delete the folder of what was found.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ from benchmarks._recording import record
 from whyfooled import DDN, EAD, FMN, CarliniWagner, Classifier, DeepFool, Untargeted, load_classifier, run_attack
 from whyfooled.errors import one_of
 from whyfooled.images import write_whole
+from whyfooled.images.seals import digest_content
 from whyfooled.sources import open_source
 
 NORMS = {"l2": 2, "l1": 1}
@@ -266,10 +267,8 @@ def _compete(
 
 def _digest(classifier: Classifier, images: Tensor, labels: Tensor) -> str:
     """Return some letters that are others for another model or other images."""
-    digest = hashlib.sha256()
-    for tensor in (*classifier.state_dict().values(), images, labels):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:8]
+    content = classifier.digest().encode() + images.numpy().tobytes() + labels.numpy().tobytes()
+    return digest_content(content)[:8]
 
 
 def _rank(outcome: Outcome) -> tuple[int, float]:

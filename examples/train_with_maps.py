@@ -465,21 +465,16 @@ def compare(
     aware_steps: Annotated[int, typer.Option(help="Steps of the attack on maps.")] = 40,
 ) -> None:
     """Train a network in several ways, with the same epochs and the same time, and judge what comes of it."""
-    counts = {"epochs": epochs, "seeds": seeds, "batch_size": batch_size, "attack_steps": attack_steps, "count": count}
-    counts |= {
-        "aware_count": aware_count,
-        "fmn_steps": fmn_steps,
-        "auto_steps": auto_steps,
-        "auto_targets": auto_targets,
+    counts = {
+        **{"epochs": epochs, "seeds": seeds, "batch_size": batch_size, "attack_steps": attack_steps},
+        **{"count": count, "aware_count": aware_count, "fmn_steps": fmn_steps, "auto_steps": auto_steps},
+        **{"auto_targets": auto_targets, "auto_queries": auto_queries},
+        **{"pgd_steps": pgd_steps, "aware_steps": aware_steps},
     }
-    counts |= {"auto_queries": auto_queries, "pgd_steps": pgd_steps, "aware_steps": aware_steps}
     for name, number_given in counts.items():
         at_least(name, number_given, 1)
-    for name, weight in {
-        "stability": stability,
-        "concentration": concentration,
-        "input_gradient": input_gradient,
-    }.items():
+    weights_given = {"stability": stability, "concentration": concentration, "input_gradient": input_gradient}
+    for name, weight in weights_given.items():
         at_least(name, weight, 0)
     at_least("train_count", 1 if train_count is None else train_count, 1)
     at_least("seconds", seconds, 0)
@@ -550,20 +545,25 @@ def run_all(comparison: Comparison, ways: list[str], seeds: int) -> list[dict[st
     planned += [(way, budget, seed) for budget in budgets for seed in range(seeds) for way in ways]
     runs: list[dict[str, Any]] = []
     for place, (way, budget, seed) in enumerate(planned, 1):
-        begun = time.perf_counter()
-        runs.append(run_one(comparison, way, budget, seed))
-        right, took = sum(runs[-1]["numbers"]["right"]) / len(comparison.unseen.labels), time.perf_counter() - begun
-        said = f"{took:.0f} s" if took > 1 else "was there already"
-        print(f"{place} of {len(planned)}: {way}, {budget}, seed {seed}: right on {right:.3f}; {said}.", flush=True)
+        home = comparison.output / "networks" / f"{way}-{budget}-{seed}"
+        was_there = "; was there already" if name_judged(home).exists() else ""
+        runs.append(run_one(comparison, home, way, budget, seed))
+        right = sum(runs[-1]["numbers"]["right"]) / len(comparison.unseen.labels)
+        print(f"{place} of {len(planned)}: {way}, {budget}, seed {seed}: right on {right:.3f}{was_there}.", flush=True)
         write_whole(comparison.output / "results.json", json.dumps(runs, indent=1).encode())
         write_whole(comparison.output / "results.md", write_tables(runs, comparison.judging).encode())
     return runs
 
 
-def run_one(comparison: Comparison, way: str, budget: Budget, seed: int) -> dict[str, Any]:
-    """Train a network and judge it, as far as that is not done yet."""
-    home = comparison.output / "networks" / f"{way}-{budget}-{seed}"
-    judged, trained, weights = (home.with_name(home.name + end) for end in (".json", ".training.json", ".safetensors"))
+def name_judged(home: Path) -> Path:
+    """Name the file of what was found of a network."""
+    return home.with_name(f"{home.name}.json")
+
+
+def run_one(comparison: Comparison, home: Path, way: str, budget: Budget, seed: int) -> dict[str, Any]:
+    """Train a network and judge it, as far as that is not done yet, in files whose names begin in one way."""
+    judged = name_judged(home)
+    trained, weights = (home.with_name(home.name + end) for end in (".training.json", ".safetensors"))
     if judged.exists():
         run: dict[str, Any] = json.loads(judged.read_text())
         return run

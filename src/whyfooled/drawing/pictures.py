@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, ListedColormap
 from PIL import Image as PILImage
 from torch import Tensor
 
-from whyfooled.images import to_picture
+from whyfooled.images import PICTURE_CHANNELS, to_picture
 from whyfooled.types import Image
 
 SHOWN = 0.995
@@ -97,7 +97,7 @@ def draw_delta(delta: Image, factor: float) -> PILImage.Image:
     Where it has another number of channels than pictures have, of each pixel the channel that changes most: the mean
     would hide what goes up in one and down in another.
     """
-    if len(delta) not in (1, 3):
+    if len(delta) not in PICTURE_CHANNELS:
         delta = delta.gather(0, delta.abs().argmax(0, keepdim=True))
     return to_picture(torch.clamp(0.5 + factor * delta, 0, 1))
 

@@ -21,7 +21,15 @@ from whyfooled.classifier.inputs import describe_input
 from whyfooled.classifier.passes import Passes
 from whyfooled.errors import ImageError, bad_parameter, hearing
 from whyfooled.explanations.question import Question
-from whyfooled.images import content_digest, is_tensor_file, read_adversarial, read_clean, read_photograph, to_tensor
+from whyfooled.images import (
+    PICTURE_CHANNELS,
+    content_digest,
+    is_tensor_file,
+    read_adversarial,
+    read_clean,
+    read_photograph,
+    to_tensor,
+)
 from whyfooled.perturbation.by_chance import FooledByChance, count_fooled_by_chance
 from whyfooled.perturbation.saved import SavedCopy, classify_saved_copies
 from whyfooled.registry import describe, describe_value, parse, with_next_seed, with_seed
@@ -157,7 +165,7 @@ def classify_saved(classifier: Classifier, case: Case, stages: Stages) -> tuple[
 def _note_channels(images: Images) -> Iterator[str]:
     """Say what pictures show of images with as many channels as no picture has."""
     channels = images.shape[1]
-    if channels not in (1, 3):
+    if channels not in PICTURE_CHANNELS:
         yield (
             f"The images have {channels} channels. Pictures show their mean, in grey; of the perturbation, the channel "
             "that changes most at each pixel; of maps, as always, the sum over the channels."

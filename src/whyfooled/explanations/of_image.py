@@ -239,7 +239,9 @@ def explain(
             **({} if detector is None else {"detector": describe(detector.asked)}),
             "methods": [headline.method, *(one.method for one in evidence)],
             "seed": seed,
-            "effect of regions": _describe_evaluations(classifier, case, effect),
+            "effect of regions": None
+            if effect is None
+            else describe_evaluations(classifier, case.clean, effect.sensitivity),
             "recovery": quick.said,
             "batch_size": {"attack": 1, "regions": choose_batch_size(classifier.device), "recovery": BATCH_SIZE},
         },
@@ -273,12 +275,6 @@ def _find_effect(classifier: Classifier, case: Case, stages: Stages) -> Effect |
     with stages.stage("regions"):
         pair = case.clean, case.adversarial, case.true, case.wrong
         return find_effect(classifier, *pair, progress=stages.progress)
-
-
-def _describe_evaluations(classifier: Classifier, case: Case, effect: Effect | None) -> str | None:
-    if effect is None:
-        return None
-    return describe_evaluations(classifier, case.clean, 1 + int(effect.sensitivity.touched.sum()))
 
 
 def _find_unit_changes(

@@ -124,9 +124,7 @@ def explain_perturbation(
             parameters={
                 **describe_photograph(classifier, photograph),
                 "regions": effect.regions,
-                "effect of regions": describe_evaluations(
-                    classifier, case.clean, 1 + int(effect.sensitivity.touched.sum())
-                ),
+                "effect of regions": describe_evaluations(classifier, case.clean, effect.sensitivity),
                 "seed": seed,
                 **describe_named(None, names),
                 "batch_size": {"regions": choose_batch_size(classifier.device)},

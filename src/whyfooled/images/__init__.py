@@ -12,7 +12,7 @@ from whyfooled.images.folders import (
 )
 from whyfooled.images.looks import looks_like, perceptual_hash
 from whyfooled.images.mistaken import recognise_mistaken
-from whyfooled.images.pixels import content_digest, to_picture, to_tensor
+from whyfooled.images.pixels import PICTURE_CHANNELS, content_digest, to_picture, to_tensor
 from whyfooled.images.reading import (
     FEWEST_PIXELS_A_SIDE,
     FORMATS,
@@ -36,6 +36,7 @@ __all__ = [
     "FORMATS",
     "MOST_PIXELS",
     "PHOTOGRAPH_SUFFIXES",
+    "PICTURE_CHANNELS",
     "TENSOR_SUFFIXES",
     "check_output_file",
     "common_folder",

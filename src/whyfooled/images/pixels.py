@@ -14,6 +14,9 @@ from whyfooled.types import Image
 
 _MODES = {1: "L", 3: "RGB"}
 
+PICTURE_CHANNELS = tuple(_MODES)
+"""How many channels a picture has: one in grey, or three."""
+
 
 def to_tensor(photograph: PILImage.Image, channels: int = 3) -> Image:
     """Turn a photograph into a float32 tensor with values in [0, 1]: (3,h,w), or (1,h,w) in grey.

@@ -11,14 +11,11 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
-from whyfooled.images import to_picture, to_tensor
+from whyfooled.images import PICTURE_CHANNELS, to_picture, to_tensor
 from whyfooled.types import Image, Images
 
 JPEG_QUALITIES = (95, 75)
 """Of the copies saved as JPEG, as Pillow counts it: its best, and its default. [ours]"""
-
-PICTURE_CHANNELS = (1, 3)
-"""How many channels a JPEG can have."""
 
 
 @final

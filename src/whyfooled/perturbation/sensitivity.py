@@ -381,13 +381,16 @@ def _plan_evaluations(
         return
     for number in dict.fromkeys(many[:, 0].tolist()):
         some = many[many[:, 0] == number]
-        through = windows.around(classifier.normalise(adversarial[number, None]))
-        yield through, cut_by_image(some, some[:, 0], batch_size)
+        yield (
+            windows.around(classifier.normalise(adversarial[number, None])),
+            cut_by_image(some, some[:, 0], batch_size),
+        )
 
 
-def describe_evaluations(classifier: Classifier, images: Images, count: int) -> str:
-    """Say in sentences what so many evaluations of an image for exact sensitivity are computed on."""
-    if count < WORTH_A_COPY:
+def describe_evaluations(classifier: Classifier, images: Images, exact: Sensitivity) -> str:
+    """Say in sentences what the exact sensitivity of an image (a batch of one) was computed on."""
+    # The image whole is evaluated too.
+    if 1 + int(exact.touched.sum()) < WORTH_A_COPY:
         return "On the model as it is: a copy is not worth it for so few."
     quick = quicken(classifier, images)
     return f"{quick.said} {find_windows(classifier, quick, images).said}".rstrip()
