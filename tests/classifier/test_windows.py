@@ -240,10 +240,11 @@ def test_outputs_and_inputs_of_a_reach_are_those_of_its_definition(step, before,
     first, end = reach.find_outputs(start, size, count)
     assert list(range(first, end)) == touched
     begin, finish = reach.find_inputs(start, size, count)
-    needed = {place for output in range(start, start + size) for place in depends[output] if 0 <= place < count}
-    assert begin % step == 0
-    assert needed <= set(range(begin, finish))
-    assert not needed or (begin > min(needed) - step and finish <= max(needed) + 1)
+    places = [place for output in range(start, start + size) for place in depends[output]]
+    assert {place for place in places if 0 <= place < count} <= set(range(begin, finish))
+    # No more than that, but for the step, and none that there is not.
+    assert begin == max(min(places), 0) // step * step
+    assert finish == min(max(places) + 1, count)
 
 
 def test_an_image_that_does_not_differ_is_the_image():
