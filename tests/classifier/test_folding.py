@@ -94,7 +94,7 @@ def test_the_copy_gives_the_models_logits_and_slopes(module, said):
     before, modes = classifier.digest(), state(classifier.module)
     made = quicken(classifier, images())
     assert f"On a copy of the model, {said}: its logits of noise differ by" in made.said
-    assert made.forwards == 4
+    assert made.forwards == 6
     assert (classifier.digest(), state(classifier.module)) == (before, modes)
     assert [name for name, _ in classifier.module.named_modules()] == [name for name, _ in made.module.named_modules()]
     slopes = []
@@ -268,3 +268,34 @@ def test_regions_are_evaluated_on_a_copy_and_pixels_removed_may_be():
     liar.head = nn.Linear(8, 5)
     curves = [recovery_curve(classifier, changed, torch.tensor([0]), clean, through=module) for module in (None, liar)]
     assert not torch.equal(curves[0].probability, curves[1].probability)
+
+
+class OfOneSize(nn.Module):
+    """Takes images of one size alone, or goes another way with smaller ones."""
+
+    def __init__(self, refuses):
+        super().__init__()
+        self.refuses = refuses
+        self.convolution, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        small = x.shape[-1] < SIDE
+        if small and self.refuses:
+            raise ValueError("too small")
+        x = self.convolution(x)
+        # What reads the convolution's output once more has no graph, and happens at the whole size alone.
+        return self.head((self.norm(x) + (0 if small or self.refuses else 0.5) * x.detach()).mean((2, 3)))
+
+
+def test_a_model_for_one_size_alone_is_judged_at_that():
+    classifier = make(OfOneSize(refuses=True))
+    made = quicken(classifier, images())
+    assert "1 batch norm folded" in made.said
+    torch.testing.assert_close(classifier.logits(images(), made.module), classifier.logits(images()))
+
+
+def test_agreement_on_small_images_is_not_enough():
+    made = quicken(make(OfOneSize(refuses=False)), images())
+    assert (made.module, made.forwards) == (None, 10)
+    assert made.said == "On the model as it is: a copy with batch norms folded gave other logits."

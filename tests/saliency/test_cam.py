@@ -13,6 +13,8 @@ from tests.helpers.oracles import grad_cam_by_hand, grad_cam_of_layer, grad_cam_
 from whyfooled import CAM, Classifier, GradCAM, GradCAMPlusPlus, GuidedBackprop, GuidedGradCAM, count_passes
 from whyfooled.classifier.layers import LAST_STAGE, choose_layers
 from whyfooled.errors import MethodError, ModelError, ParameterError
+from whyfooled.saliency import _spatial
+from whyfooled.saliency._spatial import choose_alike
 
 
 class Pooled(nn.Module):
@@ -462,3 +464,32 @@ def test_a_view_that_is_written_into_is_refused():
     classifier, x, y = Classifier(Written()), torch.rand(1, 3, 8, 8), torch.tensor([1])
     with pytest.raises(MethodError, match="the model writes into its output, which is a view"):
         GradCAM("turn")(classifier, x, y)
+
+
+class Fork(nn.Module):
+    """Goes one of two ways, by a weight; along the second there are more places."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.way, self.head = nn.Parameter(torch.tensor(1.0)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head((self.first if self.way > 0 else self.second)(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("way", [1.0, -1.0])
+def test_a_copy_with_other_weights_is_looked_at_where_the_original_was_unless_it_goes_another_way(way, monkeypatch):
+    classifier, x, y = Classifier(Fork()), torch.rand(1, 3, 16, 16), torch.tensor([1])
+    GradCAM()(classifier, x, y)
+    made, alike = (classifier.copy("to change it") for _ in range(2))
+    for each in (made, alike):
+        with torch.no_grad():
+            each.module.way.fill_(way)
+            each.module.first.weight.mul_(-2)
+    choose_alike(alike, classifier)
+    found_out, find_out = [], _spatial._choose
+    monkeypatch.setattr(_spatial, "_choose", lambda *given: found_out.append(1) or find_out(*given))
+    again = GradCAM()(alike, x, y)
+    assert bool(found_out) == (way < 0)
+    assert torch.equal(again, GradCAM()(made, x, y))

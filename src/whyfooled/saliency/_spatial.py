@@ -50,7 +50,7 @@ def run_to_layer(
         If the logits do not depend on what has.
     """
     choices = _CHOICES.setdefault(classifier.module, {})
-    key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
+    key = layer, images.shape[1:], _list_parts(classifier)
     if keep_graph and key not in choices:
         run_to_layer(classifier, images.detach().requires_grad_(), layer, card)
     if key in choices:
@@ -87,6 +87,20 @@ class _Choice(NamedTuple):
 
 
 _CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
+
+
+def _list_parts(classifier: Classifier) -> tuple[int, ...]:
+    return tuple(map(id, classifier.module.modules()))
+
+
+def choose_alike(classifier: Classifier, original: Classifier) -> None:
+    """Let a copy with other weights be looked at where the original was, without finding out once more.
+
+    If it goes another way than the original did, it is found out all the same.
+    """
+    parts, own = _list_parts(original), _list_parts(classifier)
+    chosen = _CHOICES.get(original.module, {})
+    _CHOICES[classifier.module] = {(*key, own): choice for (*key, of), choice in chosen.items() if of == parts}
 
 
 def _run_to_known(

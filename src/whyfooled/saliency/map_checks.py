@@ -19,6 +19,7 @@ from whyfooled.classifier.randomised import PARTS, list_parts, randomise
 from whyfooled.classifier.workers import share_out
 from whyfooled.errors import MethodError
 from whyfooled.registry import describe, title, with_next_seed
+from whyfooled.saliency._spatial import choose_alike
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.saliency.recovery import shifted_maps
 from whyfooled.tensors.measures import mean_ranks, rank_correlation
@@ -171,6 +172,7 @@ def check_maps(
 
     def compute_randomised(name: str) -> tuple[list[Maps], Passes]:
         made = randomise(classifier, named[name], seed)
+        choose_alike(made, classifier)
         with count_passes(made) as passes:
             return _compute(methods, made, clean, true, wrong), passes
 
