@@ -100,8 +100,8 @@ def _contest(part: str) -> dict[str, Any]:
     if part == "cw":
         settings = {"binary_search_steps": 5, "initial_const": 1.0}
         return {
-            "whyfooled 3 x 60": CarliniWagner(),
-            "whyfooled 3 x 200": CarliniWagner(steps=200),
+            "whyfooled 2 x 45": CarliniWagner(),
+            "whyfooled 2 x 200": CarliniWagner(steps=200),
             "foolbox 5 x 200": foolbox.L2CarliniWagnerAttack(steps=200, **settings),
             **adv_lib("5 x 200", "carlini_wagner_l2", max_iterations=200, **settings),
         }

@@ -135,7 +135,7 @@ def _ours(norm: str) -> Iterator[Contestant]:
         )
         return
     yield Contestant(
-        "whyfooled Carlini-Wagner", {"as it is": lambda budget: CarliniWagner(steps=_share(budget - 7, 3))}
+        "whyfooled Carlini-Wagner", {"as it is": lambda budget: CarliniWagner(steps=_share(budget - 7, 2))}
     )
     yield Contestant("whyfooled FMN", {"as it is": lambda budget: FMN(steps=_share(budget, 2))})
     yield Contestant("whyfooled DDN", {"as it is": lambda budget: DDN(steps=budget - 7)})

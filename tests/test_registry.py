@@ -78,7 +78,7 @@ OTHER = {
     "rho": 3.0,
     "ridge": 0.5,
     "ring": 3,
-    "rounds": 2,
+    "rounds": 5,
     "queries": 50,
     "samples": 4,
     "searches": 5,

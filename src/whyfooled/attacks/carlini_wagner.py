@@ -50,9 +50,9 @@ class CarliniWagner(Attack):
         The same as a share of the clean image's margin; the larger of both counts.
     """
 
-    steps: int = 60
-    rounds: int = 3
-    learning_rate: float = 0.5
+    steps: int = 45
+    rounds: int = 2
+    learning_rate: float = 1.0
     confidence: float = 0.0
     confidence_share: float = 0.0
 
