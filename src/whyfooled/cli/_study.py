@@ -61,7 +61,10 @@ def study(
         int | None,
         whole_number(help="Images measured together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
-    shard_size: Annotated[int, whole_number(help="Images in a shard, the unit of resuming.")] = 16,
+    shard_size: Annotated[
+        int | None,
+        whole_number(help="Images in a shard, the unit of resuming; if left out 4 large ones on a CPU, else 16."),
+    ] = None,
     workers: Workers = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")] = "auto",
     seed: Seed = 0,

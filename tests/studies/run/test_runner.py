@@ -321,6 +321,23 @@ def test_a_result_does_not_depend_on_batches_and_shards(images, tmp_path):
     assert one["image"].tolist() == other["image"].tolist()
 
 
+@pytest.mark.parametrize(("batch_size", "shards"), [(1, 3), (2, 1), (None, 1)])
+def test_shards_are_small_where_each_image_is_measured_by_itself(images, tmp_path, batch_size, shards):
+    def list_shards(**options):
+        run_study(Brightness(), images, tmp_path / "out", model=small(), **options)
+        return sorted(path.name for path in (tmp_path / "out/shards").iterdir())
+
+    begun = list_shards(batch_size=batch_size)
+    assert len(begun) == shards
+    # A run that was begun goes on in its own shards.
+    assert list_shards() == begun
+
+
+def test_a_shard_has_at_least_one_image(images, tmp_path):
+    with pytest.raises(ParameterError, match="`shard_size` must be at least 1; got 0"):
+        run_study(Brightness(), images, tmp_path / "out", model=small(), shard_size=0)
+
+
 def test_a_count_draws_images_by_the_seed(images, tmp_path):
     few = [study(images, tmp_path / str(seed), count=4, seed=seed).table.read()["index"].tolist() for seed in (0, 1)]
     assert [len(set(one)) for one in few] == [4, 4]

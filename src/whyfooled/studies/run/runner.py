@@ -32,6 +32,8 @@ from whyfooled.studies.table import Table, join, read_about
 from whyfooled.tensors.randomness import choose
 
 SHARDS, MAPS = "shards", "maps"
+ONE_BY_ONE, TOGETHER = 4, 16
+"""Images in a shard where each is measured by itself, which takes long, and where several are together. [ours]"""
 THREADS = 1
 """With how many threads an operation is computed. Earlier versions let it be more, which gave other last digits."""
 
@@ -108,7 +110,7 @@ def run_study(
     count: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
-    shard_size: int = 16,
+    shard_size: int | None = None,
     workers: int | None = None,
     keep_maps: bool = False,
     engine: str = "local",
@@ -147,7 +149,8 @@ def run_study(
     batch_size
         Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
     shard_size
-        Images in a shard, the unit in which work is written and resumed.
+        Images in a shard, the unit in which work is written, resumed and shared out; if None, 4 where images are
+        measured one by one, 16 where they are not, or a batch, if that is more.
     workers
         Over how many cores shards are shared out, on a GPU none; if None, as many as the threads that PyTorch is set
         to, and with Ray all of the cluster's. The results do not depend on it.
@@ -176,7 +179,6 @@ def run_study(
     OutputError
         If the folder holds another run, or cannot be written. Finished shards stay.
     """
-    at_least("shard_size", shard_size, 1)
     check_seed(seed)
     if isinstance(images, Source) and labels is not None:
         raise bad_parameter("labels", "are for files and folders of photographs", labels, "The source has its own.")
@@ -190,6 +192,7 @@ def run_study(
         check_one_answer(classifier)
     folder = Path(folder)
     size = _decided(batch_size, folder, "batch_size", lambda: batch_size_for(classifier))
+    shard_size = _decided(shard_size, folder, "shard_size", lambda: ONE_BY_ONE if size == 1 else max(TOGETHER, size))
     chosen_engine = choose_engine(engine, address, classifier, workers)
     indices = choose(len(source), count, seed)
     classes = class_map(source, classifier)
@@ -290,7 +293,7 @@ def _truth(source: Source, labels: str | Path | None) -> str:
 
 
 def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int]) -> int:
-    """Return a number that decides about the last digits: as given, as this folder's run was begun with, or chosen."""
+    """Return a number that is a part of a run's identity: as given, as this folder's run was begun with, or chosen."""
     if given is not None:
         at_least(key, given, 1)
         return given
