@@ -98,9 +98,12 @@ def choose_alike(classifier: Classifier, original: Classifier) -> None:
 
     If it goes another way than the original did, it is found out all the same.
     """
-    parts, own = _list_parts(original), _list_parts(classifier)
-    chosen = _CHOICES.get(original.module, {})
-    _CHOICES[classifier.module] = {(*key, own): choice for (*key, of), choice in chosen.items() if of == parts}
+    original_parts, copied_parts = _list_parts(original), _list_parts(classifier)
+    _CHOICES[classifier.module] = {
+        (*key, copied_parts): choice
+        for (*key, parts), choice in _CHOICES.get(original.module, {}).items()
+        if parts == original_parts
+    }
 
 
 def _run_to_known(
