@@ -63,7 +63,7 @@ def study(
     ] = None,
     shard_size: Annotated[
         int | None,
-        whole_number(help="Images in a shard, the unit of resuming; if left out 4 large ones on a CPU, else 16."),
+        whole_number(help="Images in a shard, the unit of resuming; if left out 2 large ones on a CPU, else 16."),
     ] = None,
     workers: Workers = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")] = "auto",

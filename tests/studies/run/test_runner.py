@@ -321,7 +321,7 @@ def test_a_result_does_not_depend_on_batches_and_shards(images, tmp_path):
     assert one["image"].tolist() == other["image"].tolist()
 
 
-@pytest.mark.parametrize(("batch_size", "shards"), [(1, 3), (2, 1), (None, 1)])
+@pytest.mark.parametrize(("batch_size", "shards"), [(1, 5), (2, 1), (None, 1)])
 def test_shards_are_small_where_each_image_is_measured_by_itself(images, tmp_path, batch_size, shards):
     def list_shards(**options):
         run_study(Brightness(), images, tmp_path / "out", model=small(), **options)

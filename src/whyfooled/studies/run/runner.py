@@ -32,7 +32,7 @@ from whyfooled.studies.table import Table, join, read_about
 from whyfooled.tensors.randomness import choose
 
 SHARDS, MAPS = "shards", "maps"
-ONE_BY_ONE, TOGETHER = 4, 16
+ONE_BY_ONE, TOGETHER = 2, 16
 """Images in a shard where each is measured by itself, which takes long, and where several are together. [ours]"""
 THREADS = 1
 """With how many threads an operation is computed. Earlier versions let it be more, which gave other last digits."""
@@ -149,7 +149,7 @@ def run_study(
     batch_size
         Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
     shard_size
-        Images in a shard, the unit in which work is written, resumed and shared out; if None, 4 where images are
+        Images in a shard, the unit in which work is written, resumed and shared out; if None, 2 where images are
         measured one by one, 16 where they are not, or a batch, if that is more.
     workers
         Over how many cores shards are shared out, on a GPU none; if None, as many as the threads that PyTorch is set
