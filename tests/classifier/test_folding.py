@@ -292,6 +292,7 @@ def test_a_model_for_one_size_alone_is_judged_at_that():
     classifier = make(OfOneSize(refuses=True))
     made = quicken(classifier, images())
     assert "1 batch norm folded" in made.said
+    assert made.forwards == 6
     torch.testing.assert_close(classifier.logits(images(), made.module), classifier.logits(images()))
 
 
