@@ -467,7 +467,7 @@ def test_a_view_that_is_written_into_is_refused():
 
 
 class Fork(nn.Module):
-    """Goes one of two ways, by a weight; along the second there are more places."""
+    """Goes one of two ways, by a weight; along the second there are fewer places."""
 
     def __init__(self):
         super().__init__()

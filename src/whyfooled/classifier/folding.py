@@ -31,6 +31,7 @@ ROUNDING, ROUNDING_IN_DOUBLE = 8, 1e-9
 may lie apart, as a share of their spread. [ours]"""
 
 _SMALLER = 4
+"""How many times as small, each way, noise is in double precision where the model takes images of that size. [ours]"""
 
 MOST_VALUES = 2**26
 """Of a model's state: twice as many bytes in double precision would be most of what an explanation takes. [ours]"""

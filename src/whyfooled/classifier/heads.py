@@ -72,7 +72,7 @@ def run_to_logits(module: nn.Module, inputs: Tensor, pick: Pick, name: str, labe
         ending = _find_ending(module, inputs, pick) if _may_be_squashed(rows) else None
         if ending is None and rows.shape[1] == 1 and not _is_compiled(module):
             ending = _Ending(None, watched=True)
-        _ENDINGS[module] = _list_parts(module), ending
+        _ENDINGS[module] = identify_parts(module), ending
         if ending is None and label is None:
             return to_two_logits(rows)
     else:
@@ -89,10 +89,11 @@ _ENDINGS: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], _Ending | None]] =
 def knows_ending(module: nn.Module) -> bool:
     """Tell whether it was found out already how a module ends, which takes several passes."""
     known = _ENDINGS.get(module)
-    return known is not None and known[0] == _list_parts(module)
+    return known is not None and known[0] == identify_parts(module)
 
 
-def _list_parts(module: nn.Module) -> tuple[int, ...]:
+def identify_parts(module: nn.Module) -> tuple[int, ...]:
+    """Return what is another thing once a part of a module was replaced: what was found out of it holds no more."""
     return tuple(map(id, module.modules()))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.heads import identify_parts
 from whyfooled.classifier.layers import LAST_STAGE, Layer, choose_layers, find_layers, watch_layers
 from whyfooled.defences.detector import run
 from whyfooled.errors import ModelError, bad_parameter
@@ -64,7 +65,7 @@ def run_to_maps(classifier: Classifier, images: Images, name: str | None) -> Lay
 def _find_layer(classifier: Classifier, name: str | None) -> Layer:
     """Find a layer; it takes a pass, so it is done once for a model."""
     known = _LAYERS.setdefault(classifier.module, {})
-    key = name, tuple(map(id, classifier.module.modules()))
+    key = name, identify_parts(classifier.module)
     if key not in known:
         layers = choose_layers(classifier, LAST_STAGE if name is None else name, "layer")
         if len(layers) > 1:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes, read_axes
+from whyfooled.classifier.heads import identify_parts
 from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
 from whyfooled.classifier.outputs import to_two_logits
 from whyfooled.classifier.tracing import NOTHING, PassTrace, Seen
@@ -72,7 +73,7 @@ def find_pooled_linear(
 
 def _take_apart(classifier: Classifier, images: Images, layer: str | None, card: Card) -> PooledLinear:
     choices = _CHOICES.setdefault(classifier.module, {})
-    key = layer, images.shape[1:], tuple(map(id, classifier.module.modules()))
+    key = layer, images.shape[1:], identify_parts(classifier.module)
     if key in choices:
         logits, seen, candidates = _watch(classifier, images, layer, None)
         again = _take_known(choices[key], seen, candidates, logits)

@@ -15,6 +15,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.axes import Axes, read_axes
 from whyfooled.classifier.dependence import walk
+from whyfooled.classifier.heads import identify_parts
 from whyfooled.classifier.layers import describe_output, find_layers, is_grid, watch_layers
 from whyfooled.classifier.placed import find_last_read
 from whyfooled.classifier.tracing import Moment, PassTrace
@@ -50,7 +51,7 @@ def run_to_layer(
         If the logits do not depend on what has.
     """
     choices = _CHOICES.setdefault(classifier.module, {})
-    key = layer, images.shape[1:], _list_parts(classifier)
+    key = layer, images.shape[1:], identify_parts(classifier.module)
     if keep_graph and key not in choices:
         run_to_layer(classifier, images.detach().requires_grad_(), layer, card)
     if key in choices:
@@ -89,16 +90,12 @@ class _Choice(NamedTuple):
 _CHOICES: WeakKeyDictionary[nn.Module, dict[Any, _Choice]] = WeakKeyDictionary()
 
 
-def _list_parts(classifier: Classifier) -> tuple[int, ...]:
-    return tuple(map(id, classifier.module.modules()))
-
-
 def choose_alike(classifier: Classifier, original: Classifier) -> None:
     """Let a copy with other weights be looked at where the original was, without finding out once more.
 
     If it goes another way than the original did, it is found out all the same.
     """
-    original_parts, copied_parts = _list_parts(original), _list_parts(classifier)
+    original_parts, copied_parts = identify_parts(original.module), identify_parts(classifier.module)
     _CHOICES[classifier.module] = {
         (*key, copied_parts): choice
         for (*key, parts), choice in _CHOICES.get(original.module, {}).items()

@@ -180,6 +180,8 @@ def run_study(
         If the folder holds another run, or cannot be written. Finished shards stay.
     """
     check_seed(seed)
+    for name, given in {"batch_size": batch_size, "shard_size": shard_size}.items():
+        at_least(name, 1 if given is None else given, 1)
     if isinstance(images, Source) and labels is not None:
         raise bad_parameter("labels", "are for files and folders of photographs", labels, "The source has its own.")
     made: Study = parse("studies", study) if isinstance(study, str) else study
@@ -295,7 +297,6 @@ def _truth(source: Source, labels: str | Path | None) -> str:
 def _decided(given: int | None, folder: Path, key: str, choose: Callable[[], int]) -> int:
     """Return a number that is a part of a run's identity: as given, as this folder's run was begun with, or chosen."""
     if given is not None:
-        at_least(key, given, 1)
         return given
     with suppress(OSError, ValueError, DamagedError, ImageError):
         begun_with = read_record(folder / STUDY_FILE, STUDY).get(key)
