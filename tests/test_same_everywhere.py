@@ -12,10 +12,15 @@ from whyfooled import (
     PGD,
     CarliniWagner,
     Classifier,
+    Enhanced,
+    GradCAM,
+    Gradient,
+    SmoothGrad,
     Square,
     Untargeted,
     UPIGrad,
     attack_files,
+    count_passes,
     dissect,
     explain,
     recovery_curve,
@@ -25,6 +30,7 @@ from whyfooled import (
 )
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.workers import LARGE
+from whyfooled.saliency.pairs import pair_maps
 
 SIDE = int(LARGE**0.5)
 
@@ -100,6 +106,24 @@ def test_the_regions_and_the_recovery_of_an_image_are_the_same_too(classifier, i
             together = measure(slice(company))
         for parts, whole in zip(zip(*alone[:company], strict=True), together, strict=True):
             assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_maps_of_an_image_are_the_same_too(classifier, images):
+    methods = [Enhanced(), Gradient(), GradCAM(), SmoothGrad(samples=2)]
+    first = classifier.predict(images)
+
+    def compute(numbers):
+        classes = first[numbers], (first[numbers] + 1) % 7
+        return [maps for _, maps in pair_maps(methods, classifier, images[numbers], *classes, both=True)]
+
+    with count_passes(classifier) as passes:
+        alone = [compute(slice(number, number + 1)) for number in range(9)]
+    for company in (2, 5, 9):
+        with one_thread(1 + company % 3), count_passes(classifier) as together:
+            computed = compute(slice(company))
+        for parts, whole in zip(zip(*alone[:company], strict=True), computed, strict=True):
+            assert torch.equal(torch.cat(parts), whole)
+    assert together == passes
 
 
 def describe(explanation):

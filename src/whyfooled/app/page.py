@@ -12,11 +12,11 @@ import gradio as gr
 from whyfooled.app import views
 from whyfooled.app.desk import Desk, look_at
 from whyfooled.app.form import draw_form, read_form
-from whyfooled.app.memory import give_back_freed_memory
 from whyfooled.app.parts import PARTS
 from whyfooled.app.request import FIELDS
 from whyfooled.app.runs import delete_run, find_run, list_runs
 from whyfooled.errors import WhyfooledError
+from whyfooled.running.memory import give_back_freed_memory
 
 _OFTEN, _SELDOM = 1.0, 3.0
 """Seconds between two looks at a job that runs, and at one that waits: many may wait at once."""

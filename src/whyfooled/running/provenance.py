@@ -10,6 +10,7 @@ from importlib import metadata
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
+from whyfooled.running.memory import give_back_freed_memory
 from whyfooled.types import Progress
 
 
@@ -32,10 +33,11 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time and count what is done inside the block."""
+        """Time and count what is done inside the block, and give back the memory that it needed for a while."""
         started = time.perf_counter()
         with count_passes(*self.classifiers) as passes:
             yield
+        give_back_freed_memory()
         self.seconds[name] = time.perf_counter() - started
         self.passes[name] = passes
 

@@ -75,5 +75,9 @@ class InputXGradient:
         With `create_graph` they can be differentiated with respect to the images.
         """
         gradients = class_gradients(classifier, images, classes, create_graph=create_graph)
-        factors = images if create_graph else images.detach()
-        return gradients * (factors if classes.ndim == 1 else factors.unsqueeze(1))
+        return multiply_by_images(gradients, images if create_graph else images.detach())
+
+
+def multiply_by_images(gradients: ManyMaps, images: Images) -> ManyMaps:
+    """Multiply gradients (n,c,h,w), or (n,k,c,h,w) of several classes, by the images (n,c,h,w) they are taken at."""
+    return gradients * (images if gradients.ndim == images.ndim else images.unsqueeze(1))

@@ -1,4 +1,4 @@
-"""Maps of several methods for a class and the one to contrast it with; methods with the same base share its passes."""
+"""Maps of several methods for a class and the one to contrast it with; what is made of the same passes shares them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from whyfooled.classifier import Classifier
+from whyfooled.classifier.workers import are_taken_apart, share_out
 from whyfooled.errors import MethodError
 from whyfooled.registry import describe
-from whyfooled.saliency.enhanced import Enhanced, base_maps, enhance
-from whyfooled.types import Classes, Images
+from whyfooled.saliency.enhanced import BaseMethod, Enhanced, base_maps, enhance
+from whyfooled.saliency.gradient import Gradient, InputXGradient, multiply_by_images
+from whyfooled.types import Classes, Images, ManyClasses, ManyMaps
 
 
 def pair_maps(
@@ -25,7 +27,7 @@ def pair_maps(
     both: bool = False,
     create_graph: bool = False,
 ) -> Iterator[tuple[Any, Tensor | MethodError]]:
-    """Compute the map of every method, one after the other; an enhanced one shares the passes of its base.
+    """Compute the map of every method, one after the other; those with the same base, or gradient, share its passes.
 
     Parameters
     ----------
@@ -51,21 +53,46 @@ def pair_maps(
         not work on this model, the `MethodError` that says why.
     """
     pair = torch.stack([classes, contrast], dim=1)
-    enhanced_bases = {describe(method.base) for method in methods if isinstance(method, Enhanced)}
+    paired = {describe(_find_base(method)) for method in methods if isinstance(method, Enhanced)}
     computed: dict[str, Tensor | MethodError] = {}
     for method in methods:
-        base = method.base if isinstance(method, Enhanced) else method
+        base = _find_base(method)
         key = describe(base)
         if key not in computed:
-            wanted = pair if both or key in enhanced_bases else pair[:, :1]
+            wanted = pair if both or key in paired else pair[:, :1]
             try:
-                computed[key] = base_maps(base, create_graph)(classifier, images, wanted)
+                computed[key] = _compute(base_maps(base, create_graph), classifier, images, wanted, create_graph)
             except MethodError as error:
                 computed[key] = error
         maps = computed[key]
         if isinstance(maps, Tensor):
+            if isinstance(_leave_contrast(method), InputXGradient):
+                maps = multiply_by_images(maps, images if create_graph else images.detach())
             if isinstance(method, Enhanced):
                 first, second = maps.unbind(1)
                 maps = torch.stack([enhance(first, second, method.norm), enhance(second, first, method.norm)], dim=1)
             maps = maps if both else maps[:, :1]
         yield method, maps
+
+
+def _find_base(method: Any) -> Any:
+    """Return the method whose passes a method's maps are made of."""
+    base = _leave_contrast(method)
+    return Gradient() if isinstance(base, InputXGradient) else base
+
+
+def _leave_contrast(method: Any) -> Any:
+    return method.base if isinstance(method, Enhanced) else method
+
+
+def _compute(
+    method: BaseMethod, classifier: Classifier, images: Images, classes: ManyClasses, create_graph: bool
+) -> ManyMaps:
+    """Compute a method's maps, (n,k,d,h,w), of images that are worked on one at a time by several workers."""
+    if create_graph or len(images) < 2 or not are_taken_apart(images):
+        return method(classifier, images, classes)
+
+    def compute_one(number: int) -> ManyMaps:
+        return method(classifier, images[number, None], classes[number, None])
+
+    return torch.cat(list(share_out(classifier, compute_one, range(len(images)))))

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.collections import PathCollection
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as LinePath
@@ -118,10 +119,10 @@ def draw_grey(image: Image) -> PILImage.Image:
 def draw_regions(sensitivity: Sensitivity, image: Image, palette: Palette) -> Figure:
     """Draw the regions over an image (c,h,w) in grey, outlined by kind, the more opaque the larger the effect."""
     figure, panel = _open_picture(draw_grey(image))
-    for region in list_drawn_regions(sensitivity):
-        if region.kind != "inert":
-            colour = palette.colour(region.kind)
-            panel.add_patch(PathPatch(join_loops(region.loops), facecolor=colour, alpha=region.opacity, linewidth=0))
+    seen = [region for region in list_drawn_regions(sensitivity) if region.kind != "inert"]
+    colours = [to_rgba(palette.colour(region.kind), region.opacity) for region in seen]
+    filled = PathCollection([join_loops(region.loops) for region in seen], facecolors=colours, linewidths=0)
+    panel.add_collection(filled, autolim=False)
     for kind, loops in trace_kinds(sensitivity).items():
         if loops:
             panel.add_patch(PathPatch(join_loops(loops), fill=False, edgecolor=palette.colour(kind), linewidth=0.7))

@@ -1,4 +1,4 @@
-"""Memory that visits needed, given back to the machine when they are over."""
+"""Memory that was needed for a while, given back to the machine when that is over."""
 
 from __future__ import annotations
 
