@@ -1,5 +1,7 @@
 """The command line: parses, calls the library, prints. Heavy imports happen inside the commands."""
 
+import atexit
+import gc
 import sys
 
 from whyfooled.cli import (
@@ -23,6 +25,9 @@ __all__ = ["main"]
 
 # Importing a command adds it to the application; in the order of the help.
 _COMMANDS = (_explain, _page, _perturbation, _classes, _dissect, _units, _attack, _detect, _universal, _study, _methods)
+
+# At its end Python looks through all that is left for what could be deleted, which takes a second or two of a command.
+atexit.register(gc.freeze)
 
 
 def main() -> None:
