@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from threading import Event, Thread, current_thread
 
@@ -168,20 +169,17 @@ def test_workers_are_as_many_as_asked_for_and_have_what_their_caller_has(two_thr
     meeting = [Event(), Event()]
 
     def work(number):
-        # Both of the last two are in work at once, or this ends in an error.
-        if number:
-            meeting[number - 1].set()
-            assert meeting[2 - number].wait(10)
+        # Both are in work at once, or this ends in an error.
+        meeting[number].set()
+        assert meeting[1 - number].wait(10)
         with one_thread():
             pass
         return current_thread().name, torch.get_num_threads(), torch.is_grad_enabled()
 
     with torch.no_grad():
-        results = list(share_out(classifier, work, range(3)))
-    assert results[0][0] == current_thread().name
-    assert results[0][2] is False
-    assert len({name for name, _, _ in results}) == 3
-    assert [rest for _, *rest in results[1:]] == [[1, False], [1, False]]
+        results = list(share_out(classifier, work, range(2)))
+    assert len({name for name, _, _ in results} - {current_thread().name}) == 2
+    assert [rest for _, *rest in results] == [[1, False], [1, False]]
     assert torch.get_num_threads() == 2
 
 
@@ -268,12 +266,18 @@ class Keeping(nn.Module):
         if self.how == "buffer":
             self.room.copy_(x)
             return self.net(self.room)
+        if self.how == "slope" and x.requires_grad:
+            x.register_hook(partial(setattr, self, "slope"))
         return self.net(x)
 
 
-@pytest.mark.parametrize(("how", "threads"), [("attribute", 1), ("list", 1), ("buffer", 1), ("nothing", 3)])
-def test_a_model_that_keeps_something_is_left_to_one_worker(how, threads):
-    classifier = Classifier(Keeping(how), size=(12, 12))
+@pytest.mark.parametrize("size", [12, 8])
+@pytest.mark.parametrize(
+    ("how", "threads"), [("attribute", 1), ("list", 1), ("buffer", 1), ("slope", 1), ("nothing", 3)]
+)
+def test_a_model_that_keeps_something_is_left_to_one_worker(how, threads, size):
+    """What it keeps is seen in a pass of its size, or in the first piece of work if it takes no such image."""
+    classifier = Classifier(Keeping(how), size=size)
     images = torch.rand(40, 3, 12, 12, generator=torch.Generator().manual_seed(0)).split(1)
     names = set()
 
@@ -281,10 +285,12 @@ def test_a_model_that_keeps_something_is_left_to_one_worker(how, threads):
         names.add(current_thread().name)
         return classifier.logits(image)
 
+    state = torch.get_rng_state()
     alone = [classifier.logits(image) for image in images]
     with one_thread(3):
         assert all(map(torch.equal, share_out(classifier, work, images), alone))
     assert len(names) == 1 if threads == 1 else len(names) > 1
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_under_a_mode_of_the_callers_thread_everything_stays_there():

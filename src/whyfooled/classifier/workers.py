@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from itertools import chain, islice
 from threading import Event
@@ -51,7 +52,9 @@ def share_out(classifier: Classifier, work: Callable[[Piece], Result], pieces: I
         return
     if classifier.module not in sharing.keeps:
         before = _take_stock(classifier.module)
-        yield work(begun.pop(0))
+        if not _rehearse(classifier):
+            # The first piece shows it as well, but nobody else works in the meantime.
+            yield work(begun.pop(0))
         sharing.keeps[classifier.module] = _take_stock(classifier.module) != before
     if sharing.keeps[classifier.module]:
         yield from map(work, chain(begun, waiting))
@@ -148,6 +151,22 @@ def _is_followed() -> bool:
     """Tell whether this thread has a state that a new one begins without."""
     modes = torch._C._len_torch_function_stack() + torch._C._len_torch_dispatch_stack()
     return modes > 0 or torch.is_autocast_enabled("cpu")
+
+
+def _rehearse(classifier: Classifier) -> bool:
+    """Send noise of the model's size there and back, so that what it keeps is there; tell whether it could be done.
+
+    A gradient is taken because a model may keep something for that alone. It is no pass of whoever comes first.
+    """
+    noise = torch.rand(1, classifier.channels, *classifier.size, generator=torch.Generator().manual_seed(0))
+    with suppress(Exception), hearing(), torch.random.fork_rng(devices=[]), torch.inference_mode(mode=False):
+        with torch.enable_grad():
+            given = noise.to(classifier.mean).requires_grad_()
+            logits = classifier.forward(given)
+            if logits.requires_grad:
+                torch.autograd.grad(logits.sum(), given, allow_unused=True)
+        return True
+    return False
 
 
 def _take_stock(module: nn.Module) -> list[tuple[str, str, object]]:
