@@ -1,5 +1,6 @@
 """What commands say of their progress where there is no terminal: a line for each stage, batch or shard."""
 
+import io
 import re
 
 import numpy as np
@@ -29,6 +30,19 @@ def test_a_stage_is_said_when_it_is_over(capsys):
         assert lines(capsys) == ["loading: 0.0 s"]
         show(5, 9, "attack")
     assert lines(capsys) == ["attack: 0.0 s"]
+
+
+def test_a_line_and_its_end_are_written_at_once(monkeypatch):
+    class Interrupted(io.StringIO):
+        def write(self, text):
+            super().write(text)
+            raise KeyboardInterrupt
+
+    written = Interrupted()
+    monkeypatch.setattr("sys.stderr", written)
+    with pytest.raises(KeyboardInterrupt), show_stages(quiet=False) as show:
+        list(map(show, [0, 1], [2, 9], ["loading", "attack"]))
+    assert re.fullmatch(r"loading: \d+\.\d s\n", written.getvalue())
 
 
 def test_a_mistake_is_the_only_thing_said_of_the_stage_that_it_is_met_in(capsys):

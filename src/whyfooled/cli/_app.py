@@ -107,7 +107,9 @@ def write_command() -> str:
 
 def say(text: str) -> None:
     """Print a line to stderr, so that what a command prints can be piped."""
-    print(text, file=sys.stderr)
+    # In one call: Ctrl-C between the line and its end would leave what is said next on the same line.
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 class _Terminated(KeyboardInterrupt):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from whyfooled.cli._app import say
 from whyfooled.running.steps import LINES, VARIABLE, Step, write_step
 
 
@@ -21,14 +22,14 @@ def _line_sayer(quiet: bool) -> Callable[[str], None]:
     """Make what says a line, but none twice in a row, and none at all on a terminal, which has bars."""
     last = ""
 
-    def say(line: str) -> None:
+    def say_once(line: str) -> None:
         nonlocal last
         if line != last and not quiet and not sys.stderr.isatty():
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         # An estimate stands between two lines that may be the same.
         last = last if line.endswith(" left") else line
 
-    return say
+    return say_once
 
 
 _WORTH = 5.0
@@ -64,7 +65,7 @@ def _step_writer() -> Callable[[Step], None]:
         now = time.perf_counter()
         if step.stage != stage or now - written >= _OFTEN:
             stage, written = step.stage, now
-            print(write_step(step), file=sys.stderr, flush=True)
+            say(write_step(step))
 
     return write if os.environ.get(VARIABLE) == LINES else lambda step: None
 
@@ -86,12 +87,12 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     )
     bars = Progress(*columns, console=console, disable=quiet or not console.is_terminal)
     tasks: dict[str, Any] = {}
-    say, estimate, write = _line_sayer(quiet), _estimator(), _step_writer()
+    say_once, estimate, write = _line_sayer(quiet), _estimator(), _step_writer()
     began: dict[str, float] = {}
 
     def say_how_long() -> None:
         for stage, moment in began.items():
-            say(f"{stage}: {time.perf_counter() - moment:.1f} s")
+            say_once(f"{stage}: {time.perf_counter() - moment:.1f} s")
         began.clear()
 
     def show(done: int, total: int, doing: str) -> None:
@@ -101,7 +102,7 @@ def show_stages(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
         write(Step(doing, done, total))
         left = estimate(doing, done, total)
         if left:
-            say(left)
+            say_once(left)
         bars.start()
         if doing not in tasks:
             tasks[doing] = bars.add_task(doing, total=total)
@@ -149,7 +150,7 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
-        say, estimate = _line_sayer(quiet), _estimator()
+        say_once, estimate = _line_sayer(quiet), _estimator()
         finished = 0
 
         def show(standing: Any) -> None:
@@ -163,10 +164,10 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
                 text += f"; in work: {standing.doing}"
             if standing.doing or standing.finished > finished:
                 finished = standing.finished
-                say(text)
+                say_once(text)
             left = estimate("attack", standing.done, standing.total)
             if left:
-                say(left)
+                say_once(left)
             bar.update(task, completed=standing.done, total=standing.total, description=text)
 
         yield show
@@ -183,12 +184,12 @@ def show_explained(quiet: bool) -> Iterator[Callable[[Any], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
-        say = _line_sayer(quiet)
+        say_once = _line_sayer(quiet)
 
         def show(standing: Any) -> None:
             text = f"{standing.done} of {standing.total}"
             if standing.said:
-                say(f"{text}: {standing.photograph}: {standing.said}")
+                say_once(f"{text}: {standing.photograph}: {standing.said}")
             elif not standing.photograph and standing.done and not quiet:
                 bar.console.print(_say_what_was_there(standing), markup=False, highlight=False, soft_wrap=True)
             if standing.doing:
@@ -214,7 +215,7 @@ def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
-        say, estimate = _line_sayer(quiet), _estimator()
+        say_once, estimate = _line_sayer(quiet), _estimator()
         shards = 0
 
         def show(progress: Any) -> None:
@@ -223,12 +224,12 @@ def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
             if progress.doing:
                 numbered = _NUMBERED.fullmatch(progress.doing)
                 doing = numbered[1] if numbered else progress.doing
-                say(doing)
+                say_once(doing)
                 before, steps = (int(numbered[2]) - 1, int(numbered[3])) if numbered else (0, 1)
                 # Of numbered steps, each as long as the others.
                 left = estimate(doing, before + progress.done / max(1, progress.total), steps)
                 if left:
-                    say(left)
+                    say_once(left)
                 text = f"{progress.doing}: {text}"
             if progress.rate:
                 left = (progress.total - progress.done) / progress.rate
@@ -237,7 +238,7 @@ def show_study(quiet: bool) -> Iterator[Callable[[Any], None]]:
                 text += f", {progress.headline} {progress.value:.3f}"
             if progress.shards > shards:
                 shards = progress.shards
-                say(text)
+                say_once(text)
             bar.update(task, completed=progress.done, total=progress.total, description=text)
 
         yield show
