@@ -285,12 +285,25 @@ def test_a_model_that_keeps_something_is_left_to_one_worker(how, threads, size):
         names.add(current_thread().name)
         return classifier.logits(image)
 
-    state = torch.get_rng_state()
     alone = [classifier.logits(image) for image in images]
     with one_thread(3):
         assert all(map(torch.equal, share_out(classifier, work, images), alone))
     assert len(names) == 1 if threads == 1 else len(names) > 1
+
+
+class Drawing(SmallNet):
+    """Draws random numbers in every pass, as dropout does."""
+
+    def forward(self, x):
+        return super().forward(x + 0 * torch.rand_like(x))
+
+
+def test_what_is_found_out_first_takes_none_of_the_callers_random_numbers():
+    classifier, state = Classifier(Drawing(), size=(12, 12)), torch.get_rng_state()
+    with one_thread(2), count_passes(classifier) as passes:
+        assert list(share_out(classifier, abs, [-1, -2, -3])) == [1, 2, 3]
     assert torch.equal(torch.get_rng_state(), state)
+    assert passes.forwards == 0
 
 
 def test_under_a_mode_of_the_callers_thread_everything_stays_there():

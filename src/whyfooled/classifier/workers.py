@@ -159,12 +159,17 @@ def _rehearse(classifier: Classifier) -> bool:
     A gradient is taken because a model may keep something for that alone. It is no pass of whoever comes first.
     """
     noise = torch.rand(1, classifier.channels, *classifier.size, generator=torch.Generator().manual_seed(0))
-    with suppress(Exception), hearing(), torch.random.fork_rng(devices=[]), torch.inference_mode(mode=False):
-        with torch.enable_grad():
-            given = noise.to(classifier.mean).requires_grad_()
-            logits = classifier.forward(given)
-            if logits.requires_grad:
-                torch.autograd.grad(logits.sum(), given, allow_unused=True)
+    with (
+        suppress(Exception),
+        hearing(),
+        torch.random.fork_rng(devices=[]),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+    ):
+        given = noise.to(classifier.mean).requires_grad_()
+        logits = classifier.forward(given)
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), given, allow_unused=True)
         return True
     return False
 

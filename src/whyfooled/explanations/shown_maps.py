@@ -18,6 +18,7 @@ from whyfooled.explanations.case import Case
 from whyfooled.registry import EVERY, describe, make_every, parse, title, with_seed
 from whyfooled.running.provenance import Stages
 from whyfooled.saliency import Enhanced, GradCAM, Gradient, GuidedBackprop, InputXGradient
+from whyfooled.saliency.enhanced import find_base
 from whyfooled.saliency.evidence import Evidence
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Images
@@ -40,7 +41,7 @@ def check_methods(classifier: Classifier, clean: Images, methods: Sequence[Any],
         with count_passes(classifier) as passes:
             seen = classifier.predict(clean)
         for method in make_methods(methods, seed):
-            base = method.base if isinstance(method, Enhanced) else method
+            base = find_base(method)
             with _stopping_after_one(classifier), count_passes(classifier) as spent:
                 try:
                     base(classifier, clean, seen)

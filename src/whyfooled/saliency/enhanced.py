@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,11 @@ class BaseMethod(Protocol):
     def __call__(self, classifier: Classifier, images: Images, classes: ManyClasses) -> ManyMaps:
         """Compute the maps: (n,c,h,w) for classes (n,), (n,k,c,h,w) for classes (n,k)."""
         ...
+
+
+def find_base(method: Any) -> Any:
+    """Return the base of an enhanced method; of any other, the method itself."""
+    return method.base if isinstance(method, Enhanced) else method
 
 
 def base_maps(base: BaseMethod, create_graph: bool) -> BaseMethod:

@@ -75,9 +75,10 @@ class InputXGradient:
         With `create_graph` they can be differentiated with respect to the images.
         """
         gradients = class_gradients(classifier, images, classes, create_graph=create_graph)
-        return multiply_by_images(gradients, images if create_graph else images.detach())
+        return multiply_by_images(gradients, images, create_graph)
 
 
-def multiply_by_images(gradients: ManyMaps, images: Images) -> ManyMaps:
+def multiply_by_images(gradients: ManyMaps, images: Images, create_graph: bool) -> ManyMaps:
     """Multiply gradients (n,c,h,w), or (n,k,c,h,w) of several classes, by the images (n,c,h,w) they are taken at."""
-    return gradients * (images if gradients.ndim == images.ndim else images.unsqueeze(1))
+    factors = images if create_graph else images.detach()
+    return gradients * (factors if gradients.ndim == images.ndim else factors.unsqueeze(1))

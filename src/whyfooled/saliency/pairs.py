@@ -12,7 +12,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.workers import are_taken_apart, share_out
 from whyfooled.errors import MethodError
 from whyfooled.registry import describe
-from whyfooled.saliency.enhanced import BaseMethod, Enhanced, base_maps, enhance
+from whyfooled.saliency.enhanced import BaseMethod, Enhanced, base_maps, enhance, find_base
 from whyfooled.saliency.gradient import Gradient, InputXGradient, multiply_by_images
 from whyfooled.types import Classes, Images, ManyClasses, ManyMaps
 
@@ -53,21 +53,21 @@ def pair_maps(
         not work on this model, the `MethodError` that says why.
     """
     pair = torch.stack([classes, contrast], dim=1)
-    paired = {describe(_find_base(method)) for method in methods if isinstance(method, Enhanced)}
+    paired = {describe(_find_source(method)) for method in methods if isinstance(method, Enhanced)}
     computed: dict[str, Tensor | MethodError] = {}
     for method in methods:
-        base = _find_base(method)
-        key = describe(base)
+        source = _find_source(method)
+        key = describe(source)
         if key not in computed:
             wanted = pair if both or key in paired else pair[:, :1]
             try:
-                computed[key] = _compute(base_maps(base, create_graph), classifier, images, wanted, create_graph)
+                computed[key] = _compute(base_maps(source, create_graph), classifier, images, wanted, create_graph)
             except MethodError as error:
                 computed[key] = error
         maps = computed[key]
         if isinstance(maps, Tensor):
-            if isinstance(_leave_contrast(method), InputXGradient):
-                maps = multiply_by_images(maps, images if create_graph else images.detach())
+            if isinstance(find_base(method), InputXGradient):
+                maps = multiply_by_images(maps, images, create_graph)
             if isinstance(method, Enhanced):
                 first, second = maps.unbind(1)
                 maps = torch.stack([enhance(first, second, method.norm), enhance(second, first, method.norm)], dim=1)
@@ -75,20 +75,16 @@ def pair_maps(
         yield method, maps
 
 
-def _find_base(method: Any) -> Any:
+def _find_source(method: Any) -> Any:
     """Return the method whose passes a method's maps are made of."""
-    base = _leave_contrast(method)
+    base = find_base(method)
     return Gradient() if isinstance(base, InputXGradient) else base
-
-
-def _leave_contrast(method: Any) -> Any:
-    return method.base if isinstance(method, Enhanced) else method
 
 
 def _compute(
     method: BaseMethod, classifier: Classifier, images: Images, classes: ManyClasses, create_graph: bool
 ) -> ManyMaps:
-    """Compute a method's maps, (n,k,d,h,w), of images that are worked on one at a time by several workers."""
+    """Compute a method's maps, (n,k,d,h,w), of large images one at a time, over the workers."""
     if create_graph or len(images) < 2 or not are_taken_apart(images):
         return method(classifier, images, classes)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.errors import MethodError, bad_parameter
 from whyfooled.registry import title
-from whyfooled.saliency.enhanced import Enhanced
+from whyfooled.saliency.enhanced import find_base
 from whyfooled.saliency.pairs import pair_maps
 from whyfooled.types import Classes, Images, ManyClasses
 
@@ -39,7 +39,7 @@ def compute_maps(
     """
     for method, maps in pair_maps(methods, classifier, images, classes, contrast, both=both):
         if isinstance(maps, MethodError):
-            base = method.base if isinstance(method, Enhanced) else method
+            base = find_base(method)
             check_none_works(maps, base, classifier, images, classes)
         yield title(method), maps if both or isinstance(maps, MethodError) else maps[:, 0]
 

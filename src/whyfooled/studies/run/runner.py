@@ -181,7 +181,8 @@ def run_study(
     """
     check_seed(seed)
     for name, given in {"batch_size": batch_size, "shard_size": shard_size}.items():
-        at_least(name, 1 if given is None else given, 1)
+        if given is not None:
+            at_least(name, given, 1)
     if isinstance(images, Source) and labels is not None:
         raise bad_parameter("labels", "are for files and folders of photographs", labels, "The source has its own.")
     made: Study = parse("studies", study) if isinstance(study, str) else study
