@@ -13,7 +13,7 @@ from torch import nn
 from tests.helpers.models import small
 from tests.helpers.untouched import state
 from whyfooled import CAM, Classifier, Enhanced, GradCAM, Gradient, GuidedBackprop, mask_units
-from whyfooled.classifier.borrowing import SharedSetting, copy_at_rest, evaluating, preserving
+from whyfooled.classifier.borrowing import SharedSetting, copy_at_rest, evaluating, one_thread, preserving
 from whyfooled.classifier.layers import find_layers, watch_layers
 from whyfooled.classifier.passes import Passes, count_passes
 from whyfooled.errors import WhyfooledWarning, hearing, leaving_unsaid, warn
@@ -247,3 +247,88 @@ def test_warnings_are_heard_in_their_own_context(images):
     assert in_threads(work) == [[f"This is {number}."] for number in range(THREADS)]
     with pytest.warns(WhyfooledWarning, match="Said"):
         warn("Said.")
+
+
+def read_gpu_settings():
+    """Read what decides on the digits that a GPU gives; the last one, what uninitialised memory takes."""
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    read = {
+        "matmul": torch.backends.cuda.matmul.allow_tf32 if conv is None else torch.backends.cuda.matmul.fp32_precision,
+        "conv": torch.backends.cudnn.allow_tf32 if conv is None else conv.fp32_precision,
+        "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
+        "same each time": torch.are_deterministic_algorithms_enabled(),
+        "only warns": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fills": torch.utils.deterministic.fill_uninitialized_memory,
+    }
+    return read | {name: value in (False, "ieee") for name, value in read.items() if name in ("matmul", "conv")}
+
+
+EXACT = {
+    "matmul": True,
+    "conv": True,
+    "cudnn": (True, False),
+    "same each time": True,
+    "only warns": True,
+    "fills": False,
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Stand in for a GPU that is in use."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_a_gpu_computes_exactly_inside_and_as_its_user_wants_it_outside(gpu, precision):
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    before = read_gpu_settings()
+    inside = []
+
+    @one_thread()
+    def fail():
+        inside.append(read_gpu_settings())
+        with one_thread(2):
+            inside.append(read_gpu_settings())
+        inside.append(read_gpu_settings())
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert inside == 3 * [EXACT]
+    assert read_gpu_settings() == before
+    assert torch.get_float32_matmul_precision() == precision
+    torch.set_float32_matmul_precision(usual)
+
+
+def test_who_wants_an_error_in_place_of_other_algorithms_still_gets_it(gpu):
+    torch.use_deterministic_algorithms(True)
+    with one_thread():
+        assert read_gpu_settings() == {**EXACT, "only warns": False}
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_gpu_computes_exactly_while_any_thread_works(gpu):
+    before, begun, ended = read_gpu_settings(), Event(), Event()
+
+    def work():
+        with one_thread():
+            begun.set()
+            ended.wait(10)
+
+    with one_thread():
+        other = Thread(target=work)
+        other.start()
+        begun.wait(10)
+    assert read_gpu_settings() == EXACT
+    ended.set()
+    other.join()
+    assert read_gpu_settings() == before
+
+
+def test_without_a_gpu_in_use_its_settings_are_let_be():
+    before = read_gpu_settings()
+    with one_thread():
+        assert read_gpu_settings() == before

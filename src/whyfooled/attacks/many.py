@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from whyfooled._version import __version__
 from whyfooled.attacks import AttackResult
 from whyfooled.attacks._attack import ClassKeeper, Norm, find_norm
 from whyfooled.attacks._batches import AttackedBatch, AttackWork, Truth, say_nothing
@@ -40,7 +39,7 @@ from whyfooled.registry import describe_value
 from whyfooled.running.engines import Engine, Local, ModelRecipe, choose_engine
 from whyfooled.running.kept import storable_text
 from whyfooled.running.publishing import hide_all_folders
-from whyfooled.running.runs import claim, digest_run
+from whyfooled.running.runs import claim, digest_run, identify_computation
 from whyfooled.types import Progress
 
 TABLE_FILE = "table.csv"
@@ -164,9 +163,7 @@ def attack_files(
     folder = Path(folder)
     run = hide_all_folders(
         {
-            "version": __version__,
-            "model": classifier.name,
-            "model_digest": classifier.digest(),
+            **identify_computation(classifier),
             "attack": describe_value(attack),
             "labels": dict(labels) if isinstance(labels, Mapping) else labels,
             "target": target,

@@ -7,7 +7,8 @@ is set here and nowhere else, so that what holds for threads holds everywhere:
   its own mode back. Nobody waits for a forward pass of anybody else.
 - Hooks are everybody's, since PyTorch calls them in all threads. Ours do nothing but in the context that they were set
   in (`contextvars`), which `asyncio.to_thread` hands on, and which a thread that is started otherwise begins without.
-- Settings of the whole process are set by the first block that wants them, and set back by the last.
+- Settings of the whole process are set by the first block that wants them, and set back by the last; among them those
+  by which a GPU computes in full precision, and the same each time.
 - How many threads one operation is computed with is each thread's own, and each sets its own back.
 """
 
@@ -17,7 +18,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -214,7 +215,8 @@ def one_thread(workers: int | None = None, stop: threading.Event | None = None) 
     The threads of one operation share out its sums, so that another number of them gives other last digits, and they
     wait for each other, beside a busy process for longer than the operation takes. The cores that the caller meant to
     use are for independent pieces of work instead (`whyfooled.classifier.workers`), whose results are the same
-    whoever computes them. Usable as a decorator too.
+    whoever computes them. A GPU that is in use computes in full single precision meanwhile, not in TF32, and by
+    algorithms that give the same each time, where PyTorch has them. Usable as a decorator too.
 
     Parameters
     ----------
@@ -230,16 +232,52 @@ def one_thread(workers: int | None = None, stop: threading.Event | None = None) 
     around = _SHARING.get() or Sharing(threads)
     entered = _SHARING.set(replace(around, workers=workers or around.workers, stop=stop or around.stop))
     try:
-        if threads == 1:
-            yield
-            return
-        compute_with(1)
-        try:
-            yield
-        finally:
-            compute_with(threads)
+        with _EXACT() if torch.cuda.is_initialized() else nullcontext():  # type: ignore[no-untyped-call]
+            if threads == 1:
+                yield
+                return
+            compute_with(1)
+            try:
+                yield
+            finally:
+                compute_with(threads)
     finally:
         _SHARING.reset(entered)
+
+
+@contextmanager
+def _computing_exactly() -> Iterator[None]:
+    """Let a GPU compute in full single precision, by algorithms that give the same each time, where there are such."""
+    settings = _list_exact_settings()
+    before = [getattr(owner, name) for owner, name, _ in settings]
+    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        for owner, name, value in settings:
+            setattr(owner, name, value)
+        # Whoever wants an error where there is no such algorithm still gets it.
+        torch.use_deterministic_algorithms(True, warn_only=warns or not strict)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        for (owner, name, _), value in zip(settings, before, strict=True):
+            setattr(owner, name, value)
+
+
+def _list_exact_settings() -> list[tuple[Any, str, object]]:
+    """List the settings of PyTorch that it takes: whose, which, and its value."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    name, value = ("fp32_precision", "ieee") if hasattr(cudnn, "conv") else ("allow_tf32", False)
+    return [
+        (matmul, name, value),
+        (getattr(cudnn, "conv", cudnn), name, value),
+        (cudnn, "deterministic", True),
+        (cudnn, "benchmark", False),
+        # That uninitialised memory is filled shows a fault in a program, and takes time.
+        (torch.utils.deterministic, "fill_uninitialized_memory", False),
+    ]
+
+
+_EXACT = SharedSetting(_computing_exactly)
 
 
 def end_if_nobody_waits() -> None:

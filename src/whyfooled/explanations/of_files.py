@@ -10,7 +10,6 @@ from typing import Any, Literal, final
 
 import pandas as pd
 
-from whyfooled._version import __version__
 from whyfooled.attacks.adversaries import find_name_fault
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
@@ -40,7 +39,7 @@ from whyfooled.running.kept import (
 )
 from whyfooled.running.provenance import versions
 from whyfooled.running.publishing import hide_all_folders, hide_folders
-from whyfooled.running.runs import claim, digest_run
+from whyfooled.running.runs import claim, digest_run, identify_computation
 from whyfooled.sources import match_labels, read_labels
 from whyfooled.tensors.randomness import choose
 from whyfooled.types import Progress
@@ -189,9 +188,7 @@ def explain_files(
     true = dict.fromkeys(files, label) if labels is None else _read_true_classes(classifier, Path(labels), files)
     run = hide_all_folders(
         {
-            "version": __version__,
-            "model": classifier.name,
-            "model_digest": classifier.digest(),
+            **identify_computation(classifier),
             "attack": describe_value(choose_attack(attack, seed)),
             "label": label if labels is None else true,
             "target": target,

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from whyfooled._version import __version__
+from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, OutputError
 from whyfooled.images.holding import HeldError, Holder, hold
 from whyfooled.images.seals import is_whole
@@ -21,6 +23,16 @@ LOCK_FILE = ".whyfooled.lock"
 def digest_run(run: Mapping[str, Any]) -> str:
     """Return a digest of everything that makes a run this one and no other."""
     return hashlib.blake2b(json.dumps(run).encode(), digest_size=16).hexdigest()
+
+
+def identify_computation(classifier: Classifier) -> dict[str, str]:
+    """Return what every run depends on: this version, the model, and the kind of device, which changes last digits."""
+    return {
+        "version": __version__,
+        "model": classifier.name,
+        "model_digest": classifier.digest(),
+        "device": classifier.device.type,
+    }
 
 
 @contextmanager

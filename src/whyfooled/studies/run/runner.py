@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from whyfooled._version import __version__
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.classifier import check_one_answer
@@ -22,7 +21,7 @@ from whyfooled.running.engines import Engine, ModelRecipe, choose_engine
 from whyfooled.running.kept import DamagedError, read_record
 from whyfooled.running.provenance import versions
 from whyfooled.running.publishing import hide_all_folders
-from whyfooled.running.runs import claim, digest_run
+from whyfooled.running.runs import claim, digest_run, identify_computation
 from whyfooled.sources import Source, class_map, open_source
 from whyfooled.studies.prepare import PERTURBATIONS, Prepared, Setting
 from whyfooled.studies.run.job import Finished, Job
@@ -214,10 +213,8 @@ def run_study(
     )
     run = hide_all_folders(
         {
-            "version": __version__,
+            **identify_computation(classifier),
             "study": describe(made),
-            "model": classifier.name,
-            "model_digest": classifier.digest(),
             "fit": str(classifier.fit),
             **recipe.identity(),
             "images_digest": source.digest(),
