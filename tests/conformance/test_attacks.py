@@ -12,45 +12,18 @@ from torch import nn
 
 import whyfooled.attacks
 from tests.helpers.models import linear, small
-from whyfooled import CarliniWagner, Classifier, Gradient, Square, Targeted, Untargeted, count_passes, run_attack
+from tests.helpers.quick_methods import LARGE_SQUARES, QUICK_ATTACKS
+from whyfooled import Classifier, Square, Targeted, Untargeted, count_passes, run_attack
 from whyfooled.attacks import ATTACKS, Problem, str_attack
 from whyfooled.attacks._attack import Attack
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parse
 
-# Radii at which the small network is fooled, and budgets that keep the tests quick.
-BUDGET = {
-    "fgsm": {"epsilon": 0.3},
-    "bim": {"epsilon": 0.3},
-    "pgd": {"epsilon": 0.3, "restarts": 2},
-    "apgd": {"epsilon": 0.3, "steps": 20},
-    "apgd-minimal": {"steps": 10},
-    "square": {"epsilon": 0.5, "queries": 200},
-    "auto": {"epsilon": 0.3, "steps": 10, "targets": 2, "queries": 20},
-    "deepfool": {"candidates": 3},
-    "fmn": {"steps": 40},
-    "ddn": {"steps": 40},
-    "cw": {"steps": 25},
-    "ead": {"steps": 40, "learning_rate": 2.0},
-    "sigma-zero": {"steps": 60},
-    "strattack": {"group_size": 5, "steps": 20, "rounds": 2},
-    "refined": {"attack": CarliniWagner(steps=25), "keep": 0.6},
-    "aware": {"epsilon": 0.3, "methods": (Gradient(),), "steps": 5},
-}
-EVERY = [attack(**BUDGET[attack.card.name]) for attack in ATTACKS]
-EVERY += [parse("attacks", f"{name}(epsilon=14, ball=l2)") for name in ("fgsm", "bim", "pgd")]
-EVERY += [parse("attacks", "deepfool(ball=linf)"), parse("attacks", "fmn(ball=linf, steps=40)")]
-EVERY += [parse("attacks", "apgd(epsilon=5, ball=l2, steps=10, targets=2)")]
-EVERY += [parse("attacks", "apgd-minimal(ball=linf, steps=10)")]
-EVERY += [parse("attacks", "ead(decision=l1, steps=40, learning_rate=2)")]
-EVERY += [parse("attacks", "strattack(group_size=4, stride=3, refine=false, steps=20, rounds=2)")]
-EVERY += [parse("attacks", "refined(attack=bim(epsilon=0.5), where=sensitivity, cell=3, keep=0.6)")]
-EVERY += [parse("attacks", "refined(attack=fmn(steps=40), where=random, cell=3, keep=0.6)")]
-SQUARES = parse("attacks", "square(epsilon=9, ball=l2, queries=150)")
-EVERY += [SQUARES]
-ATTACK = pytest.mark.parametrize("attack", EVERY, ids=describe)
+ATTACK = pytest.mark.parametrize("attack", QUICK_ATTACKS, ids=describe)
 FEW_CLASSES = pytest.mark.filterwarnings("ignore:The model has . classes, and DLR")
-GRADIENT_ATTACK = pytest.mark.parametrize("attack", [a for a in EVERY if not isinstance(a, Square)], ids=describe)
+GRADIENT_ATTACK = pytest.mark.parametrize(
+    "attack", [a for a in QUICK_ATTACKS if not isinstance(a, Square)], ids=describe
+)
 
 
 def case(n=4, seed=7, height=16, width=16):
@@ -115,7 +88,7 @@ def test_it_reaches_its_goal_inside_the_box(attack):
 
 
 # Half of what a random search in l2 tries there is cut off.
-@pytest.mark.parametrize("attack", [attack for attack in EVERY if attack is not SQUARES], ids=describe)
+@pytest.mark.parametrize("attack", [attack for attack in QUICK_ATTACKS if attack is not LARGE_SQUARES], ids=describe)
 def test_it_succeeds_on_images_of_black_and_white(attack):
     classifier = small()
     images = (torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(7)) > 0.5).float()

@@ -9,17 +9,17 @@ import torch
 
 import whyfooled.defences
 from tests.helpers.models import linear, small
+from tests.helpers.quick_methods import QUICK_DETECTORS
 from tests.helpers.untouched import state
 from whyfooled import Classifier
 from whyfooled.defences import DETECTORS, Detector, EvadableDetector, FittingDetector, calibrate
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 
-# Parameters that keep the tests quick, for detectors of many passes.
-CHEAP = {"noise": {"samples": 2}}
-EVERY = [detector(**CHEAP.get(detector.card.name, {})) for detector in DETECTORS]
-DETECTOR = pytest.mark.parametrize("detector", EVERY, ids=describe)
-FITTING = pytest.mark.parametrize("detector", [d for d in EVERY if isinstance(d, FittingDetector)], ids=describe)
+DETECTOR = pytest.mark.parametrize("detector", QUICK_DETECTORS, ids=describe)
+FITTING = pytest.mark.parametrize(
+    "detector", [d for d in QUICK_DETECTORS if isinstance(d, FittingDetector)], ids=describe
+)
 CLEAN = 120
 
 

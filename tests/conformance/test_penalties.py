@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import whyfooled.defences
+from tests.helpers.quick_methods import EVERY_PENALTY
 from tests.helpers.untouched import state
 from whyfooled import Classifier
-from whyfooled.defences import PENALTIES, DiscriminativePenalty, InputGradientPenalty, Penalty
+from whyfooled.defences import PENALTIES, Penalty
 from whyfooled.errors import ImageError, MethodError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 
-EVERY = [DiscriminativePenalty(), DiscriminativePenalty("concentration"), InputGradientPenalty()]
-PENALTY = pytest.mark.parametrize("penalty", EVERY, ids=describe)
+PENALTY = pytest.mark.parametrize("penalty", EVERY_PENALTY, ids=describe)
 CLASSES = 4
 
 
@@ -55,7 +55,7 @@ def slopes(loss, network):
 
 def test_every_penalty_of_the_package_is_in_the_list():
     public = {v for v in vars(whyfooled.defences).values() if isinstance(v, type) and issubclass(v, Penalty)}
-    assert public - {Penalty} == set(PENALTIES) == {type(penalty) for penalty in EVERY}
+    assert public - {Penalty} == set(PENALTIES) == {type(penalty) for penalty in EVERY_PENALTY}
     assert set(PENALTIES) <= set(available("penalties").values())
 
 

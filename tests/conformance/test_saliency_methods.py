@@ -10,6 +10,7 @@ import torch
 
 import whyfooled.saliency
 from tests.helpers.models import resnet20, small
+from tests.helpers.quick_methods import ATTENDING, QUICK_MAPS, network_for
 from tests.helpers.small_transformers import small_vit
 from tests.helpers.torchvision_families import build
 from whyfooled import Classifier, Enhanced, enhance, load_classifier, smooth_activations
@@ -17,33 +18,17 @@ from whyfooled.errors import MethodError, ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.saliency import METHODS, check_differentiable, differentiable
 
-# Parameters that keep the tests quick, for methods of many passes.
-CHEAP = {
-    "integrated-gradients": {"steps": 4},
-    "smoothgrad": {"samples": 3},
-    "lime": {"samples": 12, "superpixels": 6},
-    "prediction-difference": {"window": 0.5, "samples": 1},
-    "meaningful-perturbation": {"steps": 4, "fill": "zero", "l1": 0.0, "tv": 0.1},
-}
 # The difference of two maps that are nearly equal on a network with random weights, so that single precision leaves it
 # too few digits to be compared.
 CANCELLING = {"contrastive-lrp"}
-# Methods of transformers alone.
-ATTENDING = {"attention-rollout", "attention-relevance"}
 # Methods that say that they do not work on a network.
 NETWORKS = ("small", "resnet20", "vgg16", "resnet18", "lite0")
 REFUSING = {("cam", "vgg16"), *((name, network) for name in ATTENDING for network in NETWORKS)}
 # Whose maps are the same for all classes, by their definition.
 CLASS_BLIND = {"attention-rollout"}
-EVERY = [method(**CHEAP.get(method.card.name, {})) for method in METHODS]
-METHOD = pytest.mark.parametrize("method", EVERY, ids=lambda method: method.card.name)
-ONE_CLASS = [method for method in EVERY if not isinstance(method, Enhanced)]
+METHOD = pytest.mark.parametrize("method", QUICK_MAPS, ids=lambda method: method.card.name)
+ONE_CLASS = [method for method in QUICK_MAPS if not isinstance(method, Enhanced)]
 SINGLE = pytest.mark.parametrize("method", ONE_CLASS, ids=lambda method: method.card.name)
-
-
-def network(method):
-    """Make a small network that the method is for."""
-    return small_vit() if method.card.name in ATTENDING else small()
 
 
 @pytest.fixture
@@ -73,7 +58,7 @@ def test_it_is_a_frozen_dataclass_that_describes_itself(method):
 
 @METHOD
 def test_maps_have_the_images_size_and_dtype(method, images):
-    maps = method(network(method), images, CLASSES)
+    maps = method(network_for(method), images, CLASSES)
     assert maps.shape in ((4, 3, 16, 16), (4, 1, 16, 16))
     assert maps.dtype == images.dtype
     assert torch.isfinite(maps).all()
@@ -82,13 +67,13 @@ def test_maps_have_the_images_size_and_dtype(method, images):
 
 @METHOD
 def test_the_same_call_gives_the_same_maps(method, images):
-    classifier = network(method)
+    classifier = network_for(method)
     assert torch.equal(method(classifier, images, CLASSES), method(classifier, images, CLASSES))
 
 
 @METHOD
 def test_a_map_does_not_depend_on_the_batch(method, images):
-    classifier = network(method)
+    classifier = network_for(method)
     together = method(classifier, images, CLASSES)
     order = torch.tensor([2, 0])
     apart = method(classifier, images[order], CLASSES[order])
@@ -97,7 +82,7 @@ def test_a_map_does_not_depend_on_the_batch(method, images):
 
 @METHOD
 def test_a_shift_of_all_logits_changes_nothing(method, images):
-    plain, shifted = network(method), network(method)
+    plain, shifted = network_for(method), network_for(method)
     with torch.no_grad():
         shifted.module.head.bias.add_(3)
     expected = method(plain, images, CLASSES)
@@ -108,7 +93,7 @@ def test_a_shift_of_all_logits_changes_nothing(method, images):
 
 @METHOD
 def test_images_and_model_are_left_as_they_were(method, images):
-    classifier = network(method)
+    classifier = network_for(method)
     given, weights = images.clone(), {key: value.clone() for key, value in classifier.state_dict().items()}
     classifier.module.train()
     method(classifier, images, CLASSES)
@@ -122,15 +107,15 @@ def test_images_and_model_are_left_as_they_were(method, images):
 
 @METHOD
 def test_it_works_where_gradients_are_switched_off(method, images):
-    expected = method(network(method), images, CLASSES)
+    expected = method(network_for(method), images, CLASSES)
     with torch.no_grad():
-        assert torch.equal(method(network(method), images, CLASSES), expected)
+        assert torch.equal(method(network_for(method), images, CLASSES), expected)
 
 
 @METHOD
 def test_a_class_out_of_range_is_refused(method, images):
     with pytest.raises(ParameterError, match="from 0 to 4"):
-        method(network(method), images, torch.tensor([0, 1, 2, 5]))
+        method(network_for(method), images, torch.tensor([0, 1, 2, 5]))
 
 
 @METHOD
@@ -139,7 +124,7 @@ def test_classes_that_are_no_whole_numbers_are_refused(method, images, dtype, mo
     # As users have it, without these tests' own check of every argument's type.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ParameterError) as caught:
-        method(network(method), images, CLASSES.to(dtype))
+        method(network_for(method), images, CLASSES.to(dtype))
     assert str(caught.value) == (
         f"`classes` must be class indices, whole numbers; got {dtype}. "
         "If that is what they are, convert them: classes.long()."
@@ -148,7 +133,7 @@ def test_classes_that_are_no_whole_numbers_are_refused(method, images, dtype, mo
 
 @SINGLE
 def test_several_classes_at_once_are_as_good_as_one_by_one(method, images):
-    classifier = network(method)
+    classifier = network_for(method)
     many = torch.stack([CLASSES, CLASSES + 1], dim=1)
     together = method(classifier, images, many)
     for k in range(2):
@@ -158,7 +143,7 @@ def test_several_classes_at_once_are_as_good_as_one_by_one(method, images):
 
 @SINGLE
 def test_it_can_be_enhanced(method, images):
-    classifier = network(method)
+    classifier = network_for(method)
     both = method(classifier, images, torch.stack([CLASSES, CLASSES + 1], dim=1))
     for norm in ("channel", "energy", "max"):
         maps = Enhanced(method, norm)(classifier, images, CLASSES, contrast=CLASSES + 1)
@@ -166,17 +151,17 @@ def test_it_can_be_enhanced(method, images):
         assert bool(maps.any()) != (method.card.name in CLASS_BLIND)
 
 
-DIFFERENTIABLE = [method for method in EVERY if differentiable(method)]
+DIFFERENTIABLE = [method for method in QUICK_MAPS if differentiable(method)]
 TWICE = pytest.mark.parametrize("method", DIFFERENTIABLE, ids=lambda method: method.card.name)
 ONCE = pytest.mark.parametrize(
-    "method", [method for method in EVERY if method not in DIFFERENTIABLE], ids=lambda method: method.card.name
+    "method", [method for method in QUICK_MAPS if method not in DIFFERENTIABLE], ids=lambda method: method.card.name
 )
 
 
 @METHOD
 def test_maps_carry_no_graph_unless_it_is_asked_for(method, images):
-    plain = method(network(method), images, CLASSES)
-    maps = method(network(method), images.requires_grad_(), CLASSES)
+    plain = method(network_for(method), images, CLASSES)
+    maps = method(network_for(method), images.requires_grad_(), CLASSES)
     assert not maps.requires_grad
     assert torch.equal(maps, plain)
     assert images.grad is None
@@ -221,7 +206,7 @@ def test_a_method_that_is_not_differentiable_says_so(method, images):
     start = f"The maps of {describe(method)} cannot be differentiated with respect to the image; take {names}"
     assert str(error.value).startswith(start)
     with pytest.raises(TypeError, match="create_graph"):
-        method(network(method), images.requires_grad_(), CLASSES, create_graph=True)
+        method(network_for(method), images.requires_grad_(), CLASSES, create_graph=True)
 
 
 @cache
@@ -261,8 +246,8 @@ def state(classifier):
     )
 
 
-PAIRS = [(method, name) for method in EVERY for name in NETWORKS]
-PAIRS += [(method, "vit") for method in EVERY if method.card.name in ATTENDING]
+PAIRS = [(method, name) for method in QUICK_MAPS for name in NETWORKS]
+PAIRS += [(method, "vit") for method in QUICK_MAPS if method.card.name in ATTENDING]
 WORKING = [pair for pair in PAIRS if (pair[0].card.name, pair[1]) not in REFUSING]
 
 

@@ -12,89 +12,26 @@ from PIL import Image
 
 import whyfooled.studies
 from tests.helpers.models import small
-from tests.helpers.nets import HERE
 from tests.helpers.planted_dissections import dissection_of
+from tests.helpers.quick_methods import QUICK_STUDIES
 from tests.helpers.small_studies import write_images
-from whyfooled import BIM, FGSM, FMN, GradCAM, Gradient
-from whyfooled.attacks import ExplanationAware
-from whyfooled.defences import LargestSoftmax, MedianFilter
+from whyfooled import FMN
 from whyfooled.registry import available, describe, parameter_texts, parameters, parse
 from whyfooled.running.publishing import hide_folders
 from whyfooled.sources import open_source
 from whyfooled.studies import (
     STUDIES,
-    AttackOutcome,
-    AwareAttack,
-    CAMPairs,
-    CompareModels,
-    DetectorsUnderAttack,
-    EffectMix,
-    ExplanationRobustness,
-    FilteringEffect,
-    FitSize,
-    InterpretabilityScores,
-    NeuronMasking,
-    ObjectOrBackground,
-    Recovery,
-    RefinedAttack,
-    SaliencyGrid,
-    SanityChecks,
-    SensitivityCorrelation,
-    SensitivityInterpretability,
     Study,
-    UniversalDissimilarity,
-    UniversalGallery,
-    UniversalTransfer,
     redraw,
     run_study,
 )
 from whyfooled.studies.effects import object_or_background
 from whyfooled.studies.table import SHARED, read_about
 from whyfooled.studies.units import sensitivity_interpretability
-from whyfooled.universal import UPIPCA, RandomDirection, UPIGrad
 
-# Attacks that take little, and leave some images right.
-CHEAP = {
-    "filtering-effect": FilteringEffect(top=2),
-    "saliency-grid": SaliencyGrid(attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4))),
-    "recovery": Recovery(attack=FGSM(epsilon=0.1), fills=("zero", "noise"), fractions=(0.05, 0.3), random_orders=2),
-    "attack-outcome": AttackOutcome(attacks=(FGSM(epsilon=0.02), FMN(steps=30))),
-    "explanation-robustness": ExplanationRobustness(
-        attack=ExplanationAware(ball="l2", steps=2, margin=0.1),
-        attacked=(GradCAM(),),
-        epsilons=(1.0, 3.0),
-        bisections=1,
-    ),
-    "sanity-checks": SanityChecks(parts=2, others=2),
-    "aware-attack": AwareAttack(
-        attack=ExplanationAware(epsilon=0.1, steps=3), attacked=(Gradient(),), methods=(Gradient(), GradCAM())
-    ),
-    "cam-pairs": CAMPairs(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), methods=(GradCAM(),)),
-    "interpretability-score": InterpretabilityScores(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), quantiles=(0.1, 0.5)),
-    "sensitivity-correlation": SensitivityCorrelation(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
-    "effect-mix": EffectMix(attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, cell=4),
-    "refined-attack": RefinedAttack(attacks=(BIM(epsilon=0.1, steps=5), FMN(steps=30)), target=None, cell=4, keep=0.5),
-    "object-or-background": ObjectOrBackground(
-        masks="of every image", attacks=(FGSM(epsilon=0.05), FMN(steps=30)), shifts=1
-    ),
-    "compare-models": CompareModels(
-        models=(f"{HERE}:other",), attacks=(FGSM(epsilon=0.02), FMN(steps=30)), random_orders=1
-    ),
-    "sensitivity-interpretability": SensitivityInterpretability(
-        dissection="of small", attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, counts=(3, 8), permutations=50
-    ),
-    "neuron-masking": NeuronMasking(attacks=(FGSM(epsilon=0.05), FMN(steps=30)), target=None, counts=(1, 4), draws=2),
-    "detectors": DetectorsUnderAttack(
-        attacks=(FGSM(epsilon=0.05), FMN(steps=30)), detectors=(LargestSoftmax(), MedianFilter()), epsilon=0.1, steps=5
-    ),
-    "universal-dissimilarity": UniversalDissimilarity(
-        methods=(UPIGrad(passes=2), RandomDirection()), epsilons=(0.5, 2.0), attack_steps=2
-    ),
-    "universal-transfer": UniversalTransfer(method=UPIPCA(passes=1, samples=1), models=("small",), epsilon=2.0),
-    "universal-gallery": UniversalGallery(methods=(UPIPCA(passes=1), RandomDirection()), epsilon=2.0),
-    "fit-size": FitSize(methods=(UPIGrad(passes=1),), sizes=(1, 3), repeats=2, epsilon=2.0),
+FITTED = {name for name, study in QUICK_STUDIES.items() if {"fit", "learn"} & set(parameters(type(study)))} - {
+    "compare-models"
 }
-FITTED = {name for name, study in CHEAP.items() if {"fit", "learn"} & set(parameters(type(study)))} - {"compare-models"}
 """Studies of which half of the images are fitted to or learned from, and not measured; one does so for masks alone."""
 STUDY = pytest.mark.parametrize("name", [study.card.name for study in STUDIES])
 STUDY_OF_METHODS = pytest.mark.parametrize(
@@ -131,7 +68,7 @@ def results(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("runs")
     return {
         name: run_study(study, images, folder / name, model=small(), shard_size=3, batch_size=3)
-        for name, study in CHEAP.items()
+        for name, study in QUICK_STUDIES.items()
     }
 
 
@@ -143,12 +80,12 @@ def test_every_study_of_the_package_is_in_the_list():
     }
     assert public == set(STUDIES)
     assert {study.card.name for study in STUDIES} <= set(available("studies"))
-    assert set(CHEAP) == {study.card.name for study in STUDIES}
+    assert set(QUICK_STUDIES) == {study.card.name for study in STUDIES}
 
 
 @STUDY
 def test_it_is_a_frozen_dataclass_that_describes_itself(name):
-    study = CHEAP[name]
+    study = QUICK_STUDIES[name]
     card = type(study).card
     assert type(study).__dataclass_params__.frozen
     assert all([card.name, card.title, card.summary.endswith("."), card.source, card.cost])
@@ -160,7 +97,7 @@ def test_it_is_a_frozen_dataclass_that_describes_itself(name):
 @STUDY
 def test_rows_are_flat_and_of_the_columns_it_names(name, results):
     table = results[name].table.read()
-    assert list(table.columns) == [*SHARED, *type(CHEAP[name]).columns]
+    assert list(table.columns) == [*SHARED, *type(QUICK_STUDIES[name]).columns]
     assert len(set(table["index"])) == results[name].about["images_given"] == (4 if name in FITTED else 7)
     assert not results[name].about["failures"]
     assert results[name].about["forwards"] > 0
@@ -168,10 +105,12 @@ def test_rows_are_flat_and_of_the_columns_it_names(name, results):
 
 @STUDY
 def test_an_images_rows_do_not_depend_on_its_batch_or_shard(name, images, results, tmp_path):
-    alone = run_study(CHEAP[name], images, tmp_path / "out", model=small(), shard_size=1, batch_size=1).table.read()
+    alone = run_study(
+        QUICK_STUDIES[name], images, tmp_path / "out", model=small(), shard_size=1, batch_size=1
+    ).table.read()
     together = results[name].table.read()
     assert len(alone) == len(together)
-    for column, kind in type(CHEAP[name]).columns.items():
+    for column, kind in type(QUICK_STUDIES[name]).columns.items():
         order = [
             "index",
             *(
@@ -190,8 +129,8 @@ def test_an_images_rows_do_not_depend_on_its_batch_or_shard(name, images, result
 @STUDY
 def test_the_summary_says_something_with_numbers(name, results):
     about, text = results[name].about, results[name].summary
-    assert text.startswith(f"# {type(CHEAP[name]).card.title}")
-    described = hide_folders(describe(CHEAP[name]))
+    assert text.startswith(f"# {type(QUICK_STUDIES[name]).card.title}")
+    described = hide_folders(describe(QUICK_STUDIES[name]))
     assert described in text
     written = (results[name].folder / "study.json").read_text()
     assert "NaN" not in written
@@ -218,7 +157,7 @@ def test_it_is_drawn_again_from_its_table_to_the_same_bytes(name, results):
 
 @STUDY_OF_METHODS
 def test_a_method_that_does_not_work_on_the_model_is_recorded_and_the_others_are_measured(name, images, tmp_path):
-    study = dataclasses.replace(CHEAP[name], methods=(*CHEAP[name].methods[-1:], *parse_refused()))
+    study = dataclasses.replace(QUICK_STUDIES[name], methods=(*QUICK_STUDIES[name].methods[-1:], *parse_refused()))
     result = run_study(study, images, tmp_path / "out", model=small(), shard_size=7)
     errors = result.table.errors()
     assert set(errors["method"]) == {"Refused"}
@@ -254,7 +193,7 @@ def test_the_headline_is_a_number_for_every_shard(name, results):
 
 @STUDY
 def test_saved_adversarial_images_can_be_studied(name, tmp_path):
-    if "outcome" not in type(CHEAP[name]).columns or name in FITTED:
+    if "outcome" not in type(QUICK_STUDIES[name]).columns or name in FITTED:
         return
     from whyfooled import attack_files
 
@@ -263,7 +202,7 @@ def test_saved_adversarial_images_can_be_studied(name, tmp_path):
         pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photographs" / f"{number}.png")
     attack_files(small(), [tmp_path / "photographs"], FMN(steps=30), tmp_path / "adversaries")
-    result = run_study(CHEAP[name], tmp_path / "adversaries", tmp_path / "out", model=small())
+    result = run_study(QUICK_STUDIES[name], tmp_path / "adversaries", tmp_path / "out", model=small())
     table = result.table.read()
     assert set(table["image"]) == {f"{number}.png" for number in range(4)}
     # Of several models, one may see another class than the one whose adversarial images they are.
@@ -279,5 +218,5 @@ def test_saved_adversarial_images_can_be_studied(name, tmp_path):
 
 def test_figures_are_figures(results):
     for name, result in results.items():
-        assert isinstance(type(CHEAP[name]).draw(result.table, 0), Figure)
+        assert isinstance(type(QUICK_STUDIES[name]).draw(result.table, 0), Figure)
         assert isinstance(result.table.read(), pd.DataFrame)

@@ -7,28 +7,16 @@ import torch
 
 import whyfooled.universal
 from tests.helpers.models import attentive, small
+from tests.helpers.quick_methods import make_universal
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.sources import Source
 from whyfooled.universal import UNIVERSAL, InterpretationAttack, UniversalPerturbation
 
 SIDE = 8
-# Parameters that keep the tests quick.
-CHEAP = {
-    "grad": {"passes": 1, "images_per_step": 3},
-    "pca": {"passes": 2, "samples": 1, "vectors": 2},
-    "uap": {"passes": 2, "images_per_step": 3},
-    # So that not all are fooled at once, and the order of the images matters.
-    "uap-deepfool": {"passes": 1, "steps": 3},
-    "uap-singular": {"passes": 2},
-}
-EVERY = {method.card.name: method for method in UNIVERSAL}
-METHOD = pytest.mark.parametrize("name", list(EVERY))
+BY_NAME = {method.card.name: method for method in UNIVERSAL}
+METHOD = pytest.mark.parametrize("name", list(BY_NAME))
 BALL = pytest.mark.parametrize("ball", ["l2", "linf"])
-
-
-def make(name, epsilon=0.3, **given):
-    return EVERY[name](epsilon=epsilon, **CHEAP.get(name, {}), **given)
 
 
 def images(n=6):
@@ -78,32 +66,32 @@ def state(classifier):
 def test_every_method_of_the_package_is_in_the_list():
     public = {one for one in vars(whyfooled.universal).values() if isinstance(one, type) and hasattr(one, "card")}
     assert public == {*UNIVERSAL, InterpretationAttack}
-    assert set(EVERY) <= set(available("universal"))
-    assert len(EVERY) == len(UNIVERSAL)
+    assert set(BY_NAME) <= set(available("universal"))
+    assert len(BY_NAME) == len(UNIVERSAL)
 
 
 @METHOD
 def test_it_is_a_frozen_dataclass_that_describes_itself(name):
-    method = make(name, ball="linf", seed=3)
+    method = make_universal(name, ball="linf", seed=3)
     assert dataclasses.is_dataclass(method)
     assert type(method).__dataclass_params__.frozen
     card = type(method).card
     assert all([card.name, card.title, card.summary.endswith("."), card.source, card.cost])
     assert parse("universal", describe(method)) == method
-    assert parse("universal", name, {"epsilon": "1/2"}) == EVERY[name](epsilon=0.5)
+    assert parse("universal", name, {"epsilon": "1/2"}) == BY_NAME[name](epsilon=0.5)
 
 
 @METHOD
 @BALL
 def test_it_lies_in_the_ball_on_both_scales(name, ball):
     classifier, given = case()
-    found = make(name, 0.01, ball=ball).fit(classifier, given)
+    found = make_universal(name, 0.01, ball=ball).fit(classifier, given)
     assert found.delta.shape == (3, SIDE, SIDE)
     assert found.delta.dtype == torch.float32
     size = found.l2 if ball == "l2" else found.linf
     assert 0.0 < size <= 0.01 * (1 + 1e-5)
     assert (found.epsilon, found.ball) == (0.01, ball)
-    scaled = make(name, 2.55, ball=ball, scale=255).fit(classifier, given)
+    scaled = make_universal(name, 2.55, ball=ball, scale=255).fit(classifier, given)
     assert scaled.epsilon == pytest.approx(0.01)
     torch.testing.assert_close(scaled.delta, found.delta, rtol=1e-3, atol=1e-5)
 
@@ -112,7 +100,7 @@ def test_it_lies_in_the_ball_on_both_scales(name, ball):
 @BALL
 def test_it_does_not_depend_on_how_the_images_are_batched_or_given(name, ball):
     classifier, (given, labels) = case()
-    method = make(name, ball=ball)
+    method = make_universal(name, ball=ball)
     by_two = method.fit(classifier, (given, labels), batch_size=2)
     by_five = method.fit(classifier, source(given, labels), batch_size=5)
     torch.testing.assert_close(by_five.delta, by_two.delta, rtol=0, atol=1e-5)
@@ -128,7 +116,7 @@ def test_the_classifier_is_left_as_it_was(name):
     classifier.module.first.weight.requires_grad_(False)
     before = state(classifier)
     kept = given[0].clone()
-    make(name).fit(classifier, given)
+    make_universal(name).fit(classifier, given)
     assert state(classifier) == before
     assert torch.equal(given[0], kept)
     assert not given[0].requires_grad
@@ -137,15 +125,15 @@ def test_the_classifier_is_left_as_it_was(name):
 @METHOD
 def test_it_goes_on_where_gradients_are_switched_off(name):
     classifier, given = case()
-    found = make(name).fit(classifier, given)
+    found = make_universal(name).fit(classifier, given)
     with torch.no_grad():
-        assert torch.equal(make(name).fit(classifier, given).delta, found.delta)
+        assert torch.equal(make_universal(name).fit(classifier, given).delta, found.delta)
 
 
 @METHOD
 def test_networks_with_attention_are_no_different(name):
     classifier, given = attentive(SIDE), images()
-    found = make(name).fit(classifier, (given, classifier.predict(given)))
+    found = make_universal(name).fit(classifier, (given, classifier.predict(given)))
     assert found.linf > 0
 
 
@@ -153,15 +141,15 @@ def test_networks_with_attention_are_no_different(name):
 def test_the_seed_decides(name):
     classifier, given = case()
     # More than a few passes of a power method would forget where it began.
-    found = make(name).fit(classifier, given)
-    assert torch.equal(make(name).fit(classifier, given).delta, found.delta)
-    assert unequal(make(name, seed=1).fit(classifier, given), found)
+    found = make_universal(name).fit(classifier, given)
+    assert torch.equal(make_universal(name).fit(classifier, given).delta, found.delta)
+    assert unequal(make_universal(name, seed=1).fit(classifier, given), found)
 
 
 @METHOD
 def test_it_says_how_it_was_found_and_is_the_same_after_it_was_saved(name, tmp_path):
     classifier, given = case()
-    method = make(name)
+    method = make_universal(name)
     found = method.fit(classifier, given)
     assert parse("universal", found.method) == method
     assert found.saliency == ("gradient" if method.breaks_maps else "")
@@ -181,48 +169,48 @@ def test_images_that_are_wrong_already_do_not_count(name):
     wrong = labels.clone()
     wrong[1] = (wrong[1] + 1) % 5
     kept = torch.tensor([0, 2, 3, 4, 5])
-    found = make(name).fit(classifier, (given, wrong))
-    assert len(found.fitted_to) == len(make(name).fit(classifier, (given[kept], labels[kept])).fitted_to)
+    found = make_universal(name).fit(classifier, (given, wrong))
+    assert len(found.fitted_to) == len(make_universal(name).fit(classifier, (given[kept], labels[kept])).fitted_to)
     with pytest.raises(ImageError, match="None of the 6 images is classified as what it shows"):
-        make(name).fit(classifier, (given, (labels + 1) % 5))
+        make_universal(name).fit(classifier, (given, (labels + 1) % 5))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name != "random"])
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name != "random"])
 @pytest.mark.parametrize("cut", [torch.Tensor.detach, lambda x: torch.from_numpy(x.detach().numpy())])
 def test_a_model_that_cuts_the_gradient_off_is_named(name, cut):
     classifier, (given, labels) = case()
     whole = classifier.module.forward
     classifier.module.forward = lambda x: whole(cut(x))
     with pytest.raises(ModelError, match="logits do not depend on the images by operations that have a gradient"):
-        make(name).fit(classifier, (given, labels))
+        make_universal(name).fit(classifier, (given, labels))
 
 
 @METHOD
 def test_refusals(name):
     for epsilon in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ParameterError, match="`epsilon` must be a finite number above 0"):
-            make(name, epsilon)
+            make_universal(name, epsilon)
     with pytest.raises(ParameterError, match=r"`epsilon` must be above 0 and at most 1 .*Did you mean 8/255"):
-        make(name, 8.0, ball="linf")
+        make_universal(name, 8.0, ball="linf")
     with pytest.raises(ParameterError, match="`scale` must be the value of white, 1 or 255; got 100"):
-        make(name, scale=100)
+        make_universal(name, scale=100)
     classifier, (given, labels) = case()
     with pytest.raises(ImageError, match="image 2 cannot be read"):
-        make(name).fit(classifier, source(given, labels, unreadable=(2,)))
+        make_universal(name).fit(classifier, source(given, labels, unreadable=(2,)))
     with pytest.raises(ParameterError, match="`batch_size` must be at least 1"):
-        make(name).fit(classifier, (given, labels), batch_size=0)
+        make_universal(name).fit(classifier, (given, labels), batch_size=0)
     for cores in (0, -1):
         with pytest.raises(ParameterError, match=f"`workers` must be at least 1; got {cores}"):
-            make(name).fit(classifier, (given, labels), workers=cores)
+            make_universal(name).fit(classifier, (given, labels), workers=cores)
     for seed in (-1, 2**63):
         with pytest.raises(
             ParameterError, match="`seed` must be a whole number from 0 to 2^63 − 1".replace("^", r"\^")
         ):
-            make(name, seed=seed)
+            make_universal(name, seed=seed)
     with pytest.raises(ParameterError, match=r"`epsilon` must be at most 255, .* in the l-infinity ball; got 300"):
-        make(name, 300.0, ball="linf", scale=255)
+        make_universal(name, 300.0, ball="linf", scale=255)
     with pytest.raises(ParameterError, match=r"`labels` must be the classifier's indices, from 0 to 4; got -1"):
-        make(name).fit(classifier, (given, labels.clone().fill_(-1)))
+        make_universal(name).fit(classifier, (given, labels.clone().fill_(-1)))
 
 
 @pytest.mark.parametrize(
@@ -231,4 +219,4 @@ def test_refusals(name):
 )
 def test_no_parameter_is_infinite(name, parameter):
     with pytest.raises(ParameterError, match=f"`{parameter}` must be finite; got inf"):
-        make(name, **{parameter: float("inf")})
+        make_universal(name, **{parameter: float("inf")})
