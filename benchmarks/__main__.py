@@ -49,6 +49,16 @@ def overhead(
 
 
 @app.command()
+def gpu(
+    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = "lite0",
+    count: Annotated[int, typer.Option(help="Images that are worked on together.")] = 16,
+    repeats: Annotated[int, typer.Option(help="Runs on the GPU, after a first one; the median counts.")] = 3,
+) -> None:
+    """Compare maps, attacks, regions, recovery and an explanation on a GPU with the CPU: time and digits."""
+    import_module("benchmarks.gpu").run(models, count, repeats)
+
+
+@app.command()
 def page(
     visits: Annotated[int, typer.Option(help="Visits at once.")] = 20,
     model: Annotated[str, typer.Option(help="As for whyfooled app.")] = "lite0",
