@@ -258,9 +258,9 @@ def _computing_exactly() -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=warns or not strict)
         yield
     finally:
-        torch.use_deterministic_algorithms(strict, warn_only=warns)
         for (owner, name, _), value in zip(settings, before, strict=True):
             setattr(owner, name, value)
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
 
 
 def _list_exact_settings() -> list[tuple[Any, str, object]]:

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 import sys
 
 from whyfooled.cli import (
@@ -28,6 +29,10 @@ _COMMANDS = (_explain, _page, _perturbation, _classes, _dissect, _units, _attack
 
 # At its end Python looks through all that is left for what could be deleted, which takes a second or two of a command.
 atexit.register(gc.freeze)
+
+
+# So that a GPU's matrix products give the same each time. It is read when they are first computed.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def main() -> None:

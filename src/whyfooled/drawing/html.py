@@ -60,7 +60,7 @@ def _write_policy(script: str, pictures: str) -> str:
 def write_data_uri(picture: PILImage.Image, *, lossless: bool = True) -> str:
     """Write a picture into a page, without loss unless it is only to be recognised."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", lossless=lossless, quality=60, method=3)
+    picture.save(buffer, format="WEBP", lossless=lossless, quality=60, method=1)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
