@@ -55,28 +55,39 @@ def draw_images(count: int, device: str) -> Tensor:
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(7)).to(device)
 
 
+def _stay(tensors: list[Tensor], device: str) -> list[Tensor]:
+    """Return tensors that lie where they were computed; raise `RuntimeError` if one does not."""
+    places = {tensor.device.type for tensor in tensors}
+    if places != {torch.device(device).type}:
+        raise RuntimeError(f"All was to stay on {device}, and lies on {places}.")
+    return tensors
+
+
 def compute_maps(method: Any, device: str) -> list[Tensor]:
-    return [method(network_for(method).to(device), draw_images(4, device), torch.arange(4, device=device))]
+    classifier, classes = network_for(method).to(device), torch.arange(4, device=device)
+    return _stay([method(classifier, draw_images(4, device), classes)], device)
 
 
 def attack(method: Any, device: str) -> list[Tensor]:
     classifier, images = small().to(device), draw_images(4, device)
     torch.manual_seed(0)
     result = run_attack(method, classifier, images, Untargeted(classifier.predict(images)))
-    return [result.success, result.adversarial, result.logits]
+    return _stay([result.success, result.adversarial, result.logits], device)
 
 
 def detect(detector: Any, device: str) -> list[Tensor]:
     classifier, images = small().to(device), draw_images(40, device)
     judge = detector.fit(classifier, images) if isinstance(detector, FittingDetector) else detector
     leaf = images[:5].clone().requires_grad_()
-    return [judge(classifier, images[:5]), torch.autograd.grad(judge.loss(classifier, leaf).sum(), leaf)[0]]
+    slope = torch.autograd.grad(judge.loss(classifier, leaf).sum(), leaf)[0]
+    return _stay([judge(classifier, images[:5]), slope], device)
 
 
 def penalise(penalty: Any, device: str) -> list[Tensor]:
     network = small().to(device).module
     loss = penalty(network, draw_images(4, device), torch.arange(4, device=device))
-    return [loss, *torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)]
+    slopes = torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)
+    return _stay([loss, *slopes], device)
 
 
 def fit_universal(name: str, device: str) -> list[Tensor]:
