@@ -66,9 +66,10 @@ def grey(module):
 
 def directions(count, seed=0):
     """Draw (k,64) directions of length 1 whose values add up to 0."""
-    drawn = torch.randn(count, PIXELS, generator=torch.Generator().manual_seed(seed))
+    # In double precision, so that they are the same on every processor: what is drawn for an image hangs on its digits.
+    drawn = torch.randn(count, PIXELS, generator=torch.Generator().manual_seed(seed)).double()
     drawn = drawn - drawn.mean(1, keepdim=True)
-    return drawn / drawn.norm(dim=1, keepdim=True)
+    return (drawn / drawn.norm(dim=1, keepdim=True)).float()
 
 
 def along(direction, sizes):

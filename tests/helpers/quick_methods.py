@@ -131,7 +131,7 @@ QUICK_STUDIES = {
         masks="of every image", attacks=(FGSM(epsilon=0.05), FMN(steps=30)), shifts=1
     ),
     "compare-models": CompareModels(
-        models=(f"{HERE}:other",), attacks=(FGSM(epsilon=0.02), FMN(steps=30)), random_orders=1
+        models=(f"{HERE}:other",), attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4)), random_orders=1
     ),
     "sensitivity-interpretability": SensitivityInterpretability(
         dissection="of small", attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, counts=(3, 8), permutations=50

@@ -23,7 +23,7 @@ def cosine(delta, direction):
 
 
 def orthogonal(count, seed=0):
-    return torch.linalg.qr(directions(count, seed).T).Q.T.contiguous()
+    return torch.linalg.qr(directions(count, seed).double().T).Q.T.float().contiguous()
 
 
 def planted(counts, given, slants=None):
