@@ -112,8 +112,7 @@ def _compute_maps(classifier: Classifier, images: Images) -> list[Tensor]:
 
 
 def _attack(classifier: Classifier, images: Images) -> list[Tensor]:
-    result = run_attack(CarliniWagner(), classifier, images, Untargeted(classifier.predict(images)))
-    return [(result.adversarial - images).flatten(1).norm(dim=1)]
+    return [run_attack(CarliniWagner(), classifier, images, Untargeted(classifier.predict(images))).l2]
 
 
 def _measure_regions(classifier: Classifier, images: Images) -> list[Tensor]:

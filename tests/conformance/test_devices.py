@@ -10,6 +10,9 @@ from tests.helpers import second_device
 from tests.helpers.device_trials import STUDY_TRIALS, TRIALS
 
 TRIAL = pytest.mark.parametrize("name", list(TRIALS))
+ELSEWHERE = pytest.mark.skipif(
+    not second_device.is_supported(), reason="This PyTorch lets no device be written in Python."
+)
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU.")
 # What ends in digits that any rounding changes: where a search went, or which of two nearly equal numbers is larger.
 SEARCHED = ("attack", "fit", "explanation", "maps: meaningful-perturbation", "maps: lime")
@@ -18,8 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::whyfooled.errors.WhyfooledWarni
 
 def run_elsewhere(kind, folder):
     """Run trials on a device that refuses what a GPU refuses, in a process that may have one."""
-    if not second_device.is_supported():
-        pytest.skip("This PyTorch lets no device be written in Python.")
     command = [sys.executable, "-m", "tests.helpers.device_trials", kind, str(folder / "given.pt")]
     subprocess.run(command, check=True, capture_output=True)
     return torch.load(folder / "given.pt")
@@ -36,6 +37,7 @@ def elsewhere(tmp_path_factory):
     return run_elsewhere("all but studies", tmp_path_factory.mktemp("elsewhere"))
 
 
+@ELSEWHERE
 @TRIAL
 def test_no_tensor_of_another_device_is_needed_and_the_numbers_are_the_same(elsewhere, name):
     assert_it_is_what_the_cpu_gives(elsewhere[name], TRIALS[name])
@@ -47,11 +49,13 @@ def studied_elsewhere(tmp_path_factory):
 
 
 @pytest.mark.nightly
+@ELSEWHERE
 @pytest.mark.parametrize("name", list(STUDY_TRIALS))
 def test_so_it_is_with_studies(studied_elsewhere, name):
     assert_it_is_what_the_cpu_gives(studied_elsewhere[name], STUDY_TRIALS[name])
 
 
+@ELSEWHERE
 def test_the_second_device_refuses_what_a_gpu_refuses():
     code = """
         import torch
@@ -70,8 +74,6 @@ def test_the_second_device_refuses_what_a_gpu_refuses():
         assert slope.device.type == second_device.NAME
         assert slope.cpu().tolist() == 2 * [[0, 2, 2]]
     """
-    if not second_device.is_supported():
-        pytest.skip("This PyTorch lets no device be written in Python.")
     subprocess.run([sys.executable, "-c", "\n".join(line[8:] for line in code.splitlines())], check=True)
 
 

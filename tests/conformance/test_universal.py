@@ -7,15 +7,14 @@ import torch
 
 import whyfooled.universal
 from tests.helpers.models import attentive, small
-from tests.helpers.quick_methods import make_universal
+from tests.helpers.quick_methods import FITS, make_universal
 from whyfooled.errors import ImageError, ModelError, ParameterError
 from whyfooled.registry import available, describe, parse
 from whyfooled.sources import Source
 from whyfooled.universal import UNIVERSAL, InterpretationAttack, UniversalPerturbation
 
 SIDE = 8
-BY_NAME = {method.card.name: method for method in UNIVERSAL}
-METHOD = pytest.mark.parametrize("name", list(BY_NAME))
+METHOD = pytest.mark.parametrize("name", list(FITS))
 BALL = pytest.mark.parametrize("ball", ["l2", "linf"])
 
 
@@ -66,8 +65,8 @@ def state(classifier):
 def test_every_method_of_the_package_is_in_the_list():
     public = {one for one in vars(whyfooled.universal).values() if isinstance(one, type) and hasattr(one, "card")}
     assert public == {*UNIVERSAL, InterpretationAttack}
-    assert set(BY_NAME) <= set(available("universal"))
-    assert len(BY_NAME) == len(UNIVERSAL)
+    assert set(FITS) <= set(available("universal"))
+    assert len(FITS) == len(UNIVERSAL)
 
 
 @METHOD
@@ -78,7 +77,7 @@ def test_it_is_a_frozen_dataclass_that_describes_itself(name):
     card = type(method).card
     assert all([card.name, card.title, card.summary.endswith("."), card.source, card.cost])
     assert parse("universal", describe(method)) == method
-    assert parse("universal", name, {"epsilon": "1/2"}) == BY_NAME[name](epsilon=0.5)
+    assert parse("universal", name, {"epsilon": "1/2"}) == FITS[name](epsilon=0.5)
 
 
 @METHOD
@@ -175,7 +174,7 @@ def test_images_that_are_wrong_already_do_not_count(name):
         make_universal(name).fit(classifier, (given, (labels + 1) % 5))
 
 
-@pytest.mark.parametrize("name", [name for name in BY_NAME if name != "random"])
+@pytest.mark.parametrize("name", [name for name in FITS if name != "random"])
 @pytest.mark.parametrize("cut", [torch.Tensor.detach, lambda x: torch.from_numpy(x.detach().numpy())])
 def test_a_model_that_cuts_the_gradient_off_is_named(name, cut):
     classifier, (given, labels) = case()

@@ -19,6 +19,7 @@ from tests.helpers.made_dissections import made_concepts
 from tests.helpers.models import small
 from tests.helpers.quick_methods import (
     EVERY_PENALTY,
+    FITS,
     QUICK_ATTACKS,
     QUICK_DETECTORS,
     QUICK_MAPS,
@@ -43,7 +44,7 @@ from whyfooled import (
 )
 from whyfooled.defences import FittingDetector
 from whyfooled.registry import describe
-from whyfooled.universal import UNIVERSAL, UniversalPerturbation
+from whyfooled.universal import UniversalPerturbation
 
 Trial = Callable[[str], list[Tensor]]
 
@@ -101,8 +102,11 @@ def study(name: str, device: str) -> list[Tensor]:
         images = write_images(folder / "images.npz", count=5)
         run_study(QUICK_STUDIES[name], images, folder / "run", model=small().to(device))
         table = pd.concat(pd.read_parquet(path) for path in sorted(folder.rglob("*.parquet")))
-    numbers = table.select_dtypes(["number", "bool"]).drop(columns=["seconds"], errors="ignore")
-    return [torch.from_numpy(numbers.to_numpy(dtype="float64"))]
+    return _read_numbers(table.drop(columns=["seconds"], errors="ignore"))
+
+
+def _read_numbers(table: pd.DataFrame) -> list[Tensor]:
+    return [torch.from_numpy(table.select_dtypes(["number", "bool"]).to_numpy(dtype="float64"))]
 
 
 def explain_whole(device: str) -> list[Tensor]:
@@ -124,13 +128,12 @@ def explain_layer(device: str) -> list[Tensor]:
     classifier = pooled()
     dissection = dissection_of(classifier, LAST)
     clean, adversarial = (image.to(device) for image in a_pair())
-    frame = explain_units(classifier.to(device), clean, adversarial, dissection, draws=2).units.to_frame()
-    return [torch.from_numpy(frame.select_dtypes("number").to_numpy(dtype="float64"))]
+    made = explain_units(classifier.to(device), clean, adversarial, dissection, draws=2)
+    return _read_numbers(made.units.to_frame())
 
 
 def dissect_layer(device: str) -> list[Tensor]:
-    frame = dissect(pooled().to(device), LAST, made_concepts(), permutations=2).to_frame()
-    return [torch.from_numpy(frame.select_dtypes("number").to_numpy(dtype="float64"))]
+    return _read_numbers(dissect(pooled().to(device), LAST, made_concepts(), permutations=2).to_frame())
 
 
 def score_map(device: str) -> list[Tensor]:
@@ -151,7 +154,7 @@ TRIALS: dict[str, Trial] = {
     **{f"attack: {name}": partial(attack, method) for name, method in _by_name(QUICK_ATTACKS).items()},
     **{f"detector: {describe(detector)}": partial(detect, detector) for detector in QUICK_DETECTORS},
     **{f"penalty: {describe(penalty)}": partial(penalise, penalty) for penalty in EVERY_PENALTY},
-    **{f"fit: {method.card.name}": partial(fit_universal, method.card.name) for method in UNIVERSAL},
+    **{f"fit: {name}": partial(fit_universal, name) for name in FITS},
     "explanation": explain_whole,
     "regions of a grid": partial(explain_regions, Grid(4)),
     "superpixels": partial(explain_regions, Superpixels(6)),

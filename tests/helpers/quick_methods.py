@@ -7,7 +7,7 @@ from typing import Any
 from tests.helpers.models import small
 from tests.helpers.nets import HERE
 from tests.helpers.small_transformers import small_vit
-from whyfooled import BIM, FGSM, FMN, CarliniWagner, Classifier, GradCAM, Gradient
+from whyfooled import BIM, FGSM, FMN, CarliniWagner, Classifier, DeepFool, GradCAM, Gradient
 from whyfooled.attacks import ATTACKS, ExplanationAware
 from whyfooled.defences import DETECTORS, DiscriminativePenalty, InputGradientPenalty, LargestSoftmax, MedianFilter
 from whyfooled.registry import parse
@@ -98,12 +98,12 @@ _FIT_PARAMETERS = {
     "uap-deepfool": {"passes": 1, "steps": 3},
     "uap-singular": {"passes": 2},
 }
-_FITS = {method.card.name: method for method in UNIVERSAL}
+FITS = {method.card.name: method for method in UNIVERSAL}
 
 
 def make_universal(name: str, epsilon: float = 0.3, **given: Any) -> Any:
     """Make a way to find a universal perturbation, by its name."""
-    return _FITS[name](epsilon=epsilon, **_FIT_PARAMETERS.get(name, {}), **given)
+    return FITS[name](epsilon=epsilon, **_FIT_PARAMETERS.get(name, {}), **given)
 
 
 # Attacks that take little, and leave some images right.
@@ -131,7 +131,7 @@ QUICK_STUDIES = {
         masks="of every image", attacks=(FGSM(epsilon=0.05), FMN(steps=30)), shifts=1
     ),
     "compare-models": CompareModels(
-        models=(f"{HERE}:other",), attacks=(FGSM(epsilon=0.02), BIM(epsilon=0.02, steps=4)), random_orders=1
+        models=(f"{HERE}:other",), attacks=(FGSM(epsilon=0.02), DeepFool()), random_orders=1
     ),
     "sensitivity-interpretability": SensitivityInterpretability(
         dissection="of small", attacks=(FGSM(epsilon=0.02), FMN(steps=30)), target=None, counts=(3, 8), permutations=50

@@ -72,19 +72,12 @@ def _would_write_into_an_empty_tensor(name: str) -> bool:
     if not structured and not has_kernel("CompositeExplicitAutograd"):
         return False
     forms = getattr(torch.ops.aten, packet)
-    if not structured and not any(_is_out(each) for form in forms.overloads() for each in _list_arguments(name, form)):
+    takes_out = any(each.is_out for form in forms.overloads() for each in getattr(forms, form)._schema.arguments)
+    if not structured and not takes_out:
         return False
     arguments = _find_operator(name)._schema.arguments
     placed = any("Tensor" in str(argument.type) or argument.name == "device" for argument in arguments)
     return placed and not any(argument.alias_info and argument.alias_info.is_write for argument in arguments)
-
-
-def _list_arguments(name: str, form: str) -> list[Any]:
-    return list(_find_operator(f"{name.partition('.')[0]}.{form}")._schema.arguments)
-
-
-def _is_out(argument: Any) -> bool:
-    return bool(argument.is_out)
 
 
 def _is_here(value: object) -> bool:
