@@ -21,6 +21,7 @@ from whyfooled.cli import (
 from whyfooled.cli._app import app, say, terminable
 from whyfooled.cli._spelling import spell_options
 from whyfooled.errors import WhyfooledError
+from whyfooled.running.memory import share_freed_memory
 
 __all__ = ["main"]
 
@@ -33,6 +34,9 @@ atexit.register(gc.freeze)
 
 # So that a GPU's matrix products give the same each time. It is read when they are first computed.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+# Before any thread begins.
+share_freed_memory()
 
 
 def main() -> None:
