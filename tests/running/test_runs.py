@@ -1,6 +1,9 @@
 """Folders that belong to one run."""
 
+import re
+
 import pytest
+import torch
 
 from tests.helpers.models import small
 from tests.helpers.pictures import photograph
@@ -11,17 +14,24 @@ from whyfooled.errors import OutputError
 from whyfooled.running.runs import identify_computation
 
 
-def test_what_a_run_depends_on_is_its_model_this_version_and_the_kind_of_device():
+def test_what_a_run_depends_on_is_its_model_the_versions_and_the_kind_of_device():
     classifier = small()
     classifier.name = "mine"
-    expected = {"version": __version__, "model": "mine", "model_digest": classifier.digest(), "device": "cpu"}
-    assert identify_computation(classifier) == expected
+    assert identify_computation(classifier) == {
+        "version": __version__,
+        "torch": torch.__version__,
+        "model": "mine",
+        "model_digest": classifier.digest(),
+        "device": "cpu",
+    }
 
 
-def test_what_was_begun_on_one_kind_of_device_is_not_continued_on_another(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("key", "other"), [("device", "cuda"), ("torch", "1.0"), ("version", "0.0")])
+def test_what_was_begun_with_one_device_or_version_is_not_continued_with_another(tmp_path, monkeypatch, key, other):
     picture, folder = photograph(tmp_path / "cat.png"), tmp_path / "out"
     attack_files(small(), [picture], BIM(epsilon=0.3, steps=2), folder)
-    on_a_gpu = identify_computation(small()) | {"device": "cuda"}
-    monkeypatch.setattr(many, "identify_computation", lambda classifier: on_a_gpu)
-    with pytest.raises(OutputError, match="out holds another run: its device was cpu, now it is cuda"):
+    here = identify_computation(small())
+    monkeypatch.setattr(many, "identify_computation", lambda classifier: here | {key: other})
+    said = re.escape(f"out holds another run: its {key} was {here[key]}, now it is {other}")
+    with pytest.raises(OutputError, match=said):
         attack_files(small(), [picture], BIM(epsilon=0.3, steps=2), folder)

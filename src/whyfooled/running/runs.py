@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from whyfooled._version import __version__
 from whyfooled.classifier import Classifier
 from whyfooled.errors import ImageError, OutputError
@@ -26,9 +28,10 @@ def digest_run(run: Mapping[str, Any]) -> str:
 
 
 def identify_computation(classifier: Classifier) -> dict[str, str]:
-    """Return what every run depends on: this version, the model, and the kind of device, which changes last digits."""
+    """Return what every run depends on: the model, and what changes last digits: versions and the kind of device."""
     return {
         "version": __version__,
+        "torch": torch.__version__,
         "model": classifier.name,
         "model_digest": classifier.digest(),
         "device": classifier.device.type,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from whyfooled._version import __version__
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier
@@ -18,6 +17,7 @@ from whyfooled.errors import ImageError, at_least, bad_parameter, check_seed
 from whyfooled.running.engines import ModelRecipe, choose_engine
 from whyfooled.running.provenance import versions
 from whyfooled.running.publishing import hide_all_folders
+from whyfooled.running.runs import identify_computation
 from whyfooled.types import Progress, silent
 from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.dissection import Dissection
@@ -152,8 +152,17 @@ def dissect(
     }
     kept = None
     if unfinished is not None:
-        run = {**said, "layers": [layer.name for layer in chosen], "top_images": top_images, "memory": memory}
-        kept = Unfinished.of(Path(unfinished), {**run, "seed": seed, **_identify(classifier, concepts)})
+        run = {
+            **said,
+            **identify_computation(classifier),
+            "fit": str(classifier.fit),
+            "concepts_digest": concepts.digest(),
+            "layers": [layer.name for layer in chosen],
+            "top_images": top_images,
+            "memory": memory,
+            "seed": seed,
+        }
+        kept = Unfinished.of(Path(unfinished), run)
         batch_size = batch_size or kept.batch_size
     size = batch_size or batch_size_for(classifier)
     plan = Plan.of(
@@ -212,17 +221,6 @@ def _check_numbers(top: float, cutoff: float) -> None:
         raise bad_parameter("top", "must be between 0 and 1", top)
     if not 0 <= cutoff < 1:
         raise bad_parameter("cutoff", "must be at least 0 and below 1", cutoff)
-
-
-def _identify(classifier: Classifier, concepts: Concepts) -> dict[str, str]:
-    """Return what makes a run another one, beside what was asked for."""
-    return {
-        "version": __version__,
-        "torch": torch.__version__,
-        "model_digest": classifier.digest(),
-        "fit": str(classifier.fit),
-        "concepts_digest": concepts.digest(),
-    }
 
 
 def _make_layer(layer: Layer, surveyed: Survey, counts: Counts, category_of: Sequence[int]) -> DissectedLayer:
