@@ -35,12 +35,10 @@ atexit.register(gc.freeze)
 # So that a GPU's matrix products give the same each time. It is read when they are first computed.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-# Before any thread begins.
-share_freed_memory()
-
 
 def main() -> None:
     """Run the command line; an error of ours becomes one sentence and exit code 2."""
+    share_freed_memory()
     try:
         with terminable():
             app()
