@@ -251,7 +251,6 @@ def run_study(
             "images_in_source": len(source),
             "true_classes": _truth(source, labels),
             "engine": engine,
-            "device": str(classifier.device),
         }
         return _finish(job, prepared, about, folder, abouts)
 
