@@ -1,3 +1,5 @@
+"""Who may use memory that a thread has freed."""
+
 import os
 import platform
 import subprocess

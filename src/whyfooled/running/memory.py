@@ -1,4 +1,4 @@
-"""Memory that was needed for a while, given back to the machine when that is over."""
+"""Memory that was needed for a while, given to other threads or back to the machine when that is over."""
 
 from __future__ import annotations
 
