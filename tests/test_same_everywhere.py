@@ -1,11 +1,13 @@
 """The same to the bit with any number of workers, of the caller's threads, and whatever images share a batch."""
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from tests.helpers.made_dissections import made_concepts
 from tests.helpers.pictures import photograph
+from tests.helpers.quick_methods import FITS, make_universal
 from whyfooled import (
     APGD,
     DDN,
@@ -22,11 +24,13 @@ from whyfooled import (
     attack_files,
     count_passes,
     dissect,
+    evaluate,
     explain,
     recovery_curve,
     run_attack,
     run_study,
     sensitivity,
+    unit_sensitivity,
 )
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.workers import LARGE
@@ -144,6 +148,37 @@ def test_an_explanation_is_the_same_and_takes_the_same_passes(classifier, images
     assert all(map(torch.equal, describe(found), describe(alone)))
     assert (found.passes, found.notes, found.by_chance) == (alone.passes, alone.notes, alone.by_chance)
     assert found.parameters == alone.parameters
+
+
+@pytest.mark.parametrize("name", list(FITS))
+def test_a_fit_is_the_same_however_its_images_are_batched(classifier, images, name):
+    given = images, classifier.predict(images)
+    alone, *together = (make_universal(name).fit(classifier, given, batch_size=size) for size in (1, 4, 9))
+    for other in together:
+        assert torch.equal(other.delta, alone.delta)
+        assert (other.fitted_to, other.history, other.passes) == (alone.fitted_to, alone.history, alone.passes)
+
+
+def test_what_is_measured_is_the_same_however_images_are_batched(classifier, images, tmp_path):
+    for number in range(5):
+        photograph(tmp_path / "photographs" / f"{number}.png", seed=number)
+    given = images, classifier.predict(images)
+    perturbation = make_universal("random").fit(classifier, (images.flip(3), classifier.predict(images.flip(3))))
+
+    def measure(size):
+        options = {"model": classifier, "batch_size": size, "shard_size": 5}
+        study = run_study("filtering-effect(top=2)", tmp_path / "photographs", tmp_path / str(size), **options)
+        return (
+            pd.read_parquet(study.table.path),
+            dissect(classifier, "layers.4", made_concepts(), permutations=2, batch_size=size).to_frame(),
+            unit_sensitivity(classifier, "layers.4", images, images.flip(0), batch_size=size).to_frame(),
+            evaluate(classifier, perturbation, given, batch_size=size).to_frame().sort_values("image", kind="stable"),
+        )
+
+    alone, *together = map(measure, (1, 2, 5))
+    for other in together:
+        for mine, theirs in zip(alone, other, strict=True):
+            pd.testing.assert_frame_equal(theirs.reset_index(drop=True), mine.reset_index(drop=True), check_exact=True)
 
 
 def test_a_study_a_fit_and_a_dissection_are_the_same(classifier, images, threads, tmp_path):

@@ -140,6 +140,11 @@ def are_large(size: Sequence[int]) -> bool:
     return size[0] * size[1] >= LARGE
 
 
+def most_together(classifier: Classifier, asked: int) -> int:
+    """Return how many images are worked on together where so many are asked for: one, where they are taken apart."""
+    return 1 if classifier.device.type == "cpu" and are_large(classifier.size) else asked
+
+
 def compute_logits(classifier: Classifier, images: Images) -> Logits:
     """Compute the logits of images without a graph, of large ones on a CPU one at a time."""
     if not are_taken_apart(images) or not len(images):

@@ -59,7 +59,9 @@ def study(
     address: Address = None,
     batch_size: Annotated[
         int | None,
-        whole_number(help="Images measured together; as many as fit into memory if left out, one large one on a CPU."),
+        whole_number(
+            help="Images measured together; as many as fit if left out. On a CPU large ones go one at a time."
+        ),
     ] = None,
     shard_size: Annotated[
         int | None,

@@ -45,7 +45,7 @@ Labels = Annotated[
 Count = Annotated[int | None, whole_number(help="How many images to draw at random; all if left out.")]
 BatchSize = Annotated[
     int | None,
-    whole_number(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
+    whole_number(help="Images worked on together; as many as fit if left out. On a CPU large ones go one at a time."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if there is one.")]
 

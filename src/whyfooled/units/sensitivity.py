@@ -16,6 +16,7 @@ from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_attempted, check_classifier, check_images
 from whyfooled.classifier.layers import Layer, activations, choose_layers
 from whyfooled.classifier.memory import batch_size_for
+from whyfooled.classifier.workers import most_together
 from whyfooled.errors import ImageError, at_least
 from whyfooled.types import Images, Progress, silent
 
@@ -137,7 +138,8 @@ def unit_sensitivity(
     clean, adversarial
         (n,c,h,w) The pairs, values in [0, 1].
     batch_size
-        Pairs worked on together; as many as fit if None.
+        Pairs worked on together; as many as fit into memory if None, on a CPU 8 at most.
+        Large pairs go one at a time there, whatever is given.
     progress
         Called with the pairs done, the pairs in all, and what is being done.
 
@@ -160,6 +162,7 @@ def unit_sensitivity(
     chosen = choose_layers(classifier, layers)
     size = batch_size_for(classifier) if batch_size is None else batch_size
     at_least("batch_size", size, 1)
+    size = most_together(classifier, size)
     moves: list[dict[str, PairMoves]] = []
     for before, after in zip(torch.split(clean, size), torch.split(adversarial, size), strict=True):
         moves.append(pair_moves(classifier, chosen, before, after))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
+from whyfooled.classifier.workers import most_together
 from whyfooled.errors import ImageError, MethodError
 from whyfooled.images import content_digest, perceptual_hash
 from whyfooled.running.engines import Crew, Engine, ModelRecipe, in_order
@@ -89,6 +91,11 @@ def _stacked(classifier: Classifier, samples: Sequence[Sample]) -> Images:
     return torch.stack(fitted).to(classifier.mean)
 
 
+def _cut(classifier: Classifier, of_images: Tensor) -> tuple[Tensor, ...]:
+    """Cut a shard's images, or what belongs to each, into what is worked on together."""
+    return torch.split(of_images, most_together(classifier, len(of_images)))
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class _Seen:
@@ -108,11 +115,12 @@ class _Look:
 
     def __call__(self, classifier: Classifier, samples: Sequence[Sample]) -> list[_Seen]:
         images = _stacked(classifier, samples)
+        predictions = chain.from_iterable(classifier.predict(part).tolist() for part in _cut(classifier, images))
         seen = []
-        for sample, image, given in zip(samples, images.cpu(), classifier.predict(images).tolist(), strict=True):
+        for sample, image, predicted in zip(samples, images.cpu(), predictions, strict=True):
             labels = mapped(sample.labels, self.class_map)
             digests = (content_digest(sample.image), content_digest(image))
-            shows = given if given in (labels or (given,)) else None
+            shows = predicted if predicted in (labels or (predicted,)) else None
             seen.append(_Seen(shows, digests, perceptual_hash(sample.image)))
         return seen
 
@@ -120,16 +128,18 @@ class _Look:
 @final
 @dataclass(frozen=True, eq=False)
 class _Add:
-    """Computes a step on images that were looked at before."""
+    """Computes a step on images that were looked at before: one sum over all, or one of each that is taken apart."""
 
     step: Step
     classes: tuple[int, ...]
     seed: int
 
-    def __call__(self, classifier: Classifier, samples: Sequence[Sample]) -> dict[str, Tensor]:
+    def __call__(self, classifier: Classifier, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
+        images = _stacked(classifier, samples)
         classes = torch.tensor(self.classes, device=classifier.device)
-        sums = self.step(classifier, Part(_stacked(classifier, samples), classes, self.seed))
-        return {name: value.detach().cpu() for name, value in sums.items()}
+        parts = zip(_cut(classifier, images), _cut(classifier, classes), strict=True)
+        all_sums = [self.step(classifier, Part(some, shown, self.seed)) for some, shown in parts]
+        return [{name: value.detach().cpu() for name, value in sums.items()} for sums in all_sums]
 
 
 @dataclass(eq=False)
@@ -147,7 +157,7 @@ class Fitting:
     digests
         Of the usable images.
     batch_size
-        Images in a shard, which are worked on together.
+        Images in a shard, which are worked on together where they are small or on a GPU.
     seed
         Seed of everything random.
     history
@@ -186,7 +196,7 @@ class Fitting:
             for number, shard in enumerate(self._split_into_shards(chosen))
         }
         sums: dict[str, Tensor] = {}
-        for partial_sums in self._in_order(tasks, doing):
+        for partial_sums in chain.from_iterable(self._in_order(tasks, doing)):
             for name, value in partial_sums.items():
                 sums[name] = value.double() + sums.get(name, 0)
         return sums

@@ -85,7 +85,7 @@ class UniversalMethod(ABC):
     ) -> UniversalPerturbation:
         """Find the perturbation on images that the classifier classifies as what they show; others are left out.
 
-        The result does not depend on the engine, nor, but for rounding, on `batch_size`.
+        The result does not depend on the engine; on `batch_size`, where images are small or on a GPU, in last digits.
 
         Parameters
         ----------
@@ -100,7 +100,8 @@ class UniversalMethod(ABC):
         count
             How many of the images to draw at random, by the seed; all if None.
         batch_size
-            Images worked on together; as many as fit into memory if None, on a CPU one large or 8 small ones.
+            Images worked on together; as many as fit into memory if None, on a CPU 8 at most.
+            Large images go one at a time there, whatever is given.
         engine
             ``"local"``: in this process. ``"ray"``: on the machines of a Ray cluster, which need the images under the
             same paths; every step is a sum over their shares.

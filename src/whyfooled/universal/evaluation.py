@@ -14,6 +14,7 @@ from whyfooled.classifier import Classifier
 from whyfooled.classifier.borrowing import one_thread
 from whyfooled.classifier.checks import check_classifier, check_saliency
 from whyfooled.classifier.memory import batch_size_for
+from whyfooled.classifier.workers import most_together
 from whyfooled.drawing.summary import SummaryTable
 from whyfooled.errors import ImageError, WhyfooledError, at_least, bad_parameter, check_seed, warn
 from whyfooled.images import content_digest, looks_like, perceptual_hash
@@ -275,7 +276,8 @@ def evaluate(
     seed
         Seed of the draw and of the random directions.
     batch_size
-        Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
+        Images measured together; as many as fit into memory if None, on a CPU 8 at most.
+        Large images go one at a time there, whatever is given.
     progress
         Called with the images done, the images in all, and what is being done.
 
@@ -303,6 +305,7 @@ def evaluate(
     readable = [place for place in places if images.name(place) not in unreadable]
     size = batch_size_for(classifier) if batch_size is None else batch_size
     at_least("batch_size", size, 1)
+    size = most_together(classifier, size)
     shape = (classifier.channels, *classifier.size)
     drawn = [_as_large(perturbation, direction) for direction in random_directions(shape, directions, seed)]
     views: list[tuple[Mapping[str, Any], Image]] = [

@@ -12,6 +12,7 @@ from torch import Tensor
 from whyfooled.attacks import AttackResult
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.passes import Passes, count_passes
+from whyfooled.classifier.workers import most_together
 from whyfooled.errors import WhyfooledError, first_line, hearing
 from whyfooled.running.kept import FileKind, encode_tensors, is_text, storable_text
 from whyfooled.running.publishing import hide_all_folders, hide_folders
@@ -81,8 +82,9 @@ class Job:
         maps: dict[str, Tensor] = {}
         indices = self.images_of(task)
         with hearing() as heard, count_passes(classifier) as passes:
-            for start in range(0, len(indices), self.batch_size):
-                some = indices[start : start + self.batch_size]
+            size = most_together(classifier, self.batch_size)
+            for start in range(0, len(indices), size):
+                some = indices[start : start + size]
                 samples, unreadable = read_samples(self.source, some)
                 rows += unreadable
                 for measured, kept in _measure(self, classifier, samples, passes):

@@ -146,7 +146,8 @@ def run_study(
     seed
         Seed of everything random, given to methods and attacks whose own was left alone.
     batch_size
-        Images measured together; as many as fit into memory if None, on a CPU one large or 8 small ones.
+        Images measured together; as many as fit into memory if None, on a CPU 8 at most.
+        Large images go one at a time there, whatever is given.
     shard_size
         Images in a shard, the unit in which work is written, resumed and shared out; if None, 2 where images are
         measured one by one, 16 where they are not, or a batch, if that is more.

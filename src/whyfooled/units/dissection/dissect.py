@@ -92,7 +92,8 @@ def dissect(
     top_images
         How many of the images in which a unit is most active are kept, with its maps there.
     batch_size
-        Images worked on together; as many as fit if None.
+        Images worked on together; as many as fit into memory if None, on a CPU 8 at most.
+        Large images go one at a time there, whatever is given.
     memory
         GiB of activations that may be kept, so that images go through the classifier once; 0 for two passes.
     seed

@@ -285,10 +285,10 @@ class Going:
         standing = self.standing
         for name, values in surveyed.largest.items():
             standing.largest[name].add(values)
-        for batch in surveyed.moments.values():
-            for name, moments in batch.items():
+        for image in surveyed.moments:
+            for name, sums in image.items():
                 before = standing.moments.get(name)
-                standing.moments[name] = Moments(moments) if before is None else before.after(moments)
+                standing.moments[name] = Moments(sums) if before is None else before.after(sums)
         for name, tops in surveyed.tops.items():
             standing.tops[name].take(tops)
         if surveyed.kept:

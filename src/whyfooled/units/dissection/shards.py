@@ -17,7 +17,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.layers import Layer, activations
 from whyfooled.classifier.passes import count_passes
-from whyfooled.classifier.workers import share_out
+from whyfooled.classifier.workers import most_together, share_out
 from whyfooled.images import to_tensor
 from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.tally import (
@@ -29,7 +29,7 @@ from whyfooled.units.dissection.tally import (
     encode_labels,
     find_active_pixels,
 )
-from whyfooled.units.dissection.thresholds import BatchMoments, Largest, TopImages, Tops, arrange_by_unit
+from whyfooled.units.dissection.thresholds import ActivationSums, Largest, TopImages, Tops, arrange_by_unit
 
 Batches = Mapping[int, Sequence[int]]
 """Batches by their numbers: each the places of its images in the list."""
@@ -54,8 +54,10 @@ class Workplace:
 
     def run(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return what the layers give for a batch."""
-        outputs = activations(self.classifier, self.layers, torch.stack(list(images)).to(self.classifier.mean))
-        return {name: maps.float() for name, maps in outputs.items()}
+        given = torch.stack(list(images)).to(self.classifier.mean)
+        parts = torch.split(given, most_together(self.classifier, len(given)))
+        outputs = [activations(self.classifier, self.layers, own) for own in parts]
+        return {layer.name: torch.cat([one[layer.name] for one in outputs]).float() for layer in self.layers}
 
 
 @runtime_checkable
@@ -99,7 +101,7 @@ class Surveyed:
     largest
         For each layer whose turn it is, the largest activations of the units whose turn it is.
     moments
-        For each batch, and each layer, the moments; of the first turn alone.
+        For each image, and each layer, the sums of its activations; of the first turn alone.
     tops
         For each layer the images in which units are most active; of the first turn alone.
     kept
@@ -107,7 +109,7 @@ class Surveyed:
     """
 
     largest: Mapping[str, Tensor]
-    moments: Mapping[int, Mapping[str, BatchMoments]]
+    moments: Sequence[Mapping[str, ActivationSums]]
     tops: Mapping[str, Tops]
     kept: Mapping[int, Maps]
 
@@ -157,14 +159,15 @@ class SurveyShard:
             for layer in at.layers
             if layer.name in self.tops
         }
-        moments: dict[int, dict[str, BatchMoments]] = {}
+        moments: list[dict[str, ActivationSums]] = []
         kept: dict[int, Maps] = {}
         read = (at.read(places) for places in self.batches.values())
         outputs = share_out(at.classifier, at.run, read)
         for (number, places), maps in zip(self.batches.items(), outputs, strict=True):
+            for image in range(len(places)):
+                moments.append({name: ActivationSums.of(maps[name][image]) for name in tops})
             for name, layer_maps in maps.items():
                 if name in tops:
-                    moments.setdefault(number, {})[name] = BatchMoments.of(arrange_by_unit(layer_maps))
                     tops[name].add(places, layer_maps)
                 if name in self.units:
                     largest[name].add(arrange_by_unit(layer_maps[:, self.units[name]]))
