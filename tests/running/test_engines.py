@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.models import small
 from tests.helpers.small_studies import Brightness
-from whyfooled.errors import WhyfooledError, WhyfooledWarning
-from whyfooled.running.engines import ModelRecipe, _connected, _Crew, in_order
+from whyfooled.errors import ParameterError, WhyfooledError, WhyfooledWarning
+from whyfooled.running.engines import Local, ModelRecipe, _connected, _Crew, choose_engine, in_order
 from whyfooled.sources import Source
 from whyfooled.studies.run.job import Finished, Job
 
@@ -43,13 +44,14 @@ class FakeRay:
     """A cluster with so many places; what befalls a shard's next measurements is written down beforehand."""
 
     places: int
+    gpus: int = 0
     fates: dict[int, list[type[Exception]]] = field(default_factory=dict)
     workers: list[FakeWorker] = field(default_factory=list)
     heard: tuple[str, ...] = ()
     exceptions = SimpleNamespace(RayActorError=ActorDied, ObjectLostError=ObjectLost, RayTaskError=TaskFailed)
 
     def cluster_resources(self):
-        return {"CPU": float(self.places)}
+        return {"CPU": float(self.places)} | ({"GPU": float(self.gpus)} if self.gpus else {})
 
     def available_resources(self):
         return {}
@@ -61,9 +63,10 @@ class FakeRay:
         return value
 
     def remote(self, **resources):
-        return lambda cls: SimpleNamespace(remote=self._start)
+        return lambda cls: SimpleNamespace(remote=lambda work, model, device, folder: self._start(device, resources))
 
-    def _start(self, *arguments):
+    def _start(self, device, resources):
+        assert resources == {"num_cpus": 1, "num_gpus": int(device == "cuda")}
         self.workers.append(FakeWorker(self))
         return self.workers[-1]
 
@@ -99,11 +102,11 @@ class Nothing:
         return ()
 
 
-def crew_of(ray, shards):
+def crew_of(ray, shards, device="cpu"):
     names = tuple(map(str, shards))
     source = Source("nothing", names, ((),) * len(names), Nothing())
     job = Job(Brightness(), source, shards, None, run="r", seed=0, batch_size=1, shard_size=1, keep_maps=False)
-    return _Crew(ray, job, ModelRecipe("lite0", None, 0), len(shards))
+    return _Crew(ray, job, ModelRecipe("lite0", None, 0), len(shards), device)
 
 
 def measured(ray, shards):
@@ -154,6 +157,28 @@ def test_what_a_worker_is_warned_of_is_said_here():
     ray = FakeRay(places=2, heard=("A worker sees something that its user should know.",))
     with pytest.warns(WhyfooledWarning, match="A worker sees something that its user should know"):
         assert measured(ray, range(4)) == ([0, 1, 2, 3], 4)
+
+
+def test_gpus_are_left_idle_with_a_warning_where_the_run_is_on_cpus():
+    ray = FakeRay(places=3, gpus=2)
+    with pytest.warns(WhyfooledWarning, match=r"is on CPUs, .* leaves the cluster's GPUs idle \(2 of them\)"):
+        assert measured(ray, range(4)) == ([0, 1, 2, 3], 4)
+    assert len(ray.workers) == 3
+
+
+def test_there_is_a_worker_for_each_gpu_where_the_run_is_on_gpus():
+    ray = FakeRay(places=3, gpus=2)
+    with closing(crew_of(ray, range(4), "cuda")):
+        assert len(ray.workers) == 2
+    with pytest.raises(ParameterError, match=r"of a kind that the Ray cluster has; got cuda\. Give cpu: it has no GPU"):
+        crew_of(FakeRay(places=3), range(4), "cuda")
+
+
+def test_a_device_that_workers_have_no_name_for_is_refused():
+    elsewhere = small().to("meta")
+    assert choose_engine("local", None, elsewhere, 2) == Local(elsewhere, 2)
+    with pytest.raises(ParameterError, match=r"`device` must be .*cpu.*cuda.*; got meta"):
+        choose_engine("ray", None, elsewhere, 2)
 
 
 def test_what_finishes_early_waits_for_its_turn():

@@ -16,7 +16,7 @@ from tests.helpers.pictures import photograph
 from tests.helpers.small_studies import write_images
 from whyfooled.attacks import FMN
 from whyfooled.attacks.many import attack_files
-from whyfooled.errors import ModelError, ParameterError, WhyfooledError
+from whyfooled.errors import ModelError, ParameterError, WhyfooledError, WhyfooledWarning
 from whyfooled.running import engines
 from whyfooled.running.engines import ModelRecipe
 from whyfooled.studies import run_study
@@ -161,6 +161,17 @@ def test_machines_share_the_images_of_a_fit_and_find_the_same(method, cluster, t
     assert there.passes == here.passes
     assert there.fitted_to == here.fitted_to
     assert there.history == here.history
+
+
+def test_a_run_on_cpus_is_on_cpus_where_the_cluster_has_gpus(world, cluster):
+    folder, images, options, whole = world
+    node = cluster.add_node(num_cpus=1, num_gpus=1)
+    try:
+        with pytest.warns(WhyfooledWarning, match="leaves the cluster's GPUs idle"):
+            result = run_study(STUDY, images, folder / "beside", engine="ray", **options)
+    finally:
+        cluster.remove_node(node)
+    assert result.table.path.read_bytes() == whole
 
 
 def test_a_shard_that_kills_its_workers_is_named(world, cluster, monkeypatch):

@@ -31,7 +31,7 @@ from whyfooled.classifier.extras import advise_extra
 from whyfooled.classifier.inputs import NOTHING_SAID, InputFormat
 from whyfooled.classifier.workers import share_out
 from whyfooled.classifier.zoo import find_device, load_classifier
-from whyfooled.errors import ParameterError, WhyfooledError, at_least, first_line, hearing, one_of, warn
+from whyfooled.errors import ParameterError, WhyfooledError, at_least, bad_parameter, first_line, hearing, one_of, warn
 
 Task = TypeVar("Task", contravariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -151,12 +151,16 @@ def choose_engine(
 ) -> Engine:
     """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for no worker.
 
+    On either, the work is done on the kind of device that the classifier is on: it changes last digits.
     `one_by_one` is for work that shares out the images of a shard by itself, see `Local`.
     """
     one_of("engine", name, ENGINES)
     if workers is not None:
         at_least("workers", workers, 1)
-    return Local(classifier, workers, one_by_one) if name == "local" else Ray(address, workers)
+    if name == "local":
+        return Local(classifier, workers, one_by_one)
+    one_of("device", classifier.device.type, ("cpu", "cuda"))
+    return Ray(address, workers, classifier.device.type)
 
 
 @final
@@ -209,7 +213,7 @@ class _Threads(Generic[Task, Result]):
 @final
 @dataclass(frozen=True)
 class Ray:
-    """Works on a Ray cluster: one worker on each GPU, or where there is none on each core.
+    """Works on a Ray cluster: one worker on each GPU, or on each core.
 
     Workers load the model once. A shard whose worker dies is given to another one.
 
@@ -220,17 +224,20 @@ class Ray:
         alone is started if None.
     workers
         How many there are at most; as many as there are places for if None.
+    device
+        ``"cuda"`` for workers on GPUs, ``"cpu"`` for workers on cores.
     """
 
     address: str | None
     workers: int | None
+    device: str
 
     @contextlib.contextmanager
     def start(self, work: Work[Task, Result], model: ModelRecipe, most: int) -> Iterator[Crew[Task, Result]]:
         """Yield the workers of a cluster."""
         ray = _import_ray()
         most = min(most, self.workers or most)
-        with _connected(ray, self.address), contextlib.closing(_Crew(ray, work, model, most)) as crew:
+        with _connected(ray, self.address), contextlib.closing(_Crew(ray, work, model, most, self.device)) as crew:
             yield crew
 
 
@@ -305,8 +312,8 @@ class _Worker:
     It works in the folder that the run was started in, if there is one of that path: paths may start there.
     """
 
-    def __init__(self, work: Work[Any, Any], model: ModelRecipe, gpu: bool, folder: str) -> None:
-        self.work, self.model, self.device = work, model, "cuda" if gpu else "cpu"
+    def __init__(self, work: Work[Any, Any], model: ModelRecipe, device: str, folder: str) -> None:
+        self.work, self.model, self.device = work, model, device
         with contextlib.suppress(OSError):
             os.chdir(folder)
 
@@ -323,12 +330,11 @@ class _Worker:
 class _Crew(Generic[Task, Result]):
     """The workers of one run, and what each is doing."""
 
-    def __init__(self, ray: Any, work: Work[Task, Result], model: ModelRecipe, most: int) -> None:
+    def __init__(self, ray: Any, work: Work[Task, Result], model: ModelRecipe, most: int, device: str) -> None:
         self.ray, self.work = ray, work
-        resources = ray.cluster_resources()
-        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_Worker)
-        self.worker, self.arguments = remote, (ray.put(work), ray.put(model), bool(gpus), str(Path.cwd()))
+        places = _count_places(ray.cluster_resources(), device)
+        remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0)(_Worker)
+        self.worker, self.arguments = remote, (ray.put(work), ray.put(model), device, str(Path.cwd()))
         self.workers: list[Any] = []
         self.idle: list[Any] = []
         # What each pending answer is about: its worker, and the shard (None: whether the model is loaded). A worker
@@ -336,7 +342,7 @@ class _Crew(Generic[Task, Result]):
         self.pending: dict[Any, tuple[Any, int | None]] = {}
         # How many workers each shard has outlived; of None, the model.
         self.deaths: Counter[int | None] = Counter()
-        for _ in range(max(1, min(gpus or cores, most))):
+        for _ in range(max(1, min(places, most))):
             self._hire()
 
     def close(self) -> None:
@@ -404,6 +410,28 @@ class _Crew(Generic[Task, Result]):
             f"the model and the "
             f"images there under the same paths? Ray says: {reason}."
         )
+
+
+def _count_places(resources: Mapping[str, float], device: str) -> int:
+    """Return how many workers a cluster has places for on a kind of device; warn of GPUs that are left idle.
+
+    Raises
+    ------
+    ParameterError
+        If the work is for GPUs, and the cluster has none.
+    """
+    gpus = int(resources.get("GPU", 0))
+    if device != "cuda":
+        if gpus:
+            warn(
+                f"The run is on CPUs, like the classifier where it was started, and leaves the cluster's GPUs idle "
+                f"({gpus} of them). Start it on a machine with a GPU to use them.",
+                stacklevel=3,
+            )
+        return int(resources.get("CPU", 1))
+    if not gpus:
+        raise bad_parameter("device", "must be of a kind that the Ray cluster has", device, "Give cpu: it has no GPU.")
+    return gpus
 
 
 def _own_error(error: Any) -> Exception:
