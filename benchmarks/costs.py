@@ -88,12 +88,12 @@ def run(
         f"an image; an image takes {cost.passes + cost.rest:.3g} s, of which passes {cost.passes:.3g} s and the rest "
         f"{cost.rest:.3g} s; once {found.once:.3g} s"
     )
-    if check:
-        _compare(cost, [_spend(study, classifier, source, count) for count in check])
     print(f"\n{images} images on machines of {cores} cores each, a worker on each core:")
     for count in machines:
         hours = (cost.predict(images) - found.once) / (count * cores) / 3600
-        print(f"{count:>4} machines: {hours:8.2f} h")
+        print(f"{count:>4} {'machine: ' if count == 1 else 'machines:'} {hours:8.2f} h")
+    if check:
+        _compare(cost, [_spend(study, classifier, source, count) for count in check])
 
 
 def _compare(cost: Cost, runs: Sequence[Spent]) -> None:

@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_nothing_behind(folder):
         folder, started.exists, signal.SIGINT, "dissect", "--concepts", MASKS, "--mean", "0", "--model", "slow.py:Mark"
     )
     assert code == 130, err
-    said = "Stopped. What was done up to half a minute ago is kept: the same command goes on from there.\n"
+    said = "Stopped. What was finished of it is kept: the same command goes on from there.\n"
     assert without_progress(err) == said
     assert {path.name for path in folder.iterdir()} - before <= {"started", "__pycache__"}
 

@@ -174,6 +174,13 @@ def test_there_is_a_worker_for_each_gpu_where_the_run_is_on_gpus():
         crew_of(FakeRay(places=3), range(4), "cuda")
 
 
+def test_an_address_without_a_cluster_is_refused():
+    with pytest.raises(
+        ParameterError, match=r"`address` must be left out, or `engine` must be ray; got 10\.0\.0\.1:6379"
+    ):
+        choose_engine("local", "10.0.0.1:6379", small(), None)
+
+
 def test_a_device_that_workers_have_no_name_for_is_refused():
     elsewhere = small().to("meta")
     assert choose_engine("local", None, elsewhere, 2) == Local(elsewhere, 2)

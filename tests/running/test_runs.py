@@ -13,7 +13,8 @@ from whyfooled import BIM, attack_files, run_study
 from whyfooled._version import __version__
 from whyfooled.attacks import many
 from whyfooled.errors import OutputError
-from whyfooled.running.runs import identify_computation
+from whyfooled.running.kept import FileKind, is_text
+from whyfooled.running.runs import claim, identify_computation
 from whyfooled.studies.run import runner
 
 
@@ -48,3 +49,41 @@ def test_a_finished_study_on_a_gpu_is_found_again(tmp_path, monkeypatch):
     assert first.about["device"] == "cuda"
     again = run_study(study, images, tmp_path / "run", model=small())
     assert again.table.read().equals(first.table.read())
+
+
+class TestAFailedRun:
+    def claimed(self, folder, run="a", results=()):
+        return claim(
+            folder / "run.json", FileKind("run", 1, "made", {"run": is_text}), {"run": run}, results=lambda: results
+        )
+
+    def test_leaves_nothing_if_it_wrote_nothing(self, tmp_path):
+        def work():
+            with self.claimed(tmp_path / "new"):
+                assert (tmp_path / "new" / "run.json").exists()
+                raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            work()
+        assert not (tmp_path / "new").exists()
+
+    def test_leaves_a_folder_that_was_there(self, tmp_path):
+        with pytest.raises(ValueError, match="no"), self.claimed(tmp_path):
+            raise ValueError("no")
+        assert not list(tmp_path.iterdir())
+
+    def test_leaves_its_claim_beside_what_it_wrote(self, tmp_path):
+        def work():
+            with self.claimed(tmp_path / "new"):
+                (tmp_path / "new" / "result").touch()
+                raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            work()
+        assert {path.name for path in (tmp_path / "new").iterdir()} == {"run.json", "result"}
+
+    def test_leaves_somebody_elses_file_of_the_same_name(self, tmp_path):
+        (tmp_path / "run.json").write_text("mine")
+        with pytest.raises(OutputError, match="is not of a run"), self.claimed(tmp_path):
+            pass
+        assert (tmp_path / "run.json").read_text() == "mine"

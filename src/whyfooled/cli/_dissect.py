@@ -30,7 +30,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: the GPU if t
 
 @app.command()
 @takes_model
-@interruptible("Stopped. What was done up to half a minute ago is kept: the same command goes on from there.")
+@interruptible("Stopped. What was finished of it is kept: the same command goes on from there.")
 def dissect(
     concepts: Annotated[
         str | None,
@@ -122,9 +122,7 @@ def dissect(
                 unfinished=output,
                 progress=progress,
             )
-            progress(0, 1, "page")
-            write_files(dissection, staging)
-            progress(1, 1, "page")
+            write_files(dissection, staging, progress)
     discard_unfinished(output)
     if not quiet:
         print(write_summary(dissection, dissection_summary(dissection)))

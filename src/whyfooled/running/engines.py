@@ -149,7 +149,7 @@ class ModelRecipe:
 def choose_engine(
     name: str, address: str | None, classifier: Classifier, workers: int | None, *, one_by_one: bool = False
 ) -> Engine:
-    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, and for no worker.
+    """Make the engine of a name, ``"local"`` or ``"ray"``; `ParameterError` for another, no worker, or an idle address.
 
     On either, the work is done on the kind of device that the classifier is on: it changes last digits.
     `one_by_one` is for work that shares out the images of a shard by itself, see `Local`.
@@ -158,6 +158,8 @@ def choose_engine(
     if workers is not None:
         at_least("workers", workers, 1)
     if name == "local":
+        if address is not None:
+            raise bad_parameter("address", "must be left out, or `engine` must be ray", address)
         return Local(classifier, workers, one_by_one)
     one_of("device", classifier.device.type, ("cpu", "cuda"))
     return Ray(address, workers, classifier.device.type)
@@ -247,7 +249,7 @@ def _import_ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ImportError:
-        raise ParameterError(f"`engine` ray needs the package ray. {advise_extra('ray')}") from None
+        raise ParameterError(f"The engine ray needs the package ray. {advise_extra('ray')}") from None
 
 
 @contextlib.contextmanager

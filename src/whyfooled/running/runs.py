@@ -49,7 +49,8 @@ def claim(
 ) -> Iterator[None]:
     """Hold a run's folder while it works, and write into it which run it belongs to, or find that it is this one.
 
-    What killed processes left in the folder is deleted.
+    What killed processes left in the folder is deleted. If the block fails before it has written anything there, the
+    claim is gone afterwards, and the folder if it was made for it.
 
     Parameters
     ----------
@@ -75,16 +76,36 @@ def claim(
         try:
             if folder.exists() and not folder.is_dir():
                 raise OutputError(f"The output folder {folder} cannot be used: it is a file.")
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                held.enter_context(_undone_on_failure(folder.rmdir))
             held.enter_context(hold(folder / LOCK_FILE))
             _clear(folder, partial)
             _settle(path, kind, run, results)
+            held.enter_context(_undone_on_failure(lambda: _drop_claim(path)))
         except HeldError as error:
             raise OutputError(_describe_use(folder, error.holder)) from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise OutputError(f"The output folder {folder} cannot be used: {reason}.") from None
         yield
+
+
+@contextmanager
+def _undone_on_failure(undo: Callable[[], None]) -> Iterator[None]:
+    """Undo what was done, as far as that can be, if the block fails."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            undo()
+        raise
+
+
+def _drop_claim(path: Path) -> None:
+    """Delete a claim that nothing was written beside."""
+    if {each.name for each in path.parent.iterdir()} <= {path.name, LOCK_FILE}:
+        path.unlink(missing_ok=True)
 
 
 def _clear(folder: Path, partial: Sequence[str]) -> None:

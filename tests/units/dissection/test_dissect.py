@@ -17,6 +17,7 @@ from torch import nn
 from tests.helpers.planted_units import SIDE, concepts, placed, planted
 from whyfooled import Classifier, Fit, count_passes
 from whyfooled.errors import ImageError, ModelError, ParameterError
+from whyfooled.types import silent
 from whyfooled.units.concepts import NOTHING
 from whyfooled.units.dissection import dissect, dissection_summary
 from whyfooled.units.dissection import passes as _passes
@@ -366,6 +367,53 @@ def test_an_interrupted_dissection_goes_on_from_its_finished_shards(memory, tmp_
     (place,) = (tmp_path / "out").iterdir()
     found.save(tmp_path / "out")
     assert not place.exists()
+
+
+@pytest.mark.parametrize(("stage", "again"), [("thresholds", 12 - 3), ("overlaps", 0)])
+def test_ctrl_c_keeps_what_is_finished_however_lately(stage, again, tmp_path, monkeypatch):
+    values, annotated, _ = random_case(3, images=12)
+    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
+    (tmp_path / "list").touch()
+    classifier = planted(layer=torch.tensor(values))
+    monkeypatch.setattr(_passes, "_MOST_IMAGES", 2)
+    whole = dissect(classifier, "layer", annotated, top=0.05, batch_size=2, permutations=2)
+
+    def run(progress=silent):
+        return dissect(
+            classifier,
+            "layer",
+            annotated,
+            top=0.05,
+            batch_size=2,
+            permutations=2,
+            unfinished=tmp_path / "out",
+            progress=progress,
+        )
+
+    def stop(done, total, doing):
+        # In the third shard, after those of two images and one; in the next stage, after all.
+        if doing == stage and done > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop)
+    with count_passes(classifier) as passes:
+        assert same(run(), whole)
+    assert passes.forwards == again + 1
+
+
+def test_ctrl_c_before_anything_is_finished_leaves_nothing(tmp_path):
+    values, annotated, _ = random_case(3, images=12)
+    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
+    (tmp_path / "list").touch()
+    classifier = planted(layer=torch.tensor(values))
+
+    def stop(done, total, doing):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dissect(classifier, "layer", annotated, top=0.05, unfinished=tmp_path / "out", progress=stop)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_unfinished_and_damaged_or_of_another_run_is_begun_anew(tmp_path, monkeypatch):

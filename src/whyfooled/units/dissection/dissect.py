@@ -180,13 +180,18 @@ def dissect(
 
     def save(now: Standing) -> None:
         if kept is not None:
-            kept.save(plan, now, size)
+            kept.save_if_due(plan, now, size)
 
     work, recipe = DissectionWork(concepts, chosen), model or ModelRecipe(classifier)
     with chosen_engine.start(work, recipe, max(len(plan.groups), len(plan.survey_shards()))) as crew:
         going = Going(plan, crew, standing, progress, save)
-        surveys = going.survey()
-        counts = going.count(surveys)
+        try:
+            surveys = going.survey()
+            counts = going.count(surveys)
+        except KeyboardInterrupt:
+            if kept is not None:
+                kept.save(plan, standing, size)
+            raise
     if not counts.area.any():
         raise ImageError(
             f"No pixel of the {len(concepts)} images of {concepts.title} shows any of its {len(concepts.names)} "

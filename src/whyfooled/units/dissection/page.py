@@ -13,6 +13,7 @@ from whyfooled.drawing.html import load_template
 from whyfooled.drawing.style import INK, as_png, as_svg
 from whyfooled.drawing.summary import Summary
 from whyfooled.drawing.words import percent
+from whyfooled.types import Progress, silent
 from whyfooled.units.dissection.figure import choose_colours, draw_dissection
 from whyfooled.units.dissection.pictures import Pictures, draw_pictures
 from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
@@ -23,7 +24,7 @@ CONCEPTS_SHOWN = 3
 """How many of a unit's best concepts are shown. [ours]"""
 
 
-def write_files(dissection: DissectionRecord, folder: Path) -> None:
+def write_files(dissection: DissectionRecord, folder: Path, progress: Progress = silent) -> None:
     """Write everything into a folder that exists."""
     summary = dissection_summary(dissection)
     units = dissection.to_frame()
@@ -33,7 +34,7 @@ def write_files(dissection: DissectionRecord, folder: Path) -> None:
     _write_text(folder / "summary.md", write_summary(dissection, summary))
     _write_text(folder / "summary.tex", summary.latex("dissection", (_write_provenance(dissection),)))
     (folder / "figure.png").write_bytes(as_png(draw_dissection(dissection)))
-    pictures = draw_pictures(dissection, folder / "pictures")
+    pictures = draw_pictures(dissection, folder / "pictures", progress)
     _write_text(folder / "index.html", write_page(dissection, summary, pictures))
     write_dissection(dissection, summary, folder)
 

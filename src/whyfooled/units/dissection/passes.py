@@ -172,6 +172,8 @@ class Standing:
         For each shard of the survey, and each of its batches, what the layers gave, if that is kept.
     counts
         What was counted, once that has begun.
+    settled
+        False in between, while what a shard gave is put together.
     """
 
     turn: int = 0
@@ -184,6 +186,7 @@ class Standing:
     thresholds: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     kept: dict[int, Mapping[int, Maps]] = field(default_factory=dict)
     counts: Counts | None = None
+    settled: bool = True
 
 
 @dataclass(eq=False)
@@ -253,9 +256,11 @@ class Going:
                     layer.name: Largest(plan.keep(layer)) for layer in plan.layers if layer.name in units
                 }
             self._take_turn(units)
+            standing.settled = False
             for name, largest in standing.largest.items():
                 standing.thresholds.setdefault(name, []).append(largest.threshold())
             standing.turn, standing.done, standing.largest = standing.turn + 1, 0, {}
+            standing.settled = True
         surveys = {}
         for layer in plan.layers:
             parts = standing.thresholds[layer.name]
@@ -327,10 +332,12 @@ class Going:
             self.progress(done, total, doing)
 
         for number, (result, forwards) in in_order(self.crew.run(tasks, tick), tasks):
+            standing.settled = False
             yield number, result
             standing.forwards += forwards
             standing.done += 1
             standing.seconds[doing] = time.perf_counter() - started
+            standing.settled = True
             self.save(standing)
 
 

@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 from whyfooled.classifier import Fit
 from whyfooled.drawing.outlines import choose_box, outline_levels, outline_mask
 from whyfooled.images import to_picture
+from whyfooled.types import Progress, silent
 from whyfooled.units.concepts import Annotated, Concepts
 from whyfooled.units.dissection.results import DissectedLayer, DissectionRecord
 
@@ -49,7 +50,7 @@ class Pictures:
     outlines: list[list[list[str]]]
 
 
-def draw_pictures(dissection: DissectionRecord, folder: Path) -> Pictures:
+def draw_pictures(dissection: DissectionRecord, folder: Path, progress: Progress = silent) -> Pictures:
     """Write the thumbnails into a folder, which is made; each top image is read once.
 
     Without the dissection's `source` there are outlines alone, and no folder is made.
@@ -65,6 +66,8 @@ def draw_pictures(dissection: DissectionRecord, folder: Path) -> Pictures:
     box = choose_box((shape[0], shape[1]))
     files: dict[int, str] = {}
     masks: dict[str, str] = {}
+    done, total = 0, len(best) + sum(one.layer.units for one in dissection.layers)
+    progress(done, total, "page")
     if dissection.source is not None and dissection.fit is not None:
         folder.mkdir()
         for index in sorted(best):
@@ -72,12 +75,19 @@ def draw_pictures(dissection: DissectionRecord, folder: Path) -> Pictures:
             picture.save(folder / f"{index}.webp", quality=80, method=4)
             files[index] = f"{folder.name}/{index}.webp"
             masks |= outlines
+            done += 1
+            progress(done, total, "page")
+    outlines_of_units = []
+    for dissected in dissection.layers:
+        outlines_of_units.append(_outline_units(dissected, box))
+        done += dissected.layer.units
+        progress(done, total, "page")
     return Pictures(
         box=box,
         names={index: dissection.images[index] for index in sorted(best)},
         files=files,
         masks=masks,
-        outlines=[_outline_units(one, box) for one in dissection.layers],
+        outlines=outlines_of_units,
     )
 
 

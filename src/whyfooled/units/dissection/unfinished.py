@@ -110,11 +110,16 @@ class Unfinished:
         except (OSError, DamagedError, ImageError, KeyError):
             return Standing()
 
+    def save_if_due(self, plan: Plan, standing: Standing, batch_size: int) -> None:
+        """Write how it stands, if that was not done for a while."""
+        if time.monotonic() >= self.due:
+            self.save(plan, standing, batch_size)
+
     def save(self, plan: Plan, standing: Standing, batch_size: int) -> None:
-        """Write how it stands, if that is due: whole or not at all, whenever the process is stopped."""
-        started = time.monotonic()
-        if started < self.due:
+        """Write how it stands, if anything is finished: whole or not at all, whenever the process is stopped."""
+        if not standing.settled or not standing.forwards:
             return
+        started = time.monotonic()
         for shard in sorted(set(standing.kept) - set(_list_kept(self.folder))):
             tensors = {
                 f"{number} {name}": maps for number, own in standing.kept[shard].items() for name, maps in own.items()
