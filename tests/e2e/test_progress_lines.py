@@ -72,16 +72,16 @@ def test_an_attack_says_a_line_for_each_batch_and_each_stage_of_it(capsys):
         for robust in (2, 2, 1):
             show(Standing(2, 4, 2, 1, 0.5, 2, f"APGD-T, {robust} robust"))
     assert lines(capsys) == [
-        "2 of 4, 50% reached the goal, median l2 0.5",
-        "2 of 4, 50% reached the goal, median l2 0.5; in work: APGD-T, 2 robust",
-        "2 of 4, 50% reached the goal, median l2 0.5; in work: APGD-T, 1 robust",
+        "2 of 4 done, 1 of 2 attacked reached the goal, median l2 0.5",
+        "2 of 4 done, 1 of 2 attacked reached the goal, median l2 0.5; in work: APGD-T, 2 robust",
+        "2 of 4 done, 1 of 2 attacked reached the goal, median l2 0.5; in work: APGD-T, 1 robust",
     ]
 
 
 def test_the_median_is_of_the_attacks_own_norm(capsys):
     with show_attack(quiet=False) as show:
         show(Standing(2, 4, 2, 1, 12.0, 2, norm="l0"))
-    assert lines(capsys) == ["2 of 4, 50% reached the goal, median l0 12"]
+    assert lines(capsys) == ["2 of 4 done, 1 of 2 attacked reached the goal, median l0 12"]
 
 
 def test_a_study_says_a_line_for_each_shard_and_for_what_is_done_before(capsys):
@@ -154,7 +154,7 @@ def test_the_stages_of_auto_are_said_and_half_a_level_is_a_radius(tmp_path, monk
     assert command(monkeypatch, "attack", "one.png", "--model", "nets.py:Net", *attack, "-o", "out") == 0
     out, err = capsys.readouterr()
     assert "of 1 photographs reached the goal." in out
-    assert err.splitlines()[0] == "0 of 1; in work: APGD-CE, 1 robust"
-    assert err.splitlines()[-1].startswith("1 of 1, ")
+    assert err.splitlines()[0] == "0 of 1 done; in work: APGD-CE, 1 robust"
+    assert err.splitlines()[-1].startswith("1 of 1 done, ")
     assert without_progress(err) == ""
     assert "epsilon=0.00196" in (tmp_path / "out" / "run.json").read_text()

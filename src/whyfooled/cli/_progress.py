@@ -155,9 +155,9 @@ def show_attack(quiet: bool) -> Iterator[Callable[[Any], None]]:
 
         def show(standing: Any) -> None:
             nonlocal finished
-            text = f"{int(standing.done)} of {standing.total}"
+            text = f"{int(standing.done)} of {standing.total} done"
             if standing.attacked:
-                text += f", {standing.fooled / standing.attacked:.0%} reached the goal"
+                text += f", {standing.fooled} of {standing.attacked} attacked reached the goal"
             if standing.median_norm is not None:
                 text += f", median {standing.norm} {standing.median_norm:.3g}"
             if standing.doing:
