@@ -164,8 +164,8 @@ class SurveyShard:
         read = (at.read(places) for places in self.batches.values())
         outputs = share_out(at.classifier, at.run, read)
         for (number, places), maps in zip(self.batches.items(), outputs, strict=True):
-            for image in range(len(places)):
-                moments.append({name: ActivationSums.of(maps[name][image]) for name in tops})
+            of_images = {name: ActivationSums.of_each(maps[name]) for name in tops}
+            moments += [{name: sums[image] for name, sums in of_images.items()} for image in range(len(places))]
             for name, layer_maps in maps.items():
                 if name in tops:
                     tops[name].add(places, layer_maps)

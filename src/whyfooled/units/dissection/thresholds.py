@@ -85,13 +85,14 @@ class ActivationSums:
     high: Float[Tensor, " u"]
 
     @staticmethod
-    def of(image: Float[Tensor, "u h w"]) -> ActivationSums:
-        """Sum up one image's activations in double precision."""
-        values = image.flatten(1)
+    def of_each(maps: Float[Tensor, "n u h w"]) -> list[ActivationSums]:
+        """Sum up each image's activations in double precision."""
+        values = maps.flatten(2)
         exact = values.double()
-        low, high = values.aminmax(dim=1)
-        sums = (exact.sum(1), exact.square().sum(1), low, high)
-        return ActivationSums(values.shape[1], *(part.cpu() for part in sums))
+        low, high = values.aminmax(dim=2)
+        sums = [part.cpu() for part in (exact.sum(2), exact.square().sum(2), low, high)]
+        # Copies, since a row that is sent away would take the others with it.
+        return [ActivationSums(values.shape[2], *map(Tensor.clone, row)) for row in zip(*sums, strict=True)]
 
 
 @final
