@@ -104,6 +104,12 @@ def test_the_sentences_say_what_was_found_and_what_to_doubt(dissection):
         assert sentence in said
 
 
+def test_a_concept_that_all_detectors_detect_is_named_once(dissection):
+    alike = dataclasses.replace(dissection.layers[0], both=torch.tensor([[50, 0], [10, 0], [4, 0], [0, 0]]))
+    said = " ".join(dissection_summary(dataclasses.replace(dissection, layers=(alike,))).sentences)
+    assert "detect a concept (IoU above 0.04), always sky; by chance" in said
+
+
 def test_chance_that_gives_few_is_not_doubted(dissection):
     rare = dataclasses.replace(dissection.layers[0], null_iou=torch.zeros(4, 4))
     said = " ".join(dissection_summary(dataclasses.replace(dissection, layers=(rare,))).sentences)

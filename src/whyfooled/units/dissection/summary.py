@@ -124,7 +124,8 @@ def _write_layer_sentence(dissection: DissectionRecord, dissected: DissectedLaye
         concepts, counts = torch.unique(detected, return_counts=True)
         order = counts.argsort(descending=True, stable=True)[:3].tolist()
         most = ", ".join(f"{dissection.concepts[int(concepts[i])]} ({int(counts[i])})" for i in order)
-        text += f", {len(concepts)} different ones{', most often' if len(concepts) > 1 else ':'} {most}"
+        alone = dissection.concepts[int(concepts[0])]
+        text += f", {len(concepts)} different ones, most often {most}" if len(concepts) > 1 else f", always {alone}"
     if not len(chance.counts):
         return f"{text}."
     text += f"; by chance {chance.text()} would, p {chance.p_value:.3f}"
