@@ -170,7 +170,6 @@ def test_what_is_measured_is_the_same_however_images_are_batched(classifier, ima
         study = run_study("filtering-effect(top=2)", tmp_path / "photographs", tmp_path / str(size), **options)
         return (
             pd.read_parquet(study.table.path),
-            dissect(classifier, "layers.4", made_concepts(), permutations=2, batch_size=size).to_frame(),
             unit_sensitivity(classifier, "layers.4", images, images.flip(0), batch_size=size).to_frame(),
             evaluate(classifier, perturbation, given, batch_size=size).to_frame().sort_values("image", kind="stable"),
         )

@@ -22,7 +22,7 @@ COPIES = 4
 def batch_size_for(classifier: Classifier) -> int:
     """Choose how many images to work on together: as many as fit; on a CPU one that is large, or a few small ones.
 
-    More would be no quicker there, and a large image's digits would depend on its company.
+    More would be a little quicker there, and a large image's digits would depend on its company.
     """
     on_gpu = classifier.device.type == "cuda"
     if not on_gpu and are_large(classifier.size):

@@ -61,9 +61,7 @@ def dissect(
     output: Annotated[Path, output_option("The folder to write.")] = Path("whyfooled-out"),
     batch_size: Annotated[
         int | None,
-        whole_number(
-            help="Images worked on together; as many as fit if left out. On a CPU large ones go one at a time."
-        ),
+        whole_number(help="Images worked on together; as many as fit into memory if left out, one large one on a CPU."),
     ] = None,
     memory: Annotated[
         float,

@@ -92,8 +92,8 @@ def dissect(
     top_images
         How many of the images in which a unit is most active are kept, with its maps there.
     batch_size
-        Images worked on together; as many as fit into memory if None, on a CPU 8 at most.
-        Large images go one at a time there, whatever is given.
+        Images worked on together; as many as fit into memory if None, on a CPU one large or 8 small ones. Another size
+        changes last digits.
     memory
         GiB of activations that may be kept, so that images go through the classifier once; 0 for two passes.
     seed

@@ -17,7 +17,7 @@ from torch import Tensor
 from whyfooled.classifier import Classifier
 from whyfooled.classifier.layers import Layer, activations
 from whyfooled.classifier.passes import count_passes
-from whyfooled.classifier.workers import most_together, share_out
+from whyfooled.classifier.workers import share_out
 from whyfooled.images import to_tensor
 from whyfooled.units.concepts import Concepts
 from whyfooled.units.dissection.tally import (
@@ -54,10 +54,8 @@ class Workplace:
 
     def run(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return what the layers give for a batch."""
-        given = torch.stack(list(images)).to(self.classifier.mean)
-        parts = torch.split(given, most_together(self.classifier, len(given)))
-        outputs = [activations(self.classifier, self.layers, own) for own in parts]
-        return {layer.name: torch.cat([one[layer.name] for one in outputs]).float() for layer in self.layers}
+        outputs = activations(self.classifier, self.layers, torch.stack(list(images)).to(self.classifier.mean))
+        return {name: maps.float() for name, maps in outputs.items()}
 
 
 @runtime_checkable
