@@ -132,7 +132,7 @@ def are_taken_apart(images: Images) -> bool:
     The size of a batch changes last digits there, of which a search makes first ones; so each image has what it has by
     itself, whatever its company, and workers can share the images out.
     """
-    return images.device.type == "cpu" and are_large(images.shape[-2:])
+    return _is_taken_apart(images.device, images.shape[-2:])
 
 
 def are_large(size: Sequence[int]) -> bool:
@@ -142,7 +142,11 @@ def are_large(size: Sequence[int]) -> bool:
 
 def most_together(classifier: Classifier, asked: int) -> int:
     """Return how many images are worked on together where so many are asked for: one, where they are taken apart."""
-    return 1 if classifier.device.type == "cpu" and are_large(classifier.size) else asked
+    return 1 if _is_taken_apart(classifier.device, classifier.size) else asked
+
+
+def _is_taken_apart(device: torch.device, size: Sequence[int]) -> bool:
+    return device.type == "cpu" and are_large(size)
 
 
 def compute_logits(classifier: Classifier, images: Images) -> Logits:

@@ -324,11 +324,16 @@ class _Stopped(Exception):
     """Stands for whatever ends a process."""
 
 
+def filed_case(file):
+    """Draw twelve annotated images that a file stands for, and the activations of units."""
+    values, annotated, _ = random_case(3, images=12)
+    file.touch()
+    return values, replace(annotated, reader=_Files(annotated.reader.annotated, file))
+
+
 @pytest.mark.parametrize("memory", [0, 1], ids=["two passes", "one pass"])
 def test_an_interrupted_dissection_goes_on_from_its_finished_shards(memory, tmp_path, monkeypatch):
-    values, annotated, _ = random_case(3, images=12)
-    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
-    (tmp_path / "list").touch()
+    values, annotated = filed_case(tmp_path / "list")
     classifier = planted(first=torch.tensor(values), second=torch.tensor(values[:, :, :2]))
     more = {"top": 0.05, "permutations": 2, "batch_size": 2, "memory": memory, "top_images": 2}
     for name, value in (("_passes._MOST_IMAGES", 2), ("_unfinished.SECONDS", 0), ("_unfinished._SHARE", 0)):
@@ -371,9 +376,7 @@ def test_an_interrupted_dissection_goes_on_from_its_finished_shards(memory, tmp_
 
 @pytest.mark.parametrize(("stage", "again"), [("thresholds", 12 - 3), ("overlaps", 0)])
 def test_ctrl_c_keeps_what_is_finished_however_lately(stage, again, tmp_path, monkeypatch):
-    values, annotated, _ = random_case(3, images=12)
-    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
-    (tmp_path / "list").touch()
+    values, annotated = filed_case(tmp_path / "list")
     classifier = planted(layer=torch.tensor(values))
     monkeypatch.setattr(_passes, "_MOST_IMAGES", 2)
     whole = dissect(classifier, "layer", annotated, top=0.05, batch_size=2, permutations=2)
@@ -403,9 +406,7 @@ def test_ctrl_c_keeps_what_is_finished_however_lately(stage, again, tmp_path, mo
 
 
 def test_ctrl_c_before_anything_is_finished_leaves_nothing(tmp_path):
-    values, annotated, _ = random_case(3, images=12)
-    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
-    (tmp_path / "list").touch()
+    values, annotated = filed_case(tmp_path / "list")
     classifier = planted(layer=torch.tensor(values))
 
     def stop(done, total, doing):
@@ -417,9 +418,7 @@ def test_ctrl_c_before_anything_is_finished_leaves_nothing(tmp_path):
 
 
 def test_what_is_unfinished_and_damaged_or_of_another_run_is_begun_anew(tmp_path, monkeypatch):
-    values, annotated, _ = random_case(3, images=12)
-    annotated = replace(annotated, reader=_Files(annotated.reader.annotated, tmp_path / "list"))
-    (tmp_path / "list").touch()
+    values, annotated = filed_case(tmp_path / "list")
     classifier = planted(layer=torch.tensor(values))
     monkeypatch.setattr(_passes, "_MOST_IMAGES", 2)
     monkeypatch.setattr(_unfinished, "SECONDS", 0)

@@ -290,10 +290,10 @@ class Going:
         standing = self.standing
         for name, values in surveyed.largest.items():
             standing.largest[name].add(values)
-        for image in surveyed.moments:
-            for name, sums in image.items():
+        for batch in surveyed.moments.values():
+            for name, moments in batch.items():
                 before = standing.moments.get(name)
-                standing.moments[name] = Moments(sums) if before is None else before.after(sums)
+                standing.moments[name] = Moments(moments) if before is None else before.after(moments)
         for name, tops in surveyed.tops.items():
             standing.tops[name].take(tops)
         if surveyed.kept:

@@ -29,7 +29,7 @@ from whyfooled.units.dissection.tally import (
     encode_labels,
     find_active_pixels,
 )
-from whyfooled.units.dissection.thresholds import ActivationSums, Largest, TopImages, Tops, arrange_by_unit
+from whyfooled.units.dissection.thresholds import BatchMoments, Largest, TopImages, Tops, arrange_by_unit
 
 Batches = Mapping[int, Sequence[int]]
 """Batches by their numbers: each the places of its images in the list."""
@@ -99,7 +99,7 @@ class Surveyed:
     largest
         For each layer whose turn it is, the largest activations of the units whose turn it is.
     moments
-        For each image, and each layer, the sums of its activations; of the first turn alone.
+        For each batch, and each layer, the moments; of the first turn alone.
     tops
         For each layer the images in which units are most active; of the first turn alone.
     kept
@@ -107,7 +107,7 @@ class Surveyed:
     """
 
     largest: Mapping[str, Tensor]
-    moments: Sequence[Mapping[str, ActivationSums]]
+    moments: Mapping[int, Mapping[str, BatchMoments]]
     tops: Mapping[str, Tops]
     kept: Mapping[int, Maps]
 
@@ -157,15 +157,14 @@ class SurveyShard:
             for layer in at.layers
             if layer.name in self.tops
         }
-        moments: list[dict[str, ActivationSums]] = []
+        moments: dict[int, dict[str, BatchMoments]] = {}
         kept: dict[int, Maps] = {}
         read = (at.read(places) for places in self.batches.values())
         outputs = share_out(at.classifier, at.run, read)
         for (number, places), maps in zip(self.batches.items(), outputs, strict=True):
-            of_images = {name: ActivationSums.of_each(maps[name]) for name in tops}
-            moments += [{name: sums[image] for name, sums in of_images.items()} for image in range(len(places))]
             for name, layer_maps in maps.items():
                 if name in tops:
+                    moments.setdefault(number, {})[name] = BatchMoments.of(arrange_by_unit(layer_maps))
                     tops[name].add(places, layer_maps)
                 if name in self.units:
                     largest[name].add(arrange_by_unit(layer_maps[:, self.units[name]]))

@@ -75,8 +75,8 @@ def _leave_out(values: Float[Tensor, "u m"], floor: Float[Tensor, " u"]) -> Floa
 
 @final
 @dataclass(frozen=True, eq=False)
-class ActivationSums:
-    """Sums and range of each of u units over some images: `count` values of each; on the CPU."""
+class BatchMoments:
+    """Sums and range of each of u units over one batch: m values of each; on the CPU."""
 
     count: int
     total: Float[Tensor, " u"]
@@ -85,33 +85,31 @@ class ActivationSums:
     high: Float[Tensor, " u"]
 
     @staticmethod
-    def of_each(maps: Float[Tensor, "n u h w"]) -> list[ActivationSums]:
-        """Sum up each image's activations in double precision."""
-        values = maps.flatten(2)
+    def of(values: Float[Tensor, "u m"]) -> BatchMoments:
+        """Sum up in double precision."""
         exact = values.double()
-        low, high = values.aminmax(dim=2)
-        sums = [part.cpu() for part in (exact.sum(2), exact.square().sum(2), low, high)]
-        # Copies, since a row that is sent away would take the others with it.
-        return [ActivationSums(values.shape[2], *map(Tensor.clone, row)) for row in zip(*sums, strict=True)]
+        low, high = values.aminmax(dim=1)
+        sums = (exact.sum(1), exact.square().sum(1), low, high)
+        return BatchMoments(values.shape[1], *(part.cpu() for part in sums))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean, standard deviation and range of each of u units over all images, which were added one after the other."""
+    """Mean, standard deviation and range of each of u units over all batches that were added, one after the other."""
 
-    sums: ActivationSums
+    sums: BatchMoments
 
-    def after(self, image: ActivationSums) -> Moments:
-        """Return what they are with another image."""
+    def after(self, batch: BatchMoments) -> Moments:
+        """Return what they are with another batch."""
         sums = self.sums
         return Moments(
-            ActivationSums(
-                sums.count + image.count,
-                sums.total + image.total,
-                sums.square + image.square,
-                torch.minimum(sums.low, image.low),
-                torch.maximum(sums.high, image.high),
+            BatchMoments(
+                sums.count + batch.count,
+                sums.total + batch.total,
+                sums.square + batch.square,
+                torch.minimum(sums.low, batch.low),
+                torch.maximum(sums.high, batch.high),
             )
         )
 

@@ -30,7 +30,7 @@ from whyfooled.running.kept import (
 from whyfooled.running.runs import digest_run
 from whyfooled.units.dissection.passes import Counts, Plan, Standing
 from whyfooled.units.dissection.tally import Spread, Tally
-from whyfooled.units.dissection.thresholds import ActivationSums, Largest, Moments, TopImages
+from whyfooled.units.dissection.thresholds import BatchMoments, Largest, Moments, TopImages
 
 SECONDS = 30
 """How often it is written, in seconds; more seldom where writing takes long. [ours]"""
@@ -212,7 +212,7 @@ def _collect(layer: Layer, standing: Standing) -> tuple[dict[str, Tensor], int]:
 def _give_back(plan: Plan, layer: Layer, standing: Standing, tensors: Mapping[str, Tensor], count: int) -> None:
     """Give a standing what `_collect` collected of a layer."""
     name = layer.name
-    standing.moments[name] = Moments(ActivationSums(count, *(tensors[part] for part in _MOMENTS)))
+    standing.moments[name] = Moments(BatchMoments(count, *(tensors[part] for part in _MOMENTS)))
     tops = standing.tops[name] = TopImages(layer, plan.most)
     tops.images, tops.values, tops.maps = tensors["top images"], tensors["top values"], tensors["top maps"]
     turns = [turn for turn in range(len(plan.turns)) if f"threshold {turn}" in tensors]
